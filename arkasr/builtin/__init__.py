@@ -1,0 +1,1 @@
+"""Plugins that ship inside, registered through the same hooks as any other; they see arkasr's public face only."""

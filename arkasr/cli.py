@@ -1,0 +1,201 @@
+"""The `arkasr` command: one verb per stage of the recipe, each a call of one function.
+
+Heavy imports stand inside the verbs, so that help, `--version` and `plugins` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from arkasr import __version__
+from arkasr.errors import explain
+
+
+def _download(args: argparse.Namespace) -> None:
+    from arkasr.corpora.download import download
+
+    download(args.corpus_yaml, args.scale, args.corpus_dir)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from arkasr.corpora.prepare import prepare
+
+    prepare(args.corpus_yaml, args.scale, args.corpus_dir, args.datadir, args.nj)
+
+
+def _label(args: argparse.Namespace) -> None:
+    from arkasr.evaluation.decode import label
+
+    label(args.conf, args.expdir, args.datadir, args.overrides)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from arkasr.training.loop import train
+
+    train(args.conf, args.run, args.expdir, args.datadir, args.overrides)
+
+
+def _decode(args: argparse.Namespace) -> None:
+    from arkasr.evaluation.decode import decode
+
+    decode(args.expdir, args.datadir, _names(args.runs))
+
+
+def _score(args: argparse.Namespace) -> None:
+    from arkasr.evaluation.score import score
+
+    score(args.expdir, args.datadir, _names(args.runs))
+
+
+def _plugins(args: argparse.Namespace) -> None:
+    from arkasr.plugins import listing
+
+    rows = listing()
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if args.json else plugin_table(rows))
+
+
+class Verb(NamedTuple):
+    call: Callable[[argparse.Namespace], None]
+    help: str
+    arguments: tuple[str, ...]
+
+
+_CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
+_DIRS = ("--expdir", "--datadir")
+VERBS = {
+    "download": Verb(_download, "stage 0: fetch a corpus, or speak its miniature", _CORPUS),
+    "prepare": Verb(_prepare, "stage 1: turn a corpus into cuts", (*_CORPUS, "--datadir", "--nj")),
+    "label": Verb(_label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "overrides")),
+    "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
+    "decode": Verb(_decode, "stage 4: transcribe the test sets", (*_DIRS, "--runs")),
+    "score": Verb(_score, "stage 5: count errors, write tables and figures", (*_DIRS, "--runs")),
+    "plugins": Verb(_plugins, "list teachers, token mappers and losses, and what failed to load", ("--json",)),
+}
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not '{text}'")
+    return int(text)
+
+
+def _override(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"an override looks like section.key=value, not '{text}'")
+    return text
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "corpus_yaml": {"help": "the facts of the corpus, such as egs/librispeech/corpus.yaml"},
+    "conf": {"help": "a configuration, such as egs/librispeech/conf/mini.yaml"},
+    "overrides": {"nargs": "*", "type": _override, "metavar": "section.key=value", "help": "override the conf"},
+    "--scale": {"required": True, "choices": ("mini", "paper"), "help": "spoken miniature, or the corpus itself"},
+    "--corpus_dir": {"required": True, "metavar": "DIR", "help": "where the corpus is, or is to be"},
+    "--datadir": {"required": True, "metavar": "DIR", "help": "where the cuts are"},
+    "--expdir": {"required": True, "metavar": "DIR", "help": "where runs and results are"},
+    "--run": {"required": True, "metavar": "NAME", "help": "a run of the configuration, such as base_opd"},
+    "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
+    "--nj": {"type": _positive, "default": 1, "metavar": "N", "help": "parallel jobs (default: 1)"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+}
+
+
+def _names(runs: Sequence[str]) -> list[str]:
+    """Split both `--runs "a b"` and `--runs a b` into names."""
+    return [name for part in runs for name in part.split()]
+
+
+def plugin_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format plugins as lines of at most 100 columns: a table, then what failed to load and why."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+    keys = ("kind", "name", "distribution", "version")
+    loaded = [[str(row.get(key) or "") for key in (*keys, "file")] for row in rows if not row.get("error")]
+    table = [[*keys, "file"], *loaded]
+    sizes = [max(len(line[column]) for line in table) for column in range(len(keys))]
+    lines = []
+    for *cells, file in table:
+        line = "".join(cell.ljust(size + 2) for cell, size in zip(cells, sizes, strict=True))
+        room = max(width - len(line), 20)
+        lines.append((line + (file if len(file) <= room else "..." + file[3 - room :])).rstrip())
+    for row in (row for row in rows if row.get("error")):
+        where = " ".join(str(row[key]) for key in ("distribution", "version", "file") if row.get(key))
+        text = f"failed: {row.get('name') or row.get('kind') or 'plugin'} ({where}): {row['error']}"
+        lines += textwrap.wrap(text, width, subsequent_indent="    ", break_long_words=False)
+    return "\n".join(lines)
+
+
+def _verb_parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"arkasr {name}", description=VERBS[name].help, allow_abbrev=False)
+    for argument in VERBS[name].arguments:
+        parser.add_argument(argument, **ARGUMENTS[argument])
+    return parser
+
+
+def _main_parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {name:10}{verb.help}" for name, verb in VERBS.items())
+    parser = argparse.ArgumentParser(
+        "arkasr",
+        usage="arkasr VERB ...   (arkasr VERB --help says more)",
+        description="On-policy distillation for speech recognition.",
+        epilog=f"verbs:\n{verbs}\n\nARKASR_TRACEBACK=1 shows where an error came from.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"arkasr {__version__}")
+    parser.add_argument("verb", help=argparse.SUPPRESS)
+    return parser
+
+
+def _underscored(word: str) -> str:
+    """Read --corpus-dir as --corpus_dir; values, also those behind =, stay as they are."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def _closest(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, choices, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
+    """Return the verb and its arguments; exits with status 2 and a sentence where they do not fit."""
+    main_parser = _main_parser()
+    name = main_parser.parse_args(argv[:1]).verb
+    if name not in VERBS:
+        main_parser.error(f"no verb '{name}'{_closest(name, list(VERBS))} (verbs: {' '.join(VERBS)})")
+    parser, words = _verb_parser(name), [_underscored(word) for word in argv[1:]]
+    options = ["--help", *(argument for argument in VERBS[name].arguments if argument.startswith("--"))]
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if option not in options:
+            parser.error(f"unknown option {option}{_closest(option, options)}")
+    return name, parser.parse_intermixed_args(words)
+
+
+def _say(name: str, sentence: str) -> None:
+    rank = int(os.environ.get("RANK", "0"))
+    print(f"arkasr {name}: {sentence}" + (f" (rank {rank})" if rank else ""), file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 2 for what the user can mend, 130 for Ctrl-C."""
+    name, args = parse(sys.argv[1:] if argv is None else argv)
+    folders = [value for key, value in vars(args).items() if key in ("expdir", "datadir", "corpus_dir")]
+    try:
+        VERBS[name].call(args)
+        return 0
+    except KeyboardInterrupt:
+        _say(name, "stopped; run the same command again to carry on")
+        return 130
+    except BaseException as error:  # torch's CheckpointException is no Exception
+        sentence = explain(error, folders)
+        if sentence is None or os.environ.get("ARKASR_TRACEBACK"):
+            raise
+        _say(name, "error: " + " ".join(sentence.split()))
+        return 2

@@ -1,0 +1,154 @@
+"""From a corpus to Lhotse cuts: one cut an utterance, 16 kHz, sorted by id, and what is left out with its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arkasr.corpora.corpus import Scale
+from arkasr.corpora.entries import LEFT_OUT, Entry, Header, check_audio, mark_repeated
+from arkasr.corpora.layouts import Layout
+from arkasr.corpora.voices import SAMPLE_RATE
+from arkasr.interfaces import UserError
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+
+@dataclass
+class PartCuts:
+    """The usable cuts of one corpus part, and the entries that gave none."""
+
+    cuts: list[Cut] = field(default_factory=list)
+    dropped: list[Entry] = field(default_factory=list)
+
+
+def read_parts(layout: Layout, groups: list[list[str]], work_dir: Path, num_jobs: int) -> dict[str, PartCuts]:
+    """Scan the corpus, let Lhotse's own recipe read what can be used, and make cuts of it.
+
+    groups: parts that become one set, in which an id may stand once. work_dir: an empty folder for Lhotse's
+    manifests. Raises UserError where nothing of a part can be used.
+    """
+    parts = list(dict.fromkeys(part for group in groups for part in group))
+    scan = layout.scan(parts)
+    mark_repeated(scan.entries, groups)
+    headers = check_audio(scan.entries, num_jobs)
+    usable = [entry for entry in scan.entries if not entry.reason]
+    for part in parts:
+        require_some(part, usable, scan.entries)
+    root = layout.root
+    if scan.needs_mirror(layout.skips):
+        root = work_dir / "mirror"
+        layout.mirror(root, usable)
+    with _quiet():
+        manifests = layout.manifests(root, parts, work_dir, num_jobs)
+    result = {}
+    for part in parts:
+        wanted = {entry.id for entry in usable if entry.part == part}
+        cuts = [cut for cut in _cuts(manifests[part], layout, root, headers) if cut.id in wanted]
+        made = {cut.id for cut in cuts}
+        dropped = [entry for entry in scan.entries if entry.part == part and (entry.reason or entry.id not in made)]
+        for entry in dropped:
+            entry.reason = entry.reason or LEFT_OUT
+        result[part] = PartCuts(cuts, dropped)
+    return result
+
+
+def require_some(part: str, usable: Iterable[Entry], entries: list[Entry]) -> None:
+    """Raise UserError with the first reason if no entry of a part can be used."""
+    if any(entry.part == part for entry in usable):
+        return
+    bad = [entry for entry in entries if entry.part == part]
+    if not bad:
+        raise UserError(f"corpus part {part} holds no utterances; check --corpus_dir")
+    raise UserError(
+        f"corpus part {part}: none of its {len(bad)} utterances can be used; the first: {bad[0].reason}: {bad[0].audio}"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Lhotse's warnings, for what is dropped is reported by us, and its bars where there is no terminal."""
+    handlers, level = logging.root.handlers[:], logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+        logging.root.handlers[:] = handlers  # logging.warning binds one to the redirected stream
+
+
+def _cuts(manifests: dict[str, Any], layout: Layout, root: Path, headers: dict[Path, Header]) -> Iterator[Cut]:
+    from lhotse import CutSet, RecordingSet, SupervisionSet
+    from lhotse.cut import MonoCut
+
+    recordings = RecordingSet.from_recordings(_true(r, layout, root, headers) for r in manifests["recordings"])
+    ends = {recording.id: recording.duration for recording in recordings}
+    supervisions = SupervisionSet.from_segments(s.trim(ends[s.recording_id]) for s in manifests["supervisions"])
+    whole = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
+    for cut in whole.trim_to_supervisions(keep_overlapping=False):
+        cut = cut if isinstance(cut, MonoCut) else cut.to_mono()[0]
+        cut = cut.map_supervisions(lambda s: s.transform_text(layout.clean))
+        cut = cut.with_id(cut.supervisions[0].id)
+        yield cut if cut.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
+
+
+def _true(recording: Any, layout: Layout, root: Path, headers: dict[Path, Header]) -> Any:
+    """Point a recording to the corpus itself, with the length and rate its file really has.
+
+    Lhotse's prepare_wenet_speech believes the JSON and 16 kHz without opening a file.
+    """
+    from lhotse.utils import fastcopy
+
+    source = recording.sources[0]
+    path = Path(source.source)
+    if path.is_relative_to(root):
+        path = layout.root / path.relative_to(root)
+    header = headers[path]
+    return fastcopy(
+        recording,
+        sources=[fastcopy(source, source=str(path))],
+        sampling_rate=header.rate,
+        num_samples=header.frames,
+        duration=header.frames / header.rate,
+    )
+
+
+def drop_by_length(cuts: list[Cut], scale: Scale, part: str) -> tuple[list[Cut], list[Entry]]:
+    """Split training cuts into those of a length to train on and entries that say why not."""
+    kept, dropped = [], []
+    for cut in cuts:
+        if scale.min_seconds <= cut.duration <= scale.max_seconds:
+            kept.append(cut)
+            continue
+        short = cut.duration < scale.min_seconds
+        reason = f"shorter than {scale.min_seconds:g} s" if short else f"longer than {scale.max_seconds:g} s"
+        dropped.append(Entry(part, cut.id, Path(cut.recording.sources[0].source), reason=reason))
+    return kept, dropped
+
+
+def shares(cuts: list[Cut], scale: Scale) -> tuple[list[Cut], list[Cut]]:
+    """Pick the base and td shares of the training cuts, disjoint, by a seeded hash of the cut ids.
+
+    Base is taken from one end of the hash order and td from the other, so one share can grow without moving the
+    other. Raises UserError for fewer than two cuts.
+    """
+    if len(cuts) < 2:
+        raise UserError(f"{len(cuts)} training utterance cannot be split into base and td; give a larger corpus")
+
+    def order(cut: Cut) -> bytes:
+        return hashlib.sha256(f"{scale.split_seed}/{cut.id}".encode()).digest()
+
+    ranked = sorted(cuts, key=order)
+    num_base = min(max(1, round(scale.base * len(cuts))), len(cuts) - 1)
+    num_td = min(max(1, round(scale.td * len(cuts))), len(cuts) - num_base)
+    by_id = lambda cut: cut.id  # noqa: E731
+    return sorted(ranked[:num_base], key=by_id), sorted(ranked[len(cuts) - num_td :], key=by_id)

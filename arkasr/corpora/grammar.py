@@ -1,0 +1,86 @@
+"""Two small grammars. Their words are few, frequent and unlike one another, so a small model can learn them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+Slots = dict[str, tuple[tuple[str, ...], ...]]
+
+
+def _slots(**words: str) -> Slots:
+    """Read slots: alternatives stand between bars, the words of one alternative between spaces."""
+    return {name: tuple(tuple(choice.split()) for choice in text.split("|")) for name, text in words.items()}
+
+
+_ENGLISH = _slots(
+    NUM="THREE|FIVE|SEVEN|EIGHT|TWENTY|TWELVE",
+    COLOUR="RED|YELLOW|PURPLE|GREEN|BLACK|WHITE",
+    WHO="MONKEYS|TIGERS|RABBITS|DOGS|CAMELS|SPIDERS",
+    DO="RUN|SLEEP|JUMP|SING|WAIT|DANCE",
+    WHERE="UNDER|BEHIND|NEAR",
+    PLACE="RIVER|HOUSE|GARDEN|MOUNTAIN|BRIDGE|MARKET",
+    WHEN="TODAY|ALWAYS",
+    THE="THE",
+    AND="AND",
+)
+_ENGLISH_PATTERNS = (
+    "NUM WHO DO",
+    "NUM COLOUR WHO DO",
+    "THE COLOUR WHO DO WHEN",
+    "NUM WHO DO WHERE THE PLACE",
+    "COLOUR WHO AND COLOUR WHO DO",
+    "NUM COLOUR WHO DO WHERE THE PLACE",
+    "THE COLOUR WHO DO WHERE THE PLACE",
+    "NUM WHO AND NUM COLOUR WHO DO",
+)
+
+_MANDARIN = _slots(
+    WHEN="今天|明天|早上|晚上",
+    WHO="我们|你们|妈妈|老师|小猫",
+    SOME="三 个 老师|三 个 小猫|五 个 老师|五 个 小猫|九 个 老师|九 个 小猫",
+    HOW="都|不|想",
+    AT="在 学校|在 公园|在 北京|在 家里",
+    DO="喝 水|吃 面|看 书|唱 歌|买 花",
+)
+_MANDARIN_PATTERNS = (
+    "WHO DO",
+    "SOME DO",
+    "WHO HOW DO",
+    "WHEN WHO DO",
+    "WHO AT DO",
+    "SOME AT DO",
+    "WHEN SOME DO",
+    # The long ones stand here more than once: they make most of the different sentences.
+    *("WHEN WHO HOW DO",) * 2,
+    *("WHEN WHO AT DO",) * 3,
+    *("WHEN WHO HOW AT DO",) * 4,
+)
+
+_GRAMMARS = {"English": (_ENGLISH, _ENGLISH_PATTERNS), "Chinese": (_MANDARIN, _MANDARIN_PATTERNS)}
+SHARES = {"dev": range(0, 12), "test": range(12, 28), "train": range(28, 100)}
+
+
+def group_of(words: tuple[str, ...]) -> str:
+    """Tell which group (train, dev, test) owns a sentence: a fixed hash, so no sentence is ever in two groups."""
+    bucket = zlib.crc32(" ".join(words).encode()) % 100
+    return next(group for group, buckets in SHARES.items() if bucket in buckets)
+
+
+def vocabulary(language: str) -> set[str]:
+    """Return all words of the language's grammar."""
+    slots, _ = _GRAMMARS[language]
+    return {word for choices in slots.values() for choice in choices for word in choice}
+
+
+def sentences(language: str, group: str, rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
+    """Yield random sentences of one group for ever, each a tuple of words; patterns are drawn evenly."""
+    slots, patterns = _GRAMMARS[language]
+    while True:
+        words: list[str] = []
+        for slot in patterns[rng.integers(len(patterns))].split():
+            words += slots[slot][rng.integers(len(slots[slot]))]
+        if group_of(tuple(words)) == group:
+            yield tuple(words)

@@ -1,0 +1,40 @@
+"""Ogg page headers (RFC 3533): libsndfile draws a stream's serial number from the clock, a seeded corpus may not."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_HEADER, _SERIAL, _CHECKSUM, _NUM_SEGMENTS = 27, 14, 22, 26
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def checksum(page: bytes) -> int:
+    """Return the CRC-32 of RFC 3533: zlib's polynomial, highest bit first, nothing inverted."""
+    reflected = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2)
+
+
+def _pages(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of every page."""
+    begin = 0
+    while begin < len(data):
+        if data[begin : begin + 4] != b"OggS":
+            raise ValueError(f"no Ogg page at byte {begin}")
+        num_segments = data[begin + _NUM_SEGMENTS]
+        lengths = data[begin + _HEADER : begin + _HEADER + num_segments]
+        end = begin + _HEADER + num_segments + sum(lengths)
+        yield begin, end
+        begin = end
+
+
+def set_serial(path: Path, serial: int) -> None:
+    """Give the one stream of an Ogg file this serial number. Raises ValueError for a file that is not Ogg."""
+    data = bytearray(path.read_bytes())
+    for begin, end in _pages(bytes(data)):
+        struct.pack_into("<I", data, begin + _SERIAL, serial)
+        struct.pack_into("<I", data, begin + _CHECKSUM, 0)
+        struct.pack_into("<I", data, begin + _CHECKSUM, checksum(bytes(data[begin:end])))
+    path.write_bytes(data)

@@ -1,0 +1,1 @@
+"""From Lhotse cuts to batches of waveforms and transcripts."""

@@ -1,0 +1,57 @@
+"""Percentile bootstrap over utterances for micro-averaged error rates (Bisani and Ney, ICASSP 2004)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+NUM_RESAMPLES = 1000
+SEED = 0
+LEVEL = 0.95
+CHUNK = 100  # resamples drawn at once: bounds memory at CHUNK x utterances
+
+
+def resampled_rates(errors: Sequence[np.ndarray], lengths: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return error rates [resamples, S] of S systems, each row of one draw of utterances common to all systems.
+
+    errors: S integer arrays [N] of errors per utterance; lengths: integers [N], reference lengths. A draw whose
+    references are all empty has the rate NaN.
+    """
+    generator = np.random.default_rng(seed)
+    table = np.stack([*errors, lengths], axis=1)
+    sums = []
+    for start in range(0, resamples, CHUNK):
+        drawn = generator.integers(0, len(lengths), size=(min(CHUNK, resamples - start), len(lengths)))
+        sums.append(np.stack([column[drawn].sum(axis=1) for column in table.T], axis=1))
+    totals = np.concatenate(sums).astype(np.float64)
+    totals[totals[:, -1] == 0, -1] = np.nan
+    return totals[:, :-1] / totals[:, -1:]
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float] | None:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def interval(
+    errors: np.ndarray, lengths: np.ndarray, resamples: int = NUM_RESAMPLES, seed: int = SEED, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Return the interval of sum(errors) / sum(lengths), as fractions; None where every reference is empty."""
+    return _percentiles(resampled_rates([errors], lengths, resamples, seed)[:, 0], level)
+
+
+def paired_interval(
+    errors: np.ndarray,
+    other: np.ndarray,
+    lengths: np.ndarray,
+    resamples: int = NUM_RESAMPLES,
+    seed: int = SEED,
+    level: float = LEVEL,
+) -> tuple[float, float] | None:
+    """Return the interval of the rate of `errors` minus the rate of `other`, over the same draws of utterances."""
+    rates = resampled_rates([errors, other], lengths, resamples, seed)
+    return _percentiles(rates[:, 0] - rates[:, 1], level)

@@ -1,0 +1,140 @@
+"""Transcribe test sets with trained runs and with the teacher, and the teacher-data subset for adaptation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lhotse import CutSet
+from transformers.utils import logging as transformers_logging
+
+from arkasr import config as configs
+from arkasr import plugins
+from arkasr.data.batches import Batch, evaluation_batches, read_cuts
+from arkasr.evaluation.records import read_corpus
+from arkasr.evaluation.transcribe import row, transcribe
+from arkasr.interfaces import Teacher, UserError
+from arkasr.model.loading import load_speech_lm
+from arkasr.schema import Config, DecodeConfig
+from arkasr.terminal import Progress, log
+
+Transcriber = Callable[[Batch], list[dict[str, Any]]]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _teacher(config: Config) -> Teacher:
+    return plugins.create("teacher", config.teacher.name, config.teacher.options, device=_device())
+
+
+def _by_teacher(teacher: Teacher) -> Transcriber:
+    def transcriber(batch: Batch) -> list[dict[str, Any]]:
+        texts = teacher.transcribe(batch.waveforms, batch.languages)
+        return [row(batch, i, text, None, True) for i, text in enumerate(texts)]
+
+    return transcriber
+
+
+def _by_run(folder: Path, decode: DecodeConfig) -> Transcriber:
+    if not (folder / "final" / "config.json").is_file():
+        raise UserError(f"{folder / 'final'}: no trained model here; run the recipe with --stage 3 first")
+    lm = load_speech_lm(str(folder / "final"), device=_device())
+    return lambda batch: transcribe(lm, batch, decode)
+
+
+def _write_hypotheses(manifest: Path, target: Path, transcriber: Callable[[], Transcriber], max_seconds: float, name: str) -> None:
+    """Transcribe a manifest into `target`, clip by clip; what an interrupted call wrote is kept and carried on."""
+    if target.is_file():
+        log(f"{target}: already there")
+        return
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = _finished(part)
+    total = sum(1 for _ in read_cuts(str(manifest)))
+    with part.open("a", encoding="utf-8") as file, Progress(name, total, "clips", initial=len(done)) as progress:
+        work = transcriber()
+        for batch in evaluation_batches(str(manifest), max_seconds, done):
+            for made in work(batch):
+                file.write(json.dumps(made, ensure_ascii=False) + "\n")
+            file.flush()
+            progress.update(len(batch.ids) + batch.num_failed)
+    os.replace(part, target)
+
+
+def _finished(part: Path) -> set[str]:
+    """Return the ids in a partial file, dropping a last line cut short by a kill."""
+    if not part.is_file():
+        return set()
+    lines = [line for line in part.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return {json.loads(line)["id"] for line in lines}
+
+
+def _config_with_teacher(expdir: Path) -> Config:
+    for saved in sorted(expdir.glob("*/config.yaml")):
+        config = configs.read(saved)
+        if config.objective == "opd":
+            return config
+    raise UserError(f"{expdir}: no distilled run says which teacher to decode with; train base_opd, or leave `teacher` out of --runs")
+
+
+def decode(expdir: str, datadir: str, runs: list[str]) -> None:
+    """Transcribe every test set with every run in `<expdir>/<run>/decode/`; the run `teacher` is the teacher plugin."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for run in runs:
+        folder = Path(expdir) / run
+        if run == "teacher":
+            config = _config_with_teacher(Path(expdir))
+        elif (folder / "config.yaml").is_file():
+            config = configs.read(folder / "config.yaml")
+        else:
+            raise UserError(f"{folder}: no such run (no config.yaml); train it with --stage 3")
+        cached: list[Transcriber] = []
+
+        def transcriber() -> Transcriber:
+            if not cached:
+                cached.append(_by_teacher(_teacher(config)) if run == "teacher" else _by_run(folder, config.decode))
+            return cached[0]
+
+        for name in read_corpus(datadir)["test_sets"]:
+            manifest, target = Path(datadir) / f"{name}.jsonl.gz", folder / "decode" / f"{name}.jsonl"
+            _write_hypotheses(manifest, target, transcriber, config.decode.max_seconds, f"decode {run} {name}")
+
+
+def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
+    """Have the teacher transcribe the teacher-data subset: td.jsonl.gz becomes td_teacher.jsonl.gz.
+
+    The reference stays in each supervision's custom field `reference`; clips in which the teacher hears nothing are
+    left out and counted.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    names = configs.run_names(conf)
+    name = next((n for n in names if configs.load(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
+    config = configs.load(conf, name, expdir, datadir, overrides)
+    source, target = Path(datadir) / "td.jsonl.gz", Path(datadir) / "td_teacher.jsonl.gz"
+    if target.is_file():
+        log(f"{target}: already there")
+        return
+    rows = Path(datadir) / "td_teacher.jsonl"
+    _write_hypotheses(source, rows, lambda: _by_teacher(_teacher(config)), config.decode.max_seconds, "label td")
+    texts = {made["id"]: made["hypothesis"] for made in map(json.loads, rows.read_text(encoding="utf-8").splitlines())}
+    kept = [_relabelled(cut, texts[cut.id]) for cut in read_cuts(str(source)) if texts.get(cut.id)]
+    part = target.with_name("part-" + target.name)
+    CutSet.from_cuts(kept).to_file(part)
+    os.replace(part, target)
+    log(f"{target}: {len(kept)} clips labelled by the teacher, {len(texts) - len(kept)} left out (no words heard)")
+
+
+def _relabelled(cut, text: str):
+    supervision = cut.supervisions[0]
+    supervision.custom = {**(supervision.custom or {}), "reference": supervision.text}
+    supervision.text = text
+    return cut

@@ -1,0 +1,47 @@
+"""The error rate on some dev clips while training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from arkasr.data.batches import Batch, load_batch, read_cuts
+from arkasr.evaluation.normalize import normalizer
+from arkasr.evaluation.records import read_corpus
+from arkasr.evaluation.transcribe import transcribe
+from arkasr.model.sharding import gathered
+from arkasr.model.speech_lm import SpeechLM
+from arkasr.schema import DecodeConfig
+
+
+class DevSet:
+    """The first `num_clips` clips of a dev manifest, this rank's share of them, scored as the corpus's test sets are."""
+
+    def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1):
+        corpus = read_corpus(Path(path).parent)
+        self.metric, self.normalize = corpus["metric"], normalizer(corpus["normalizer"])
+        cuts = sorted(list(read_cuts(path))[:num_clips], key=lambda c: -c.duration)
+        self.cuts = cuts[rank::world_size]
+        self._batches: list[Batch] | None = None
+
+    def batches(self, max_seconds: float) -> list[Batch]:
+        """Read the audio once and keep it."""
+        if self._batches is None:
+            group = max(1, int(max_seconds // max(self.cuts[0].duration, 1.0))) if self.cuts else 1
+            self._batches = [load_batch(self.cuts[i : i + group]) for i in range(0, len(self.cuts), group)]
+        return self._batches
+
+    @torch.no_grad()
+    def errors(self, lm: SpeechLM, config: DecodeConfig) -> dict[str, float]:
+        """Count `errors` and reference `words` (characters for CER) on this rank's clips."""
+        from arkasr.evaluation.score import count
+
+        batches = self.batches(config.max_seconds)
+        lm.eval()
+        with gathered(lm):
+            made = lm(lambda inner: [transcribe(inner, b, config) for b in batches])
+        lm.train()
+        texts = [self.normalize(t) for b in batches for t in b.texts]
+        tally = count(texts, [self.normalize(h["hypothesis"]) for rows in made for h in rows], self.metric)
+        return {"errors": float(tally.errors.sum()), "words": float(tally.lengths.sum())}

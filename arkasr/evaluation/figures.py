@@ -1,0 +1,160 @@
+"""Figures of a set of runs, as PNG: losses and supports over steps, error rates as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arkasr.evaluation import paper
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Metrics = dict[str, list[dict[str, Any]]]
+
+# Okabe and Ito's palette, which colour-blind readers tell apart; a run keeps its colour in every figure.
+COLORS = {
+    "teacher": "#000000",
+    "base": "#E69F00",
+    "base_opd": "#0072B2",
+    "base_td": "#009E73",
+    "base_td_opd": "#D55E00",
+}
+OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442")
+STYLES = ("-", "--", "-.", ":")
+WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
+SMOOTH_FROM = 40  # rows; shorter curves are drawn as they are
+
+
+def color(run: str, runs: Sequence[str]) -> str:
+    """Return the colour of a run among all runs of the figures."""
+    others = [name for name in runs if name not in COLORS]
+    return COLORS.get(run) or OTHER_COLORS[others.index(run) % len(OTHER_COLORS)]
+
+
+def _canvas(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    figure.savefig(draft, format="png")
+    draft.replace(path)
+    return path
+
+
+def _heading(figure: Figure, text: str, axes: Iterable[Axes]) -> None:
+    """Put the title above the axes and one legend below them, where neither covers data."""
+    pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels())]
+    figure.suptitle(text, fontsize=11)
+    figure.legend(*zip(*pairs), loc="outside lower center", ncols=min(len(pairs), 5), frameon=False, fontsize=9)
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Return the centred mean over a twentieth of the rows; at the ends over the rows there are."""
+    half = max(len(values) // 40, 1)
+    return np.array([np.nanmean(values[max(i - half, 0) : i + half + 1]) for i in range(len(values))])
+
+
+def _curve(axis: Axes, run: str, metrics: Metrics, key: str, style: str) -> None:
+    """Draw one quantity of one run over its steps: each row thin, and their running mean above it."""
+    rows = [row for row in metrics[run] if row.get(key) is not None]
+    steps, values = np.array([row["step"] for row in rows]), np.array([row[key] for row in rows], dtype=float)
+    look = {"color": color(run, list(metrics)), "linestyle": style}
+    if len(rows) >= SMOOTH_FROM:
+        axis.plot(steps, values, color=look["color"], linewidth=0.7, alpha=0.35)
+        values = running_mean(values)
+    axis.plot(steps, values, **look, linewidth=1.8, label=paper.title(run), marker="o" if len(rows) == 1 else None)
+
+
+def _pale(metrics: Metrics, runs: Iterable[str]) -> str:
+    return " (pale: as logged; strong: running mean)" if any(len(metrics[run]) >= SMOOTH_FROM for run in runs) else ""
+
+
+def _split(metrics: Metrics) -> tuple[list[str], list[str]]:
+    """Return the supervised runs and the distilled ones; a run without training rows is in neither."""
+    distilled = [run for run, rows in metrics.items() if any("vuss" in row for row in rows)]
+    return [run for run, rows in metrics.items() if rows and run not in distilled], distilled
+
+
+def losses(path: Path, name: str, metrics: Metrics) -> Path | None:
+    """Draw the loss over steps, supervised and distilled runs apart; None where no run was trained."""
+    kinds = ("supervised (cross-entropy, CTC)", "on-policy distillation, eq. (1)")
+    panels = [(kind, runs) for kind, runs in zip(kinds, _split(metrics)) if runs]
+    if not panels:
+        return None
+    figure, axes = _canvas(1, len(panels), 4.2)
+    for axis, (kind, runs) in zip(axes[0], panels):
+        for index, run in enumerate(runs):
+            _curve(axis, run, metrics, "loss", STYLES[index % len(STYLES)])
+        axis.set_title(kind, fontsize=10)
+        axis.set(xlabel="optimizer step", ylabel="training loss (nats)", ylim=(0, None))
+    _heading(figure, f"{name}: training loss{_pale(metrics, metrics)}", axes.flat)
+    return _save(figure, path)
+
+
+def supports(path: Path, name: str, metrics: Metrics) -> Path | None:
+    """Draw VUSS and overlap ratio over the steps of the distilled runs; None where there is none."""
+    runs = _split(metrics)[1]
+    if not runs:
+        return None
+    figure, axes = _canvas(2, 1, 5.6, sharex=True)
+    for index, run in enumerate(runs):
+        _curve(axes[0, 0], run, metrics, "vuss", STYLES[index % len(STYLES)])
+        _curve(axes[1, 0], run, metrics, "overlap", STYLES[index % len(STYLES)])
+    axes[0, 0].set_ylabel("VUSS (tokens a position)")
+    axes[1, 0].set(xlabel="optimizer step", ylabel="overlap ratio of the top k")
+    _heading(figure, f"{name}: VUSS and overlap of the top k{_pale(metrics, runs)}", axes[0])
+    return _save(figure, path)
+
+
+def error_bars(path: Path, corpus: dict, scores: dict[str, dict[str, Any]]) -> Path | None:
+    """Draw the error rates as bars with 95 % intervals, grouped by test set; None where no rate is known."""
+    figure, axes = _canvas(1, 1, 4.5)
+    axis, width = axes[0, 0], 0.8 / len(scores)
+    for index, run in enumerate(scores):
+        sets = [scores[run]["sets"][name] for name in corpus["test_sets"]]
+        known = [i for i, got in enumerate(sets) if got["interval_percent"]]
+        if not known:
+            return None
+        places = np.array(known) + (index - (len(scores) - 1) / 2) * width
+        rates = np.array([sets[i]["rate_percent"] for i in known])
+        lows, highs = np.array([sets[i]["interval_percent"] for i in known]).T
+        arms = np.stack([rates - lows, highs - rates]).clip(min=0)
+        axis.bar(places, rates, 0.9 * width, color=color(run, list(scores)), label=paper.title(run))
+        axis.errorbar(places, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
+        for place, rate, high in zip(places, rates, highs):
+            tip = (place, max(high, rate))
+            axis.annotate(f"{rate:.1f}", tip, (0, 2), textcoords="offset points", ha="center", fontsize=8)
+    axis.set_xticks(range(len(corpus["test_sets"])), corpus["test_sets"])
+    axis.set(xlabel="test set", ylabel=f"{corpus['metric'].upper()} (%)")
+    mini = "" if corpus.get("scale") == "paper" else ", miniature"
+    _heading(figure, f"{corpus['name']}{mini}: error rates with 95 % bootstrap intervals", [axis])
+    return _save(figure, path)
+
+
+def draw(folder: Path, corpus: dict, scores: dict[str, dict[str, Any]], metrics: Metrics) -> list[Path]:
+    """Write `error_rates.png`, `loss.png` and `vuss.png`, each where there is something to draw; return their paths.
+
+    scores: the content of each run's scores.json; metrics: each run's training rows, in order of steps.
+    """
+    name = corpus["name"] if corpus.get("scale") == "paper" else f"{corpus['name']}, miniature"
+    made = (
+        error_bars(folder / "error_rates.png", corpus, scores),
+        losses(folder / "loss.png", name, metrics),
+        supports(folder / "vuss.png", name, metrics),
+    )
+    return [path for path in made if path is not None]

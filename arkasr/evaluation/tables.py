@@ -1,0 +1,128 @@
+"""The tables of results, in Markdown and for the terminal. Every number of the paper stands in a column of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from arkasr.evaluation import paper
+
+Scores = dict[str, dict[str, Any]]
+COUNT_COLUMNS = ("hits", "substitutions", "deletions", "insertions", "errors")
+ODD_COLUMNS = ("missing_hypotheses", "empty_hypotheses", "not_stopped")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; every column but the first is flush right."""
+    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def number(value: float | None, digits: int = 2, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def _interval(pair: Sequence[float] | None, sign: str = "") -> str:
+    return "" if pair is None else f" [{number(pair[0], sign=sign)}, {number(pair[1], sign=sign)}]"
+
+
+def _paper_sets(corpus: dict) -> list[tuple[str, str]]:
+    """Return (test set, column of the paper's Table 1) for the test sets that have one."""
+    columns = corpus.get("paper") or {}
+    return [(name, columns[name]) for name in corpus["test_sets"] if columns.get(name)]
+
+
+def error_rates(corpus: dict, scores: Scores) -> str:
+    """Return Table 1: a row a run, a column a test set, then the paper's columns, in percent."""
+    metric, pairs = corpus["metric"].upper(), _paper_sets(corpus)
+    header = ["Model", *(f"{name} {metric} [95 %]" for name in corpus["test_sets"])]
+    header += (["paper's model"] if pairs else []) + [f"paper: {column}" for _, column in pairs]
+    others = [run for run in paper.TABLE1 if run not in scores and run not in paper.TITLES] if pairs else []
+    rows = []
+    for run in [*scores, *others]:
+        sets = scores[run]["sets"] if run in scores else {}
+        cells = [
+            number(sets[name]["rate_percent"]) + _interval(sets[name]["interval_percent"]) if sets else "-"
+            for name in corpus["test_sets"]
+        ]
+        theirs = [paper.TABLE1[run][0] if run in paper.TABLE1 else "-"] if pairs else []
+        theirs += [number(paper.rate(run, column)) for _, column in pairs]
+        rows.append([paper.title(run) if run in scores else "(the paper's alone)", *cells, *theirs])
+    return markdown(header, rows)
+
+
+def _paper_change(run: str, column: str) -> str:
+    ours, base = paper.rate(run, column), paper.rate("base", column)
+    return "-" if ours is None or base is None else f"{100 * (ours / base - 1):+.1f} %"
+
+
+def changes(corpus: dict, scores: Scores) -> str:
+    """Return the changes from Base: relative, and in points with their paired interval; empty without Base."""
+    if "base" not in scores or len(scores) == 1:
+        return ""
+    pairs, rows = _paper_sets(corpus), []
+    for run in scores:
+        if run == "base":
+            continue
+        cells = []
+        for name in corpus["test_sets"]:
+            change = scores[run]["sets"][name]["against_base"]
+            relative = "-" if change["relative_percent"] is None else f"{change['relative_percent']:+.1f} %"
+            points = number(change["difference_percent"], sign="+") + _interval(change["interval_percent"], sign="+")
+            cells.append(f"{relative} ({points})")
+        rows.append([paper.title(run), *cells, *(_paper_change(run, column) for _, column in pairs)])
+    header = ["Model", *(f"{name} relative (points [95 %])" for name in corpus["test_sets"])]
+    return markdown([*header, *(f"paper: {column} relative" for _, column in pairs)], rows)
+
+
+def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any]) -> str:
+    """Return Table 2: mean, min and max over the logged steps of each step's mean VUSS, ours and the paper's.
+
+    A step in which no position was counted has no VUSS (it is logged as 0) and is left out.
+    """
+    rows = []
+    for run, when in (("base_opd", "Before TD"), ("base_td_opd", "After TD")):
+        values = [row["vuss"] for row in metrics.get(run, ()) if row.get("vuss")]
+        ours = [sum(values) / len(values), min(values), max(values)] if values else [None] * 3
+        cells = [*map(number, ours), str(len(values) or "-"), str(top_k.get(run) or "-") if values else "-"]
+        rows.append([f"{when} ({paper.title(run)})", *cells, *map(number, paper.TABLE2[run]), str(paper.TOP_K)])
+    header = ["Condition", "Mean", "Min", "Max", "Logged steps", "k"]
+    return markdown([*header, *(f"paper: {name}" for name in ("Mean", "Min", "Max", "k"))], rows)
+
+
+def counts(corpus: dict, scores: Scores) -> str:
+    """Return the counts: utterances, reference units, then percentages of those units, then oddities of hypotheses."""
+    unit = "Wrd" if corpus["metric"] == "wer" else "Chr"
+    header = ["Model", "Set", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "Missing", "Empty", "Cut off"]
+    rows = []
+    for name in corpus["test_sets"]:
+        for run in scores:
+            got = scores[run]["sets"][name]
+            length = got["reference_length"]
+            shares = [number(100 * got[key] / length if length else None, 1) for key in COUNT_COLUMNS]
+            wrong = number(100 * got["utterances_with_errors"] / got["utterances"], 1)
+            odd = ["-" if got[key] is None else str(got[key]) for key in ODD_COLUMNS]
+            rows.append([paper.title(run), name, str(got["utterances"]), str(length), *shares, wrong, *odd])
+    return markdown(header, rows)
+
+
+def terminal(corpus: dict, scores: Scores) -> str:
+    """Return Table 1 for a terminal, a line a run and test set; 80 columns hold it."""
+    lines = [("test set", "model", corpus["metric"].upper() + " %", "95 % interval", "vs Base", "paper's")]
+    columns = dict(_paper_sets(corpus))
+    for name in corpus["test_sets"]:
+        for index, run in enumerate(scores):
+            got = scores[run]["sets"][name]
+            pair = got["interval_percent"]
+            change = got.get("against_base", {}).get("relative_percent")
+            interval = "-" if pair is None else f"{number(pair[0])} to {number(pair[1])}"
+            cells = [number(got["rate_percent"]), interval, "-" if change is None else f"{change:+.1f} %"]
+            theirs = number(paper.rate(run, columns.get(name)))
+            lines.append((name if index == 0 else "", paper.title(run), *cells, theirs))
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    texts = []
+    for line in lines:
+        names = [cell.ljust(width) for cell, width in zip(line[:2], widths)]
+        texts.append("  ".join(names + [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]))
+    note = "" if corpus.get("scale") == "paper" else "; miniature: not comparable to the paper's"
+    return "\n".join([f"Table 1: {corpus['name']}{note}", "", *texts])

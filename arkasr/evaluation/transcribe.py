@@ -1,0 +1,30 @@
+"""Greedy transcripts of a batch, as rows of a hypothesis file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from arkasr.data.batches import Batch
+from arkasr.model.frontend import SAMPLE_RATE
+from arkasr.model.generation import generate
+from arkasr.model.speech_lm import SpeechLM
+from arkasr.schema import DecodeConfig
+
+
+@torch.no_grad()
+def transcribe(lm: SpeechLM, batch: Batch, config: DecodeConfig) -> list[dict[str, Any]]:
+    """Transcribe B clips greedily. Rows hold id, reference, hypothesis, seconds, num_tokens and stopped."""
+    if not batch.ids:
+        return []
+    prompts = lm.embed_prompts(lm.encode_audio(batch.waveforms), batch.languages)
+    made = generate(lm, prompts, [config.max_new_tokens] * len(prompts))
+    return [row(batch, i, lm.text(ids), len(ids), stopped) for i, (ids, stopped) in enumerate(zip(made.ids, made.stopped))]
+
+
+def row(batch: Batch, clip: int, text: str, num_tokens: int | None, stopped: bool) -> dict[str, Any]:
+    """Make one row of a hypothesis file."""
+    seconds = round(len(batch.waveforms[clip]) / SAMPLE_RATE, 3)
+    return {"id": batch.ids[clip], "reference": batch.texts[clip], "hypothesis": text, "seconds": seconds,
+            "num_tokens": num_tokens, "stopped": stopped}

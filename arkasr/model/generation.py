@@ -1,0 +1,93 @@
+"""Greedy or sampled transcripts, with each step's top-k candidates where asked; no host synchronisation a token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from arkasr.model.frontend import SAMPLE_RATE
+from arkasr.model.speech_lm import SpeechLM
+
+CHECK_EVERY = 4
+
+
+@dataclass
+class Generation:
+    """Transcripts of B clips.
+
+    ids: B lists, the stop id last where the model stopped; stopped: B flags (False: cut at the cap); topk: int64
+    [sum(len(ids)), k] candidates, best first, in the order of the ids.
+    """
+
+    ids: list[list[int]]
+    stopped: list[bool]
+    topk: Tensor
+
+
+def token_caps(waveforms: Sequence[Tensor], max_new_tokens: int, tokens_per_second: float) -> list[int]:
+    """Cap each transcript by its audio: 2 + tokens_per_second * seconds, at most max_new_tokens."""
+    return [min(max_new_tokens, 2 + math.ceil(tokens_per_second * len(w) / SAMPLE_RATE)) for w in waveforms]
+
+
+def _left_padded(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    longest = max(len(p) for p in prompts)
+    embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
+    lengths = torch.tensor([len(p) for p in prompts], device=embeds.device)
+    return embeds, torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]
+
+
+def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    if temperature == 0.0:
+        return logits.argmax(-1)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+
+@torch.no_grad()
+def generate(lm: SpeechLM, prompts: Sequence[Tensor], caps: Sequence[int], top_k: int = 0, temperature: float = 0.0,
+             generator: torch.Generator | None = None) -> Generation:
+    """Continue B prompts [S_i, H] until a stop id or the clip's cap.
+
+    Blocked ids are never chosen nor among the candidates. Rows that are done leave the batch every few tokens.
+    """
+    embeds, mask = _left_padded(prompts)
+    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    limits, stops = torch.tensor(caps, device=lm.device), torch.tensor(lm.stop_ids, device=lm.device)
+    tokens = torch.full((len(prompts), max(caps)), -1, device=lm.device)
+    top = torch.zeros(len(prompts), max(caps), top_k, dtype=torch.long, device=lm.device)
+    rows, done = torch.arange(len(prompts), device=lm.device), torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
+    cache, embed = DynamicCache(config=lm.hf.config.text_config), lm.hf.get_input_embeddings()
+    for step in range(max(caps)):
+        states = lm.hf.model.language_model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        logits = (states.last_hidden_state[:, -1] @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
+        chosen = _choose(logits, temperature, generator)
+        tokens[rows, step] = chosen
+        if top_k:
+            top[rows, step] = logits.topk(top_k).indices
+        done = done | torch.isin(chosen, stops) | (limits[rows] <= step + 1)
+        if step % CHECK_EVERY == CHECK_EVERY - 1 and bool(done.any()):
+            keep = (~done).nonzero()[:, 0]
+            if len(keep) == 0:
+                break
+            cache.batch_select_indices(keep)
+            rows, chosen, mask, positions, done = rows[keep], chosen[keep], mask[keep], positions[keep], done[keep]
+        embeds = embed(chosen)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    return _collect(tokens, top, limits, stops)
+
+
+def _collect(tokens: Tensor, top: Tensor, limits: Tensor, stops: Tensor) -> Generation:
+    """Cut every row after its first stop id or at its cap."""
+    steps = torch.arange(tokens.shape[1], device=tokens.device)
+    is_stop = torch.isin(tokens, stops) & (steps < limits[:, None])
+    first = torch.where(is_stop, steps, tokens.shape[1]).amin(-1)
+    lengths = torch.minimum(first + 1, limits)
+    inside = steps < lengths[:, None]
+    ids = [row[:n] for row, n in zip(tokens.tolist(), lengths.tolist())]
+    return Generation(ids, (first < limits).tolist(), top[inside])

@@ -1,0 +1,88 @@
+"""Tokenizers made from transcripts at mini scale, and the bytes behind any tokenizer's ids."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import sentencepiece
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
+
+ARK_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio|>", "<|user|>", "<|begin_of_audio|>",
+              "<|end_of_audio|>", "<|assistant|>"]
+QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>"]
+SPACE = "\u2581"
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a SentencePiece unigram model with byte fallback and give it Ark-ASR's special tokens.
+
+    Text is neither normalised nor given a leading space, so that decoding returns it unchanged.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, model_type="unigram", vocab_size=vocab_size + 257,
+        hard_vocab_limit=False, byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity",
+        add_dummy_prefix=False, remove_extra_whitespaces=False, bos_id=-1, eos_id=-1, num_threads=1, minloglevel=2)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    vocab = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
+    backend = Tokenizer(models.Unigram(vocab, unk_id=pieces.unk_id(), byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never")
+    backend.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ARK_TOKENS})
+    return tokenizer
+
+
+def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
+    """Train byte-level BPE with Qwen's pre-tokenisation and give it Qwen3-ASR's special tokens."""
+    backend = Qwen2Tokenizer(vocab={}, merges=[]).backend_tokenizer
+    draft = Tokenizer(models.BPE())
+    draft.normalizer, draft.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    draft.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
+    made = json.loads(draft.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=made["vocab"], merges=[tuple(m) for m in made["merges"]], eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": QWEN_TOKENS[:-1]})
+    tokenizer.add_tokens(QWEN_TOKENS[-1:])
+    return tokenizer
+
+
+@lru_cache(maxsize=1)
+def _byte_of_char() -> dict[str, int]:
+    """Invert byte-level BPE's alphabet: printable bytes stand for themselves, the rest for U+0100 onwards."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(b): b for b in printable}
+    rest = (b for b in range(256) if b not in set(printable))
+    return table | {chr(256 + n): b for n, b in enumerate(rest)}
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
+    """List the UTF-8 bytes each id stands for in running text; None for added and special tokens and for `<unk>`.
+
+    Knows byte-level BPE (Qwen, GPT-2) and SentencePiece pieces with byte fallback.
+    """
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    special = {t["id"] for t in spec["added_tokens"]} | {tokenizer.unk_token_id}
+    byte_level = "ByteLevel" in json.dumps(spec["decoder"])
+    table: list[bytes | None] = [None] * len(tokenizer)
+    for token, index in tokenizer.get_vocab().items():
+        if index not in special and token != "<unk>":
+            table[index] = _bytes_of_bpe(token) if byte_level else _bytes_of_piece(token)
+    return table
+
+
+def _bytes_of_bpe(token: str) -> bytes | None:
+    table = _byte_of_char()
+    return bytes(table[c] for c in token) if all(c in table for c in token) else None
+
+
+def _bytes_of_piece(piece: str) -> bytes:
+    byte = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece)
+    return bytes([int(byte.group(1), 16)]) if byte else piece.replace(SPACE, " ").encode()

@@ -1,0 +1,134 @@
+"""The schema of a config: every key that a YAML may hold, its type, its default and its unit.
+
+A free mapping (`options`, `sizes`) names in its metadata the key it belongs to: when a later layer changes that
+key, what earlier layers put into the mapping no longer applies and is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class PluginConfig:
+    """A plugin by its registered name, and the options its own dataclass declares."""
+
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "name"})
+
+
+@dataclass
+class ModelConfig:
+    """The model that a run trains."""
+
+    type: Literal["arkasr", "qwen3_asr"] = "arkasr"
+    path: str = ""  # folder or Hub id to start from; empty: a fresh model of `sizes`
+    sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type"})  # for the model's own config
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
+
+
+@dataclass
+class TokenizerConfig:
+    """The tokenizer trained for a fresh model; a model loaded from `model.path` brings its own."""
+
+    kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"
+    vocab_size: int = 256  # tokens, special ones included
+    text: str = "{datadir}/train.jsonl.gz"  # cuts whose transcripts it is trained on
+
+
+@dataclass
+class DataConfig:
+    """What is trained on and how batches are made; lengths are seconds of audio."""
+
+    train: str = "{datadir}/train.jsonl.gz"
+    dev: str = "{datadir}/dev.jsonl.gz"
+    hours: float = 0.0  # train on this much of it, drawn at random once; 0: all
+    max_seconds: float = 160.0  # audio a batch and rank
+    max_cuts: int = 40  # clips a batch and rank
+    num_buckets: int = 10  # groups of like length
+    num_workers: int = 0  # loader processes a rank
+    min_clip_seconds: float = 0.1  # shorter clips are dropped and counted
+    max_clip_seconds: float = 30.0  # longer clips are dropped and counted
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its learning-rate schedule."""
+
+    lr: float = 1e-4  # peak
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: float = 0.005
+    clip: float = 1.0  # largest global gradient norm
+    warmup_steps: int = 1000
+    min_lr_ratio: float = 0.1  # floor of the cosine, as a share of the peak
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+
+@dataclass
+class TrainConfig:
+    """The loop; counts are optimizer steps."""
+
+    steps: int = 1000
+    accumulate: int = 1  # batches a step and rank
+    log_every: int = 10
+    eval_every: int = 500  # 0: never
+    eval_clips: int = 100  # of the dev set, for the error rate while training
+    save_every: int = 1000
+    keep: int = 3  # checkpoints kept
+    ctc_weight: float = 0.0  # share of the auxiliary CTC loss on the adapter's outputs; 0: none
+    threads: int = 0  # CPU threads a rank; 0: torch decides
+
+
+@dataclass
+class RolloutConfig:
+    """The student's own transcripts, made without gradient."""
+
+    max_new_tokens: int = 64
+    tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens
+    temperature: float = 0.0  # 0: greedy
+    empty: Literal["score", "skip", "reference"] = "score"  # an empty transcript: score its stop, leave it out, read the text
+
+
+@dataclass
+class DistillConfig:
+    """Equation (1): how the compared tokens are chosen. The temperature tau is an option of the loss plugin."""
+
+    top_k: int = 32  # tokens of each side; their union is compared
+
+
+@dataclass
+class DecodeConfig:
+    """Greedy decoding of the test sets."""
+
+    max_new_tokens: int = 256
+    max_seconds: float = 160.0  # audio a batch
+
+
+@dataclass
+class FsdpConfig:
+    """Sharding over ranks."""
+
+    enabled: Literal["auto", "never"] = "auto"  # auto: with more than one rank
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; masters keep model.dtype
+
+
+@dataclass
+class Config:
+    """Everything one run needs."""
+
+    run: str = ""  # the run's name; given to `arkasr train --run`, never written in a conf
+    seed: int = 1
+    objective: Literal["sft", "opd"] = "sft"  # cross-entropy on transcripts, or distillation on own transcripts
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    loss: PluginConfig = field(default_factory=lambda: PluginConfig("union_topk_kl"))
+    teacher: PluginConfig = field(default_factory=lambda: PluginConfig("qwen3_asr"))
+    mapper: PluginConfig = field(default_factory=lambda: PluginConfig("shared_strings"))
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    fsdp: FsdpConfig = field(default_factory=FsdpConfig)

@@ -1,0 +1,1 @@
+"""One loop for supervised training, teacher data and on-policy distillation."""

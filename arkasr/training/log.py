@@ -1,0 +1,50 @@
+"""Where a run's numbers go: one JSON line a logged step, TensorBoard, and the progress line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from arkasr.terminal import Progress
+
+
+class MetricsLog:
+    """Writes metrics.jsonl and TensorBoard events on the first rank; other ranks write nothing."""
+
+    def __init__(self, folder: Path, run: str, steps: int, start: int, writes: bool):
+        self.path, self.writer, self.file = folder / "metrics.jsonl", None, None
+        if writes:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._forget_after(start)
+            self.file = self.path.open("a", encoding="utf-8")
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.progress = Progress(f"train {run}", steps, "steps", initial=start)
+        self.dev = ""
+
+    def _forget_after(self, step: int) -> None:
+        """Drop rows of steps that a resumed run will take again."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """Write one row."""
+        if self.file is None or self.writer is None:
+            return
+        self.file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in row.items()}}) + "\n")
+        self.file.flush()
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, step)
+
+    def advance(self, row: dict[str, float]) -> None:
+        """Move the progress line by one step."""
+        vuss = f", vuss {row['vuss']:.1f}" if "vuss" in row else ""
+        self.progress.update(note=f"loss {row['loss']:.3f}{vuss}{self.dev}")
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        self.progress.close()
+        if self.file is not None and self.writer is not None:
+            self.file.close()
+            self.writer.close()

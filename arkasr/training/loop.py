@@ -1,0 +1,155 @@
+"""THE loop: supervised training, teacher data and on-policy distillation differ in their objective and data only."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from arkasr import config as configs
+from arkasr.data.batches import TrainingBatches
+from arkasr.evaluation.dev import DevSet
+from arkasr.interfaces import UserError
+from arkasr.schema import Config
+from arkasr.terminal import log
+from arkasr.timing import Phases
+from arkasr.training.checkpoint import Checkpoints, save_final
+from arkasr.training.log import MetricsLog
+from arkasr.training.objectives import MicroLoss, make_objective
+from arkasr.training.ranks import Ranks
+from arkasr.training.setup import make_model, make_optimizer, run_directory
+
+MAX_SKIPPED_IN_A_ROW = 20
+
+
+class Trainer:
+    """One run: holds the model and everything that moves with it."""
+
+    def __init__(self, config: Config, folder: Path, ranks: Ranks):
+        self.config, self.folder, self.ranks = config, folder, ranks
+        self.student = make_model(config, folder, ranks)
+        self.objective = make_objective(config, self.student)
+        self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
+        self.batches = TrainingBatches(config.data, config.seed, ranks.rank, ranks.world_size)
+        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep)
+        self.phases, self.step, self.skipped, self.hours = Phases(ranks.device.type), 0, 0, 0.0
+
+    def resume(self) -> None:
+        """Carry on from the newest checkpoint, if there is one."""
+        state = self.checkpoints.load_newest(self.student, self.optimizer)
+        if state is not None:
+            self.step, self.skipped, self.hours = state["step"], state["skipped"], state["hours"]
+            self.schedule.load_state_dict(state["schedule"])
+            self.batches.load_state_dict(state["batches"])
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        extra = {"schedule": self.schedule.state_dict(), "batches": self.batches.state_dict(),
+                 "skipped": self.skipped, "hours": self.hours}
+        with self.phases("save"):
+            self.checkpoints.save(self.step, self.student, self.optimizer, extra)
+
+    def run(self) -> None:
+        """Train to the last step; log, evaluate and save on the way."""
+        settings, batches = self.config.train, iter(self.batches)
+        dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
+        metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
+        try:
+            while self.step < settings.steps:
+                row = self.take_step(batches)
+                self.step += 1
+                if settings.eval_every and (self.step % settings.eval_every == 0 or self.step == settings.steps):
+                    row["dev_error"] = self.evaluate(dev)
+                    metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
+                if self.step % settings.log_every == 0 or "dev_error" in row:
+                    metrics.write(self.step, row | self.phases.take())
+                if self.step % settings.save_every == 0 and self.step < settings.steps:
+                    self.save()
+                metrics.advance(row)
+        finally:
+            metrics.close()
+
+    def take_step(self, batches) -> dict[str, float]:
+        """Accumulate gradients of summed losses, divide by the global count, and step unless something is not finite."""
+        sums: dict[str, float] = {}
+        for _ in range(self.config.train.accumulate):
+            with self.phases("data"):
+                batch = next(batches)
+            with self._autocast():
+                micro = self.objective(self.student, batch, self.phases)
+            with self.phases("backward"):
+                micro.total.backward()
+            _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
+        sums = self.ranks.reduce(sums)
+        with self.phases("optimizer"):
+            norm = self._update(sums["count"])
+        return self._row(sums, norm)
+
+    def _autocast(self):
+        dtype = getattr(torch, self.config.fsdp.compute_dtype)
+        alone = self.ranks.mesh is None and dtype != torch.float32
+        return torch.autocast(self.ranks.device.type, dtype) if alone else nullcontext()
+
+    def _update(self, count: float) -> float:
+        """Scale, clip and apply the gradients; returns their norm before clipping."""
+        params = [p for p in self.student.parameters() if p.grad is not None]
+        for p in params:  # FSDP2 averages over ranks; what is wanted is the sum over ranks divided by the global count
+            p.grad.mul_(self.ranks.world_size / max(count, 1.0))
+        norm = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if count > 0 and torch.isfinite(torch.tensor(norm)):
+            self.optimizer.step()
+            self.skipped = 0
+        else:
+            self._skip(norm)
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _skip(self, norm: float) -> None:
+        self.skipped += 1
+        log(f"step {self.step + 1} skipped: gradient norm {norm}, or nothing to score ({self.skipped} in a row)")
+        if self.skipped >= MAX_SKIPPED_IN_A_ROW:
+            raise UserError(f"{self.folder}: {self.skipped} steps in a row could not be taken; lower optim.lr, or look at the data")
+
+    def _row(self, sums: dict[str, float], norm: float) -> dict[str, float]:
+        """Name what was measured; times are this rank's."""
+        self.hours += sums["seconds"] / 3600
+        busy = sum(self.phases.seconds.values())
+        self.phases.seconds["step"] = busy
+        return {"loss": sums["loss"] / max(sums["count"], 1.0), **self.objective.rates(sums), "gradient_norm": norm,
+                "learning_rate": self.schedule.get_last_lr()[0], "tokens": sums["count"], "clips": sums["num_clips"],
+                "failed_clips": sums["failed"], "hours_seen": self.hours}
+
+    def evaluate(self, dev: DevSet) -> float:
+        """Return the error rate on the dev clips, over all ranks."""
+        with self.phases("dev"):
+            errors = self.ranks.reduce(dev.errors(self.student, self.config.decode))
+        return errors["errors"] / max(errors["words"], 1.0)
+
+
+def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:
+    more = {"loss": float(micro.total.detach()), "count": micro.count, "seconds": seconds, "num_clips": clips, "failed": failed}
+    for name, value in (micro.sums | more).items():
+        largest = name in ("vuss_max", "neg_vuss_min")
+        sums[name] = max(sums.get(name, value), value) if largest else sums.get(name, 0.0) + value
+
+
+def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> None:
+    """Train one run of a config into `<expdir>/<run>`; carries on where an interrupted run stopped."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    config = configs.load(conf, run, expdir, datadir, overrides)
+    folder, ranks = Path(expdir) / run, Ranks(config.train.threads)
+    with run_directory(folder, config, ranks):
+        if (folder / "final" / "config.json").is_file():
+            log(f"{folder}: already trained; nothing to do")
+        else:
+            trainer = Trainer(config, folder, ranks)
+            trainer.resume()
+            trainer.run()
+            save_final(folder / "final", trainer.student, ranks)
+            log(f"{folder / 'final'}: written")
+    ranks.close()

@@ -1,0 +1,107 @@
+"""What a run minimises: cross-entropy on transcripts (with an auxiliary CTC loss), or on-policy distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, ctc_loss
+from torch.nn.utils.rnn import pad_sequence
+
+from arkasr import plugins
+from arkasr.data.batches import Batch
+from arkasr.distill.diagnostics import rates
+from arkasr.distill.step import Opd
+from arkasr.interfaces import UserError
+from arkasr.model.speech_lm import SpeechLM
+from arkasr.schema import Config
+from arkasr.terminal import log
+from arkasr.timing import Phases
+
+
+@dataclass
+class MicroLoss:
+    """The loss of one micro-batch as a sum with gradient and the count that divides it, and sums to log."""
+
+    total: Tensor
+    count: float
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """A loss over a batch, and how its sums read in a log."""
+
+    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
+        """Compute the loss of one micro-batch."""
+
+    def rates(self, sums: dict[str, float]) -> dict[str, float]:
+        """Turn sums over the global batch into what is logged beside the loss."""
+
+
+class Supervised:
+    """Cross-entropy on transcripts; `(1 - w) * CE + w * CTC` where the model has a CTC head, both a token."""
+
+    def __init__(self, ctc_weight: float):
+        self.ctc_weight = ctc_weight
+
+    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
+        targets = [student.text_ids(text) for text in batch.texts]
+        usable = [i for i, ids in enumerate(targets) if not student.blocked[ids].any()]
+        for i in set(range(len(targets))) - set(usable):
+            log(f"dropped {batch.ids[i]}: its text holds tokens that no transcript may hold: {batch.texts[i]!r}")
+        if not usable:
+            usable, targets = [0], [[student.stop_ids[0]]]
+        batch, targets = batch.select(usable), [targets[i] for i in usable]
+        with phases("student"):
+            ce, ctc = student(lambda lm: self._losses(lm, batch, targets))
+        count = sum(map(len, targets))
+        return MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, count, {"ce": float(ce), "ctc": float(ctc)})
+
+    def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
+        audio = lm.encode_audio(batch.waveforms)
+        states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
+        flat = torch.tensor([i for ids in targets for i in ids], device=lm.device)
+        ce = cross_entropy((states @ lm.head.T).float(), flat, reduction="sum")
+        if lm.ctc_head is None:
+            return ce, ce.new_zeros(())
+        logprobs = pad_sequence([lm.ctc_head(a).float().log_softmax(-1) for a in audio])
+        texts = torch.tensor([i for ids in targets for i in ids[:-1]], device=lm.device)
+        sizes = torch.tensor([len(a) for a in audio]), torch.tensor([len(ids) - 1 for ids in targets])
+        blank = logprobs.shape[-1] - 1
+        return ce, ctc_loss(logprobs, texts, *sizes, blank=blank, reduction="sum", zero_infinity=True)
+
+    def rates(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return cross-entropy and CTC loss a token."""
+        return {name: sums[name] / max(sums["count"], 1.0) for name in ("ce", "ctc")}
+
+
+class Distillation:
+    """OPD: Algorithm 1 on the student's own transcripts."""
+
+    def __init__(self, opd: Opd):
+        self.opd = opd
+
+    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
+        made = self.opd.collect(student, batch, phases)
+        with phases("student"):
+            total, count = self.opd.rescore(student, made)
+        return MicroLoss(total, float(count), {name: float(value) for name, value in made.sums.items()})
+
+    def rates(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return VUSS, overlap, coverage and the rollouts' rates."""
+        return rates(sums)
+
+
+def make_objective(config: Config, student: SpeechLM) -> Objective:
+    """Make what `config.objective` names; for OPD the teacher, mapper and loss come from plugins."""
+    if config.objective == "sft":
+        return Supervised(config.train.ctc_weight)
+    if config.train.ctc_weight:
+        raise UserError("train.ctc_weight: CTC needs transcripts; set it to 0 with objective: opd")
+    device = str(student.device)
+    teacher = plugins.create("teacher", config.teacher.name, config.teacher.options, device=device)
+    mapper = plugins.create("token_mapper", config.mapper.name, config.mapper.options, student=student, teacher=teacher)
+    loss = plugins.create("loss", config.loss.name, config.loss.options)
+    return Distillation(Opd(teacher, mapper, loss, config.rollout, config.distill))

@@ -1,0 +1,144 @@
+"""What a run starts from: its directory, its tokenizer, its model and its optimizer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import AutoTokenizer
+
+from arkasr import config as configs
+from arkasr import plugins
+from arkasr.data.batches import read_cuts
+from arkasr.interfaces import UserError
+from arkasr.model import speech_lm, tokenization
+from arkasr.model.loading import load_speech_lm
+from arkasr.model.sharding import shard
+from arkasr.model.speech_lm import SpeechLM
+from arkasr.schema import Config, OptimConfig
+from arkasr.training.ranks import Ranks
+
+PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
+MAY_CHANGE = ("data.num_workers", "train.log_every", "train.save_every", "train.keep", "train.threads", "fsdp")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    """Return the commit of the source tree that runs, `+` appended where it has changes; empty outside git."""
+    where = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(where), *args], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + "+" if head and git("status", "--porcelain", "-uno") else head
+    except OSError:
+        return ""
+
+
+@contextmanager
+def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
+    """Hold a run's directory: one run at a time, and never another experiment in it.
+
+    Raises UserError where another process trains here, or the directory was made with other settings.
+    """
+    if not ranks.first:
+        ranks.barrier()
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder}: another process is training here; wait for it, or give another --expdir") from error
+        _write_record(folder, config)
+        ranks.barrier()
+        yield
+
+
+def _write_record(folder: Path, config: Config) -> None:
+    saved = folder / "config.yaml"
+    if saved.is_file():
+        changed = configs.differences(configs.read(saved), config, MAY_CHANGE)
+        if changed:
+            raise UserError(f"{saved}: this run was made with other settings ({', '.join(changed)}): take them back, "
+                            f"give another --expdir, or delete {folder}")
+    configs.dump(config, saved)
+    if not (folder / "run.json").is_file():
+        record = {
+            "command": shlex.join(["arkasr", *sys.argv[1:]]),
+            "commit": _commit(),
+            "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
+            "plugins": plugins.listing(),
+            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+            "started": datetime.now().isoformat(timespec="seconds"),
+        }
+        (folder / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _tokenizer(config: Config, folder: Path, ranks: Ranks):
+    """Train the tokenizer once, on the first rank, and load it on all."""
+    place = folder / "tokenizer"
+    if ranks.first and not (place / "tokenizer_config.json").is_file():
+        texts = [s.text for cut in read_cuts(config.tokenizer.text) for s in cut.supervisions if s.text]
+        texts += speech_lm.prompt_examples(config.model.type) * max(1, len(texts) // 20)
+        kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
+        kinds[config.tokenizer.kind](texts, config.tokenizer.vocab_size).save_pretrained(place)
+    ranks.barrier()
+    return AutoTokenizer.from_pretrained(place)
+
+
+def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
+    """Load or build the model, give it a CTC head where the loss needs one, and shard it over ranks."""
+    torch.manual_seed(config.seed)
+    if config.model.path:
+        lm = load_speech_lm(config.model.path, config.model.dtype)
+        if lm.hf.config.model_type != config.model.type:
+            raise UserError(f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}")
+    else:
+        if not {"audio", "text"} <= set(config.model.sizes):
+            raise UserError("model.sizes: give `audio` and `text` sizes, or model.path to start from")
+        lm = speech_lm.build(config.model.type, config.model.sizes, _tokenizer(config, folder, ranks))
+    if config.train.ctc_weight > 0:
+        lm.add_ctc_head()
+    lm = lm.to(ranks.device).train()
+    return shard(lm, ranks.mesh, config.fsdp.compute_dtype) if ranks.mesh is not None else lm
+
+
+def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW (weight decay on matrices only) and its schedule: linear warm-up, then cosine to a floor or constant."""
+    params = [p for p in lm.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
+              {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas))
+
+    def factor(step: int) -> float:
+        if step < config.warmup_steps:
+            return (step + 1) / config.warmup_steps
+        if config.schedule == "constant":
+            return 1.0
+        done = min((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 1.0)
+        return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
+
+    return optimizer, LambdaLR(optimizer, factor)

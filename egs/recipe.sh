@@ -1,0 +1,225 @@
+#!/usr/bin/env bash
+# The one staged recipe. egs/<corpus>/run.sh calls it with `--corpus <corpus>` and the user's options;
+# each stage is one `arkasr` verb. `--help` lists the stages and the options, `--dry_run true` the exact commands.
+set -euf -o pipefail # -f: a star in an option stays a star
+egs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=egs/options.sh
+source "$egs/options.sh"
+
+# name|kind|default|help. {scale} and {tag} are filled in later; tag is the scale, or scale-<name of corpus_dir>.
+OPTIONS='corpus|word||folder of egs/ to work in (run.sh gives it)
+stage|number|0|first stage to run
+stop_stage|number|5|last stage to run
+scale|scale|mini|mini: small models on a spoken miniature corpus, for a CPU; paper: published sizes
+corpus_dir|path|downloads/{scale}|an existing corpus; stage 0 is then skipped
+datadir|path|data/{tag}|prepared cuts; {tag} is {scale}, or {scale}-<folder name> with --corpus_dir
+expdir|path|exp/{tag}|checkpoints, hypotheses, RESULTS.md and figures
+conf|path|conf/{scale}.yaml|the configuration: its sections, and the runs that overlay them
+variants|text|base base_opd base_td_opd|runs to train and score (_td: teacher transcripts, _opd: distilled)
+train_args|text||overrides of the configuration in stages 2 and 3: "section.key=value ..."
+ngpu|number|1|processes a node, one a GPU; 1 uses a GPU if there is one, 0 keeps to the CPU
+num_nodes|count|1|machines that train together; start run.sh on each of them
+node_rank|number|0|which of them this is; the first, 0, runs the other stages as well
+master_addr|word|localhost|host name of the first machine
+master_port|number|29500|a free port of the first machine
+nj|count|2|parallel jobs in stage 1
+python|command|python3|the Python that has arkasr; without it .venv of the checkout is tried too
+dry_run|bool|false|true: print the exact commands and run nothing'
+
+num_run=0 child='' signalled=0
+
+usage() {
+    cat <<'END'
+Usage: ./run.sh [--option value]...     --stop_stage 4, --stop-stage 4 and --stop_stage=4 mean the same
+
+Stages: 0 download, 1 prepare, 2 label (at mini scale the teacher is trained here first), 3 train, 4 decode, 5 score
+        --stage 3 means: the data is ready, train, decode and score.
+
+Options, defaults in brackets. Paths you give are relative to where you stand, defaults to the folder of run.sh.
+END
+    print_options
+}
+
+log() { # ESPnet's line: time (file:line:main) message, with the line of main that led here
+    local depth=$((${#FUNCNAME[@]} - 2))
+    printf '%(%Y-%m-%dT%H:%M:%S)T (recipe.sh:%s:main) %s\n' -1 "${BASH_LINENO[depth - 1]}" "$*"
+}
+
+fill_in() { # the defaults that depend on other options
+    local tag=${opt[scale]} name value
+    [[ ! -v given[corpus_dir] ]] || tag+=-$(basename "${opt[corpus_dir]}")
+    for name in corpus_dir datadir expdir conf; do
+        [[ ! -v given[$name] ]] || continue
+        value=${opt[$name]//'{scale}'/${opt[scale]}}
+        opt[$name]=${value//'{tag}'/$tag}
+    done
+}
+
+check() { # refuse what cannot work, before anything runs
+    local name
+    ((opt[stage] <= opt[stop_stage] && opt[stage] <= 5)) ||
+        die "no stage lies between --stage ${opt[stage]} and --stop_stage ${opt[stop_stage]}: stages go from 0 (download) to 5 (score)"
+    ((opt[node_rank] < opt[num_nodes])) || die "--node_rank ${opt[node_rank]} of --num_nodes ${opt[num_nodes]}: ranks count from 0"
+    [[ -f ${opt[conf]} ]] || die "no configuration ${opt[conf]}: name one with --conf"
+    [[ -n ${opt[variants]// /} ]] || die "--variants names no run"
+    for name in ${opt[variants]}; do
+        [[ -v given[conf] || $name =~ ^base(_td)?(_opd)?$ ]] ||
+            die "--variants: no run '$name'; there are base, base_opd, base_td, base_td_opd (others need a --conf that holds them)"
+    done
+}
+
+claim() { # what only a real run needs
+    [[ ! -v given[corpus_dir] || -d ${opt[corpus_dir]} ]] || die "no folder ${opt[corpus_dir]}: --corpus_dir is to name the corpus"
+    ((opt[num_nodes] == 1)) || [[ -v given[master_addr] ]] ||
+        die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of the first machine"
+    mkdir -p "${opt[expdir]}" || die "cannot write to ${opt[expdir]}: choose another folder with --expdir"
+    # Two runs in one folder would write over each other. One that is being stopped gets a moment to go.
+    exec {lock}>"${opt[expdir]}/.lock.${opt[node_rank]}"
+    flock --wait 5 "$lock" || die "another run is at work in ${opt[expdir]}: wait for it, stop it, or choose another --expdir"
+}
+
+find_python() { # the first that has arkasr
+    local python version
+    local -a candidates=("${opt[python]}")
+    [[ -v given[python] ]] || candidates+=("${egs%/*}/.venv/bin/python")
+    for python in "${candidates[@]}"; do
+        if version=$("$python" -m arkasr --version 2>/dev/null); then
+            opt[python]=$python
+            log "$version of $(command -v "$python")"
+            return
+        fi
+    done
+    ${opt[dry_run]} || die "${opt[python]} has no arkasr: run 'make demo' or 'pip install -e .', or name another with --python"
+}
+
+wait_for_child() { # wait is cut short by a signal that we trap, so ask again until the child is gone
+    local status=0
+    while true; do
+        wait "$child" && status=0 || status=$?
+        kill -0 "$child" 2>/dev/null || return "$status"
+    done
+}
+
+run() { # run STAGE TITLE COMMAND...: one command of a stage
+    local stage=$1 title=$2 status=0
+    shift 2
+    ((opt[stage] <= stage && stage <= opt[stop_stage])) || return 0
+    log "Stage $stage: $title"
+    num_run=$((num_run + 1))
+    if ${opt[dry_run]}; then
+        quoted "$@"
+        return
+    fi
+    # In the background, so that a signal is acted on at once; it goes with this script even if that is killed.
+    (trap - INT && exec setpriv --pdeathsig TERM "$@" {lock}>&-) &
+    child=$!
+    wait_for_child || status=$?
+    child=''
+    ((signalled == 0)) || status=$signalled
+    ((status == 0)) || failed "$stage" "$title" "$status"
+}
+
+failed() {
+    log "Stage $1: $2: ended with exit status $3"
+    echo "Finished work is kept. The same command carries on; to start at this stage: $again --stage $1" >&2
+    exit "$3"
+}
+
+# shellcheck disable=SC2317  # the traps call it
+on_signal() { # on_signal NAME STATUS
+    signalled=$2
+    [[ -n $child ]] || exit "$2"
+    # Ctrl-C at a terminal has reached the child already.
+    [[ $1 == INT && -t 0 ]] || kill -s "$1" "$child" 2>/dev/null || true
+}
+
+on_first_node() { # like run, for what one machine does for all
+    if ((opt[node_rank] == 0)); then
+        run "$@"
+    elif ((opt[stage] <= $1 && $1 <= opt[stop_stage])); then
+        log "Skip stage $1: $2: the first machine does it"
+    fi
+}
+
+train() { # train STAGE RUN: one run of the configuration, by torchrun where it has several processes
+    local -a launch=("${python[@]}")
+    local processes=$((opt[ngpu] > 0 ? opt[ngpu] : 1))
+    if ((opt[num_nodes] > 1)); then
+        # The static rendezvous alone honours --node-rank: the first machine is then the one that logs.
+        launch+=(-m torch.distributed.run --nnodes "${opt[num_nodes]}" --nproc-per-node "$processes"
+            --node-rank "${opt[node_rank]}" --master-addr "${opt[master_addr]}" --master-port "${opt[master_port]}" -m --)
+    elif ((processes > 1)); then
+        launch+=(-m torch.distributed.run --standalone --nproc-per-node "$processes" -m --)
+    else
+        launch+=(-m)
+    fi
+    # The -- keeps torchrun from reading --run as short for its own --run-path.
+    run "$1" "Train $2" "${launch[@]}" arkasr train "${opt[conf]}" --run "$2" "${dirs[@]}" "${overrides[@]}"
+}
+
+with_needs() { # the variants, each once and after the runs that it starts from
+    local variant name needed
+    local -A seen=()
+    for variant in ${opt[variants]}; do
+        case $variant in
+            base_opd | base_td) needed="base $variant" ;;
+            base_td_opd) needed="base base_td $variant" ;;
+            *) needed=$variant ;;
+        esac
+        for name in $needed; do
+            [[ -v seen[$name] ]] || echo "$name"
+            seen[$name]=1
+        done
+    done
+}
+
+main() {
+    parse_options "$@"
+    [[ -n ${opt[corpus]} && -f $egs/${opt[corpus]}/corpus.yaml ]] ||
+        die "no recipe '${opt[corpus]}': call egs/librispeech/run.sh or one beside it"
+    cd "$egs/${opt[corpus]}"
+    fill_in
+    check
+    again=$(quoted "$egs/${opt[corpus]}/run.sh" "${@:3}") # run.sh wrote the first two
+    log "$again"
+    find_python
+    if ${opt[dry_run]}; then quoted cd "$PWD"; else claim; fi
+    trap 'on_signal INT 130' INT
+    trap 'on_signal TERM 143' TERM
+    trap 'on_signal HUP 129' HUP
+
+    local name needed runs=${opt[variants]}
+    local -a python=("${opt[python]}") overrides dirs=(--expdir "${opt[expdir]}" --datadir "${opt[datadir]}")
+    ((opt[ngpu] > 0)) || python=(env CUDA_VISIBLE_DEVICES= "${opt[python]}")
+    local -a arkasr=("${python[@]}" -m arkasr) source=(corpus.yaml --scale "${opt[scale]}" --corpus_dir "${opt[corpus_dir]}")
+    read -ra overrides <<<"${opt[train_args]}"
+    needed=$(with_needs)
+
+    if [[ -v given[corpus_dir] ]]; then
+        ((opt[stage] > 0)) || log "Skip stage 0: Download: --corpus_dir names an existing corpus"
+    else
+        on_first_node 0 "Download" "${arkasr[@]}" download "${source[@]}"
+    fi
+    on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}"
+    # The teacher of the mini scale is made here. A run's name says what it needs of a teacher.
+    [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
+    [[ $needed != *_td* ]] || on_first_node 2 "Label" "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
+    for name in $needed; do train 3 "$name"; done
+    [[ $needed != *_opd* ]] || runs="teacher $runs"
+    on_first_node 4 "Decode" "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs"
+    on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" --runs "$runs"
+
+    ((num_run > 0)) || die "nothing to run from --stage ${opt[stage]} to --stop_stage ${opt[stop_stage]}: all of it was skipped"
+    if ${opt[dry_run]}; then
+        log "Dry run: nothing was run"
+        return
+    fi
+    if ((opt[stop_stage] >= 5 && opt[node_rank] == 0)); then
+        log "Results: $(realpath "${opt[expdir]}")/RESULTS.md"
+        log "Figures: $(realpath "${opt[expdir]}")/figures"
+    fi
+    log "Successfully finished. [elapsed=${SECONDS}s]"
+}
+
+main "$@"
+exit # without it bash would go on to read a file that was edited meanwhile

@@ -1,0 +1,196 @@
+"""The command line: verbs reach their functions, and what a user can mend is one sentence, not a traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from arkasr import __version__, cli
+from arkasr.interfaces import UserError
+
+DIRS = ["--expdir", "exp", "--datadir", "data"]
+CALLS = {
+    "download": (
+        "arkasr.corpora.download", "download",
+        ["c.yaml", "--scale", "mini", "--corpus_dir", "d"], ("c.yaml", "mini", "d"),
+    ),
+    "prepare": (
+        "arkasr.corpora.prepare", "prepare",
+        ["c.yaml", "--scale", "paper", "--corpus_dir", "d", "--datadir", "data", "--nj", "3"],
+        ("c.yaml", "paper", "d", "data", 3),
+    ),
+    "label": ("arkasr.evaluation.decode", "label", ["c.yaml", *DIRS, "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"])),
+    "train": (
+        "arkasr.training.loop", "train",
+        ["c.yaml", "a.b=1", "--run", "base", *DIRS, "c=d e"], ("c.yaml", "base", "exp", "data", ["a.b=1", "c=d e"]),
+    ),
+    "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"])),
+    "score": ("arkasr.evaluation.score", "score", [*DIRS, "--runs", "a", "b"], ("exp", "data", ["a", "b"])),
+}  # fmt: skip
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a function in the place of a verb's: stand_in("train", function)."""
+
+    def put(verb, function):
+        module, name, words, _ = CALLS[verb]
+        fake = ModuleType(module)
+        setattr(fake, name, function)
+        monkeypatch.setitem(sys.modules, module, fake)
+        return [verb, *words]
+
+    return put
+
+
+@pytest.fixture
+def failing(stand_in):
+    """Make `arkasr train` raise an error; returns its arguments."""
+
+    def put(error):
+        def train(*_):
+            raise error
+
+        return stand_in("train", train)
+
+    return put
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_each_verb_calls_its_function(verb, stand_in):
+    seen = []
+    assert cli.main(stand_in(verb, lambda *given: seen.append(given))) == 0
+    assert seen == [CALLS[verb][3]]
+
+
+def test_dashes_underscores_and_equals_signs_are_read_alike(stand_in):
+    seen = []
+    stand_in("download", lambda *given: seen.append(given))
+    assert cli.main(["download", "c.yaml", "--scale=mini", "--corpus-dir", "a-b"]) == 0
+    assert cli.main(["download", "c.yaml", "--scale", "mini", "--corpus_dir=a-b"]) == 0
+    assert seen == [("c.yaml", "mini", "a-b")] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "did you mean train?"),
+        (["train", "c.yaml", *DIRS], "required: --run"),
+        (["train", "c.yaml", "--rum", "base", *DIRS], "unknown option --rum; did you mean --run?"),
+        (["train", "c.yaml", "--run", "base", *DIRS, "lr"], "section.key=value, not 'lr'"),
+        (["train", "c.yaml", *DIRS, "--run"], "argument --run: expected one argument"),
+        (["prepare", "c", "--scale", "huge", "--corpus_dir", "d", "--datadir", "d"], "invalid choice: 'huge'"),
+        (["prepare", "c", "--scale", "mini", "--corpus_dir", "d", "--datadir", "d", "--nj", "0"], "not '0'"),
+        (["score", *DIRS, "--runs", "a", "--exp", "e"], "unknown option --exp; did you mean --expdir?"),
+        ([], "required: verb"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence_and_status_2(words, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def _no_space(filename=None):
+    return OSError(errno.ENOSPC, "No space left on device", filename)
+
+
+def _caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+class NoException(BaseException):
+    """As torch's CheckpointException is."""
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (UserError("conf.yaml: no key 'x'"), "error: conf.yaml: no key 'x'"),
+        (UserError("two\n  lines"), "error: two lines"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.wav"), "error: there is no a.wav: check the path"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.wav"), "error: a.wav: Permission denied"),
+        (ConnectionError("cannot reach the hub"), "error: cannot reach the hub"),
+        (_no_space("big.pt"), "error: no space left to write big.pt: free some space and run the same command again"),
+        (_no_space(), "error: no space left to write a file under "),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left to write"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "no space left"),
+        (_caused(RuntimeError("worker failed"), _no_space("shard.flac")), "no space left to write shard.flac"),
+        (NoException("ranks: [0] basic_ios::clear: iostream error"), "no space left to write"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_status_2(error, sentence, failing, capsys):
+    assert cli.main(failing(error)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("arkasr train: error: ") and sentence in said and said.count("\n") == 1
+
+
+def test_ctrl_c_says_how_to_carry_on(failing, capsys):
+    assert cli.main(failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "arkasr train: stopped; run the same command again to carry on\n"
+
+
+def test_a_bug_keeps_its_traceback(failing):
+    with pytest.raises(ZeroDivisionError):
+        cli.main(failing(ZeroDivisionError("x")))
+
+
+def test_a_traceback_can_be_asked_for(failing, monkeypatch):
+    monkeypatch.setenv("ARKASR_TRACEBACK", "1")
+    with pytest.raises(UserError):
+        cli.main(failing(UserError("x")))
+
+
+def test_other_ranks_say_who_they_are(failing, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "3")
+    assert cli.main(failing(UserError("x"))) == 2
+    assert capsys.readouterr().err == "arkasr train: error: x (rank 3)\n"
+
+
+ROWS = [
+    {"kind": "teacher", "name": "qwen3_asr", "distribution": "arkasr", "version": "0.1.0",
+     "file": "/a/very/long/path/" + "folder/" * 12 + "teachers.py", "error": ""},
+    {"kind": "", "name": "odd", "distribution": "arkasr-odd", "version": "2", "file": "odd.py",
+     "error": "ImportError: No module named 'nothing'; " + "install it with pip " * 6},
+]  # fmt: skip
+
+
+def test_plugins_fit_the_terminal_and_say_what_failed(monkeypatch, capsys):
+    fake = ModuleType("arkasr.plugins")
+    fake.listing = lambda: ROWS
+    monkeypatch.setitem(sys.modules, "arkasr.plugins", fake)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["plugins"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].split() == ["kind", "name", "distribution", "version", "file"]
+    assert lines[1].split()[:4] == ["teacher", "qwen3_asr", "arkasr", "0.1.0"] and lines[1].endswith("/teachers.py")
+    assert lines[2].startswith("failed: odd (arkasr-odd 2 odd.py): ImportError: No module named 'nothing'")
+    assert cli.main(["plugins", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == ROWS
+
+
+def test_help_and_version_answer_without_torch():
+    code = "import sys\nfrom arkasr.cli import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    for words, expected in (["--help"], "verbs:"), (["train", "--help"], "--expdir"), (["--version"], __version__):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert expected in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_main_help_lists_every_verb(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"  {verb} " in shown and parts.help in shown for verb, parts in cli.VERBS.items())
+
+
+def test_python_m_arkasr_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "arkasr", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"arkasr {__version__}\n"
