@@ -87,8 +87,14 @@ def fingerprint() -> str:
 
 
 def _row(kind: str, name: str, source: Source, error: str) -> dict[str, str]:
-    return {"kind": kind, "name": name, "distribution": source.distribution, "version": source.version,
-            "file": _file(source.module), "error": error}
+    return {
+        "kind": kind,
+        "name": name,
+        "distribution": source.distribution,
+        "version": source.version,
+        "file": _file(source.module),
+        "error": error,
+    }
 
 
 def _file(module: str) -> str:

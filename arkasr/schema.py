@@ -32,8 +32,9 @@ class ModelConfig:
 class TokenizerConfig:
     """The tokenizer trained for a fresh model; a model loaded from `model.path` brings its own."""
 
+    path: str = ""  # folder or Hub id of a tokenizer to take instead; Ark-ASR's special tokens are added to it
     kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"
-    vocab_size: int = 256  # tokens, special ones included
+    vocab_size: int = 256  # learnt tokens beside bytes and special tokens; byte_bpe counts its 256 bytes
     text: str = "{datadir}/train.jsonl.gz"  # cuts whose transcripts it is trained on
 
 
@@ -71,7 +72,7 @@ class TrainConfig:
 
     steps: int = 1000
     accumulate: int = 1  # batches a step and rank
-    log_every: int = 10
+    log_every: int = 1
     eval_every: int = 500  # 0: never
     eval_clips: int = 100  # of the dev set, for the error rate while training
     save_every: int = 1000
@@ -87,7 +88,9 @@ class RolloutConfig:
     max_new_tokens: int = 64
     tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens
     temperature: float = 0.0  # 0: greedy
-    empty: Literal["score", "skip", "reference"] = "score"  # an empty transcript: score its stop, leave it out, read the text
+    empty: Literal["score", "skip", "reference"] = (
+        "score"  # an empty transcript: score its stop, leave it out, read the text
+    )
 
 
 @dataclass
@@ -107,9 +110,8 @@ class DecodeConfig:
 
 @dataclass
 class FsdpConfig:
-    """Sharding over ranks."""
+    """Sharding over ranks, which several processes always do; a single one holds everything."""
 
-    enabled: Literal["auto", "never"] = "auto"  # auto: with more than one rank
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; masters keep model.dtype
 
 

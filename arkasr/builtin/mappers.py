@@ -19,8 +19,9 @@ class NoOptions:
 
 
 class SharedStrings:
-    """Maps tokens that stand for the same bytes (paper, section 3.4) and the stop ids onto each other.
+    """Maps tokens that stand for the same bytes (paper, section 3.4) and the stop ids onto each other, one to one.
 
+    Of several tokens with the same bytes the last counts: SentencePiece lists its byte tokens before its pieces.
     The teacher reads the student's text in its own tokens; positions count where both have consumed the same bytes.
     """
 
@@ -33,7 +34,8 @@ class SharedStrings:
         self.teacher_bytes = arkasr.token_bytes(teacher.tokenizer)
         self.student_stop, self.teacher_stop = list(student.stop_ids), teacher.stop_ids[0]
         teacher_of = {b: i for i, b in enumerate(self.teacher_bytes) if b}
-        pairs = [(i, teacher_of[b]) for i, b in enumerate(self.student_bytes) if b in teacher_of]
+        student_of = {b: i for i, b in enumerate(self.student_bytes) if b}
+        pairs = [(student_of[b], teacher_of[b]) for b in student_of.keys() & teacher_of.keys()]
         pairs.append((self.student_stop[0], self.teacher_stop))
         self._forward = torch.full((len(self.student_bytes),), -1)
         self._backward = torch.full((len(self.teacher_bytes),), -1)
@@ -59,8 +61,13 @@ class SharedStrings:
             student_rows += [row_s + s for s, _ in pairs]
             teacher_rows += [row_t + t for _, t in pairs]
             mismatched, row_s, row_t = mismatched + (not same), row_s + len(ids), row_t + len(new)
-        return arkasr.Alignment(teacher_ids, torch.tensor(student_rows, dtype=torch.long),
-                                torch.tensor(teacher_rows, dtype=torch.long), row_s, mismatched)
+        return arkasr.Alignment(
+            teacher_ids,
+            torch.tensor(student_rows, dtype=torch.long),
+            torch.tensor(teacher_rows, dtype=torch.long),
+            row_s,
+            mismatched,
+        )
 
     def _align_one(self, ids: Sequence[int]) -> tuple[list[int], list[tuple[int, int]], bool]:
         stopped = bool(ids) and ids[-1] in self.student_stop
@@ -68,13 +75,17 @@ class SharedStrings:
         whole, text = _valid_text(b"".join(pieces))
         new = self.teacher_tokenizer.encode(text, add_special_tokens=False)
         theirs = [self.teacher_bytes[i] or b"" for i in new]
-        offsets = {offset: t for t, offset in enumerate(accumulate(map(len, theirs), initial=0))}
+        offsets: dict[int, int] = {}  # the first position of each: what follows may have read a special token
+        for t, offset in enumerate(accumulate(map(len, theirs), initial=0)):
+            offsets.setdefault(offset, t)
         agreed = _common_prefix(text.encode(), b"".join(theirs))
         same = agreed == len(text.encode()) == sum(map(len, theirs))
         ended = stopped and whole and same
         scored = len(new) + ended
         ours = list(accumulate(map(len, pieces), initial=0))[: len(ids)]
-        pairs = [(s, offsets[o]) for s, o in enumerate(ours) if o <= agreed and o in offsets and offsets[o] < max(scored, 1)]
+        pairs = [
+            (s, offsets[o]) for s, o in enumerate(ours) if o <= agreed and o in offsets and offsets[o] < max(scored, 1)
+        ]
         return [*new, self.teacher_stop] if ended or not new else new, pairs, same and whole
 
 
@@ -112,12 +123,14 @@ class Identity:
         if wrong:
             raise arkasr.UserError(
                 f"mapper 'identity': {len(wrong)} student ids are other tokens for the teacher (first: {wrong[0]}, "
-                f"{ours[wrong[0]]!r}); use mapper.name=shared_strings")
+                f"{ours[wrong[0]]!r}); use mapper.name=shared_strings"
+            )
         self._forward, self._backward = torch.full((len(ours),), -1), torch.full((len(theirs),), -1)
         index = torch.tensor(sorted(shared))
         self._forward[index], self._backward[index] = index, index
-        self._forward[student.stop_ids[0]] = teacher.stop_ids[0]
-        self._backward[teacher.stop_ids[0]] = student.stop_ids[0]
+        self.student_stop, self.teacher_stop = list(student.stop_ids), teacher.stop_ids[0]
+        self._forward[self.student_stop[0]] = self.teacher_stop
+        self._backward[self.teacher_stop] = self.student_stop[0]
 
     def to_teacher(self, student_ids: Tensor) -> Tensor:
         """Map student ids to teacher ids, -1 where there is none."""
@@ -133,7 +146,8 @@ class Identity:
 
         lengths = [len(ids) for ids in student_ids]
         rows = torch.arange(sum(lengths))
-        mapped = self.to_teacher(torch.tensor([i for ids in student_ids for i in ids], dtype=torch.long)).tolist()
+        flat = [self.student_stop[0] if i in self.student_stop else i for ids in student_ids for i in ids]
+        mapped = self.to_teacher(torch.tensor(flat, dtype=torch.long)).tolist()
         ends = list(accumulate(lengths, initial=0))
         return arkasr.Alignment([mapped[a:b] for a, b in zip(ends, ends[1:])], rows, rows, len(rows))
 

@@ -24,6 +24,7 @@ VARIANTS = {
     "test": ("m6", "belinda", "Diogo", "anika", "m8", "Marco"),
     "odd": ("croak", "grandma", "klatt2", "AnxiousAndy", "aunty", "grandpa"),
 }  # fmt: skip
+ROUNDS = 3
 RATES = {"train": (125, 165), "dev": (125, 165), "test": (125, 165), "odd": (115, 190)}
 
 
@@ -36,13 +37,15 @@ class Speaker:
 
 
 def cast(language: str, group: str, first_number: int) -> list[Speaker]:
-    """Return the people of a group (train, dev, test, odd), always the same ones."""
+    """Return the people of a group (train, dev, test, odd), always the same ones.
+
+    In training every throat is cast ROUNDS times, each time with another accent, rate and pitch.
+    """
     low, high = RATES[group]
     rng = np.random.default_rng(first_number)
-    speakers = []
-    for i, variant in enumerate(VARIANTS[group]):
-        accents = ACCENTS[language]
-        accent = accents[i % len(accents)]
+    accents, speakers = ACCENTS[language], []
+    for i, variant in enumerate(VARIANTS[group] * (ROUNDS if group == "train" else 1)):
+        accent = accents[(i + i // len(VARIANTS[group])) % len(accents)]
         voice = Voice(f"{accent}+{variant}", int(rng.integers(low, high + 1)), int(rng.integers(35, 66)), 50)
         speakers.append(Speaker(first_number + i, voice))
     return speakers

@@ -37,7 +37,7 @@ LAYOUTS: dict[str, type] = {"librispeech": LibriSpeech, "aishell": Aishell, "wen
 
 
 def find(recipe: str, corpus_dir: Path) -> Layout | None:
-    """Return the layout of `recipe` at `corpus_dir`, or where Lhotse's download puts it below; None if there is none."""
+    """Return the layout of `recipe` at `corpus_dir`, or where Lhotse's download puts it below it; None if absent."""
     kind = LAYOUTS[recipe]
     root = next((corpus_dir / home for home in kind.homes if kind.found(corpus_dir / home)), None)
     return kind(root.absolute()) if root is not None else None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset import DynamicBucketingSampler
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset.sampling.base import CutSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -40,12 +43,16 @@ class Batch:
         return Batch(pick(self.ids), pick(self.waveforms), pick(self.texts), pick(self.languages), self.num_failed)
 
 
+# What a rank works on that has no clip, so that the others do not wait for it; the result is thrown away.
+SILENCE = Batch(["silence"], [torch.zeros(8000)], [""], ["English"])
+
+
 def read_cuts(path: str) -> CutSet:
     """Open a manifest of cuts. Raises UserError where it is absent or holds nothing."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such manifest; run the recipe from --stage 1 (and stage 2 for teacher data)")
     cuts = CutSet.from_file(path)
-    if next(iter(cuts), None) is None:
+    if cuts is None or next(iter(cuts), None) is None:  # None is Lhotse's word for an empty file
         raise UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for why")
     return cuts
 
@@ -87,7 +94,7 @@ class _Clips(Dataset):
 class _From:
     """The batches of one epoch after the first `skip`: replays cuts, not audio."""
 
-    def __init__(self, sampler: DynamicBucketingSampler, skip: int):
+    def __init__(self, sampler: CutSampler, skip: int):
         self.sampler, self.skip = sampler, skip
 
     def __iter__(self) -> Iterator[CutSet]:
@@ -105,25 +112,37 @@ class TrainingBatches:
 
     def __init__(self, config: DataConfig, seed: int, rank: int = 0, world_size: int = 1):
         self.config, self.seed, self.rank, self.world_size = config, seed, rank, world_size
-        low, high = config.min_clip_seconds, config.max_clip_seconds
-        cuts = read_cuts(config.train).filter(lambda c: low <= c.duration <= high).to_eager()
-        if len(cuts) == 0:
-            raise UserError(f"{config.train}: no cut lasts between {low} and {high} s (data.min/max_clip_seconds)")
-        self.cuts = _subset(cuts, config.hours)
+        self.cuts = _subset(_of_length(config), config.hours)
         self.epoch = self.consumed = 0
 
-    def _sampler(self) -> DynamicBucketingSampler:
-        buckets = max(1, min(self.config.num_buckets, len(self.cuts) // 2))
-        sampler = DynamicBucketingSampler(
-            self.cuts, max_duration=self.config.max_seconds, max_cuts=self.config.max_cuts, num_buckets=buckets, shuffle=True,
-            seed=self.seed, rank=self.rank, world_size=self.world_size, drop_last=False)
+    def _sampler(self) -> CutSampler:
+        buckets = min(self.config.num_buckets, len(self.cuts) // 2)
+        kind = partial(DynamicBucketingSampler, num_buckets=buckets) if buckets > 1 else DynamicCutSampler
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You are using Dynamic.*Sampler with an eagerly read")
+            sampler = kind(
+                self.cuts,
+                max_duration=self.config.max_seconds,
+                max_cuts=self.config.max_cuts,
+                shuffle=True,
+                seed=self.seed,
+                rank=self.rank,
+                world_size=self.world_size,
+                drop_last=False,
+            )
         sampler.set_epoch(self.epoch)
         return sampler
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            loader = DataLoader(_Clips(), sampler=_From(self._sampler(), self.consumed), batch_size=None,
-                                num_workers=self.config.num_workers, collate_fn=None)
+            loader = DataLoader(
+                _Clips(),
+                sampler=_From(self._sampler(), self.consumed),
+                batch_size=None,
+                num_workers=self.config.num_workers,
+                collate_fn=None,
+                generator=torch.Generator(),  # its own, so that resuming draws nothing from the run's
+            )
             for batch in loader:
                 self.consumed += 1
                 yield batch
@@ -137,6 +156,18 @@ class TrainingBatches:
         """Carry on after that position; at another number of ranks the epoch is carried on at the nearest batch."""
         self.epoch = state["epoch"]
         self.consumed = state["consumed"] * state["world_size"] // self.world_size
+
+
+def _of_length(config: DataConfig) -> CutSet:
+    """Keep the cuts that last as long as the config wants, and say how many do not."""
+    low, high, cuts = config.min_clip_seconds, config.max_clip_seconds, list(read_cuts(config.train))
+    kept = [cut for cut in cuts if low <= cut.duration <= high]
+    lengths = f"between {low:g} and {high:g} s (data.min_clip_seconds, data.max_clip_seconds)"
+    if not kept:
+        raise UserError(f"{config.train}: no cut lasts {lengths}")
+    if len(kept) < len(cuts):
+        log(f"{config.train}: {len(cuts) - len(kept)} of {len(cuts)} cuts left out: they do not last {lengths}")
+    return CutSet.from_cuts(kept)
 
 
 def _subset(cuts: CutSet, hours: float) -> CutSet:

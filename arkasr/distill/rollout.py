@@ -29,8 +29,14 @@ class Rollout:
 
 
 @torch.no_grad()
-def roll_out(lm: SpeechLM, waveforms: Sequence[Tensor], languages: Sequence[str], references: Sequence[str],
-             config: RolloutConfig, top_k: int) -> Rollout:
+def roll_out(
+    lm: SpeechLM,
+    waveforms: Sequence[Tensor],
+    languages: Sequence[str],
+    references: Sequence[str],
+    config: RolloutConfig,
+    top_k: int,
+) -> Rollout:
     """Transcribe B clips as `config` says and apply its policy for empty transcripts.
 
     `score` keeps an empty rollout, whose only position is the premature stop; `skip` leaves the clip out of the step;
@@ -57,13 +63,18 @@ def _keep(rollout: Rollout, clips: list[int]) -> None:
     rollout.scored = bool(clips)
     rollout.kept = clips or [0]
     rollout.made = Generation(
-        [made.ids[i] for i in rollout.kept], [made.stopped[i] for i in rollout.kept], torch.cat([rows[i] for i in rollout.kept]))
+        [made.ids[i] for i in rollout.kept],
+        [made.stopped[i] for i in rollout.kept],
+        torch.cat([rows[i] for i in rollout.kept]),
+    )
 
 
-def _read_references(rollout: Rollout, lm: SpeechLM, prompts: Sequence[Tensor], texts: dict[int, list[int]], top_k: int) -> None:
+def _read_references(
+    rollout: Rollout, lm: SpeechLM, prompts: Sequence[Tensor], texts: dict[int, list[int]], top_k: int
+) -> None:
     states = lm.transcript_states([prompts[i] for i in texts], list(texts.values()))
     logits = (states @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
-    best = logits.topk(top_k).indices.split([len(ids) for ids in texts.values()])
+    best = logits.topk(min(top_k, len(lm.blocked))).indices.split([len(ids) for ids in texts.values()])
     rows = _rows(rollout.made)
     for (clip, ids), candidates in zip(texts.items(), best):
         rollout.made.ids[clip], rows[clip] = ids, candidates

@@ -12,6 +12,7 @@ from arkasr.distill.diagnostics import rollout_sums, support_sums
 from arkasr.distill.rollout import Rollout, roll_out
 from arkasr.distill.support import union_support
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
+from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import DistillConfig, RolloutConfig
 from arkasr.timing import Phases
@@ -42,18 +43,20 @@ class Opd:
 
     def collect(self, student: SpeechLM, batch: Batch, phases: Phases) -> Distillation:
         """Lines 1 to 4 and 6: rollout, alignment, teacher scores and the union support, all without gradient."""
-        k = self.distill.top_k
-        with phases("rollout"):
+        k, num_clips = self.distill.top_k, len(batch.waveforms)
+        with phases("rollout"), gathered(student):
             rollout = student(lambda lm: roll_out(lm, batch.waveforms, batch.languages, batch.texts, self.rollout, k))
             batch = batch.select(rollout.kept)
         alignment = self.mapper.align(rollout.made.ids)
         if not rollout.scored:
             alignment.student_rows, alignment.teacher_rows = alignment.student_rows[:0], alignment.teacher_rows[:0]
-        student_rows, teacher_rows = (rows.to(student.device) for rows in (alignment.student_rows, alignment.teacher_rows))
+        student_rows, teacher_rows = (
+            rows.to(student.device) for rows in (alignment.student_rows, alignment.teacher_rows)
+        )
         with phases("teacher"), torch.no_grad():
             view = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids).at(teacher_rows)
             support = union_support(view.topk(k)[0], rollout.made.topk[student_rows], self.mapper)
-        sums = support_sums(support, k) | rollout_sums(rollout, alignment, len(batch.waveforms))
+        sums = support_sums(support, k) | rollout_sums(rollout, alignment, num_clips)
         return Distillation(batch, rollout, student_rows, view, support, sums)
 
     def rescore(self, student: SpeechLM, made: Distillation) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,8 @@ def _teacher(config: Config) -> Teacher:
 
 def _by_teacher(teacher: Teacher) -> Transcriber:
     def transcriber(batch: Batch) -> list[dict[str, Any]]:
-        texts = teacher.transcribe(batch.waveforms, batch.languages)
-        return [row(batch, i, text, None, True) for i, text in enumerate(texts)]
+        texts = teacher.transcribe(batch.waveforms, batch.languages) if batch.ids else []
+        return [row(batch, i, text, None, None) for i, text in enumerate(texts)]
 
     return transcriber
 
@@ -48,7 +48,9 @@ def _by_run(folder: Path, decode: DecodeConfig) -> Transcriber:
     return lambda batch: transcribe(lm, batch, decode)
 
 
-def _write_hypotheses(manifest: Path, target: Path, transcriber: Callable[[], Transcriber], max_seconds: float, name: str) -> None:
+def _write_hypotheses(
+    manifest: Path, target: Path, transcriber: Callable[[], Transcriber], max_seconds: float, name: str
+) -> None:
     """Transcribe a manifest into `target`, clip by clip; what an interrupted call wrote is kept and carried on."""
     if target.is_file():
         log(f"{target}: already there")
@@ -71,7 +73,7 @@ def _finished(part: Path) -> set[str]:
     """Return the ids in a partial file, dropping a last line cut short by a kill."""
     if not part.is_file():
         return set()
-    lines = [line for line in part.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = [line for line in part.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
     part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return {json.loads(line)["id"] for line in lines}
 
@@ -81,7 +83,9 @@ def _config_with_teacher(expdir: Path) -> Config:
         config = configs.read(saved)
         if config.objective == "opd":
             return config
-    raise UserError(f"{expdir}: no distilled run says which teacher to decode with; train base_opd, or leave `teacher` out of --runs")
+    raise UserError(
+        f"{expdir}: no distilled run says which teacher to decode with; train base_opd, or leave `teacher` out of --runs"
+    )
 
 
 def decode(expdir: str, datadir: str, runs: list[str]) -> None:
@@ -125,7 +129,8 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
         return
     rows = Path(datadir) / "td_teacher.jsonl"
     _write_hypotheses(source, rows, lambda: _by_teacher(_teacher(config)), config.decode.max_seconds, "label td")
-    texts = {made["id"]: made["hypothesis"] for made in map(json.loads, rows.read_text(encoding="utf-8").splitlines())}
+    with rows.open(encoding="utf-8") as file:
+        texts = {made["id"]: made["hypothesis"] for made in map(json.loads, file)}
     kept = [_relabelled(cut, texts[cut.id]) for cut in read_cuts(str(source)) if texts.get(cut.id)]
     part = target.with_name("part-" + target.name)
     CutSet.from_cuts(kept).to_file(part)

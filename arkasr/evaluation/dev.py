@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from arkasr.data.batches import Batch, load_batch, read_cuts
+from arkasr.data.batches import SILENCE, Batch, load_batch, read_cuts
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.records import read_corpus
 from arkasr.evaluation.transcribe import transcribe
@@ -37,10 +37,10 @@ class DevSet:
         """Count `errors` and reference `words` (characters for CER) on this rank's clips."""
         from arkasr.evaluation.score import count
 
-        batches = self.batches(config.max_seconds)
+        batches = [b for b in self.batches(config.max_seconds) if b.ids]
         lm.eval()
         with gathered(lm):
-            made = lm(lambda inner: [transcribe(inner, b, config) for b in batches])
+            made = lm(lambda inner: [transcribe(inner, b, config) for b in batches or [SILENCE]])[: len(batches)]
         lm.train()
         texts = [self.normalize(t) for b in batches for t in b.texts]
         tally = count(texts, [self.normalize(h["hypothesis"]) for rows in made for h in rows], self.metric)

@@ -20,11 +20,19 @@ def transcribe(lm: SpeechLM, batch: Batch, config: DecodeConfig) -> list[dict[st
         return []
     prompts = lm.embed_prompts(lm.encode_audio(batch.waveforms), batch.languages)
     made = generate(lm, prompts, [config.max_new_tokens] * len(prompts))
-    return [row(batch, i, lm.text(ids), len(ids), stopped) for i, (ids, stopped) in enumerate(zip(made.ids, made.stopped))]
+    return [
+        row(batch, i, lm.text(ids), len(ids), stopped) for i, (ids, stopped) in enumerate(zip(made.ids, made.stopped))
+    ]
 
 
-def row(batch: Batch, clip: int, text: str, num_tokens: int | None, stopped: bool) -> dict[str, Any]:
-    """Make one row of a hypothesis file."""
+def row(batch: Batch, clip: int, text: str, num_tokens: int | None, stopped: bool | None) -> dict[str, Any]:
+    """Make one row of a hypothesis file; None stands for what the transcriber does not tell."""
     seconds = round(len(batch.waveforms[clip]) / SAMPLE_RATE, 3)
-    return {"id": batch.ids[clip], "reference": batch.texts[clip], "hypothesis": text, "seconds": seconds,
-            "num_tokens": num_tokens, "stopped": stopped}
+    return {
+        "id": batch.ids[clip],
+        "reference": batch.texts[clip],
+        "hypothesis": text,
+        "seconds": seconds,
+        "num_tokens": num_tokens,
+        "stopped": stopped,
+    }

@@ -10,7 +10,7 @@ class ArkasrConfig(PreTrainedConfig):
 
     merge_factor: encoder frames that become one audio token (4: 12.5 tokens a second). mask_padding: whether frames
     past a clip's end are hidden from attention, which makes a clip independent of its batch; False is the authors'
-    behaviour. prompt: the instruction between the audio and the transcript.
+    behaviour. instruction: what is written between the audio and the transcript.
     """
 
     model_type = "arkasr"

@@ -17,7 +17,9 @@ N_FFT = 400
 
 @lru_cache(maxsize=8)
 def _filters(num_mel: int, device: torch.device) -> Tensor:
-    return melscale_fbanks(N_FFT // 2 + 1, 0.0, 8000.0, num_mel, SAMPLE_RATE, norm="slaney", mel_scale="slaney").to(device)
+    return melscale_fbanks(N_FFT // 2 + 1, 0.0, 8000.0, num_mel, SAMPLE_RATE, norm="slaney", mel_scale="slaney").to(
+        device
+    )
 
 
 def num_frames(waveform: Tensor) -> int:

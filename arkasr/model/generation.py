@@ -48,22 +48,33 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator | Non
 
 
 @torch.no_grad()
-def generate(lm: SpeechLM, prompts: Sequence[Tensor], caps: Sequence[int], top_k: int = 0, temperature: float = 0.0,
-             generator: torch.Generator | None = None) -> Generation:
+def generate(
+    lm: SpeechLM,
+    prompts: Sequence[Tensor],
+    caps: Sequence[int],
+    top_k: int = 0,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Generation:
     """Continue B prompts [S_i, H] until a stop id or the clip's cap.
 
     Blocked ids are never chosen nor among the candidates. Rows that are done leave the batch every few tokens.
     """
+    top_k = min(top_k, len(lm.blocked))
     embeds, mask = _left_padded(prompts)
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     limits, stops = torch.tensor(caps, device=lm.device), torch.tensor(lm.stop_ids, device=lm.device)
     tokens = torch.full((len(prompts), max(caps)), -1, device=lm.device)
     top = torch.zeros(len(prompts), max(caps), top_k, dtype=torch.long, device=lm.device)
-    rows, done = torch.arange(len(prompts), device=lm.device), torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
+    rows, done = (
+        torch.arange(len(prompts), device=lm.device),
+        torch.zeros(len(prompts), dtype=torch.bool, device=lm.device),
+    )
     cache, embed = DynamicCache(config=lm.hf.config.text_config), lm.hf.get_input_embeddings()
     for step in range(max(caps)):
         states = lm.hf.model.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
         logits = (states.last_hidden_state[:, -1] @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
         chosen = _choose(logits, temperature, generator)
         tokens[rows, step] = chosen

@@ -65,7 +65,9 @@ class ArkasrModel(GlmAsrModel):
         self.multi_modal_projector = ArkasrProjector(config)
         self.post_init()
 
-    def get_audio_features(self, input_features: Tensor, input_features_mask: Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    def get_audio_features(
+        self, input_features: Tensor, input_features_mask: Tensor, **kwargs
+    ) -> BaseModelOutputWithPooling:
         """Encode mel [B, M, T] with mask [B, T]; `pooler_output` [sum(N_i), hidden] holds all clips' audio tokens in order."""
         lengths = input_features_mask.sum(-1)
         states = self.audio_tower(input_features, lengths if self.config.mask_padding else None)
@@ -77,7 +79,9 @@ class ArkasrModel(GlmAsrModel):
         merged = states.reshape(states.shape[0], -1, factor * states.shape[-1])
         counts = num_audio_tokens(lengths, factor)
         valid = torch.arange(merged.shape[1], device=counts.device) < counts[:, None]
-        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.multi_modal_projector(merged[valid]))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=states, pooler_output=self.multi_modal_projector(merged[valid])
+        )
 
 
 class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -15,6 +16,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from arkasr.interfaces import UserError
 from arkasr.model.frontend import HOP, log_mel
 
 T = TypeVar("T")
@@ -33,6 +35,10 @@ class SpeechLM(nn.Module, ABC):
     def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
         self.hf, self.tokenizer, self.ctc_head = hf, tokenizer, None
+        needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
+        missing = sorted(needed - tokenizer.get_vocab().keys())
+        if missing:
+            raise UserError(f"{tokenizer.name_or_path}: the tokenizer lacks {', '.join(missing)}, part of the prompt")
         self.stop_ids = [tokenizer.convert_tokens_to_ids(t) for t in self.stop_tokens]
         vocab_size = hf.config.text_config.vocab_size
         blocked = torch.arange(vocab_size) >= len(tokenizer)
@@ -72,7 +78,8 @@ class SpeechLM(nn.Module, ABC):
         """Encode B clips into audio tokens [N_i, H] each."""
         mel, mask = self.features(waveforms)
         counts = self.count_audio_tokens(mask)
-        rows = self.hf.model.get_audio_features(mel, mask, **self.encoder_arguments(counts)).pooler_output
+        dtype = next(self.hf.model.audio_tower.parameters()).dtype
+        rows = self.hf.model.get_audio_features(mel.to(dtype), mask, **self.encoder_arguments(counts)).pooler_output
         return list(rows.split(counts))
 
     def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
@@ -83,7 +90,9 @@ class SpeechLM(nn.Module, ABC):
         """Put audio tokens [N_i, H] into their prompts: B tensors [S_i, H]."""
         embed = self.hf.get_input_embeddings()
         ends = {lang: [embed(self._ids(text)) for text in self.prompt_text(lang)] for lang in set(languages)}
-        return [torch.cat([ends[lang][0], a.to(ends[lang][0].dtype), ends[lang][1]]) for a, lang in zip(audio, languages)]
+        return [
+            torch.cat([ends[lang][0], a.to(ends[lang][0].dtype), ends[lang][1]]) for a, lang in zip(audio, languages)
+        ]
 
     def _ids(self, text: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), device=self.device)
@@ -162,7 +171,11 @@ class QwenSpeechLM(SpeechLM):
         audio = self.hf.config.audio_config
         chunk = 2 * audio.n_window
         window = -(-chunk // 8) * (audio.n_window_infer // chunk)
-        ends = [start + min(at + window, n) for start, n in zip(accumulate(counts, initial=0), counts) for at in range(0, n, window)]
+        ends = [
+            start + min(at + window, n)
+            for start, n in zip(accumulate(counts, initial=0), counts)
+            for at in range(0, n, window)
+        ]
         return {"cu_seqlens": torch.tensor([0, *ends], dtype=torch.int32, device=self.device)}
 
     def prompt_text(self, language: str) -> tuple[str, str]:

@@ -12,30 +12,68 @@ import sentencepiece
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-ARK_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio|>", "<|user|>", "<|begin_of_audio|>",
-              "<|end_of_audio|>", "<|assistant|>"]
-QWEN_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>"]
+ARK_TOKENS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|audio|>",
+    "<|user|>",
+    "<|begin_of_audio|>",
+    "<|end_of_audio|>",
+    "<|assistant|>",
+]
+QWEN_TOKENS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|audio_start|>",
+    "<|audio_end|>",
+    "<|audio_pad|>",
+    "<asr_text>",
+]
 SPACE = "\u2581"
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a SentencePiece unigram model with byte fallback and give it Ark-ASR's special tokens.
+    """Train a SentencePiece BPE model with byte fallback and give it Ark-ASR's special tokens.
 
-    Text is neither normalised nor given a leading space, so that decoding returns it unchanged.
+    vocab_size: pieces beside the 256 bytes. Text is neither normalised nor given a leading space, so that decoding
+    returns it unchanged. The result runs on Hugging Face's tokenizers, piece for piece.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=model, model_type="unigram", vocab_size=vocab_size + 257,
-        hard_vocab_limit=False, byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity",
-        add_dummy_prefix=False, remove_extra_whitespaces=False, bos_id=-1, eos_id=-1, num_threads=1, minloglevel=2)
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size + 257,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        bos_id=-1,
+        eos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    vocab = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
-    backend = Tokenizer(models.Unigram(vocab, unk_id=pieces.unk_id(), byte_fallback=True))
+    vocab = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
+    bpe = models.BPE(vocab, _merges(vocab), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    backend = Tokenizer(bpe)
     backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never")
     backend.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<unk>"
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ARK_TOKENS})
     return tokenizer
+
+
+def _merges(vocab: dict[str, int]) -> list[tuple[str, str]]:
+    """List the merges behind SentencePiece's BPE pieces: their ids follow the order in which they were learnt."""
+    words = [p for p in vocab if len(p) > 1 and not re.fullmatch(r"<unk>|<0x[0-9A-F]{2}>", p)]
+    return [(w[:n], w[n:]) for w in sorted(words, key=vocab.get) for n in range(1, len(w)) if {w[:n], w[n:]} <= vocab.keys()]
 
 
 def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
@@ -44,11 +82,17 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     draft = Tokenizer(models.BPE())
     draft.normalizer, draft.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    draft.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
+    draft.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    )
     made = json.loads(draft.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
-        vocab=made["vocab"], merges=[tuple(m) for m in made["merges"]], eos_token="<|im_end|>", pad_token="<|endoftext|>",
-        unk_token="<|endoftext|>")
+        vocab=made["vocab"],
+        merges=[tuple(m) for m in made["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": QWEN_TOKENS[:-1]})
     tokenizer.add_tokens(QWEN_TOKENS[-1:])
     return tokenizer

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.terminal import log
@@ -71,7 +76,9 @@ class Checkpoints:
         model, optim = get_state_dict(student, optimizer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dcp.load({"model": model, "optim": optim}, checkpoint_id=found[-1] / "weights", no_dist=self.ranks.mesh is None)
+            dcp.load(
+                {"model": model, "optim": optim}, checkpoint_id=found[-1] / "weights", no_dist=self.ranks.mesh is None
+            )
         set_state_dict(student, optimizer, model_state_dict=model, optim_state_dict=optim)
         rng = found[-1] / f"rng-{self.ranks.rank:05d}.pt"
         if rng.is_file():
@@ -88,6 +95,10 @@ def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
     if ranks.first:
         aside = folder.with_name(f"writing-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
-        student.save(aside, {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")})
+        weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
+        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies, and would be written twice
+            weights.pop(name, None)
+        student.save(aside, weights)
+        shutil.rmtree(folder.parent / "decode", ignore_errors=True)  # transcripts by earlier weights
         aside.rename(folder)
     ranks.barrier()

@@ -9,7 +9,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from arkasr import config as configs
-from arkasr.data.batches import TrainingBatches
+from arkasr.data.batches import SILENCE, TrainingBatches
 from arkasr.evaluation.dev import DevSet
 from arkasr.interfaces import UserError
 from arkasr.schema import Config
@@ -46,8 +46,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
-        extra = {"schedule": self.schedule.state_dict(), "batches": self.batches.state_dict(),
-                 "skipped": self.skipped, "hours": self.hours}
+        extra = {
+            "schedule": self.schedule.state_dict(),
+            "batches": self.batches.state_dict(),
+            "skipped": self.skipped,
+            "hours": self.hours,
+        }
         with self.phases("save"):
             self.checkpoints.save(self.step, self.student, self.optimizer, extra)
 
@@ -56,15 +60,20 @@ class Trainer:
         settings, batches = self.config.train, iter(self.batches)
         dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
         metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
+        tokens = 0.0
         try:
             while self.step < settings.steps:
-                row = self.take_step(batches)
+                with self.phases("step"):
+                    row = self.take_step(batches)
                 self.step += 1
                 if settings.eval_every and (self.step % settings.eval_every == 0 or self.step == settings.steps):
                     row["dev_error"] = self.evaluate(dev)
                     metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
+                tokens += row["tokens"]
                 if self.step % settings.log_every == 0 or "dev_error" in row:
-                    metrics.write(self.step, row | self.phases.take())
+                    times = self.phases.take()
+                    metrics.write(self.step, row | times | {"tokens_per_second": tokens / times["time/step"]})
+                    tokens = 0.0
                 if self.step % settings.save_every == 0 and self.step < settings.steps:
                     self.save()
                 metrics.advance(row)
@@ -78,14 +87,16 @@ class Trainer:
             with self.phases("data"):
                 batch = next(batches)
             with self._autocast():
-                micro = self.objective(self.student, batch, self.phases)
+                micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases)
+            micro = micro if batch.ids else micro.unweighted()
             with self.phases("backward"):
                 micro.total.backward()
             _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
         sums = self.ranks.reduce(sums)
+        rate = self.schedule.get_last_lr()[0]
         with self.phases("optimizer"):
             norm = self._update(sums["count"])
-        return self._row(sums, norm)
+        return self._row(sums, norm, rate)
 
     def _autocast(self):
         dtype = getattr(torch, self.config.fsdp.compute_dtype)
@@ -112,16 +123,23 @@ class Trainer:
         self.skipped += 1
         log(f"step {self.step + 1} skipped: gradient norm {norm}, or nothing to score ({self.skipped} in a row)")
         if self.skipped >= MAX_SKIPPED_IN_A_ROW:
-            raise UserError(f"{self.folder}: {self.skipped} steps in a row could not be taken; lower optim.lr, or look at the data")
+            raise UserError(
+                f"{self.folder}: {self.skipped} steps in a row could not be taken; lower optim.lr, or look at the data"
+            )
 
-    def _row(self, sums: dict[str, float], norm: float) -> dict[str, float]:
-        """Name what was measured; times are this rank's."""
+    def _row(self, sums: dict[str, float], norm: float, rate: float) -> dict[str, float]:
+        """Name what was measured in one step."""
         self.hours += sums["seconds"] / 3600
-        busy = sum(self.phases.seconds.values())
-        self.phases.seconds["step"] = busy
-        return {"loss": sums["loss"] / max(sums["count"], 1.0), **self.objective.rates(sums), "gradient_norm": norm,
-                "learning_rate": self.schedule.get_last_lr()[0], "tokens": sums["count"], "clips": sums["num_clips"],
-                "failed_clips": sums["failed"], "hours_seen": self.hours}
+        return {
+            "loss": sums["loss"] / max(sums["count"], 1.0),
+            **self.objective.rates(sums),
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "tokens": sums["count"],
+            "clips": sums["num_clips"],
+            "failed_clips": sums["failed"],
+            "hours_seen": self.hours,
+        }
 
     def evaluate(self, dev: DevSet) -> float:
         """Return the error rate on the dev clips, over all ranks."""
@@ -131,7 +149,13 @@ class Trainer:
 
 
 def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:
-    more = {"loss": float(micro.total.detach()), "count": micro.count, "seconds": seconds, "num_clips": clips, "failed": failed}
+    more = {
+        "loss": float(micro.total.detach()),
+        "count": micro.count,
+        "seconds": seconds,
+        "num_clips": clips,
+        "failed": failed,
+    }
     for name, value in (micro.sums | more).items():
         largest = name in ("vuss_max", "neg_vuss_min")
         sums[name] = max(sums.get(name, value), value) if largest else sums.get(name, 0.0) + value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arkasr import plugins
 from arkasr.data.batches import Batch
-from arkasr.distill.diagnostics import rates
+from arkasr.distill.diagnostics import MAXIMA, rates
 from arkasr.distill.step import Opd
 from arkasr.interfaces import UserError
 from arkasr.model.speech_lm import SpeechLM
@@ -28,6 +29,11 @@ class MicroLoss:
     total: Tensor
     count: float
     sums: dict[str, float] = field(default_factory=dict)
+
+    def unweighted(self) -> MicroLoss:
+        """Return the same pass without any weight: what a rank without usable clips adds, so that no rank waits."""
+        nothing = {name: -math.inf if name in MAXIMA else 0.0 for name in self.sums}
+        return MicroLoss(0.0 * self.total, 0.0, nothing)
 
 
 class Objective(Protocol):
@@ -48,16 +54,17 @@ class Supervised:
 
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
         targets = [student.text_ids(text) for text in batch.texts]
-        usable = [i for i, ids in enumerate(targets) if not student.blocked[ids].any()]
+        stops = set(student.stop_ids)
+        usable = [i for i, t in enumerate(targets) if not (student.blocked[t].any() or stops & set(t[:-1]))]
         for i in set(range(len(targets))) - set(usable):
             log(f"dropped {batch.ids[i]}: its text holds tokens that no transcript may hold: {batch.texts[i]!r}")
-        if not usable:
-            usable, targets = [0], [[student.stop_ids[0]]]
-        batch, targets = batch.select(usable), [targets[i] for i in usable]
+        batch = batch.select(usable or [0])
+        targets = [targets[i] for i in usable] or [[student.stop_ids[0]]]
         with phases("student"):
             ce, ctc = student(lambda lm: self._losses(lm, batch, targets))
-        count = sum(map(len, targets))
-        return MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, count, {"ce": float(ce), "ctc": float(ctc)})
+        sums = {"ce": float(ce.detach()), "ctc": float(ctc.detach())}
+        micro = MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, sum(map(len, targets)), sums)
+        return micro if usable else micro.unweighted()
 
     def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
         audio = lm.encode_audio(batch.waveforms)

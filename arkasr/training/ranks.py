@@ -44,7 +44,9 @@ class Ranks:
             return sums
         names = sorted(sums)
         added = torch.tensor([0.0 if n in MAXIMA else sums[n] for n in names], dtype=torch.float64, device=self.device)
-        largest = torch.tensor([sums[n] if n in MAXIMA else 0.0 for n in names], dtype=torch.float64, device=self.device)
+        largest = torch.tensor(
+            [sums[n] if n in MAXIMA else 0.0 for n in names], dtype=torch.float64, device=self.device
+        )
         dist.all_reduce(added)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return {n: (b if n in MAXIMA else a) for n, a, b in zip(names, added.tolist(), largest.tolist())}

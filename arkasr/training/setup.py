@@ -71,7 +71,9 @@ def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"{folder}: another process is training here; wait for it, or give another --expdir") from error
+            raise UserError(
+                f"{folder}: another process is training here; wait for it, or give another --expdir"
+            ) from error
         _write_record(folder, config)
         ranks.barrier()
         yield
@@ -82,8 +84,10 @@ def _write_record(folder: Path, config: Config) -> None:
     if saved.is_file():
         changed = configs.differences(configs.read(saved), config, MAY_CHANGE)
         if changed:
-            raise UserError(f"{saved}: this run was made with other settings ({', '.join(changed)}): take them back, "
-                            f"give another --expdir, or delete {folder}")
+            raise UserError(
+                f"{saved}: this run was made with other settings ({', '.join(changed)}): take them back, "
+                f"give another --expdir, or delete {folder}"
+            )
     configs.dump(config, saved)
     if not (folder / "run.json").is_file():
         record = {
@@ -98,15 +102,25 @@ def _write_record(folder: Path, config: Config) -> None:
 
 
 def _tokenizer(config: Config, folder: Path, ranks: Ranks):
-    """Train the tokenizer once, on the first rank, and load it on all."""
+    """Make the tokenizer once, on the first rank, and load it on all."""
     place = folder / "tokenizer"
     if ranks.first and not (place / "tokenizer_config.json").is_file():
-        texts = [s.text for cut in read_cuts(config.tokenizer.text) for s in cut.supervisions if s.text]
-        texts += speech_lm.prompt_examples(config.model.type) * max(1, len(texts) // 20)
-        kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
-        kinds[config.tokenizer.kind](texts, config.tokenizer.vocab_size).save_pretrained(place)
+        _new_tokenizer(config).save_pretrained(place)
     ranks.barrier()
     return AutoTokenizer.from_pretrained(place)
+
+
+def _new_tokenizer(config: Config):
+    """Train a tokenizer on transcripts, or take one and add the special tokens that it lacks."""
+    settings = config.tokenizer
+    if settings.path:
+        tokenizer = AutoTokenizer.from_pretrained(settings.path)
+        tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
+        return tokenizer
+    texts = [s.text for cut in read_cuts(settings.text) for s in cut.supervisions if s.text]
+    texts += speech_lm.prompt_examples(config.model.type) * max(1, len(texts) // 20)
+    kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
+    return kinds[settings.kind](texts, settings.vocab_size)
 
 
 def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
@@ -115,7 +129,9 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     if config.model.path:
         lm = load_speech_lm(config.model.path, config.model.dtype)
         if lm.hf.config.model_type != config.model.type:
-            raise UserError(f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}")
+            raise UserError(
+                f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}"
+            )
     else:
         if not {"audio", "text"} <= set(config.model.sizes):
             raise UserError("model.sizes: give `audio` and `text` sizes, or model.path to start from")
@@ -129,8 +145,10 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
 def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW (weight decay on matrices only) and its schedule: linear warm-up, then cosine to a floor or constant."""
     params = [p for p in lm.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
-              {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas))
 
     def factor(step: int) -> float:

@@ -1,0 +1,188 @@
+"""Checkpoints: a run that was cut off ends as one that was not, bit by bit; what is half written is left aside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from corpus_fixture import make_trainer, metrics
+from safetensors.torch import load_file
+
+from arkasr.training.checkpoint import Checkpoints
+from arkasr.training.loop import Trainer, train
+from arkasr.training.ranks import Ranks
+
+SIX = ["train.steps=6", "train.save_every=3", "train.eval_every=3"]
+
+
+class Killed(BaseException):
+    """What no part of the program catches."""
+
+
+def train_until(monkeypatch, step: int, *arguments) -> None:
+    """Train, and be cut off when step `step` would be taken."""
+    take_step = Trainer.take_step
+
+    def cut_off(self, batches):
+        if self.step + 1 == step:
+            raise Killed
+        return take_step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", cut_off)
+        with pytest.raises(Killed):
+            train(*arguments)
+
+
+def cost_free(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per"))} for row in rows]
+
+
+def steps_of(folder) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    "run, changes",
+    [
+        ("base", []),
+        ("base", ["data.num_workers=1", "train.accumulate=2"]),
+        ("teacher", []),
+        ("base_opd", []),
+        ("base_opd", ["rollout.temperature=1.0"]),  # drawn tokens: the state of the generators is kept too
+    ],
+)
+@pytest.mark.parametrize("cut_at", [4, 6])
+def test_cut_off_and_resumed_is_bitwise_the_same(conf, trained, datadir, tmp_path, monkeypatch, run, changes, cut_at):
+    if run == "base_opd":
+        changes = [*changes, f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    arguments = [[str(conf), run, str(tmp_path / name), str(datadir), [*SIX, *changes]] for name in ("whole", "cut")]
+    torch.manual_seed(1234)
+    train(*arguments[0])
+    train_until(monkeypatch, cut_at, *arguments[1])
+    folders = [tmp_path / name / run for name in ("whole", "cut")]
+    assert steps_of(folders[1]) == ["step-00000003"] and not (folders[1] / "final").exists()
+    torch.manual_seed(4321)  # another process would start from any state
+    train(*arguments[1])
+    weights = [load_file(folder / "final" / "model.safetensors") for folder in folders]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    rows = [cost_free(metrics(folder)) for folder in folders]
+    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]  # no step twice
+    assert rows[0] == rows[1]
+    assert [row["step"] for row in rows[1] if "dev_error" in row] == [3, 6]
+
+
+def test_cut_off_before_the_first_checkpoint_starts_over(conf, datadir, tmp_path, monkeypatch):
+    arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
+    train(*arguments[0])
+    train_until(monkeypatch, 3, *arguments[1])
+    assert [row["step"] for row in metrics(tmp_path / "cut" / "base")] == [1, 2]
+    train(*arguments[1])
+    rows = [cost_free(metrics(tmp_path / name / "base")) for name in ("whole", "cut")]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+
+
+def test_all_that_moves_is_restored(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir)
+    for _ in zip(range(3), stream := iter(trainer.batches)):
+        trainer.take_step(stream)
+    trainer.step, trainer.skipped = 3, 2
+    trainer.save()
+    torch.rand(5)
+    expected = torch.rand(3)
+    trainer.checkpoints.load_newest(trainer.student, trainer.optimizer)
+    torch.rand(5)
+    assert torch.equal(torch.rand(3), expected)
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert (other.step, other.skipped, other.hours) == (3, 2, trainer.hours)
+    assert other.batches.state_dict() == trainer.batches.state_dict()
+    assert other.schedule.get_last_lr() == trainer.schedule.get_last_lr()
+    for one, two in zip(trainer.student.parameters(), other.student.parameters(), strict=True):
+        assert torch.equal(one, two)
+        ours, theirs = trainer.optimizer.state[one], other.optimizer.state[two]
+        assert ours.keys() == theirs.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    rates = [[group["lr"] for group in t.optimizer.param_groups] for t in (trainer, other)]
+    assert rates[0] == rates[1]
+
+
+def test_half_written_checkpoints_are_left_aside(conf, datadir, tmp_path, monkeypatch, capsys):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train_until(monkeypatch, 5, *arguments)
+    folder = tmp_path / "base" / "checkpoints"
+    shutil.copytree(folder / "step-00000003", folder / "step-00000004")
+    (folder / "step-00000004" / "COMPLETE").unlink()
+    shutil.copytree(folder / "step-00000003", folder / "writing-00000005")
+    broken = folder / "writing-00000006" / "weights"
+    broken.mkdir(parents=True)
+    (broken / "__0_0.distcp").write_bytes(b"half")
+    capsys.readouterr()
+    train(*arguments)
+    assert f"resuming from {folder / 'step-00000003'} (step 3)" in capsys.readouterr().out
+    assert (tmp_path / "base" / "final" / "model.safetensors").is_file()
+
+
+def test_what_was_left_half_written_is_written_anew(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir)
+    left = tmp_path / "base" / "checkpoints" / "writing-00000002"
+    left.mkdir(parents=True)
+    (left / "COMPLETE").touch()
+    (left / "state.json").write_text("half")
+    trainer.take_step(iter(trainer.batches))
+    trainer.step = 2
+    trainer.save()
+    assert steps_of(tmp_path / "base") == ["step-00000002"]
+    assert json.loads((tmp_path / "base" / "checkpoints" / "step-00000002" / "state.json").read_text())["step"] == 2
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert other.step == 2
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_newest_are_kept(conf, datadir, tmp_path, keep):
+    changes = ["train.steps=6", "train.save_every=1", f"train.keep={keep}"]
+    train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in range(6 - keep, 6)]
+
+
+def test_a_checkpoint_that_cannot_be_deleted_half_way_does_not_count(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (9, 10, 100):
+        (folder / f"step-{step:08d}").mkdir(parents=True)
+    (folder / "step-00000009" / "COMPLETE").touch()
+    (folder / "step-00000100" / "COMPLETE").touch()
+    assert [path.name for path in Checkpoints(folder, Ranks(), 2).complete()] == ["step-00000009", "step-00000100"]
+
+
+def test_a_half_written_line_of_metrics_goes(conf, datadir, tmp_path, monkeypatch):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train_until(monkeypatch, 6, *arguments)
+    path = tmp_path / "base" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    train(*arguments)
+    assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_anew_removes_what_earlier_weights_transcribed(conf, datadir, tmp_path):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train(*arguments)
+    folder = tmp_path / "base"
+    (folder / "decode").mkdir()
+    (folder / "decode" / "test-a.jsonl").write_text("{}\n")
+    train(*arguments)
+    assert (folder / "decode" / "test-a.jsonl").is_file()  # nothing was trained
+    shutil.rmtree(folder / "final")
+    train(*arguments)
+    assert (folder / "final" / "config.json").is_file() and not (folder / "decode").exists()
+
+
+def test_a_final_model_that_was_half_written_is_written_anew(conf, datadir, tmp_path):
+    (tmp_path / "base" / "writing-final").mkdir(parents=True)
+    (tmp_path / "base" / "writing-final" / "config.json").write_text("half")
+    train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
+    assert not (tmp_path / "base" / "writing-final").exists()
+    assert json.loads((tmp_path / "base" / "final" / "config.json").read_text())["model_type"] == "arkasr"

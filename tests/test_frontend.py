@@ -1,0 +1,78 @@
+"""Log-mel features against transformers' own extractors, clip by clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import teacher, waveform
+from torch.nn.functional import pad
+from transformers import Qwen3ASRFeatureExtractor, WhisperFeatureExtractor
+
+from arkasr.model.frontend import log_mel, num_frames
+
+EDGES = [0, 1, 100, 159, 160, 161, 199, 200, 201, 319, 320, 399, 400, 401, 4799, 4800, 7777, 16000, 16001]
+
+
+def whisper(clip, num_mel):
+    """Whisper's features [M, T] of one clip; its centred window needs 201 samples, so shorter clips get silence."""
+    clip = pad(clip, (0, max(201 - len(clip), 0)))
+    extractor = WhisperFeatureExtractor(feature_size=num_mel)
+    made = extractor([clip.numpy()], sampling_rate=16000, padding="longest", return_tensors="pt")
+    return made.input_features[0]
+
+
+@pytest.mark.parametrize("num_mel", [40, 80, 128])
+@pytest.mark.parametrize("samples", EDGES)
+def test_a_clip_has_whispers_features(samples, num_mel):
+    clip = waveform(samples, seed=samples % 5)
+    features, lengths = log_mel([clip], num_mel)
+    expected = whisper(clip, num_mel)
+    assert lengths.tolist() == [expected.shape[1]] == [max(samples // 160, 1)] == [num_frames(clip)]
+    assert features.shape == (1, num_mel, expected.shape[1]) and features.dtype == torch.float32
+    torch.testing.assert_close(features[0], expected, atol=2e-4, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 12000), min_size=1, max_size=5), st.integers(0, 99))
+def test_a_batch_has_the_features_of_its_clips(sizes, seed):
+    clips = [waveform(n, seed + i) * 10.0 ** (-2 * (i % 3)) for i, n in enumerate(sizes)]
+    features, lengths = log_mel(clips, 40)
+    for clip, got, length in zip(clips, features, lengths):
+        alone, [frames] = log_mel([clip], 40)
+        assert length == frames
+        torch.testing.assert_close(got[:, :length], alone[0], atol=1e-5, rtol=0)
+        assert not got[:, length:].any()
+
+
+def test_digital_silence_has_the_floor_everywhere():
+    features, _ = log_mel([torch.zeros(1600)], 40)
+    torch.testing.assert_close(features, torch.full((1, 40, 10), -1.5))
+
+
+def test_features_carry_no_gradient_and_take_any_float():
+    clip = waveform(1600).double().requires_grad_()
+    features, _ = log_mel([clip], 40)
+    assert not features.requires_grad and features.dtype == torch.float32
+
+
+@pytest.mark.parametrize("num_mel", [16, 128])
+@pytest.mark.parametrize("samples", [160, 320, 4800, 7840, 8000, 8160, 15840, 16000, 16160, 48000])
+def test_qwen_features_are_those_of_its_extractor(samples, num_mel):
+    clip = waveform(samples, seed=3)
+    extractor = Qwen3ASRFeatureExtractor(feature_size=num_mel)
+    made = extractor([clip.numpy()], sampling_rate=16000, padding="longest", return_attention_mask=True)
+    mask = np.asarray(made["attention_mask"])
+    features, ours = teacher(num_mel_bins=num_mel).features([clip])
+    assert features.shape[-1] % 100 == 0 and ours.tolist() == mask.tolist()
+    expected = torch.as_tensor(made["input_features"]) * torch.as_tensor(mask)[:, None]
+    torch.testing.assert_close(features, expected, atol=2e-4, rtol=0)
+
+
+def test_qwen_features_drop_the_samples_of_a_partial_hop():
+    lm = teacher()
+    long, mask = lm.features([waveform(16100)])
+    cut, cut_mask = lm.features([waveform(16100)[:16000]])
+    assert torch.equal(mask, cut_mask) and torch.equal(long, cut)

@@ -1,0 +1,239 @@
+"""Algorithm 1 on tiny models against a slow rendering: full logits, one position at a time, in float64."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+import torch
+from test_mappers import rendered
+from tiny import batch, bpe_bytes, eager_to_stop, piece_bytes, student, teacher
+
+from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
+from arkasr.builtin.mappers import Identity, NoOptions, SharedStrings
+from arkasr.distill.diagnostics import rates
+from arkasr.distill.step import Opd
+from arkasr.schema import DistillConfig, RolloutConfig
+from arkasr.timing import Phases
+from arkasr.views import DenseView
+
+SIZES = [16000, 4000, 9000, 24000, 160, 12345]
+K = 6
+
+
+class InMemory:
+    """A teacher around a SpeechLM, as the built-in one is around a folder."""
+
+    def __init__(self, lm):
+        self.lm, self.tokenizer, self.stop_ids = lm.requires_grad_(False), lm.tokenizer, lm.stop_ids
+
+    def score(self, waveforms, languages, token_ids):
+        """Score by teacher forcing."""
+        with torch.no_grad():
+            prompts = self.lm.embed_prompts(self.lm.encode_audio(waveforms), languages)
+            return DenseView(self.lm.transcript_states(prompts, token_ids) @ self.lm.head.T)
+
+
+@lru_cache
+def frozen_teacher():
+    return InMemory(eager_to_stop(teacher(10), 2.0))
+
+
+def trainable(seed=10):
+    return eager_to_stop(student(seed), 2.0)
+
+
+def opd(lm, its_teacher=None, mapper=SharedStrings, temperature=1.0, k=K, **rollout):
+    its_teacher = its_teacher or frozen_teacher()
+    made = mapper(NoOptions(), student=lm, teacher=its_teacher)
+    loss = UnionTopkKl(UnionTopkKlOptions(temperature))
+    config = RolloutConfig(**{"max_new_tokens": 9} | rollout)
+    return Opd(its_teacher, made, loss, config, DistillConfig(top_k=k))
+
+
+def full_logits(lm, clip, language, ids):
+    """Float64 logits [len(ids), V]: row j says what comes after the prompt and ids[:j]; one clip, no batch."""
+    embed = lm.hf.get_input_embeddings().weight
+    before, after = (lm.tokenizer.encode(part, add_special_tokens=False) for part in lm.prompt_text(language))
+    with torch.no_grad():
+        [audio] = lm.encode_audio([clip])
+        whole = torch.cat([embed[before], audio, embed[after + list(ids)]])
+        logits = lm.hf(inputs_embeds=whole[None]).logits[0].double()
+    start = len(before) + len(audio) + len(after) - 1
+    return logits[start : start + len(ids)]
+
+
+def greedy(lm, clip, language, cap):
+    """Roll one clip out by whole forward passes."""
+    ids = []
+    while len(ids) < cap and not (ids and ids[-1] in lm.stop_ids):
+        logits = full_logits(lm, clip, language, [*ids, 0])[-1]
+        ids.append(int(logits.masked_fill(lm.blocked, -torch.inf).argmax()))
+    return ids
+
+
+def best(logits, k):
+    return sorted(range(len(logits)), key=lambda i: -logits[i])[:k]
+
+
+def slow(lm, theirs, clips, temperature, k):
+    """Algorithm 1: loss sum, count, and support sizes and overlaps of all positions."""
+    student_of = {b: i for i, b in sorted(piece_bytes(lm.tokenizer).items())}
+    teacher_of = {b: i for i, b in bpe_bytes(theirs.tokenizer).items()}
+    shared = {teacher_of[b]: student_of[b] for b in student_of.keys() & teacher_of.keys()}
+    shared[theirs.stop_ids[0]] = lm.stop_ids[0]
+    back = {s: t for t, s in shared.items()}
+    total, count, sizes, overlaps, transcripts = 0.0, 0, [], [], []
+    for clip, language in zip(clips.waveforms, clips.languages):
+        cap = min(9, 2 + -(-len(clip) * 12 // 16000))
+        ids = greedy(lm, clip, language, cap)
+        transcripts.append(ids)
+        z_s = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).tolist()
+        teacher_ids, pairs, _ = rendered(ids)
+        z_t = full_logits(theirs, clip, language, teacher_ids).log_softmax(-1).tolist()
+        for s, t in pairs:
+            from_teacher = {shared[i] for i in best(z_t[t], k) if i in shared}
+            from_student = {i for i in best(z_s[s], k) if i in back}
+            union = sorted(from_teacher | from_student)
+            if len(union) < 2:
+                continue
+            count += 1
+            sizes.append(len(union))
+            overlaps.append(len(from_teacher & from_student) / k)
+            p = (torch.tensor([z_t[t][back[i]] for i in union], dtype=torch.float64) / temperature).softmax(0)
+            q = (torch.tensor([z_s[s][i] for i in union], dtype=torch.float64) / temperature).softmax(0)
+            total += temperature**2 * float((p * (p.log() - q.log())).sum())
+    return total, count, sizes, overlaps, transcripts
+
+
+@pytest.mark.parametrize(
+    ("temperature", "k", "language"), [(1.0, 6, "English"), (2.0, 3, "Chinese"), (0.5, 12, "English")]
+)
+def test_a_step_is_algorithm_one(temperature, k, language):
+    lm, clips = trainable(), batch(SIZES, language=language)
+    expected, positions, sizes, overlaps, transcripts = slow(lm, frozen_teacher().lm, clips, temperature, k)
+    one = opd(lm, temperature=temperature, k=k)
+    made = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, made)
+    assert made.rollout.made.ids == transcripts
+    assert int(count) == positions == int(made.sums["positions"]) > 10
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-4) and expected > 0.1
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert measured["vuss"] == pytest.approx(sum(sizes) / count)
+    assert (measured["vuss_min"], measured["vuss_max"]) == (min(sizes), max(sizes))
+    assert measured["overlap"] == pytest.approx(sum(overlaps) / count)
+    stopped = [ids[-1] in lm.stop_ids for ids in transcripts]
+    assert measured["stop_rate"] == pytest.approx(sum(stopped) / 6) and 0 < sum(stopped) < 6
+    paired = sum(len(rendered(ids)[1]) for ids in transcripts)
+    assert measured["coverage"] == pytest.approx(paired / sum(map(len, transcripts)))
+    assert measured["mismatch_rate"] == pytest.approx(sum(not rendered(ids)[2] for ids in transcripts) / 6)
+
+
+def test_the_gradient_reaches_every_weight_of_the_student_and_none_of_the_teacher():
+    lm = trainable()
+    one = opd(lm)
+    total, _ = one.rescore(lm, one.collect(lm, batch(SIZES), Phases()))
+    total.backward()
+    assert [name for name, p in lm.hf.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert all(p.grad.isfinite().all() for p in lm.hf.parameters())
+    assert all(p.grad is None for p in frozen_teacher().lm.parameters())
+
+
+def test_descent_brings_the_student_nearer_to_its_teacher():
+    lm, clips = trainable(), batch(SIZES)
+    one = opd(lm)
+    made = one.collect(lm, clips, Phases())
+    optimizer = torch.optim.SGD(lm.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        total, count = one.rescore(lm, made)
+        (total / count).backward()
+        optimizer.step()
+        losses.append(float(total.detach()))
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("make", [student, teacher])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_its_own_teacher_teaches_nothing(make, temperature):
+    lm, same = (eager_to_stop(make(10), 2.0) for _ in range(2))
+    one = opd(lm, InMemory(same), Identity, temperature)
+    made = one.collect(lm, batch(SIZES), Phases())
+    total, count = one.rescore(lm, made)
+    total.backward()
+    assert int(count) == sum(map(len, made.rollout.made.ids))
+    assert float(total.detach()) == pytest.approx(0.0, abs=1e-4)
+    largest = max(float(p.grad.abs().max()) for p in lm.hf.parameters() if p.grad is not None)
+    assert largest < 1e-3
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert measured["coverage"] == 1.0 and measured["mismatch_rate"] == 0.0
+
+
+@pytest.mark.parametrize("split", [[[0], [1], [2], [3], [4], [5]], [[3, 1], [0, 5, 2, 4]]])
+def test_micro_batches_add_up(split):
+    lm, clips = trainable(), batch(SIZES)
+    one = opd(lm)
+    whole, count = one.rescore(lm, one.collect(lm, clips, Phases()))
+    parts = [one.rescore(lm, one.collect(lm, clips.select(part), Phases())) for part in split]
+    assert sum(int(n) for _, n in parts) == int(count)
+    assert float(sum(t.detach() for t, _ in parts)) == pytest.approx(float(whole.detach()), rel=1e-4)
+
+
+def empty_first():
+    """A student that says nothing to the first clip."""
+    return eager_to_stop(student(11))
+
+
+def test_an_empty_rollout_teaches_its_stop():
+    lm = empty_first()
+    one = opd(lm)
+    made = one.collect(lm, batch(SIZES[:1]), Phases())
+    total, count = one.rescore(lm, made)
+    total.backward()
+    assert made.rollout.made.ids == [[lm.stop_ids[0]]] and int(count) == 1
+    assert float(total.detach()) > 0 and lm.head.grad[lm.stop_ids[0]].any()
+    assert lm.stop_ids[0] in made.support.student_ids[0][made.support.valid[0]].tolist()
+
+
+def test_a_skipped_clip_counts_in_the_rates_and_nowhere_else():
+    lm, clips = empty_first(), batch(SIZES)
+    one = opd(lm, empty="skip")
+    made = one.collect(lm, clips, Phases())
+    rest = opd(lm).collect(lm, clips.select([1, 2, 3, 4, 5]), Phases())
+    assert made.batch.ids == clips.ids[1:] and made.rollout.made.ids == rest.rollout.made.ids
+    for a, b in zip(one.rescore(lm, made), one.rescore(lm, rest)):
+        torch.testing.assert_close(a, b)
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert measured["empty_rate"] == pytest.approx(1 / 6)
+    stops = 1 + sum(rest.rollout.made.stopped)
+    assert measured["stop_rate"] == pytest.approx(stops / 6)
+
+
+def test_a_batch_of_skipped_clips_is_nothing_that_can_be_walked_back():
+    lm = empty_first()
+    one = opd(lm, empty="skip")
+    clips = batch(SIZES[:1] * 3)
+    clips.waveforms = clips.waveforms[:1] * 3
+    made = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, made)
+    total.backward()
+    assert (float(total.detach()), int(count), int(made.sums["positions"])) == (0.0, 0, 0)
+    assert all(p.grad is None or not p.grad.any() for p in lm.hf.parameters())
+    assert lm.hf.model.audio_tower.conv1.weight.grad is not None
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert (measured["empty_rate"], measured["stop_rate"], measured["vuss"]) == (1.0, 1.0, 0.0)
+
+
+def test_the_reference_is_scored_instead_of_an_empty_rollout():
+    lm = empty_first()
+    one = opd(lm, empty="reference")
+    made = one.collect(lm, batch(SIZES[:1], ["sea shells"]), Phases())
+    _, count = one.rescore(lm, made)
+    assert made.rollout.made.ids == [lm.text_ids("sea shells")] and int(count) > 1
+
+
+def test_phases_are_timed():
+    lm, phases = trainable(), Phases()
+    opd(lm).collect(lm, batch(SIZES[:2]), phases)
+    assert set(phases.take()) == {"time/rollout", "time/teacher"}

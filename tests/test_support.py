@@ -1,0 +1,68 @@
+"""The union of two top-k sets against Python sets."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from arkasr.distill.support import union_support
+
+NUM_STUDENT, NUM_TEACHER = 14, 18
+
+
+class Table:
+    """A one-to-one mapper from a list of pairs."""
+
+    def __init__(self, pairs):
+        self.pairs = dict(pairs)
+        self.forward, self.backward = torch.full((NUM_STUDENT,), -1), torch.full((NUM_TEACHER,), -1)
+        for s, t in self.pairs.items():
+            self.forward[s], self.backward[t] = t, s
+
+    def to_teacher(self, ids):
+        """Map student ids."""
+        return self.forward[ids]
+
+    def to_student(self, ids):
+        """Map teacher ids."""
+        return self.backward[ids]
+
+
+@st.composite
+def cases(draw):
+    size = draw(st.integers(0, NUM_STUDENT))
+    ours = draw(st.permutations(range(NUM_STUDENT)))[:size]
+    theirs = draw(st.permutations(range(NUM_TEACHER)))[:size]
+    k_t, k_s, positions = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(0, 4))
+    teacher = [draw(st.permutations(range(NUM_TEACHER)))[:k_t] for _ in range(positions)]
+    student = [draw(st.permutations(range(NUM_STUDENT)))[:k_s] for _ in range(positions)]
+    return list(zip(ours, theirs)), teacher, student, k_t, k_s
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+@example(([(i, i) for i in range(NUM_STUDENT)], [[3, 4]], [[4, 3]], 2, 2))
+@example(([], [[3, 4]], [[4, 3]], 2, 2))
+@example(([(0, 0)], [[0, 1]], [[0, 2]], 2, 2))
+def test_the_union_of_what_both_name(made):
+    pairs, teacher, student, k_t, k_s = made
+    mapper, back = Table(pairs), {t: s for s, t in pairs}
+    support = union_support(
+        torch.tensor(teacher, dtype=torch.long).reshape(-1, k_t),
+        torch.tensor(student, dtype=torch.long).reshape(-1, k_s),
+        mapper,
+    )
+    assert support.valid.shape == support.student_ids.shape == support.teacher_ids.shape == (len(teacher), k_t + k_s)
+    assert support.valid.dtype == torch.bool and support.num_overlap.shape == (len(teacher),)
+    assert support.student_ids[~support.valid].eq(0).all() and support.teacher_ids[~support.valid].eq(0).all()
+    for p, (t_ids, s_ids) in enumerate(zip(teacher, student)):
+        from_teacher = {back[t] for t in t_ids if t in back}
+        from_student = {s for s in s_ids if s in mapper.pairs}
+        valid = support.valid[p]
+        ours, theirs = support.student_ids[p, valid].tolist(), support.teacher_ids[p, valid].tolist()
+        assert set(ours) == from_teacher | from_student
+        assert len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs)
+        assert all(mapper.pairs[s] == t for s, t in zip(ours, theirs))
+        assert int(support.num_overlap[p]) == len(from_teacher & from_student)
+        assert int(valid[:k_t].sum()) == len(from_teacher)
