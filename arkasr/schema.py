@@ -14,15 +14,15 @@ from typing import Any, Literal
 class PluginConfig:
     """A plugin by its registered name, and the options its own dataclass declares."""
 
-    name: str = ""
-    options: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "name"})
+    name: str = ""  # the registered name; `arkasr plugins` lists them
+    options: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "name"})  # the plugin's own
 
 
 @dataclass
 class ModelConfig:
     """The model that a run trains."""
 
-    type: Literal["arkasr", "qwen3_asr"] = "arkasr"
+    type: Literal["arkasr", "qwen3_asr"] = "arkasr"  # the student, or a teacher trained here
     path: str = ""  # folder or Hub id to start from; empty: a fresh model of `sizes`
     sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type"})  # for the model's own config
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
@@ -33,7 +33,7 @@ class TokenizerConfig:
     """The tokenizer trained for a fresh model; a model loaded from `model.path` brings its own."""
 
     path: str = ""  # folder or Hub id of a tokenizer to take instead; Ark-ASR's special tokens are added to it
-    kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"
+    kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"  # of the tokenizer trained
     vocab_size: int = 256  # learnt tokens beside bytes and special tokens; byte_bpe counts its 256 bytes
     text: str = "{datadir}/train.jsonl.gz"  # cuts whose transcripts it is trained on
 
@@ -42,8 +42,8 @@ class TokenizerConfig:
 class DataConfig:
     """What is trained on and how batches are made; lengths are seconds of audio."""
 
-    train: str = "{datadir}/train.jsonl.gz"
-    dev: str = "{datadir}/dev.jsonl.gz"
+    train: str = "{datadir}/train.jsonl.gz"  # cuts to train on
+    dev: str = "{datadir}/dev.jsonl.gz"  # cuts for the error rate while training
     hours: float = 0.0  # train on this much of it, drawn at random once; 0: all
     max_seconds: float = 160.0  # audio a batch and rank
     max_cuts: int = 40  # clips a batch and rank
@@ -58,24 +58,24 @@ class OptimConfig:
     """AdamW and its learning-rate schedule."""
 
     lr: float = 1e-4  # peak
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    weight_decay: float = 0.005
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])  # of AdamW
+    weight_decay: float = 0.005  # on matrices only
     clip: float = 1.0  # largest global gradient norm
-    warmup_steps: int = 1000
+    warmup_steps: int = 1000  # of linear rise to the peak
     min_lr_ratio: float = 0.1  # floor of the cosine, as a share of the peak
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
 
 
 @dataclass
 class TrainConfig:
     """The loop; counts are optimizer steps."""
 
-    steps: int = 1000
+    steps: int = 1000  # the run is done after these
     accumulate: int = 1  # batches a step and rank
     log_every: int = 1
-    eval_every: int = 500  # 0: never
+    eval_every: int = 500  # the error rate on dev clips; 0: never
     eval_clips: int = 100  # of the dev set, for the error rate while training
-    save_every: int = 1000
+    save_every: int = 1000  # a checkpoint
     keep: int = 3  # checkpoints kept
     ctc_weight: float = 0.0  # share of the auxiliary CTC loss on the adapter's outputs; 0: none
     threads: int = 0  # CPU threads a rank; 0: torch decides
@@ -85,7 +85,7 @@ class TrainConfig:
 class RolloutConfig:
     """The student's own transcripts, made without gradient."""
 
-    max_new_tokens: int = 64
+    max_new_tokens: int = 64  # cap of a transcript
     tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens
     temperature: float = 0.0  # 0: greedy
     empty: Literal["score", "skip", "reference"] = (
@@ -104,7 +104,7 @@ class DistillConfig:
 class DecodeConfig:
     """Greedy decoding of the test sets."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int = 256  # cap of a transcript
     max_seconds: float = 160.0  # audio a batch
 
 
@@ -120,7 +120,7 @@ class Config:
     """Everything one run needs."""
 
     run: str = ""  # the run's name; given to `arkasr train --run`, never written in a conf
-    seed: int = 1
+    seed: int = 1  # of weights, shuffling and sampling
     objective: Literal["sft", "opd"] = "sft"  # cross-entropy on transcripts, or distillation on own transcripts
     model: ModelConfig = field(default_factory=ModelConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

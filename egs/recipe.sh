@@ -182,6 +182,7 @@ main() {
     check
     again=$(quoted "$egs/${opt[corpus]}/run.sh" "${@:3}") # run.sh wrote the first two
     log "$again"
+    export ARKASR_RECIPE=$again # stands in each run.json and so in RESULTS.md
     find_python
     if ${opt[dry_run]}; then quoted cd "$PWD"; else claim; fi
     trap 'on_signal INT 130' INT

@@ -162,12 +162,18 @@ def test_the_tree_names_what_is_there(paths, said):
             assert (ROOT / paths[0] / name).is_file(), name
 
 
+def written_by_hand(path: Path) -> bool:
+    """Tell whether a file is source, configuration or prose, or a folder holds such."""
+    if path.name.startswith(".") or path.name in CACHES:
+        return False
+    return any(map(written_by_hand, path.iterdir())) if path.is_dir() else path.suffix in (".py", ".sh", ".yaml", ".md")
+
+
 @pytest.mark.parametrize("folder", ["", "arkasr", "egs", "docs"])
-def test_the_tree_leaves_no_folder_or_module_out(folder):
-    named = {ROOT / path for paths, _ in tree() for path in paths}
-    for path in (ROOT / folder).iterdir():
-        holds_code = path.is_dir() and path.name not in CACHES and any(path.rglob("*.py")) or path.suffix == ".py"
-        assert not holds_code or path.name.startswith(".") or path in named, f"{path} is not in README.md's tree"
+def test_the_tree_leaves_nothing_out(folder):
+    named = {ROOT / path for paths, _ in tree() for path in paths} | {ROOT / "README.md"}
+    missing = [path for path in (ROOT / folder).iterdir() if written_by_hand(path) and path not in named]
+    assert missing == [], "add them to README.md's tree"
 
 
 def slugs(page: Path) -> set[str]:
@@ -176,7 +182,9 @@ def slugs(page: Path) -> set[str]:
 
 
 def local_links() -> list:
-    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))]
+    links = [
+        (page, link) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    ]
     return [pytest.param(*pair, id=f"{pair[0].name}:{pair[1]}") for pair in links if "://" not in pair[1]]
 
 
@@ -232,7 +240,9 @@ def test_the_plugin_is_named_alike_in_text_package_and_commands(installed):
 
 
 def test_the_plugin_is_listed(installed, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "arkasr", "plugins", "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "arkasr", "plugins", "--json"], capture_output=True, text=True, check=True
+    )
     (row,) = (row for row in json.loads(done.stdout) if row["distribution"] == installed["name"])
     assert row == {
         "kind": "loss",

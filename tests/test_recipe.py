@@ -138,7 +138,7 @@ def test_several_processes_on_one_machine_and_one_without_torchrun():
 def test_stage_3_trains_decodes_and_scores():
     done = recipe("--stage", "3", "--dry_run", "true")
     assert verbs(commands(done)) == ["train"] * 4 + ["decode", "score"]
-    assert [line[:7] for line in logged(done)[2:-1]] == ["Stage 3"] * 4 + ["Stage 4", "Stage 5"]
+    assert [line[:7] for line in logged(done) if line.startswith("Stage")] == ["Stage 3"] * 4 + ["Stage 4", "Stage 5"]
     assert "Stage 3: Train base" in logged(done)
 
 

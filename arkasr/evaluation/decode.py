@@ -132,9 +132,13 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     with rows.open(encoding="utf-8") as file:
         texts = {made["id"]: made["hypothesis"] for made in map(json.loads, file)}
     kept = [_relabelled(cut, texts[cut.id]) for cut in read_cuts(str(source)) if texts.get(cut.id)]
-    part = target.with_name("part-" + target.name)
-    CutSet.from_cuts(kept).to_file(part)
-    os.replace(part, target)
+    if kept:
+        part = target.with_name("part-" + target.name)
+        CutSet.from_cuts(kept).to_file(part)
+        os.replace(part, target)
+    rows.unlink()  # what it says stands in the cuts; another teacher, or another td, is to be asked anew
+    if not kept:
+        raise UserError(f"{source}: the teacher heard no words in any of its {len(texts)} clips; train it longer")
     log(f"{target}: {len(kept)} clips labelled by the teacher, {len(texts) - len(kept)} left out (no words heard)")
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from arkasr.evaluation import paper, tables
+from arkasr.evaluation import paper, records, tables
 from arkasr.evaluation.tables import Scores, markdown, number
 
 Metrics = dict[str, list[dict[str, Any]]]
@@ -94,12 +94,15 @@ def environment(scores: Scores, facts: Facts) -> str:
 
 
 def commands(expdir: str, datadir: str, facts: Facts) -> str:
-    """Return the exact training command of each run, then those that decode and score."""
-    lines = []
-    for run, record in facts.items():
+    """Return the recipe's command where one was recorded, each run's own in the order of their starts, and scoring's."""
+    started = {path.parent.name: records.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")}
+    runs = sorted((facts | started).items(), key=lambda item: str(item[1].get("started", "")))
+    recipes = dict.fromkeys(record["recipe"] for _, record in runs if record.get("recipe"))
+    lines = ["# the recipe", *recipes] if recipes else []
+    for run, record in runs:
         command = record.get("command")
-        started = f"started {record.get('started', '-')}" if command else "no training command recorded"
-        lines += [f"# {paper.title(run)}: {started}", *([command] if command else [])]
+        when = f"started {record.get('started', '-')}" if command else "no training command recorded"
+        lines += [f"# {paper.title(run)}: {when}", *([command] if command else [])]
     where = shlex.join(["--expdir", str(expdir), "--datadir", str(datadir), "--runs", " ".join(facts)])
     lines += ["# transcripts and scores", f"arkasr decode {where}", f"arkasr score {where}"]
     return "```sh\n" + "\n".join(lines) + "\n```"

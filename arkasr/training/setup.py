@@ -91,6 +91,7 @@ def _write_record(folder: Path, config: Config) -> None:
     configs.dump(config, saved)
     if not (folder / "run.json").is_file():
         record = {
+            "recipe": os.environ.get("ARKASR_RECIPE", ""),
             "command": shlex.join(["arkasr", *sys.argv[1:]]),
             "commit": _commit(),
             "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},

@@ -1,0 +1,263 @@
+"""Hypotheses of runs and teachers, carried on after a cut, and the teacher's labels of the TD subset."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from corpus_fixture import LONGER, clips
+from lhotse import CutSet
+
+from arkasr import config as configs
+from arkasr import plugins
+from arkasr.cli import main
+from arkasr.evaluation import decode as decode_module
+from arkasr.evaluation.decode import decode, label
+from arkasr.evaluation.transcribe import transcribe
+from arkasr.interfaces import UserError
+from arkasr.model.loading import load_speech_lm
+
+SIZES = {"test-a": 5, "test-b": 3}
+ECHO = '''
+"""A teacher that tells the length of what it hears, and is silent on clips below 0.8 s."""
+import arkasr
+
+class Echo:
+    tokenizer, stop_ids = None, [0]
+    def __init__(self, options, device):
+        pass
+    def transcribe(self, waveforms, languages):
+        return [f"{lang} {len(w)}" if len(w) >= 12800 else "" for w, lang in zip(waveforms, languages, strict=True)]
+    def score(self, waveforms, languages, token_ids):
+        raise RuntimeError("is not asked for scores")
+
+@arkasr.hookimpl
+def register_teachers(register):
+    register("echo", Echo)
+'''
+
+
+@pytest.fixture
+def expdir(trained, tmp_path):
+    """Return an experiment directory with a base that is trained."""
+    folder = tmp_path / "exp"
+    shutil.copytree(trained / "base", folder / "base", ignore=shutil.ignore_patterns("checkpoints"))
+    return folder
+
+
+@pytest.fixture
+def own_data(datadir, tmp_path):
+    """Return a copy of the data directory that may be written into; the audio stays where it is."""
+    return Path(shutil.copytree(datadir, tmp_path / "data", ignore=shutil.ignore_patterns("audio")))
+
+
+@pytest.fixture
+def echo(tmp_path, monkeypatch):
+    """Install a package with the teacher `echo`."""
+    (tmp_path / "echo-1.0.dist-info").mkdir()
+    (tmp_path / "echo-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: echo\nVersion: 1.0\n")
+    (tmp_path / "echo-1.0.dist-info" / "entry_points.txt").write_text("[arkasr]\necho = fake_echo\n")
+    (tmp_path / "fake_echo.py").write_text(ECHO)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    plugins._load.cache_clear()
+    yield
+    plugins._load.cache_clear()
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+# A run
+
+
+def test_every_clip_of_every_test_set_gets_its_row(expdir, datadir):
+    decode(str(expdir), str(datadir), ["base"])
+    lm = load_speech_lm(str(expdir / "base" / "final"))
+    settings = configs.read(expdir / "base" / "config.yaml").decode
+    assert sorted(p.name for p in (expdir / "base" / "decode").iterdir()) == ["test-a.jsonl", "test-b.jsonl"]
+    for name, size in SIZES.items():
+        found = rows(expdir / "base" / "decode" / f"{name}.jsonl")
+        cuts = {cut.id: cut for cut in CutSet.from_file(datadir / f"{name}.jsonl.gz")}
+        assert sorted(row["id"] for row in found) == sorted(cuts) and len(found) == size
+        for row in found:
+            assert list(row) == ["id", "reference", "hypothesis", "seconds", "num_tokens", "stopped"]
+            assert row["reference"] == cuts[row["id"]].supervisions[0].text
+            assert row["seconds"] == pytest.approx(cuts[row["id"]].duration, abs=0.001)
+            assert 1 <= row["num_tokens"] <= settings.max_new_tokens
+            assert row["stopped"] or row["num_tokens"] == settings.max_new_tokens
+        for place in range(size):  # each clip alone is heard as in its batch
+            batch = clips(datadir / f"{name}.jsonl.gz", [place])
+            assert transcribe(lm, batch, settings)[0] in found
+    assert any(row["hypothesis"] for row in found)
+
+
+def test_what_is_transcribed_is_kept(expdir, datadir, capsys):
+    decode(str(expdir), str(datadir), ["base"])
+    before = {path: path.stat().st_mtime_ns for path in (expdir / "base" / "decode").iterdir()}
+    shutil.rmtree(expdir / "base" / "final")  # nor is the model asked for again
+    capsys.readouterr()
+    decode(str(expdir), str(datadir), ["base"])
+    assert capsys.readouterr().out.count("already there") == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("cut", ['{"id": "test-a-04", "refer', "", None])
+def test_a_transcription_that_was_cut_off_is_carried_on(expdir, datadir, cut):
+    decode(str(expdir), str(datadir), ["base"])
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    whole = rows(target)
+    kept = [dict(whole[0], hypothesis="line\u2028separator {kept}"), dict(whole[1], hypothesis="next\x85line\nkept")]
+    lines = [json.dumps(row, ensure_ascii=False) for row in kept]
+    text = "\n".join(lines) if cut is None else "\n".join(lines) + "\n" + cut
+    target.with_name("test-a.jsonl.part").write_text(text, encoding="utf-8")
+    target.unlink()
+    decode(str(expdir), str(datadir), ["base"])
+    found = rows(target)
+    assert found[:2] == kept  # not done again
+    by_id = {row["id"]: row for row in whole[2:]}
+    assert {row["id"]: row for row in found[2:]} == by_id and len(found) == 5
+    assert not target.with_name("test-a.jsonl.part").exists()
+
+
+def test_cut_off_for_real_it_ends_as_if_it_had_not_been(expdir, datadir, monkeypatch):
+    transcribed = []
+
+    def cut_off(lm, batch, settings):
+        transcribed.append(batch.ids)
+        if len(transcribed) == 3:
+            raise KeyboardInterrupt
+        return transcribe(lm, batch, settings)
+
+    config = configs.read(expdir / "base" / "config.yaml")
+    config.decode.max_seconds = 0.1  # a clip at a time
+    configs.dump(config, expdir / "base" / "config.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_module, "transcribe", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            decode(str(expdir), str(datadir), ["base"])
+        target = expdir / "base" / "decode" / "test-a.jsonl"
+        assert not target.exists() and [row["id"] for row in rows(target.with_name("test-a.jsonl.part"))] == [
+            name for (name,) in transcribed[:2]
+        ]
+        decode(str(expdir), str(datadir), ["base"])
+    names = [name for (name,) in transcribed]
+    assert names[2] == names[3] and len(names) == 5 + 3 + 1  # only the clip that was being heard is heard twice
+    assert len(rows(target)) == 5
+
+
+def test_a_clip_that_cannot_be_read_is_named_and_left_out(expdir, own_data, tmp_path, capsys):
+    cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
+    cuts[2].recording.sources[0].source = str(tmp_path / "absent.wav")
+    CutSet.from_cuts(cuts).to_file(own_data / "test-a.jsonl.gz")
+    decode(str(expdir), str(own_data), ["base"])
+    found = {row["id"] for row in rows(expdir / "base" / "decode" / "test-a.jsonl")}
+    assert found == {cut.id for cut in cuts} - {cuts[2].id}
+    assert f"dropped {cuts[2].id} ({tmp_path / 'absent.wav'})" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "runs, said",
+    [
+        (["nobody"], "nobody: no such run (no config.yaml); train it with --stage 3"),
+        (["half"], "half/final: no trained model here; run the recipe with --stage 3 first"),
+        (["teacher"], "no distilled run says which teacher to decode with"),
+    ],
+)
+def test_runs_that_are_not_there(expdir, datadir, capsys, runs, said):
+    (expdir / "half").mkdir()
+    shutil.copy(expdir / "base" / "config.yaml", expdir / "half")
+    assert main(["decode", "--expdir", str(expdir), "--datadir", str(datadir), "--runs", *runs]) == 2
+    assert said in capsys.readouterr().err
+
+
+# The teacher
+
+
+def as_taught_by_echo(conf, expdir, datadir) -> None:
+    (expdir / "base_opd").mkdir()
+    config = configs.load(conf, "base_opd", str(expdir), str(datadir), ["teacher.name=echo"])
+    configs.dump(config, expdir / "base_opd" / "config.yaml")
+
+
+def test_the_teacher_is_the_plugin_that_a_distilled_run_names(conf, expdir, datadir, echo):
+    as_taught_by_echo(conf, expdir, datadir)
+    decode(str(expdir), str(datadir), ["teacher"])
+    for name, size in SIZES.items():
+        found = rows(expdir / "teacher" / "decode" / f"{name}.jsonl")
+        assert len(found) == size
+        for row in found:
+            samples = round(row["seconds"] * 16000)
+            assert row["hypothesis"] == (f"English {samples}" if samples >= 12800 else "")
+            assert row["num_tokens"] is None and row["stopped"] is None
+
+
+def test_the_built_in_teacher_transcribes_as_its_own_run_does(conf, trained, datadir, tmp_path):
+    shutil.copytree(trained / "teacher", tmp_path / "teacher")
+    config = configs.load(conf, "base_opd", str(tmp_path), str(datadir))
+    (tmp_path / "base_opd").mkdir()
+    configs.dump(config, tmp_path / "base_opd" / "config.yaml")
+    decode(str(tmp_path), str(datadir), ["teacher"])
+    found = {row["id"]: row["hypothesis"] for row in rows(tmp_path / "teacher" / "decode" / "test-a.jsonl")}
+    lm = load_speech_lm(str(trained / "teacher" / "final"))
+    expected = transcribe(lm, clips(datadir / "test-a.jsonl.gz"), config.decode)
+    assert found == {row["id"]: row["hypothesis"] for row in expected} and any(found.values())
+
+
+def test_labels_replace_the_text_and_keep_the_reference(conf, own_data, tmp_path, capsys, echo):
+    label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
+    source = list(CutSet.from_file(own_data / "td.jsonl.gz"))
+    made = {cut.id: cut for cut in CutSet.from_file(own_data / "td_teacher.jsonl.gz")}
+    heard = [cut for cut in source if cut.num_samples >= 12800]
+    assert 0 < len(heard) < len(source) and list(made) == [cut.id for cut in heard]
+    for cut in heard:
+        supervision = made[cut.id].supervisions[0]
+        assert supervision.text == f"English {cut.num_samples}"
+        assert supervision.custom["reference"] == cut.supervisions[0].text
+        assert made[cut.id].recording.sources[0].source == cut.recording.sources[0].source
+    said = f"{len(heard)} clips labelled by the teacher, {len(source) - len(heard)} left out (no words heard)"
+    assert said in capsys.readouterr().out
+    assert [p.name for p in own_data.glob("*td_teacher*")] == ["td_teacher.jsonl.gz"]
+    before = (own_data / "td_teacher.jsonl.gz").stat().st_mtime_ns
+    label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
+    assert "already there" in capsys.readouterr().out
+    assert (own_data / "td_teacher.jsonl.gz").stat().st_mtime_ns == before
+
+
+def test_labelling_is_carried_on(conf, own_data, tmp_path, echo):
+    (cut, *others) = CutSet.from_file(own_data / "td.jsonl.gz")
+    done = {"id": cut.id, "reference": "x", "hypothesis": "kept", "seconds": 1.0, "num_tokens": None, "stopped": None}
+    (own_data / "td_teacher.jsonl.part").write_text(json.dumps(done) + '\n{"id": "' + others[0].id)
+    label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
+    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(own_data / "td_teacher.jsonl.gz")}
+    heard = [c for c in others if c.num_samples >= 12800]
+    assert made == {cut.id: "kept"} | {c.id: f"English {c.num_samples}" for c in heard}
+
+
+def test_a_teacher_that_hears_nothing_is_an_error_and_may_be_asked_again(conf, own_data, tmp_path, echo, capsys):
+    source = list(CutSet.from_file(own_data / "td.jsonl.gz"))
+    CutSet.from_cuts(cut.truncate(duration=0.2) for cut in source).to_file(own_data / "td.jsonl.gz")
+    words = ["label", str(conf), "--expdir", str(tmp_path), "--datadir", str(own_data), "teacher.name=echo"]
+    assert main(words) == 2
+    assert f"the teacher heard no words in any of its {len(source)} clips" in capsys.readouterr().err
+    CutSet.from_cuts(source).to_file(own_data / "td.jsonl.gz")
+    assert main(words) == 0 and (own_data / "td_teacher.jsonl.gz").is_file()
+
+
+def test_labels_by_the_built_in_teacher(conf, trained, own_data):
+    label(str(conf), str(trained), str(own_data), LONGER)
+    lm = load_speech_lm(str(trained / "teacher" / "final"))
+    settings = configs.load(conf, "base_opd", str(trained), str(own_data)).decode
+    expected = {r["id"]: r["hypothesis"] for r in transcribe(lm, clips(own_data / "td.jsonl.gz"), settings)}
+    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(own_data / "td_teacher.jsonl.gz")}
+    assert made == {name: text for name, text in expected.items() if text} and made
+
+
+def test_nothing_to_label_is_said(conf, trained, own_data):
+    (own_data / "td.jsonl.gz").unlink()
+    with pytest.raises(UserError, match="td.jsonl.gz: no such manifest; run the recipe from --stage 1"):
+        label(str(conf), str(trained), str(own_data), [])
