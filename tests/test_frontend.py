@@ -47,6 +47,14 @@ def test_a_batch_has_the_features_of_its_clips(sizes, seed):
         assert not got[:, length:].any()
 
 
+def test_a_burst_after_the_last_whole_hop_does_not_set_the_floor():
+    """Whisper drops the frame behind the last whole hop before it looks for the peak; in a batch it is computed."""
+    clip = 1e-3 * waveform(1759)
+    clip[-15:] = 1.0
+    features, lengths = log_mel([clip, waveform(8000)], 40)
+    torch.testing.assert_close(features[0, :, : lengths[0]], whisper(clip, 40), atol=2e-4, rtol=0)
+
+
 def test_digital_silence_has_the_floor_everywhere():
     features, _ = log_mel([torch.zeros(1600)], 40)
     torch.testing.assert_close(features, torch.full((1, 40, 10), -1.5))

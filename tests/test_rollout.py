@@ -28,12 +28,12 @@ def rolled(empty, clips=None, texts=None, k=K, **options):
     return roll_out(lm(), made.waveforms, ["English"] * len(made.waveforms), made.texts, config, k)
 
 
-def plain(clips=range(6)):
+def plain(clips=range(6), k=K):
     """The same clips through generate alone."""
     waveforms = [waveform(SIZES[i], i) for i in clips]
     with torch.no_grad():
         prompts = lm().embed_prompts(lm().encode_audio(waveforms), ["English"] * len(waveforms))
-    return generate(lm(), prompts, token_caps(waveforms, 9, 12.0), K), prompts
+    return generate(lm(), prompts, token_caps(waveforms, 9, 12.0), k), prompts
 
 
 def rows(made):
@@ -59,14 +59,16 @@ def test_clips_with_an_empty_transcript_are_left_out():
 
 def test_the_reference_is_read_instead():
     texts = ["the sea shells", "b", "c", "d", "e", "f"]
-    rollout, (expected, prompts) = rolled("reference", texts=texts), plain()
+    rollout, (expected, prompts) = rolled("reference", texts=texts, k=100), plain(k=100)
     ids = lm().text_ids("the sea shells")
     assert rollout.kept == list(range(6)) and rollout.made.ids == [ids, *expected.ids[1:]]
     embed = lm().hf.get_input_embeddings().weight
     with torch.no_grad():
         logits = lm().hf(inputs_embeds=torch.cat([prompts[EMPTY], embed[ids]])[None]).logits[0]
-    logits = logits[len(prompts[EMPTY]) - 1 : -1].masked_fill(lm().blocked, -torch.inf)
-    assert torch.equal(rows(rollout.made)[EMPTY], logits.topk(K).indices)
+    logits = logits[len(prompts[EMPTY]) - 1 : -1]
+    allowed = logits.masked_fill(lm().blocked, -torch.inf)
+    assert lm().blocked[logits.topk(100).indices].any()
+    assert torch.equal(rows(rollout.made)[EMPTY], allowed.topk(100).indices)
     assert torch.equal(torch.cat(rows(rollout.made)[1:]), torch.cat(rows(expected)[1:]))
     assert rollout.num_empty == 1
 
