@@ -60,7 +60,7 @@ runs:
     train: {ctc_weight: 0.5}
   base: {train: {ctc_weight: 0.5}}
   base_opd: {objective: opd, model: {path: "{expdir}/base/final"}}
-  base_td: {model: {path: "{expdir}/base/final"}, data: {train: "{datadir}/td_teacher.jsonl.gz"}}
+  base_td: {model: {path: "{expdir}/base/final"}, data: {train: "{expdir}/td_teacher.jsonl.gz"}}
   base_td_opd: {objective: opd, model: {path: "{expdir}/base_td/final"}}
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -118,7 +117,7 @@ def test_base_and_td_are_disjoint_exact_and_reproducible(tmp_path):
         picks.append([[cut.id for cut in cuts(tmp_path / data, each)] for each in ("train", "base", "td")])
     train, base, td = picks[0]
     assert picks[0] == picks[1]
-    assert len(base) == len(td) == 2 and sorted(base + td) == train
+    assert len(base) == len(td) == round(0.3 * len(train)) and not set(base) & set(td) and {*base, *td} <= set(train)
 
 
 @pytest.mark.parametrize("rate, channels", [(8000, 1), (44100, 1), (16000, 2)])
@@ -258,7 +257,6 @@ def test_a_second_call_does_nothing_until_something_changes(tmp_path, capsys):
     good = broken.read_bytes()
     broken.write_bytes(b"")
     run("librispeech", root, data)
-    (data / "td_teacher.jsonl.gz").write_bytes(gzip.compress(b""))
 
     def redone() -> bool:
         before = (data / "train.jsonl.gz").stat().st_mtime_ns
@@ -268,9 +266,9 @@ def test_a_second_call_does_nothing_until_something_changes(tmp_path, capsys):
         return again
 
     capsys.readouterr()
-    assert not redone() and (data / "td_teacher.jsonl.gz").exists()
+    assert not redone()
     broken.write_bytes(good)  # the damaged file was mended
-    assert redone() and not (data / "td_teacher.jsonl.gz").exists()
+    assert redone()
     assert dropped(data) == [] and not redone()
     transcript = next((root / "dev-clean-2").rglob("*.trans.txt"))
     transcript.write_text(transcript.read_text().replace("RED", "GREEN"))
@@ -358,7 +356,7 @@ def test_a_broken_wenetspeech_json_is_named(tmp_path):
 def test_real_recordings_at_8_khz(tmp_path):
     corpus = run("librispeech", DIGITS, tmp_path / "data")
     assert {name: made["cuts"] for name, made in corpus["sets"].items()} == {
-        "train": 1200, "base": 600, "td": 600, "dev": 80, "test-clean": 200,
+        "train": 1200, "base": 360, "td": 360, "dev": 80, "test-clean": 200,
     }  # fmt: skip
     assert corpus["sets"]["train"]["speakers"] == 4 and corpus["test_sets"] == ["test-clean"]
     for cut in cuts(tmp_path / "data", "dev")[:5]:

@@ -211,7 +211,7 @@ def test_the_built_in_teacher_transcribes_as_its_own_run_does(conf, trained, dat
 def test_labels_replace_the_text_and_keep_the_reference(conf, own_data, tmp_path, capsys, echo):
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
     source = list(CutSet.from_file(own_data / "td.jsonl.gz"))
-    made = {cut.id: cut for cut in CutSet.from_file(own_data / "td_teacher.jsonl.gz")}
+    made = {cut.id: cut for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")}
     heard = [cut for cut in source if cut.num_samples >= 16000]
     assert 0 < len(heard) < len(source) and list(made) == [cut.id for cut in heard]
     for cut in heard:
@@ -221,19 +221,27 @@ def test_labels_replace_the_text_and_keep_the_reference(conf, own_data, tmp_path
         assert made[cut.id].recording.sources[0].source == cut.recording.sources[0].source
     said = f"{len(heard)} clips labelled by the teacher, {len(source) - len(heard)} left out (no words heard)"
     assert said in capsys.readouterr().out
-    assert [p.name for p in own_data.glob("*td_teacher*")] == ["td_teacher.jsonl.gz"]
-    before = (own_data / "td_teacher.jsonl.gz").stat().st_mtime_ns
+    assert [p.name for p in tmp_path.glob("*td_teacher*")] == ["td_teacher.jsonl.gz"]
+    before = (tmp_path / "td_teacher.jsonl.gz").stat().st_mtime_ns
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
     assert "already there" in capsys.readouterr().out
-    assert (own_data / "td_teacher.jsonl.gz").stat().st_mtime_ns == before
+    assert (tmp_path / "td_teacher.jsonl.gz").stat().st_mtime_ns == before
+
+
+def test_labels_of_other_clips_are_made_anew(conf, own_data, tmp_path, echo, capsys):
+    others = [cut.with_id(f"old-{cut.id}") for cut in CutSet.from_file(own_data / "td.jsonl.gz")]
+    CutSet.from_cuts(others).to_file(tmp_path / "td_teacher.jsonl.gz")
+    label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
+    assert "the teacher is asked anew" in capsys.readouterr().out
+    assert not any(cut.id.startswith("old-") for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz"))
 
 
 def test_labelling_is_carried_on(conf, own_data, tmp_path, echo):
     (cut, *others) = CutSet.from_file(own_data / "td.jsonl.gz")
     done = {"id": cut.id, "reference": "x", "hypothesis": "kept", "seconds": 1.0, "num_tokens": None, "stopped": None}
-    (own_data / "td_teacher.jsonl.part").write_text(json.dumps(done) + '\n{"id": "' + others[0].id)
+    (tmp_path / "td_teacher.jsonl.part").write_text(json.dumps(done) + '\n{"id": "' + others[0].id)
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
-    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(own_data / "td_teacher.jsonl.gz")}
+    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")}
     heard = [c for c in others if c.num_samples >= 16000]
     assert made == {cut.id: "kept"} | {c.id: f"English {c.num_samples}" for c in heard}
 
@@ -245,7 +253,7 @@ def test_a_teacher_that_hears_nothing_is_an_error_and_may_be_asked_again(conf, o
     assert main(words) == 2
     assert f"the teacher heard no words in any of its {len(source)} clips" in capsys.readouterr().err
     CutSet.from_cuts(source).to_file(own_data / "td.jsonl.gz")
-    assert main(words) == 0 and (own_data / "td_teacher.jsonl.gz").is_file()
+    assert main(words) == 0 and (tmp_path / "td_teacher.jsonl.gz").is_file()
 
 
 def test_labels_by_the_built_in_teacher(conf, trained, own_data):
@@ -253,7 +261,7 @@ def test_labels_by_the_built_in_teacher(conf, trained, own_data):
     lm = load_speech_lm(str(trained / "teacher" / "final"))
     settings = configs.load(conf, "base_opd", str(trained), str(own_data)).decode
     expected = {r["id"]: r["hypothesis"] for r in transcribe(lm, clips(own_data / "td.jsonl.gz"), settings)}
-    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(own_data / "td_teacher.jsonl.gz")}
+    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(trained / "td_teacher.jsonl.gz")}
     assert made == {name: text for name, text in expected.items() if text} and made
 
 

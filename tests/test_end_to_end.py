@@ -115,7 +115,7 @@ def test_librispeech_from_stage_0_to_5_and_again(recipe):
     data, exp = recipe.folder / "data" / "mini", recipe.folder / "exp" / "mini"
     sets = json.loads((data / "corpus.json").read_text())["sets"]
     assert sets["train"]["cuts"] == 24 and sets["dev"]["cuts"] == 4
-    assert (data / "td_teacher.jsonl.gz").is_file()
+    assert (exp / "td_teacher.jsonl.gz").is_file()
     results = (exp / "RESULTS.md").read_text()
     assert all(title in results for title in ("## Table 2", "Before TD", "After TD", "Base+TD+OPD", "paper"))
     for run in ("base_opd", "base_td_opd"):

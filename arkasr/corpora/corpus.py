@@ -11,7 +11,7 @@ from arkasr.strict_yaml import read_yaml
 from arkasr.typed import build, check
 
 # Names of the files that a data directory holds beside the test sets.
-RESERVED = ("train", "base", "td", "td_teacher", "dev")
+RESERVED = ("train", "base", "td", "dev")
 
 
 def set_name(part: str) -> str:

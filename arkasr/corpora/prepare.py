@@ -167,8 +167,7 @@ def _write(data: Path, sets: dict[str, CutsOfSet], description: dict[str, Any]) 
     """Write every file aside and rename it, corpus.json last: its presence says that all is there."""
     from lhotse import CutSet
 
-    for stale in ("corpus.json", "td_teacher.jsonl.gz"):  # the second was made from an earlier td
-        (data / stale).unlink(missing_ok=True)
+    (data / "corpus.json").unlink(missing_ok=True)
     for name, made in sets.items():
         aside = data / f".{name}.jsonl.gz"
         CutSet.from_cuts(made.cuts).to_file(aside)

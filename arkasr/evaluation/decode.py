@@ -113,7 +113,7 @@ def decode(expdir: str, datadir: str, runs: list[str]) -> None:
 
 
 def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
-    """Have the teacher transcribe the teacher-data subset: td.jsonl.gz becomes td_teacher.jsonl.gz.
+    """Have the teacher transcribe the teacher-data subset: `<datadir>/td.jsonl.gz` becomes `<expdir>/td_teacher.jsonl.gz`.
 
     The reference stays in each supervision's custom field `reference`; clips in which the teacher hears nothing are
     left out and counted.
@@ -123,11 +123,13 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     names = configs.run_names(conf)
     name = next((n for n in names if configs.load(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
     config = configs.load(conf, name, expdir, datadir, overrides)
-    source, target = Path(datadir) / "td.jsonl.gz", Path(datadir) / "td_teacher.jsonl.gz"
+    source, target = Path(datadir) / "td.jsonl.gz", Path(expdir) / "td_teacher.jsonl.gz"
     if target.is_file():
-        log(f"{target}: already there")
-        return
-    rows = Path(datadir) / "td_teacher.jsonl"
+        if {cut.id for cut in read_cuts(str(target))} <= {cut.id for cut in read_cuts(str(source))}:
+            log(f"{target}: already there")
+            return
+        log(f"{target}: labels clips that {source} no longer holds; the teacher is asked anew")
+    rows = Path(expdir) / "td_teacher.jsonl"
     _write_hypotheses(source, rows, lambda: _by_teacher(_teacher(config)), config.decode.max_seconds, "label td")
     with rows.open(encoding="utf-8") as file:
         texts = {made["id"]: made["hypothesis"] for made in map(json.loads, file)}
