@@ -94,19 +94,35 @@ class TokenMapper(Protocol):
     def to_teacher(self, student_ids: Tensor) -> Tensor:
         """Map student ids (any shape) to teacher ids; -1 where no teacher token is the same."""
 
+    def translate(self, view: DistributionView, alignment: Alignment) -> DistributionView:
+        """Return the teacher's view [sum(len(teacher_ids))] at the P aligned positions.
+
+        Usually `view.at(alignment.teacher_rows)`. A mapper that compares tokens cut differently returns the teacher's
+        distributions over another vocabulary (the student's, say); its to_student and to_teacher then map that one.
+        """
+
 
 @dataclass
 class Support:
     """The tokens compared at each of P positions: at most U of them, in both vocabularies.
 
-    student_ids, teacher_ids: int64 [P, U], 0 where not valid; valid: bool [P, U]; num_overlap: int64 [P], tokens
-    that both top-k sets name.
+    student_ids, teacher_ids: int64 [P, U], 0 where not valid; valid: bool [P, U]; from_teacher, from_student: bool
+    [P, U], which top-k set names the token (both may), False where not valid; visited_student, visited_teacher: int64
+    [P], the token that the transcript holds there, the latter -1 where the teacher has no such token.
     """
 
     student_ids: Tensor
     teacher_ids: Tensor
     valid: Tensor
-    num_overlap: Tensor
+    from_teacher: Tensor
+    from_student: Tensor
+    visited_student: Tensor
+    visited_teacher: Tensor
+
+    @property
+    def num_overlap(self) -> Tensor:
+        """Tokens that both top-k sets name, int64 [P]."""
+        return (self.from_teacher & self.from_student).sum(-1)
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ class DenseView:
 
     def at(self, rows: Tensor) -> DenseView:
         """Return the view of positions `rows` (int64 [Q]) only."""
-        view = object.__new__(DenseView)
+        rows, view = rows.to(self.logits.device), object.__new__(DenseView)
         view.logits, view.log_norm, view.vocab_size = self.logits[rows], self.log_norm[rows], self.vocab_size
         return view
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from corpus_fixture import LONGER, clips
+from corpus_fixture import clips
 from lhotse import CutSet
 
 from arkasr import config as configs
@@ -256,16 +256,17 @@ def test_a_teacher_that_hears_nothing_is_an_error_and_may_be_asked_again(conf, o
     assert main(words) == 0 and (tmp_path / "td_teacher.jsonl.gz").is_file()
 
 
-def test_labels_by_the_built_in_teacher(conf, trained, own_data):
-    label(str(conf), str(trained), str(own_data), LONGER)
+def test_labels_by_the_built_in_teacher(conf, trained, own_data, tmp_path):
+    (tmp_path / "teacher").symlink_to(trained / "teacher")
+    label(str(conf), str(tmp_path), str(own_data), [])
     lm = load_speech_lm(str(trained / "teacher" / "final"))
     settings = configs.load(conf, "base_opd", str(trained), str(own_data)).decode
     expected = {r["id"]: r["hypothesis"] for r in transcribe(lm, clips(own_data / "td.jsonl.gz"), settings)}
-    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(trained / "td_teacher.jsonl.gz")}
+    made = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")}
     assert made == {name: text for name, text in expected.items() if text} and made
 
 
-def test_nothing_to_label_is_said(conf, trained, own_data):
+def test_nothing_to_label_is_said(conf, own_data, tmp_path, echo):
     (own_data / "td.jsonl.gz").unlink()
     with pytest.raises(UserError, match="td.jsonl.gz: no such manifest; run the recipe from --stage 1"):
-        label(str(conf), str(trained), str(own_data), [])
+        label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])

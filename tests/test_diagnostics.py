@@ -18,7 +18,8 @@ def support(*sizes_and_overlaps, width=6):
     sizes = torch.tensor([size for size, _ in sizes_and_overlaps]).reshape(-1)
     valid = torch.arange(width) < sizes[:, None]
     ids = torch.zeros(len(sizes), width, dtype=torch.long)
-    return Support(ids, ids, valid, torch.tensor([shared for _, shared in sizes_and_overlaps]).reshape(-1))
+    shared = torch.arange(width) < torch.tensor([shared for _, shared in sizes_and_overlaps]).reshape(-1)[:, None]
+    return Support(ids, ids, valid, valid, shared, ids[:, 0], ids[:, 0])
 
 
 def sums_of(made, top_k=3):

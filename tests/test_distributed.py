@@ -80,7 +80,7 @@ def expdir(conf, trained, datadir, tmp_path_factory):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     words = [*launch, __file__, str(conf), str(datadir), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=180, env=env)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=180, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -93,8 +93,7 @@ def test_two_ranks_with_a_clip_each_are_one_rank_with_both(expdir, conf, datadir
         assert one == pytest.approx(two, rel=2e-4)
     assert [row["clips"] for row in together["rows"]] == [2, 2, 2, 1]
     assert alone["weights"].keys() == together["weights"].keys()
-    for name, weight in alone["weights"].items():
-        torch.testing.assert_close(together["weights"][name], weight, rtol=1e-3, atol=2e-5, msg=lambda m: f"{name}: {m}")  # noqa: B023
+    torch.testing.assert_close(together["weights"], alone["weights"], rtol=1e-3, atol=2e-5)
 
 
 def test_distillation_on_two_ranks_ends_with_a_model_like_any_other(expdir, conf, trained, datadir, tmp_path):

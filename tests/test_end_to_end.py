@@ -41,7 +41,7 @@ runs:
   teacher:
     model:
       sizes:
-        audio: {d_model: 16, encoder_ffn_dim: 32, encoder_layers: 1, encoder_attention_heads: 2, downsample_hidden_size: 4}
+        audio: {d_model: 16, encoder_ffn_dim: 32, encoder_layers: 1, encoder_attention_heads: 2}
         text: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, head_dim: 8}
     tokenizer: {vocab_size: 300}
     optim: {lr: 2e-2, warmup_steps: 4}
@@ -60,7 +60,8 @@ Recipe = Callable[..., str]
 def recipe(request, tmp_path) -> Recipe:
     """Return a function that runs a copied recipe and returns its output; `recipe.start` only starts it."""
     corpus, base_steps = request.param
-    egs = Path(shutil.copytree(ROOT / "egs", tmp_path / "egs", ignore=shutil.ignore_patterns("data", "exp", "downloads")))
+    egs, made_by_runs = tmp_path / "egs", shutil.ignore_patterns("data", "exp", "downloads")
+    shutil.copytree(ROOT / "egs", egs, ignore=made_by_runs)
     facts = egs / corpus / "corpus.yaml"
     facts.write_text(re.sub(r"^  sizes: .*", f"  sizes: {SIZES[corpus]}", facts.read_text(), count=1, flags=re.M))
     (egs / corpus / "conf" / "mini.yaml").write_text(OVERLAY.replace("BASE_STEPS", str(base_steps)))

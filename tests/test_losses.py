@@ -31,8 +31,8 @@ def loss(temperature=1.0):
 
 
 def support_of(student_ids, teacher_ids, valid):
-    none = torch.zeros(len(valid), dtype=torch.long)
-    return Support(student_ids.where(valid, 0), teacher_ids.where(valid, 0), valid, none)
+    seen = torch.zeros(len(valid), dtype=torch.long)
+    return Support(student_ids.where(valid, 0), teacher_ids.where(valid, 0), valid, valid, valid, seen, seen)
 
 
 def case(seed, positions=9, width=6, vocab=17, density=0.6):

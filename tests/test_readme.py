@@ -264,7 +264,8 @@ def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DenseView, Support
     valid = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]]).bool()
     blocked = torch.zeros(9, dtype=torch.bool)
     blocked[student_ids[4, 2]] = True
-    return states, head, blocked, teacher, Support(student_ids, teacher_ids, valid, torch.zeros(5, dtype=torch.long))
+    seen = (student_ids[:, 0], teacher_ids[:, 0])
+    return states, head, blocked, teacher, Support(student_ids, teacher_ids, valid, valid, valid, *seen)
 
 
 def expected(states, head, blocked, teacher, support, tau: float) -> tuple[float, int]:

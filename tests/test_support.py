@@ -51,6 +51,7 @@ def test_the_union_of_what_both_name(made):
     support = union_support(
         torch.tensor(teacher, dtype=torch.long).reshape(-1, k_t),
         torch.tensor(student, dtype=torch.long).reshape(-1, k_s),
+        torch.tensor([ids[0] for ids in student], dtype=torch.long),
         mapper,
     )
     assert support.valid.shape == support.student_ids.shape == support.teacher_ids.shape == (len(teacher), k_t + k_s)
@@ -65,4 +66,8 @@ def test_the_union_of_what_both_name(made):
         assert len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs)
         assert all(mapper.pairs[s] == t for s, t in zip(ours, theirs))
         assert int(support.num_overlap[p]) == len(from_teacher & from_student)
+        assert set(support.student_ids[p, support.from_teacher[p]].tolist()) == from_teacher
+        assert set(support.student_ids[p, support.from_student[p]].tolist()) == from_student
+        assert int(support.visited_student[p]) == s_ids[0]
+        assert int(support.visited_teacher[p]) == mapper.pairs.get(s_ids[0], -1)
         assert int(valid[:k_t].sum()) == len(from_teacher)

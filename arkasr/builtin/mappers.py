@@ -18,6 +18,11 @@ class NoOptions:
     """This mapper has no options."""
 
 
+def _pick(view: arkasr.DistributionView, alignment: arkasr.Alignment) -> arkasr.DistributionView:
+    """Take the teacher's own distributions at the aligned positions."""
+    return view.at(alignment.teacher_rows)
+
+
 class SharedStrings:
     """Maps tokens that stand for the same bytes (paper, section 3.4) and the stop ids onto each other, one to one.
 
@@ -49,6 +54,8 @@ class SharedStrings:
     def to_student(self, teacher_ids: Tensor) -> Tensor:
         """Map teacher ids to student ids, -1 where the student has no token of these bytes."""
         return _look_up(self._backward, teacher_ids)
+
+    translate = staticmethod(_pick)
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> arkasr.Alignment:
         """Tokenise each transcript anew for the teacher and pair the positions with equal bytes consumed."""
@@ -139,6 +146,8 @@ class Identity:
     def to_student(self, teacher_ids: Tensor) -> Tensor:
         """Map teacher ids to student ids, -1 where there is none."""
         return _look_up(self._backward, teacher_ids)
+
+    translate = staticmethod(_pick)
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> arkasr.Alignment:
         """Give the teacher the student's own ids: all positions pair."""

@@ -50,12 +50,14 @@ class Opd:
         alignment = self.mapper.align(rollout.made.ids)
         if not rollout.scored:
             alignment.student_rows, alignment.teacher_rows = alignment.student_rows[:0], alignment.teacher_rows[:0]
-        student_rows, teacher_rows = (
-            rows.to(student.device) for rows in (alignment.student_rows, alignment.teacher_rows)
-        )
+        student_rows = alignment.student_rows.to(student.device)
         with phases("teacher"), torch.no_grad():
-            view = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids).at(teacher_rows)
-            support = union_support(view.topk(k)[0], rollout.made.topk[student_rows], self.mapper)
+            scored = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids)
+            view = self.mapper.translate(scored, alignment)
+            visited = torch.tensor([i for ids in rollout.made.ids for i in ids], device=student.device)
+            support = union_support(
+                view.topk(k)[0], rollout.made.topk[student_rows], visited[student_rows], self.mapper
+            )
         sums = support_sums(support, k) | rollout_sums(rollout, alignment, num_clips)
         return Distillation(batch, rollout, student_rows, view, support, sums)
 
