@@ -96,7 +96,7 @@ def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
         aside = folder.with_name(f"writing-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
-        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies, and would be written twice
+        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies: written twice
             weights.pop(name, None)
         student.save(aside, weights)
         shutil.rmtree(folder.parent / "decode", ignore_errors=True)  # transcripts by earlier weights
