@@ -6,8 +6,9 @@ U support size (at most 2k), V vocabulary size. Token ids are int64, log-probabi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Sequence, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,12 @@ class StudentView(DistributionView, Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """A divergence between the two at every position of a support."""
+    """A divergence between the two at every position of a support.
+
+    It may have an attribute `needs`: "topk" (what counts where there is none): the support is the union of both top-k
+    sets; "shared": it is all tokens that the vocabularies share, in one table expanded over positions, not copied: read
+    slices of it, not rows by index, and see `from_teacher` and `from_student` as those of k = V.
+    """
 
     def __call__(self, student: StudentView, teacher: DistributionView, support: Support) -> tuple[Tensor, Tensor]:
         """Return the sum over counted positions (float32 scalar, with gradient) and their number (int64 scalar).

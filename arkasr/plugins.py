@@ -22,7 +22,12 @@ from arkasr.config import check_options
 from arkasr.interfaces import UserError
 from arkasr.plugin_loader import Entry, Source, cause_of, load_plugins, said
 
-BUILTINS = ("arkasr.builtin.teachers", "arkasr.builtin.mappers", "arkasr.builtin.losses")
+BUILTINS = (
+    "arkasr.builtin.teachers",
+    "arkasr.builtin.mappers",
+    "arkasr.builtin.byte_offsets",
+    "arkasr.builtin.losses",
+)
 
 
 @dataclass

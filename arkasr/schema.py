@@ -6,8 +6,11 @@ key, what earlier layers put into the mapping no longer applies and is dropped.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+SOURCES = ("student", "teacher", "reference")  # of the transcripts that distillation scores
 
 
 @dataclass
@@ -83,21 +86,58 @@ class TrainConfig:
 
 @dataclass
 class RolloutConfig:
-    """The student's own transcripts, made without gradient."""
+    """The student's own transcripts, made without gradient.
+
+    The policies: `score` scores what was said, `skip` leaves the transcript out, `reference` reads the text instead.
+    """
 
     max_new_tokens: int = 64  # cap of a transcript
     tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens
     temperature: float = 0.0  # 0: greedy
-    empty: Literal["score", "skip", "reference"] = (
-        "score"  # an empty transcript: score its stop, leave it out, read the text
-    )
+    top_p: float = 1.0  # sample among the fewest likeliest tokens that hold this much; 1: among all
+    samples: int = 1  # transcripts a clip; more than one needs a temperature
+    empty: Literal["score", "skip", "reference"] = "score"  # what becomes of a transcript without a word
+    looping: Literal["score", "skip", "reference"] = "score"  # what becomes of one that ends in a repeated pattern
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature}: must not be below 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: must be above 0 and at most 1")
+        if self.samples < 1 or (self.samples > 1 and self.temperature == 0):
+            raise ValueError(f"samples={self.samples}: at least 1, and more only with a temperature above 0")
 
 
 @dataclass
 class DistillConfig:
-    """Equation (1): how the compared tokens are chosen. The temperature tau is an option of the loss plugin."""
+    """What is distilled on, and how the compared tokens are chosen; tau of equation (1) is an option of the loss."""
 
     top_k: int = 32  # tokens of each side; their union is compared
+    mix: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(SOURCES, 0.0) | {"student": 1.0}
+    )  # weights by which each clip draws what is scored: its rollout, the teacher's transcript, the reference text
+    diagnose_every: int = 10  # steps between costlier diagnostics (docs/metrics.md); 0: never
+
+    def __post_init__(self):
+        unknown = sorted(set(self.mix) - set(SOURCES))
+        if unknown:
+            raise ValueError(f"mix.{unknown[0]}: no such source; choose among: {', '.join(SOURCES)}")
+        weights = self.mix.values()
+        if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
+            raise ValueError(f"mix={self.mix}: weights must not be below 0, and one at least must be above")
+        if self.top_k < 1 or self.diagnose_every < 0:
+            raise ValueError(f"top_k={self.top_k}, diagnose_every={self.diagnose_every}: at least 1, and at least 0")
+
+
+@dataclass
+class TeacherDataConfig:
+    """Which of the teacher's transcripts `arkasr label` keeps; made once, before any run trains on them."""
+
+    max_error: float = 1.0  # largest error rate against the reference (corpus's metric, at most 1 a clip); 1: keep all
+
+    def __post_init__(self):
+        if not 0 <= self.max_error <= 1:
+            raise ValueError(f"max_error={self.max_error}: must be at least 0 and at most 1")
 
 
 @dataclass
@@ -132,5 +172,6 @@ class Config:
     mapper: PluginConfig = field(default_factory=lambda: PluginConfig("shared_strings"))
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    teacher_data: TeacherDataConfig = field(default_factory=TeacherDataConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     fsdp: FsdpConfig = field(default_factory=FsdpConfig)

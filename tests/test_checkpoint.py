@@ -52,6 +52,11 @@ def steps_of(folder) -> list[str]:
         ("teacher", []),
         ("base_opd", []),
         ("base_opd", ["rollout.temperature=1.0"]),  # drawn tokens: the state of the generators is kept too
+        (  # and drawn samples and sources; step 6 is diagnosed after the cut as before
+            "base_opd",
+            ["rollout.temperature=1.0", "rollout.top_p=0.9", "rollout.samples=2", "distill.diagnose_every=2"]
+            + ["distill.mix={student: 1, teacher: 1, reference: 1}"],
+        ),
     ],
 )
 @pytest.mark.parametrize("cut_at", [4, 6])

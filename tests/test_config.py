@@ -123,6 +123,23 @@ def test_only_true_and_false_are_booleans():
         ("optim: {betas: 0.9}", "optim.betas must be a list such as [a, b], not 0.9"),
         ("model: {path: 12}", "model.path must be text, not 12; put it in quotes"),
         ("model: {sizes: 3}", "model.sizes must hold keys of its own, not 3"),
+        ("rollout: {top_p: 0}", "rollout: top_p=0.0: must be above 0 and at most 1"),
+        ("rollout: {top_p: 1.5}", "rollout: top_p=1.5: must be above 0"),
+        ("rollout: {temperature: -1}", "rollout: temperature=-1.0: must not be below 0"),
+        ("rollout: {samples: 2}", "rollout: samples=2: at least 1, and more only with a temperature above 0"),
+        ("rollout: {samples: 0, temperature: 1}", "rollout: samples=0: at least 1"),
+        ("rollout: {looping: skp}", "rollout.looping must be one of 'score', 'skip', 'reference', not 'skp'"),
+        (
+            "distill: {mix: {tacher: 1}}",
+            "distill: mix.tacher: no such source; choose among: student, teacher, reference",
+        ),
+        ("distill: {mix: {student: 0}}", "weights must not be below 0, and one at least must be above"),
+        ("distill: {mix: {teacher: -1}}", "weights must not be below 0"),
+        ("distill: {mix: {teacher: .inf}}", "weights must not be below 0"),
+        ("distill: {mix: {teacher: a}}", "distill.mix.teacher must be a number, not 'a'"),
+        ("distill: {top_k: 0}", "distill: top_k=0, diagnose_every=10: at least 1, and at least 0"),
+        ("distill: {diagnose_every: -1}", "diagnose_every=-1: at least 1, and at least 0"),
+        ("teacher_data: {max_error: 30}", "teacher_data: max_error=30.0: must be at least 0 and at most 1"),
         ("objective: obd", "objective must be one of 'sft', 'opd', not 'obd'; did you mean opd?"),
     ],
 )
@@ -163,8 +180,11 @@ def test_a_mistake_in_the_base_names_the_base(tmp_path):
 
 def test_unreadable_files(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"run: \xe9")
-    for path, said in ((tmp_path / "none.yaml", "cannot be read"), (tmp_path, "cannot be read"),
-                       (tmp_path / "latin.yaml", "not UTF-8")):
+    for path, said in (
+        (tmp_path / "none.yaml", "cannot be read"),
+        (tmp_path, "cannot be read"),
+        (tmp_path / "latin.yaml", "not UTF-8"),
+    ):
         with pytest.raises(UserError, match=said) as caught:
             read_yaml(path)
         assert str(path) in str(caught.value)

@@ -228,6 +228,61 @@ def test_labels_replace_the_text_and_keep_the_reference(conf, own_data, tmp_path
     assert (tmp_path / "td_teacher.jsonl.gz").stat().st_mtime_ns == before
 
 
+def words(*texts):
+    """Return what writes these transcripts of some cuts as a partial file of the teacher's that label carries on."""
+    return lambda cuts, folder: (folder / "td_teacher.jsonl.part").write_text(
+        "".join(json.dumps({"id": cut.id, "hypothesis": text}) + "\n" for cut, text in zip(cuts, texts, strict=True))
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept", "said"),
+    [
+        ("1.0", [0, 1, 2], "3 clips labelled by the teacher, 1 left out (no words heard), 0 left out"),
+        ("0.5", [0, 1], "2 clips labelled by the teacher, 1 left out (no words heard), 1 left out"),
+        ("0.49", [0], "1 clips labelled by the teacher, 1 left out (no words heard), 2 left out"),
+    ],
+)
+@pytest.mark.parametrize("metric", ["wer", "cer"])
+def test_transcripts_that_are_far_from_the_reference_are_left_out(
+    conf, own_data, tmp_path, echo, capsys, limit, kept, said, metric
+):
+    """Rates of 0 after normalising, of a half, and far above 1; the last clip is silence to the teacher."""
+    facts = json.loads((own_data / "corpus.json").read_text())
+    (own_data / "corpus.json").write_text(json.dumps(facts | {"metric": metric}))
+    cuts = list(CutSet.from_file(own_data / "td.jsonl.gz"))
+    for cut, text in zip(cuts, ["One, two!", "ab cd", "x", "red"], strict=True):
+        cut.supervisions[0].text = text
+    CutSet.from_cuts(cuts).to_file(own_data / "td.jsonl.gz")
+    half = "ab xy" if metric == "wer" else "ab cdxx"  # two of five characters: 0.4
+    words("one two", half, "so many other words", "")(cuts, tmp_path)
+    label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo", f"teacher_data.max_error={limit}"])
+    made = [cut.id for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")]
+    if metric == "cer" and limit == "0.49":
+        kept, said = [0, 1], "2 clips labelled"
+    assert made == [cuts[i].id for i in kept] and said in capsys.readouterr().out
+
+
+def test_clips_without_a_reference_are_kept(conf, own_data, tmp_path, echo):
+    cuts = list(CutSet.from_file(own_data / "td.jsonl.gz"))
+    for cut, text in zip(cuts, ["", "...", "red", "blue"], strict=True):
+        cut.supervisions[0].text = text
+    CutSet.from_cuts(cuts).to_file(own_data / "td.jsonl.gz")
+    words("one", "two", "red", "green")(cuts, tmp_path)
+    label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo", "teacher_data.max_error=0"])
+    made = [cut.id for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")]
+    assert made == [cut.id for cut in cuts[:3]]
+
+
+def test_a_limit_that_leaves_nothing_is_an_error(conf, own_data, tmp_path, echo):
+    cuts = list(CutSet.from_file(own_data / "td.jsonl.gz"))
+    words("q", "q", "q", "")(cuts, tmp_path)
+    with pytest.raises(
+        UserError, match="all 3 clips in which the teacher hears words are above .*max_error=0.1; raise it"
+    ):
+        label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo", "teacher_data.max_error=0.1"])
+
+
 def test_labels_of_other_clips_are_made_anew(conf, own_data, tmp_path, echo, capsys):
     others = [cut.with_id(f"old-{cut.id}") for cut in CutSet.from_file(own_data / "td.jsonl.gz")]
     CutSet.from_cuts(others).to_file(tmp_path / "td_teacher.jsonl.gz")

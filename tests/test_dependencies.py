@@ -57,7 +57,8 @@ def test_each_dependency_is_imported_or_has_a_reason():
     core, extras = declared()
     ours, with_tests = imported("arkasr"), imported("arkasr", "tests", "benchmarks")
     unused = {name for name in core if module_of(name) not in ours} | {
-        name for name in extras if module_of(name) not in with_tests}
+        name for name in extras if module_of(name) not in with_tests
+    }
     assert unused <= set(NEEDED_BY_OTHERS), "remove what nobody imports, or give a reason in NEEDED_BY_OTHERS"
     assert set(NEEDED_BY_OTHERS) <= core
 
@@ -75,8 +76,11 @@ def test_an_extra_is_imported_only_inside_functions():
     core, extras = declared()
     optional = {module_of(name) for name in extras - core}
     for path in sorted((ROOT / "arkasr").rglob("*.py")):
-        top = "\n".join(ast.unparse(node) for node in ast.parse(path.read_text()).body
-                        if isinstance(node, ast.Import | ast.ImportFrom))
+        top = "\n".join(
+            ast.unparse(node)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        )
         assert not modules_in(top) & optional, path
 
 

@@ -1,16 +1,21 @@
-"""What is measured at every step, on cases worked by hand."""
+"""What is measured at every step, on cases worked by hand, and the page that says what it means."""
 
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from corpus_fixture import metrics
 
-from arkasr.distill.diagnostics import MAXIMA, rates, rollout_sums, support_sums
+from arkasr.distill.diagnostics import MAXIMA, dropped_sums, gap_recovery, rates, rollout_sums, support_sums
 from arkasr.distill.rollout import Rollout
 from arkasr.interfaces import Alignment, Support
 from arkasr.model.generation import Generation
+from arkasr.training.loop import train
+from arkasr.views import DenseView
 
 
 def support(*sizes_and_overlaps, width=6):
@@ -39,10 +44,12 @@ def test_support_sizes_by_hand():
 
 
 def test_rates_by_hand():
-    rollout = Rollout([0, 1, 3], Generation([], [], torch.zeros(0, 3)), num_empty=1, num_stopped=3)
+    """Of four rollouts one is empty and two loop; four transcripts are scored, two of them read."""
+    sources, made = ["student", "reference", "teacher", "student"], Generation([], [], torch.zeros(0, 3))
+    rollout = Rollout([0, 1, 2, 3], made, 1, num_stopped=3, num_looping=2, num_rolled=4, sources=sources)
     rows = torch.arange(7)
     sums = sums_of(support((4, 2), (5, 1), (2, 0))) | {
-        name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 10, 2), 4).items()
+        name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 10, 2), 5).items()
     }
     assert rates(sums) == {
         "vuss": pytest.approx(11 / 3),
@@ -50,7 +57,12 @@ def test_rates_by_hand():
         "vuss_max": 5,
         "overlap": pytest.approx(1 / 3),
         "stop_rate": 0.75,
+        "cut_rate": 0.25,
         "empty_rate": 0.25,
+        "loop_rate": 0.5,
+        "share/student": 0.5,
+        "share/teacher": 0.25,
+        "share/reference": 0.25,
         "mismatch_rate": 0.5,
         "coverage": 0.7,
     }
@@ -61,7 +73,9 @@ def test_nothing_counted_is_zero_and_not_infinite(made):
     sums = sums_of(made)
     assert (sums["positions"], sums["vuss"], sums["overlap"]) == (0, 0, 0)
     assert sums["vuss_max"] == sums["neg_vuss_min"] == -math.inf
-    none = dict.fromkeys(("clips", "stopped", "empty", "mismatched", "rollout_tokens", "paired"), 0.0)
+    rollout = Rollout([0], Generation([], [], torch.zeros(0, 3)), 0, 0, sources=["student"], scored=False)
+    rows = torch.arange(0)
+    none = {name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 0, 1), 0).items()}
     assert rates(sums | none) == dict.fromkeys(rates(sums | none), 0.0)
 
 
@@ -75,3 +89,41 @@ def test_micro_batches_and_ranks_add_up():
             merged[name] = max(merged.get(name, value), value) if name in MAXIMA else merged.get(name, 0.0) + value
     assert merged == pytest.approx(together)
     assert set(MAXIMA) <= set(together)
+
+
+def test_means_are_logged_where_something_was_counted():
+    sums = sums_of(support()) | dict.fromkeys(("clips", "rolled", "stopped", "empty", "looping", "transcripts"), 0.0)
+    sums |= dict.fromkeys(("from_student", "from_teacher", "from_reference", "mismatched", "rollout_tokens"), 0.0)
+    logged = rates(sums | {"paired": 0.0, "kl/all": 3.0, "kl/all#": 4.0, "kl/wrong": 0.0, "kl/wrong#": 0.0})
+    assert logged["kl/all"] == 0.75 and "kl/wrong" not in logged and not any("#" in name for name in logged)
+
+
+def test_dropped_mass_is_that_of_the_view():
+    view = DenseView(torch.zeros(4, 3))
+    assert dropped_sums(view) == {}
+    view.dropped = torch.tensor([0.5, 0.0, 0.25, 0.25])
+    assert dropped_sums(view) == {"dropped_mass": 1.0, "dropped_mass#": 4.0}
+
+
+def test_gap_recovery_by_hand():
+    assert gap_recovery(40.0, 25.0, 10.0) == pytest.approx(0.5)  # error rates
+    assert gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
+    assert gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
+    assert gap_recovery(10.0, 9.0, 10.0) is None
+
+
+def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_path):
+    """The page's table names them, `<...>` standing for a name of the data or of a phase, and names no other."""
+    overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    overrides += ["distill.diagnose_every=1", "distill.mix={student: 2, teacher: 1}", "train.save_every=2"]
+    train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides)
+    logged = {key for folder in (tmp_path / "base_opd", trained / "base") for row in metrics(folder) for key in row}
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    named = {
+        name for line in page.splitlines() if line[:3] == "| `" for name in re.findall("`([^`]+)`", line.split("|")[1])
+    }
+    patterns = [re.compile(re.sub("<[a-z]+>", ".+", name)) for name in named]
+    assert [key for key in sorted(logged) if not any(pattern.fullmatch(key) for pattern in patterns)] == []
+    unseen = {p.pattern for p in patterns if not any(p.fullmatch(key) for key in logged)}
+    assert unseen <= {"dropped_mass", "stop/early", "stop/late", "kl/correct", "kl/wrong"}
+    assert len(page.splitlines()) <= 80

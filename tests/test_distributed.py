@@ -27,6 +27,22 @@ from arkasr.training.ranks import Ranks
 ROOT = Path(__file__).parents[1]
 PAIRS = [(0, 1), (2, 3), (4, 5), (6, None)]  # the clips of the ranks, a step a pair; None: could not be read
 CUT_OFF = ["train.steps=6", "train.save_every=2", "train.eval_clips=1"]  # a dev clip for one of the ranks only
+SUMS = [  # of rank 0 and rank 1: the same names, names that only one has, maxima that only one has, and one of no names
+    ({"b": 1.0, "a": 2.0}, {"a": 10.0, "b": 20.0}),
+    ({"kl/language_English": 1.0, "n": 2.0}, {"kl/language_Chinese": 4.0, "n": 8.0}),
+    ({"n": 1.0, "vuss_max": 5.0, "neg_vuss_min": -2.0}, {"n": 1.0, "vuss_max": 4.0, "neg_vuss_min": -1.0}),
+    ({"n": 1.0}, {"n": 1.0, "vuss_max": 4.0}),
+    ({}, {"n": 3.0}),
+]
+REDUCED = [
+    {"a": 12.0, "b": 21.0},
+    {"kl/language_English": 1.0, "kl/language_Chinese": 4.0, "n": 10.0},
+    {"n": 2.0, "vuss_max": 5.0, "neg_vuss_min": -1.0},
+    {"n": 2.0, "vuss_max": 4.0},
+    {"n": 3.0},
+]
+OPD = ["train.eval_clips=1", "distill.diagnose_every=2", "distill.mix={student: 1, reference: 1}"]
+OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "rollout.looping=skip"]
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 
 
@@ -59,12 +75,15 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     rank = int(os.environ["RANK"])
     stream = (clip(datadir, pair[rank]) for pair in PAIRS)
     trainer = make_trainer(conf, "base", expdir / "pairs", datadir)
+    (expdir / f"sums-{rank}.json").write_text(json.dumps([trainer.ranks.reduce(made[rank]) for made in SUMS]))
+    with torch.random.fork_rng():
+        (expdir / f"drawn-{rank}.json").write_text(json.dumps(torch.rand(4).tolist()))
     made = stepped(trainer, stream)
     if rank == 0:
         torch.save(made, expdir / "pairs.pt")
     # One group for all: torchrun's store would hand a second one the addresses of the first.
     dist.init_process_group, Ranks.close = lambda *arguments: None, lambda ranks: None
-    train(str(conf), "base_opd", str(expdir), str(datadir), ["train.eval_clips=1"])
+    train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
     Trainer.take_step = cut_off
     with contextlib.suppress(Killed):
         train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
@@ -96,6 +115,16 @@ def test_two_ranks_with_a_clip_each_are_one_rank_with_both(expdir, conf, datadir
     torch.testing.assert_close(together["weights"], alone["weights"], rtol=1e-3, atol=2e-5)
 
 
+def test_ranks_may_name_different_sums(expdir):
+    for rank in range(2):
+        assert json.loads((expdir / f"sums-{rank}.json").read_text()) == REDUCED
+
+
+def test_ranks_draw_apart_from_each_other(expdir):
+    first, second = (json.loads((expdir / f"drawn-{rank}.json").read_text()) for rank in range(2))
+    assert not set(first) & set(second)
+
+
 def test_distillation_on_two_ranks_ends_with_a_model_like_any_other(expdir, conf, trained, datadir, tmp_path):
     folder = expdir / "base_opd"
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
@@ -115,6 +144,7 @@ def test_one_rank_writes_and_counts_for_both(expdir):
     rows = metrics(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert max(row["clips"] for row in rows) > 3  # more than the batch of one rank holds
+    assert [row["step"] for row in rows if "kl/all" in row] == [2, 4]
     assert all(row["loss"] >= 0 and row["vuss_min"] <= row["vuss"] <= row["vuss_max"] for row in rows)
     assert [row["step"] for row in rows if "dev_error" in row] == [2, 4]
     assert json.loads((folder / "run.json").read_text())["world_size"] == 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import eager_to_stop, student, teacher, waveform
 
 from arkasr.model import generation
-from arkasr.model.generation import Generation, generate, token_caps
+from arkasr.model.generation import Generation, generate, nucleus, token_caps
 
 SIZES = [16000, 4000, 9000, 24000, 160, 12345]
 
@@ -160,6 +160,30 @@ def test_sampling_follows_the_models_distribution():
     drawn = torch.tensor([ids[0] for ids in made.ids]).bincount(minlength=len(expected)) / many
     assert (drawn - expected).abs().max() < 4 * (0.25 / many) ** 0.5
     assert made.topk.eq(expected.argmax()).all()
+
+
+def test_the_nucleus_by_hand():
+    probs = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.0, 0.0, 1.0, 0.0]])
+    assert nucleus(probs, 0.7).tolist() == [pytest.approx([0, 0.5, 0, 0.25]), [0, 0, 1, 0]]
+    assert nucleus(probs, 0.5)[0].tolist() == pytest.approx([0, 0.5, 0, 0])  # the first alone holds enough
+    assert nucleus(probs, 0.91)[0].tolist() == pytest.approx([0.1, 0.5, 0.15, 0.25])
+    assert nucleus(probs, 1e-6)[0].tolist() == pytest.approx([0, 0.5, 0, 0])
+
+
+def test_a_nucleus_is_sampled_by_its_share():
+    lm, [prompt] = shared(), prompts_of(shared(), [8000])
+    many = 2000
+    draw = lambda top_p: generate(  # noqa: E731
+        lm, [prompt] * many, [1] * many, 1, 2.0, torch.Generator().manual_seed(3), top_p=top_p
+    )
+    with torch.no_grad():
+        logits = lm.hf(inputs_embeds=prompt[None]).logits[0, -1].masked_fill(lm.blocked, -torch.inf)
+    kept = nucleus((logits / 2.0).softmax(0)[None], 0.6)[0]
+    drawn = torch.tensor([ids[0] for ids in draw(0.6).ids]).bincount(minlength=len(kept)) / many
+    assert 1 < int((kept > 0).sum()) < len(kept) and not drawn[kept == 0].any()
+    assert (drawn - kept / kept.sum()).abs().max() < 4 * (0.25 / many) ** 0.5
+    assert {ids[0] for ids in draw(1.0).ids} > set(drawn.nonzero()[:, 0].tolist())
+    assert draw(1e-6).ids == generate(lm, [prompt] * many, [1] * many).ids
 
 
 def test_candidates_are_those_at_the_states_that_a_sample_visits():

@@ -1,17 +1,27 @@
-"""Equation (1) against a loop over positions in float64, and what must not change its value."""
+"""Losses against loops over positions in float64, and what must not change their values; equation (1) first."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_step import SIZES, opd, trainable
+from tiny import batch
 from torch.nn.functional import pad
 
+from arkasr import views
+from arkasr.builtin import divergences
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
+from arkasr.distill.step import Opd
+from arkasr.distill.support import shared_support, union_support
 from arkasr.interfaces import Loss, Support, UserError
+from arkasr.plugins import create
+from arkasr.testing import check_loss
+from arkasr.timing import Phases
 from arkasr.views import DenseView, HeadView
 
 
@@ -261,3 +271,363 @@ def test_a_temperature_must_be_above_zero(temperature):
 
 def test_it_fulfils_the_protocol():
     assert isinstance(loss(), Loss)
+
+
+# --- every loss that ships inside ------------------------------------------------------------------------------------
+
+WITH_TAIL = {"tail": True}
+DIVERGENCES = [
+    ("union_topk_kl", {}),
+    ("union_topk_kl", {"temperature": 2.0}),
+    ("union_topk_kl", WITH_TAIL),
+    ("teacher_topk_kl", {"temperature": 0.5}),
+    ("teacher_topk_kl", WITH_TAIL),
+    ("student_topk_reverse_kl", {"temperature": 2.0}),
+    ("student_topk_reverse_kl", WITH_TAIL),
+    ("full_kl", {}),
+    ("reverse_kl", {}),
+    ("jsd", {"beta": 0.2}),
+]
+ALL = [*DIVERGENCES, ("sampled_reverse_kl", {}), ("ark_compat", {"temperature": 2.0})]
+IN_FULL = ("full_kl", "reverse_kl", "jsd")
+
+
+def named_case(seed, unknown=False):
+    """A case whose tokens are named by one side or both; unknown: the teacher answers -inf and NaN here and there."""
+    ours, theirs, support = case(seed, vocab=13, density=0.8)
+    made = torch.Generator().manual_seed(seed)
+    by_teacher, by_student = torch.rand(2, *support.valid.shape, generator=made) < 0.6
+    support.from_teacher = support.valid & (by_teacher | ~by_student)
+    support.from_student = support.valid & (by_student | ~by_teacher)
+    support.visited_student = ours.argmax(-1)
+    support.visited_teacher = torch.randint(-1, 13, (9,), generator=made)
+    table = theirs.log_softmax(-1)
+    if unknown:
+        table[torch.rand(table.shape, generator=made) < 0.2] = -math.inf
+        table[torch.rand(table.shape, generator=made) < 0.1] = math.nan
+    return ours, table, support
+
+
+def reference(name, options, scores, table, support):
+    """A loss by its formula in float64, position by position, on plain probabilities; scores: the student's [P, V]."""
+    total, count, log_q, table = scores.sum() * 0.0, 0, scores.log_softmax(-1), table.double()
+    tau, tail = options.get("temperature", 1.0), options.get("tail", False) or name in IN_FULL
+    chosen = {"teacher_topk_kl": support.from_teacher, "student_topk_reverse_kl": support.from_student}
+    chosen = chosen.get(name, support.valid) & support.valid
+    for at in range(len(chosen)):
+        pairs = [(int(support.student_ids[at, u]), int(support.teacher_ids[at, u])) for u in chosen[at].nonzero()[:, 0]]
+        pairs = [(s, t) for s, t in pairs if not table[at, t].isnan()]
+        if tail or "reverse" in name:
+            pairs = [(s, t) for s, t in pairs if table[at, t] > -math.inf]
+        if sum(float(table[at, t]) > -math.inf for _, t in pairs) < (1 if tail else 2):
+            continue
+        p, q = table[at, [t for _, t in pairs]].exp(), log_q[at, [s for s, _ in pairs]].exp()
+        if tail:
+            p, q = torch.cat([p, 1 - p.sum()[None]]), torch.cat([q, 1 - q.sum()[None]])
+        else:
+            p, q = p ** (1 / tau), q ** (1 / tau)
+            p, q = p / p.sum(), q / q.sum()
+        if "reverse" in name:
+            p, q = q, p
+        mixed = options["beta"] * p + (1 - options["beta"]) * q if name == "jsd" else q
+        forward = (torch.special.xlogy(p, p) - torch.special.xlogy(p, mixed)).sum()
+        if name == "jsd":
+            forward = options["beta"] * forward + (1 - options["beta"]) * (q * (q / mixed).log()).sum()
+        total, count = total + tau**2 * forward, count + 1
+    return total, count
+
+
+@pytest.mark.parametrize(("name", "options"), DIVERGENCES)
+@pytest.mark.parametrize("unknown", [False, True])
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_numbers_and_gradients_are_those_of_float64(name, options, unknown, seed):
+    ours, table, support = named_case(seed, unknown)
+    leaf, exact = ours.clone().requires_grad_(), ours.double().requires_grad_()
+    total, count = create("loss", name, options)(DenseView(leaf), Rows(table), support)
+    total.backward()
+    expected, positions = reference(name, options, exact, table, support)
+    expected.backward()
+    assert int(count) == positions and total.dtype == torch.float32
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), abs=1e-4, rel=1e-4)
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, atol=1e-4, rtol=1e-4)
+
+
+class Rows(Wire):
+    """A table of which some rows can be asked for."""
+
+    def at(self, rows):
+        """Return these rows only."""
+        return Rows(self.table[rows])
+
+
+@pytest.mark.parametrize(("name", "options"), [*DIVERGENCES, ("sampled_reverse_kl", {})])
+def test_the_kit_passes_them(name, options):
+    check_loss(create("loss", name, options), divergence=name != "sampled_reverse_kl")
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+@pytest.mark.parametrize("rows", [2, 100])
+def test_the_head_and_dense_logits_agree(name, options, rows, monkeypatch):
+    monkeypatch.setattr(views, "ROWS", rows)
+    _, table, support = named_case(3)
+    states, weight = torch.randn(9, 4), torch.randn(13, 4)
+    blocked = torch.zeros(13, dtype=torch.bool)
+    blocked[support.student_ids[0, 0]] = True
+    results = []
+    for kind in ("head", "dense"):
+        s, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        view = HeadView(s, w, blocked) if kind == "head" else DenseView(s @ w.T, blocked)
+        total, count = create("loss", name, options)(view, DenseView(table), support)
+        total.backward()
+        results.append((total.detach(), count, s.grad, w.grad))
+    assert results[0][3].abs().sum() > 0
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_renaming_the_students_tokens_changes_nothing(name, options):
+    ours, table, support = named_case(4)
+    new = torch.randperm(13, generator=torch.Generator().manual_seed(1))
+    moved = torch.empty_like(ours)
+    moved[:, new] = ours
+    renamed = replace(support, student_ids=new[support.student_ids], visited_student=new[support.visited_student])
+    results = [
+        create("loss", name, options)(DenseView(o), DenseView(table), s) for o, s in ((ours, support), (moved, renamed))
+    ]
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+
+
+def everything(positions=9, vocab=17):
+    ids = torch.arange(vocab).expand(positions, vocab)
+    return support_of(ids, ids, torch.ones(positions, vocab, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "name", ["full_kl", "reverse_kl", "union_topk_kl", "teacher_topk_kl", "student_topk_reverse_kl"]
+)
+@pytest.mark.parametrize("tail", [True, False])
+def test_k_of_the_whole_vocabulary_is_exact(name, tail):
+    ours, theirs, _ = case(8)
+    p, q = theirs.double().log_softmax(-1), ours.double().log_softmax(-1)
+    p, q = (q, p) if "reverse" in name else (p, q)
+    options = {} if name in IN_FULL else {"tail": tail}
+    total, count = create("loss", name, options)(DenseView(ours), DenseView(theirs), everything())
+    assert int(count) == 9
+    assert float(total) == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("union_topk_kl", "full_kl"), ("teacher_topk_kl", "full_kl"), ("student_topk_reverse_kl", "reverse_kl")],
+)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 40))
+def test_a_top_k_with_its_tail_is_at_most_the_whole(name, full, seed, k):
+    """Also for k = 1, and k above the vocabulary; more tokens bring it nearer."""
+    made = torch.Generator().manual_seed(seed)
+    ours, theirs = (DenseView(3 * torch.randn(5, 17, generator=made)) for _ in range(2))
+    whole = float(create("loss", full, {})(ours, theirs, everything(5))[0])
+
+    def truncated(k):
+        support = union_support(theirs.topk(k)[0], ours.topk(k)[0], ours.topk(1)[0][:, 0], Same())
+        total, count = create("loss", name, WITH_TAIL)(ours, theirs, support)
+        assert int(count) == 5
+        return float(total)
+
+    few, more = truncated(k), truncated(k + 3)
+    assert -1e-5 <= few <= more + 1e-4 <= whole + 2e-4
+    assert k < 17 or few == pytest.approx(whole, rel=1e-4)
+
+
+class Same:
+    """A mapper between equal vocabularies; the teacher lacks `missing`, and `twin` means the same to it as token 0."""
+
+    def __init__(self, missing=(), twin=None):
+        self.missing, self.twin = list(missing), twin
+
+    def to_teacher(self, ids):
+        """Return the ids, -1 for a missing one."""
+        known = torch.where(ids == self.twin, 0, ids) if self.twin is not None else ids
+        return known.masked_fill(torch.isin(ids, torch.tensor(self.missing, dtype=torch.long)), -1)
+
+    to_student = to_teacher
+
+
+def test_the_shared_support_lists_each_shared_token_once_and_takes_no_memory():
+    support = shared_support(9, torch.tensor([3, 5, 7]), Same(missing=[2, 5], twin=8))
+    assert support.student_ids.tolist() == support.teacher_ids.tolist() == [[0, 1, 3, 4, 6, 7]] * 3
+    assert support.valid.all() and support.from_teacher.all() and support.from_student.all()
+    assert support.visited_student.tolist() == [3, 5, 7] and support.visited_teacher.tolist() == [3, -1, 7]
+    assert {table.stride(0) for table in (support.student_ids, support.teacher_ids, support.valid)} == {0}
+
+
+@pytest.mark.parametrize("name", IN_FULL)
+def test_what_is_not_shared_is_one_outcome_a_side(name):
+    ours, theirs, _ = case(21)
+    support = shared_support(17, torch.zeros(9, dtype=torch.long), Same(missing=range(5, 17)))
+    loss = create("loss", name, {})
+    assert loss.needs == "shared"
+    options = {"beta": 0.5}
+    expected, _ = reference(name, options, ours.double(), theirs.double().log_softmax(-1), support)
+    total, count = loss(DenseView(ours), DenseView(theirs), support)
+    assert int(count) == 9 and float(total) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", IN_FULL)
+def test_a_step_hands_whole_losses_every_shared_token(name):
+    lm, clips = trainable(), batch(SIZES[:3])
+    one = opd(lm)
+    made = one.collect(lm, clips, Phases())
+    one.loss = create("loss", name, {})
+    total, count = one.rescore(lm, made)
+    mapper = one.mapper
+    s_ids = [i for i in range(len(lm.blocked)) if int(mapper.to_teacher(torch.tensor(i))) >= 0]
+    with torch.no_grad():
+        prompts = lm.embed_prompts(lm.encode_audio(made.batch.waveforms), made.batch.languages)
+        states = lm.transcript_states(prompts, made.rollout.made.ids)[made.student_rows]
+        q = (states @ lm.head.T).double().masked_fill(lm.blocked, -math.inf).softmax(-1)[:, s_ids]
+    p = made.teacher_view.logits.double().softmax(-1)[:, mapper.to_teacher(torch.tensor(s_ids))]
+    p, q = (torch.cat([side, 1 - side.sum(-1, keepdim=True)], -1) for side in (p, q))
+    mixed = (p + q) / 2
+    expected = {
+        "full_kl": p * (p / q).log(), "reverse_kl": q * (q / p).log(),
+        "jsd": (p * (p / mixed).log() + q * (q / mixed).log()) / 2,
+    }  # fmt: skip
+    assert int(count) == len(p) > 3
+    assert float(total.detach()) == pytest.approx(float(expected[name].sum()), rel=1e-4)
+    total.backward()
+    assert lm.head.grad.isfinite().all() and lm.head.grad.any()
+
+
+def test_a_loss_that_needs_something_else_is_refused():
+    lm = trainable()
+    one = opd(lm)
+    one.loss.needs = "logits"
+    with pytest.raises(UserError, match="UnionTopkKl.*'logits'"):
+        Opd(one.teacher, one.mapper, one.loss, one.rollout, one.distill)
+
+
+def test_the_sampled_loss_has_the_reverse_kl_as_mean_and_its_gradient():
+    """Every token in turn is the visited one, weighted by its probability."""
+    ours, theirs, _ = case(17, positions=1)
+    sampled, whole = create("loss", "sampled_reverse_kl", {}), ours.clone().requires_grad_()
+    mean, gradient = 0.0, torch.zeros_like(ours)
+    for token, weight in enumerate(ours.softmax(-1)[0]):
+        leaf, support = ours.clone().requires_grad_(), everything(1)
+        support.visited_student = support.visited_teacher = torch.tensor([token])
+        total, count = sampled(DenseView(leaf), DenseView(theirs), support)
+        total.backward()
+        assert int(count) == 1
+        mean, gradient = mean + float(weight * total.detach()), gradient + weight * leaf.grad
+        gap = (ours.log_softmax(-1) - theirs.log_softmax(-1))[0, token]
+        assert float(total.detach()) == pytest.approx(float(gap), abs=1e-5)
+        direction = torch.nn.functional.one_hot(torch.tensor([token]), 17) - ours.softmax(-1)
+        torch.testing.assert_close(leaf.grad, gap * direction, atol=1e-5, rtol=1e-4)
+    divergence = create("loss", "reverse_kl", {})(DenseView(whole), DenseView(theirs), everything(1))[0]
+    divergence.backward()
+    assert mean == pytest.approx(float(divergence.detach()), rel=1e-4)
+    torch.testing.assert_close(gradient, whole.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_the_sampled_loss_leaves_out_tokens_that_the_teacher_lacks():
+    ours, table, support = named_case(18)
+    support.visited_teacher = torch.tensor([-1, 0, 1, 2, 3, 4, 5, 6, -1])
+    table[1, 0], table[2, 1] = -math.inf, math.nan
+    leaf = ours.clone().requires_grad_()
+    total, count = create("loss", "sampled_reverse_kl", {})(DenseView(leaf), Wire(table), support)
+    total.backward()
+    assert int(count) == 5 and leaf.grad[[0, 1, 2, 8]].eq(0).all() and leaf.grad[3:8].abs().sum(-1).gt(0).all()
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+def test_the_published_arithmetic_mixes_logits_and_log_probabilities(tau):
+    ours, theirs, _ = case(19, vocab=13)
+    _, _, support = named_case(19)
+    theirs = 5 + 3 * theirs
+    expected, count = 0.0, 0
+    for at in range(9):
+        places = support.valid[at].nonzero()[:, 0].tolist()
+        raw, true = theirs[at].double(), theirs[at].double().log_softmax(0)
+        ids = [int(support.teacher_ids[at, u]) for u in places]
+        mixed = [float((raw if support.from_teacher[at, u] else true)[t]) for u, t in zip(places, ids)]
+        if len(places) >= 2:
+            target = (torch.tensor(mixed, dtype=torch.float64) / tau).log_softmax(0)
+            given_ = (ours[at, support.student_ids[at, places]].double() / tau).log_softmax(0)
+            expected, count = expected + tau**2 * float((target.exp() * (target - given_)).sum()), count + 1
+    compat, paper = (create("loss", name, {"temperature": tau}) for name in ("ark_compat", "union_topk_kl"))
+    total, positions = compat(DenseView(ours), DenseView(theirs), support)
+    assert int(positions) == count and float(total) == pytest.approx(expected, rel=1e-4)
+    assert abs(float(paper(DenseView(ours), DenseView(theirs), support)[0]) - expected) > 0.1
+
+
+def test_the_published_arithmetic_needs_raw_logits():
+    ours, table, support = named_case(20)
+    with pytest.raises(UserError, match="raw logits.*Wire.*union_topk_kl"):
+        create("loss", "ark_compat", {})(DenseView(ours), Wire(table), support)
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_a_premature_stop_is_pushed_down(name, options):
+    """The student stops (token 16, also its pad), the teacher wants words; only the student names the stop."""
+    scores, wants = torch.zeros(1, 17), torch.zeros(1, 17)
+    scores[0, 16], wants[0, 3], wants[0, 5] = 4.0, 6.0, 5.0
+    ids, stop = torch.tensor([[3, 5, 16, 7]]), torch.tensor([16])
+    named = torch.tensor([[True, True, False, False]])
+    support = Support(ids, ids, named | ~named, named, ~named, stop, stop)
+    leaf = scores.clone().requires_grad_()
+    total, count = create("loss", name, options)(DenseView(leaf), DenseView(wants), support)
+    total.backward()
+    assert int(count) == 1
+    if name == "teacher_topk_kl" and not options.get("tail"):
+        assert leaf.grad[0, 16] == 0  # as its docstring says
+    else:
+        assert leaf.grad[0, 16] > 0.03
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_a_broken_student_is_not_hidden(name, options):
+    ours, table, support = named_case(22)
+    ours[3] = math.nan
+    support.visited_teacher = support.visited_teacher.clamp(min=0)
+    assert create("loss", name, options)(DenseView(ours), DenseView(table), support)[0].isnan()
+
+
+def test_a_tail_below_rounding_is_defined():
+    """All mass on the support, on one side or both: finite, and nothing where both agree."""
+    sure, spread = torch.full((1, 17), -40.0), torch.zeros(1, 17)
+    sure[0, 2] = 40.0
+    ids = torch.tensor([[2]])
+    support = support_of(ids, ids, torch.ones(1, 1, dtype=torch.bool))
+    for name in ("union_topk_kl", "student_topk_reverse_kl"):
+        for a, b in ((sure, sure), (sure, spread), (spread, sure)):
+            leaf = a.clone().requires_grad_()
+            total, count = create("loss", name, WITH_TAIL)(DenseView(leaf), DenseView(b), support)
+            total.backward()
+            assert int(count) == 1 and total.isfinite() and leaf.grad.isfinite().all()
+            assert (float(total.detach()) > 1) == (a is not b)
+
+
+def test_log1mexp():
+    x = torch.tensor([-1e-6, -1e-3, -0.5, -0.6931, -0.7, -5.0, -30.0, -200.0])
+    expected = (-torch.expm1(x.double())).log()
+    torch.testing.assert_close(divergences.log1mexp(x).double(), expected, rtol=1e-6, atol=1e-12)
+    assert divergences.log1mexp(torch.tensor(-30.0)) < 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("union_topk_kl", {"temperature": 2.0, "tail": True}, "temperature=2.0.*tail"),
+        ("teacher_topk_kl", {"temperature": 0.0}, "above 0"),
+        ("ark_compat", {"temperature": -1.0}, "above 0"),
+        ("jsd", {"beta": 0.0}, "beta=0.0.*full_kl"),
+        ("jsd", {"beta": 1.0}, "beta=1.0.*reverse_kl"),
+        ("jsd", {"betta": 0.5}, "betta.*beta"),
+        ("full_kl", {"temperature": 2.0}, "temperature"),
+    ],
+)
+def test_options_are_checked(name, options, said):
+    with pytest.raises(UserError, match=said):
+        create("loss", name, options)

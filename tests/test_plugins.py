@@ -162,8 +162,10 @@ def test_an_unknown_name_lists_what_there_is_and_what_failed(install):
         ("import sys\nsys.exit('bye')", "SystemExit: bye"),
         ("def broken(:", "SyntaxError: "),
         ("x = 1", "registers nothing: mark a function called register_teachers,"),
-        (ONE_LOSS.replace("losses", "loses").format(arguments="'x', print"),
-         "register_loses is marked as a hook, but arkasr has none of this name; use register_losses"),
+        (
+            ONE_LOSS.replace("losses", "loses").format(arguments="'x', print"),
+            "register_loses is marked as a hook, but arkasr has none of this name; use register_losses",
+        ),
         (ONE_LOSS.replace("losses", "teacher").format(arguments="'x', print"), "use register_teachers"),
         (ONE_LOSS.replace("(register)", "(regster)").format(arguments="'x'"), "PluginValidationError: "),
         (ONE_LOSS.format(arguments="'x'"), "TypeError: "),
@@ -204,11 +206,17 @@ def test_two_claims_on_one_name_stop_only_that_name(install):
     install("arkasr-a", "fake_one", {"fake_a": text.format("only_a")})
     install("arkasr-b", "fake_one", {"fake_b": text.format("only_b")})
     message = refusal(plugins.create, "loss", "same", {})
-    assert message == ("loss 'same' is claimed by arkasr-a 1.5 (fake_a) and arkasr-b 1.5 (fake_b); "
-                       "uninstall one, or set ARKASR_PLUGINS to leave one out")
+    assert message == (
+        "loss 'same' is claimed by arkasr-a 1.5 (fake_a) and arkasr-b 1.5 (fake_b); "
+        "uninstall one, or set ARKASR_PLUGINS to leave one out"
+    )
     found = {(row["name"], row["distribution"]): row["error"] for row in rows("arkasr-a") + rows("arkasr-b")}
-    assert found == {("only_a", "arkasr-a"): "", ("same", "arkasr-a"): message,
-                     ("only_b", "arkasr-b"): "", ("same", "arkasr-b"): message}
+    assert found == {
+        ("only_a", "arkasr-a"): "",
+        ("same", "arkasr-a"): message,
+        ("only_b", "arkasr-b"): "",
+        ("same", "arkasr-b"): message,
+    }
     assert plugins.create("loss", "only_b", {}) is None
 
 
@@ -223,8 +231,11 @@ def test_a_claim_on_a_builtin_name(install):
 def test_environment_limits_installed_plugins(install, monkeypatch):
     good(install)
     good(install, "fake_other", "arkasr-other")
-    for value, kept in (("", set()), ("fake_other", {"arkasr-other"}),
-                        (" fake_good , fake_other", {"arkasr-good", "arkasr-other"})):
+    for value, kept in (
+        ("", set()),
+        ("fake_other", {"arkasr-other"}),
+        (" fake_good , fake_other", {"arkasr-good", "arkasr-other"}),
+    ):
         monkeypatch.setenv("ARKASR_PLUGINS", value)
         plugins._load.cache_clear()
         assert {row["distribution"] for row in plugins.listing()} - {"arkasr"} == kept

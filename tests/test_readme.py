@@ -246,7 +246,7 @@ def test_the_plugin_is_listed(installed, tmp_path):
     (row,) = (row for row in json.loads(done.stdout) if row["distribution"] == installed["name"])
     assert row == {
         "kind": "loss",
-        "name": "reverse_kl",
+        "name": "union_reverse_kl",
         "distribution": "arkasr-reverse-kl",
         "version": "0.1",
         "file": str(tmp_path / "arkasr_reverse_kl.py"),
@@ -286,7 +286,7 @@ def expected(states, head, blocked, teacher, support, tau: float) -> tuple[float
 def test_the_plugin_computes_the_reverse_kl(installed, tau):
     states, head, blocked, teacher, support = case()
     states.requires_grad_()
-    total, count = plugins.create("loss", "reverse_kl", {"temperature": tau})(
+    total, count = plugins.create("loss", "union_reverse_kl", {"temperature": tau})(
         HeadView(states, head, blocked), teacher, support
     )
     value, number = expected(states.detach(), head, blocked, teacher, support, tau)
@@ -298,4 +298,4 @@ def test_the_plugin_computes_the_reverse_kl(installed, tau):
 
 def test_the_options_of_the_plugin_are_checked(installed):
     with pytest.raises(UserError, match="temprature.*temperature"):
-        plugins.create("loss", "reverse_kl", {"temprature": 2.0})
+        plugins.create("loss", "union_reverse_kl", {"temprature": 2.0})

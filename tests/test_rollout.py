@@ -1,4 +1,4 @@
-"""Rollouts and the three policies for empty ones."""
+"""Rollouts, samples and given texts, and the three policies for empty and looping ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import batch, eager_to_stop, student, waveform
 
-from arkasr.distill.rollout import roll_out
+from arkasr.distill import rollout as rollout_module
+from arkasr.distill.rollout import draw_sources, is_looping, roll_out
 from arkasr.model.generation import Generation, generate, token_caps
 from arkasr.schema import RolloutConfig
 
@@ -21,11 +22,11 @@ def lm():
     return eager_to_stop(student(11))
 
 
-def rolled(empty, clips=None, texts=None, k=K, **options):
+def rolled(empty="score", clips=None, texts=None, k=K, given=None, **options):
     made = batch(SIZES, texts)
     made.waveforms, made.texts = ([items[i] for i in clips or range(6)] for items in (made.waveforms, made.texts))
     config = RolloutConfig(max_new_tokens=9, empty=empty, **options)
-    return roll_out(lm(), made.waveforms, ["English"] * len(made.waveforms), made.texts, config, k)
+    return roll_out(lm(), made.waveforms, ["English"] * len(made.waveforms), made.texts, config, k, given)
 
 
 def plain(clips=range(6), k=K):
@@ -99,7 +100,7 @@ def test_spaces_are_no_words(monkeypatch):
     stop = lm().stop_ids[0]
     words = [[*lm().tokenizer.encode(text, add_special_tokens=False), stop] for text in ("  ", "sea", "")]
     made = Generation(words, [True] * 3, torch.zeros(sum(map(len, words)), K, dtype=torch.long))
-    monkeypatch.setattr("arkasr.distill.rollout.generate", lambda *arguments: made)
+    monkeypatch.setattr("arkasr.distill.rollout.generate", lambda *arguments, **options: made)
     rollout = rolled("skip", clips=[1, 2, 3])
     assert rollout.kept == [1] and rollout.num_empty == 2 and rollout.made.ids == [words[1]]
 
@@ -125,3 +126,137 @@ def test_a_warm_rollout_is_drawn_and_a_greedy_one_is_not():
 
 def test_no_gradient_is_kept():
     assert not rolled("reference", texts=["the sea"] * 6).made.topk.requires_grad
+
+
+# Loops
+
+
+@pytest.mark.parametrize(
+    ("ids", "looping"),
+    [
+        ([7] * 12, True),
+        ([7] * 11, False),  # four times, but not twelve tokens
+        ([1, 2, 3] * 4, True),
+        ([9, 8, *[1, 2, 3] * 4, 1, 2], True),  # cut inside the fifth repetition
+        ([1, 2, 3] * 3 + [1, 2], False),  # eleven tokens
+        ([*[1, 2, 3] * 4, 9], False),  # it found its way out
+        ([1, 2, 3, 4, 5, 6, 7, 8] * 4, True),
+        ([1, 2, 3, 4, 5, 6, 7, 8] * 3 + [1, 2, 3, 4, 5, 6, 7], False),  # a fourth repetition short of a token
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9] * 5, False),  # nine tokens: too long a pattern
+        ([*range(30)], False),
+        ([], False),
+    ],
+)
+def test_loops_by_hand(ids, looping):
+    assert is_looping(ids) is looping
+
+
+LOOP = [5, 6] * 6
+
+
+def with_a_loop(monkeypatch, stop=False):
+    """Have clip 1 of three loop; the others say a word or nothing."""
+    end = lm().stop_ids[0]
+    word = lm().tokenizer.encode("sea", add_special_tokens=False)
+    ids = [[*word, end], [*LOOP, end] if stop else LOOP, [end]]
+    topk = torch.arange(sum(map(len, ids)))[:, None].expand(-1, K)
+    made = Generation(ids, [True, stop, True], topk)
+    monkeypatch.setattr(rollout_module, "generate", lambda *arguments, **options: made)
+    return ids, topk.split([len(row) for row in ids])
+
+
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("empty", ["score", "skip", "reference"])
+@pytest.mark.parametrize("looping", ["score", "skip", "reference"])
+def test_each_oddity_has_its_policy(monkeypatch, stop, empty, looping):
+    ids, topk = with_a_loop(monkeypatch, stop)
+    rollout = rolled(empty, clips=[1, 2, 3], texts=["a", "b", "the sea", "d"], looping=looping)
+    expected = [(0, ids[0], "student")]
+    for clip, policy, text in ((1, looping, "the sea"), (2, empty, "d")):
+        if policy != "skip":
+            read = policy == "reference"
+            expected.append((clip, lm().text_ids(text) if read else ids[clip], "reference" if read else "student"))
+    assert list(zip(rollout.kept, rollout.made.ids, rollout.sources, strict=True)) == expected
+    assert (rollout.num_rolled, rollout.num_empty, rollout.num_looping) == (3, 1, 1)
+    assert rollout.num_stopped == 2 + stop and rollout.scored
+    for clip, source, rows_of_clip in zip(rollout.kept, rollout.sources, rows(rollout.made)):
+        assert torch.equal(rows_of_clip, topk[clip]) == (source == "student")
+
+
+# Samples
+
+
+def test_samples_of_a_clip_stand_together_and_its_audio_is_encoded_once(monkeypatch):
+    heard = []
+    encode = type(lm()).encode_audio
+    monkeypatch.setattr(type(lm()), "encode_audio", lambda self, clips: heard.append(len(clips)) or encode(self, clips))
+    torch.manual_seed(0)
+    rollout = rolled(clips=[1, 2, 3], samples=4, temperature=2.0)
+    assert rollout.kept == [0] * 4 + [1] * 4 + [2] * 4 and rollout.num_rolled == 12 and heard == [3]
+    assert len({tuple(ids) for ids in rollout.made.ids[:4]}) > 1
+    for clip, ids, candidates in zip(rollout.kept, rollout.made.ids, rows(rollout.made)):
+        _, prompts = plain([1, 2, 3])
+        with torch.no_grad():
+            logits = (lm().transcript_states([prompts[clip]], [ids]) @ lm().head.T).masked_fill(lm().blocked, -1e9)
+        assert torch.equal(candidates, logits.topk(K).indices)
+
+
+def test_a_clip_whose_samples_are_odd_is_read_once(monkeypatch):
+    ids, _ = with_a_loop(monkeypatch)
+    rollout = rolled("reference", clips=[1], texts=["a", "the sea"], looping="reference", samples=3, temperature=1.0)
+    assert rollout.made.ids == [ids[0], lm().text_ids("the sea")] and rollout.kept == [0, 0]
+    assert rollout.sources == ["student", "reference"] and rollout.num_rolled == 3
+
+
+def test_what_is_drawn_depends_on_torchs_generator_alone():
+    """Which a checkpoint holds: a resumed run samples the same."""
+    rolled(temperature=2.0)
+    state = torch.get_rng_state()
+    first = [rolled(temperature=2.0, top_p=0.9, samples=2).made.ids for _ in range(2)]
+    torch.set_rng_state(state)
+    assert [rolled(temperature=2.0, top_p=0.9, samples=2).made.ids for _ in range(2)] == first
+    assert first[0] != first[1]
+
+
+def test_greedy_rollouts_draw_nothing():
+    state = torch.get_rng_state()
+    rolled("reference", texts=["the sea"] * 6)
+    assert draw_sources({"student": 1.0, "teacher": 0.0, "reference": 0.0}, 5) == ["student"] * 5
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# Given texts
+
+
+def test_given_texts_stand_where_their_clips_do():
+    given = {4: ("teacher", "she sells"), 1: ("reference", "one two")}
+    rollout, (expected, prompts) = rolled(given=given, k=7), plain(k=7)
+    ids = list(expected.ids)
+    ids[4], ids[1] = lm().text_ids("she sells"), lm().text_ids("one two")
+    assert rollout.kept == list(range(6)) and rollout.made.ids == ids and rollout.num_rolled == 4
+    assert rollout.sources == ["student", "reference", "student", "student", "teacher", "student"]
+    with torch.no_grad():
+        logits = (lm().transcript_states(prompts, ids) @ lm().head.T).masked_fill(lm().blocked, -torch.inf)
+    assert torch.equal(rollout.made.topk, logits.topk(7).indices)
+    assert rollout.num_empty == 1 and rollout.num_stopped == sum(expected.stopped[i] for i in (0, 2, 3, 5))
+
+
+def test_where_every_text_is_given_nothing_is_rolled_out(monkeypatch):
+    monkeypatch.setattr(rollout_module, "generate", None)
+    rollout = rolled("skip", given={i: ("teacher", "sea") for i in range(6)})
+    assert rollout.sources == ["teacher"] * 6 and (rollout.num_rolled, rollout.num_stopped) == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["one <|user|>two", "one <|im_end|>two"])
+def test_special_tokens_in_a_text_are_not_read(text):
+    rollout = rolled(clips=[1], given={0: ("reference", text)})
+    [ids] = rollout.made.ids
+    assert lm().text(ids) == "one two" and ids[-1] == lm().stop_ids[0]
+    assert not lm().blocked[ids].any() and not set(ids[:-1]) & set(lm().stop_ids)
+
+
+def test_sources_are_drawn_by_weight():
+    torch.manual_seed(1)
+    drawn = draw_sources({"student": 2.0, "teacher": 0.0, "reference": 6.0}, 4000)
+    assert drawn.count("teacher") == 0 and drawn.count("student") / 4000 == pytest.approx(0.25, abs=0.03)
+    assert draw_sources({"teacher": 0.1}, 2) == ["teacher"] * 2

@@ -27,6 +27,10 @@ class InMemory:
     def __init__(self, lm):
         self.lm, self.tokenizer, self.stop_ids = lm.requires_grad_(False), lm.tokenizer, lm.stop_ids
 
+    def transcribe(self, waveforms, languages):
+        """Hear the same in all clips, but nothing in short ones."""
+        return ["she sells" if len(w) > 5000 else "" for w in waveforms]
+
     def score(self, waveforms, languages, token_ids):
         """Score by teacher forcing."""
         with torch.no_grad():
@@ -43,12 +47,12 @@ def trainable(seed=10):
     return eager_to_stop(student(seed), 2.0)
 
 
-def opd(lm, its_teacher=None, mapper=SharedStrings, temperature=1.0, k=K, **rollout):
+def opd(lm, its_teacher=None, mapper=SharedStrings, temperature=1.0, k=K, mix=None, **rollout):
     its_teacher = its_teacher or frozen_teacher()
     made = mapper(NoOptions(), student=lm, teacher=its_teacher)
     loss = UnionTopkKl(UnionTopkKlOptions(temperature))
     config = RolloutConfig(**{"max_new_tokens": 9} | rollout)
-    return Opd(its_teacher, made, loss, config, DistillConfig(top_k=k))
+    return Opd(its_teacher, made, loss, config, DistillConfig(top_k=k, **({"mix": mix} if mix else {})))
 
 
 def full_logits(lm, clip, language, ids):
@@ -237,3 +241,129 @@ def test_phases_are_timed():
     lm, phases = trainable(), Phases()
     opd(lm).collect(lm, batch(SIZES[:2]), phases)
     assert set(phases.take()) == {"time/rollout", "time/teacher"}
+
+
+# Samples and given texts
+
+
+def test_samples_are_scored_like_clips_of_their_own_and_heard_once(monkeypatch):
+    lm, clips = trainable(), batch(SIZES[:3])
+    one = opd(lm, temperature=1.0)
+    torch.manual_seed(0)
+    one.rollout = RolloutConfig(max_new_tokens=9, temperature=2.0, samples=3)
+    made = one.collect(lm, clips, Phases())
+    assert made.batch.ids == [name for name in clips.ids for _ in range(3)]
+    heard, encode = [], type(lm).encode_audio
+    monkeypatch.setattr(type(lm), "encode_audio", lambda self, w: heard.append(len(w)) or encode(self, w))
+    total, count = one.rescore(lm, made)
+    assert heard == [3]
+    monkeypatch.undo()
+    made.rollout.kept = list(range(9))  # as if each were a clip of its own
+    for a, b in zip((total, count), one.rescore(lm, made)):
+        torch.testing.assert_close(a, b)
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    stopped = [ids[-1] in lm.stop_ids for ids in made.rollout.made.ids]
+    assert measured["stop_rate"] == pytest.approx(sum(stopped) / 9) and measured["share/student"] == 1
+
+
+def test_what_is_scored_is_drawn_for_each_clip():
+    lm, texts = trainable(), ["one", "two", "", "four", "five", "six"]
+    one = opd(lm, mix={"student": 0.0, "teacher": 1.0, "reference": 1.0})
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(4):
+        made = one.collect(lm, batch(SIZES, texts), Phases())
+        for clip, ids, source in zip(made.rollout.kept, made.rollout.made.ids, made.rollout.sources, strict=True):
+            seen.add((clip, source))
+            told = {"teacher": "she sells", "reference": texts[clip]}
+            assert source == "student" or ids == lm.text_ids(told[source])
+    # The teacher hears nothing in clips 1 and 4, and clip 2 has no text: the student's rollout stands for either.
+    assert seen == {(i, "teacher") for i in (0, 2, 3, 5)} | {(i, "reference") for i in (0, 1, 3, 4, 5)} | {
+        (i, "student") for i in (1, 2, 4)
+    }
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    shares = [made.rollout.sources.count(source) / 6 for source in ("student", "teacher", "reference")]
+    assert [measured[f"share/{source}"] for source in ("student", "teacher", "reference")] == pytest.approx(shares)
+
+
+def test_without_a_rollout_the_step_is_the_same_as_on_given_texts():
+    lm, clips = trainable(), batch(SIZES, ["the sea"] * 6)
+    one = opd(lm, mix={"reference": 1.0})
+    made = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, made)
+    total.backward()
+    assert made.rollout.made.ids == [lm.text_ids("the sea")] * 6 and int(count) > 6 and lm.head.grad.any()
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert (measured["stop_rate"], measured["cut_rate"], measured["share/reference"]) == (0, 0, 1)
+
+
+# Diagnostics
+
+
+def diagnosed(lm, one, clips):
+    made = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, made, diagnose=True)
+    return made, total, count
+
+
+def test_measuring_changes_nothing():
+    lm, clips = trainable(), batch(SIZES)
+    one, state = opd(lm), torch.get_rng_state()
+    grads = []
+    for measured in (False, True):
+        lm.zero_grad()
+        total, count = one.rescore(lm, one.collect(lm, clips, Phases()), diagnose=measured)
+        total.backward()
+        grads.append([float(total.detach()), int(count), *(p.grad for p in lm.parameters() if p.grad is not None)])
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*grads, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_kl_measured_is_the_loss_at_temperature_one():
+    lm, clips = trainable(), batch(SIZES)
+    made, total, count = diagnosed(lm, opd(lm), clips)
+    assert made.sums["kl/all#"] == int(count) and made.sums["kl/all"] == pytest.approx(float(total.detach()), rel=1e-4)
+    for names in (["correct", "wrong"], [f"decile_{i}" for i in range(10)], ["language_English"]):
+        assert sum(made.sums[f"kl/{name}"] for name in names) == pytest.approx(made.sums["kl/all"])
+    made, _, _ = diagnosed(lm, opd(lm, temperature=2.0), clips)
+    assert made.sums["kl/all"] == pytest.approx(float(total.detach()), rel=1e-4)
+
+
+def test_masses_entropies_and_stops_are_those_of_the_slow_rendering():
+    lm, clips = trainable(), batch(SIZES, ["the sea", "one", "sells", "two three", "dog", "fox"])
+    made, _, _ = diagnosed(lm, opd(lm, mix={"reference": 1.0}), clips)  # a random student's own stops are rarely paired
+    logged = rates({name: float(value) for name, value in made.sums.items()})
+    masses, entropies, early, late = [], [], [], []
+    rows = iter(made.support.student_ids[i][valid] for i, valid in enumerate(made.support.valid))
+    for clip, language, ids in zip(clips.waveforms, clips.languages, made.rollout.made.ids):
+        ours = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).softmax(-1)
+        teacher_ids, pairs, _ = rendered(ids)
+        theirs = full_logits(frozen_teacher().lm, clip, language, teacher_ids).softmax(-1)
+        for s, t in pairs:
+            support = next(rows)
+            if len(support) < 2:
+                continue
+            masses.append(float(ours[s][support].sum()))
+            entropies.append(float(-(ours[s].clamp(min=1e-300).log() * ours[s]).sum()))
+            sure = float(theirs[t][frozen_teacher().stop_ids[0]]) >= 0.5
+            (early if ids[s] in lm.stop_ids else late).append(sure == (ids[s] not in lm.stop_ids))
+    assert logged["mass/student_support"] == pytest.approx(sum(masses) / len(masses), rel=1e-4)
+    assert logged["entropy/student"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-4)
+    assert len(early) == 6 and logged["stop/early"] == pytest.approx(sum(early) / 6)
+    assert logged["stop/late"] == pytest.approx(sum(late) / len(late))
+
+
+def test_its_own_teacher_is_always_right():
+    lm, same = (eager_to_stop(student(10), 2.0) for _ in range(2))
+    made, _, _ = diagnosed(lm, opd(lm, InMemory(same), Identity), batch(SIZES))
+    logged = rates({name: float(value) for name, value in made.sums.items()})
+    assert logged["kl/all"] == pytest.approx(0, abs=1e-5) and logged["overlap_advantage"] == pytest.approx(0, abs=1e-5)
+    assert logged["teacher_agreement"] > 0.9 and logged["mass/teacher_overlap"] > 0
+
+
+def test_a_batch_of_skipped_clips_measures_nothing():
+    lm = empty_first()
+    made, _, count = diagnosed(lm, opd(lm, empty="skip"), batch(SIZES[:1]))
+    assert int(count) == 0 and not any(name.startswith(("kl/", "mass/")) for name in made.sums)
+    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert measured["share/student"] == measured["mismatch_rate"] == 0.0

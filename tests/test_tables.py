@@ -100,6 +100,17 @@ def test_changes_give_relative_points_interval_and_the_papers():
     assert tables.changes(CORPUS, {"base_opd": SCORES["base_opd"]}) == ""
 
 
+def test_changes_end_with_the_gap_to_the_teacher_that_was_closed():
+    header, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
+    assert header[-2:] == ["test-clean gap recovery", "test-other gap recovery"]
+    assert rows[0][-2:] == ["100.0 %"] * 2 and rows[1][-2:] == ["57.1 %"] * 2  # (40 - 20) / (40 - 5)
+    without = rows_of(tables.changes(CORPUS, {run: SCORES[run] for run in ("base", "base_opd")}))
+    assert not any("gap" in cell for cell in without[0])
+    level = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(40, 0.0)}))
+    unknown = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(None, 0.0)}))
+    assert level[3][-1] == unknown[3][-1] == "-"
+
+
 def test_vuss_is_over_steps_and_beside_the_papers():
     _, _, before, after = rows_of(tables.vuss(METRICS, {"base_opd": 16}))
     assert before == ["Before TD (Base+OPD)", "23.00", "20.00", "26.00", "3", "16", "53.06", "52.38", "54.20", "32"]

@@ -46,6 +46,7 @@ def test_four_batches_of_one_clip_are_one_batch_of_four(conf, trained, datadir, 
     overrides = overrides if run == "base_opd" else []
     groups = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     made = []
+    overrides += ["distill.diagnose_every=1"]
     for split in (False, True):
         folder = tmp_path / f"split-{split}"
         trainer = make_trainer(conf, run, folder, datadir, f"train.accumulate={4 if split else 1}", *overrides)
@@ -247,6 +248,7 @@ def test_other_settings_are_refused_by_name(conf, trained, datadir):
 def test_settings_that_change_no_number_may_change(conf, datadir, tmp_path, capsys):
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
     changes = ["train.steps=1", "data.num_workers=1", "train.keep=9", "train.log_every=3", "train.threads=2"]
+    changes += ["distill.diagnose_every=3"]
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert "already trained" in capsys.readouterr().out
     assert configs.read(tmp_path / "base" / "config.yaml").train.keep == 9

@@ -6,7 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.fsdp import fully_shard
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from arkasr import views
 from arkasr.interfaces import DistributionView, StudentView
 from arkasr.views import DenseView, HeadView
 
@@ -127,3 +131,145 @@ def test_one_certain_token_has_no_entropy():
 def test_both_fulfil_the_protocols():
     for view in both(*case(0)[:3]).values():
         assert isinstance(view, DistributionView) and isinstance(view, StudentView)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation returns, backwards too."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return made
+
+
+READS = {
+    "scores_at": lambda view, ids: view.scores_at(ids),
+    "logprobs_at": lambda view, ids: view.logprobs_at(ids),
+    "topk": lambda view, ids: view.topk(4)[1],
+    "entropy": lambda view, ids: view.entropy()[:, None],
+}
+
+
+@pytest.mark.parametrize("what", READS)
+@pytest.mark.parametrize(("rows", "gathered"), [(3, 45), (1, 1), (7, 10**6)])
+def test_parts_give_the_numbers_and_gradients_of_the_whole(what, rows, gathered, monkeypatch):
+    monkeypatch.setattr(views, "ROWS", rows)
+    monkeypatch.setattr(views, "GATHERED", gathered)
+    states, weight, blocked, ids = case(12)
+    ids = ids.where(~blocked[ids], 12)
+    pull = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
+    results = []
+    for kind in ("head", "dense"):
+        s, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        made = READS[what](both(s, w, blocked)[kind], ids)
+        (made * pull[:, : made.shape[1]]).sum().backward()
+        results.append((made.detach(), s.grad, w.grad))
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("what", READS)
+def test_neither_direction_holds_all_logits(what, monkeypatch):
+    """40 positions, 60 tokens: the dense way makes [40, 60]; gathering all pairs at once makes [40, 30, 5]."""
+    monkeypatch.setattr(views, "ROWS", 4)
+    monkeypatch.setattr(views, "GATHERED", 300)
+    states, weight = torch.randn(40, 5, requires_grad=True), torch.randn(60, 5, requires_grad=True)
+    ids = torch.randint(60, (40, 30))
+    with Largest() as largest:
+        READS[what](HeadView(states, weight, torch.zeros(60, dtype=torch.bool)), ids).sum().backward()
+    assert largest.elements <= 40 * 30
+    with Largest() as dense:
+        READS[what](DenseView(states @ weight.T), ids).sum().backward()
+    assert dense.elements >= 40 * 60
+
+
+def test_a_tied_head_gets_both_gradients():
+    """The weight embeds the inputs and is the head."""
+    weight, blocked = torch.randn(V, H), torch.zeros(V, dtype=torch.bool)
+    tokens, ids = torch.randint(V, (P,)), torch.randint(V, (P, 4))
+    grads = []
+    for kind in ("head", "dense"):
+        w = weight.clone().requires_grad_()
+        view = both(torch.nn.functional.embedding(tokens, w).tanh(), w, blocked)[kind]
+        (view.scores_at(ids).square().sum() + view.logprobs_at(ids).sum()).backward()
+        grads.append(w.grad)
+    torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", ["states", "weight", "both"])
+def test_only_what_takes_a_gradient_gets_one(frozen):
+    states, weight, _, ids = case(13)
+    states.requires_grad_(frozen == "weight"), weight.requires_grad_(frozen == "states")
+    scores = HeadView(states, weight, torch.zeros(V, dtype=torch.bool)).scores_at(ids)
+    assert scores.requires_grad == (frozen != "both")
+    if frozen != "both":
+        scores.sum().backward()
+    assert (states.grad is None, weight.grad is None) == (frozen != "weight", frozen != "states")
+
+
+@pytest.mark.parametrize("what", READS)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_weights_give_float32_numbers_and_their_own_gradients(what, autocast):
+    """float32 weights under autocast, and bfloat16 weights without: the arithmetic is float32."""
+    states, weight, _, ids = case(14)
+    states, weight, none = states.bfloat16(), weight.bfloat16(), torch.zeros(V, dtype=torch.bool)
+    dtype = torch.float32 if autocast else torch.bfloat16
+    s, w = states.to(dtype, copy=True).requires_grad_(), weight.to(dtype, copy=True).requires_grad_()
+    exact = states.double().requires_grad_(), weight.double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        made = READS[what](HeadView(s, w, none), ids)
+    made.sum().backward()
+    logits = exact[0] @ exact[1].T
+    logprobs = logits.log_softmax(-1)
+    expected = {
+        "scores_at": logits.gather(-1, ids),
+        "logprobs_at": logprobs.gather(-1, ids),
+        "topk": logprobs.topk(4).values,
+        "entropy": torch.special.entr(logprobs.exp()).sum(-1, keepdim=True),
+    }[what]
+    expected.sum().backward()
+    assert made.dtype == torch.float32 and s.grad.dtype == w.grad.dtype == dtype
+    torch.testing.assert_close(made.detach().double(), expected.detach(), atol=1e-4, rtol=1e-4)
+    tolerance = 1e-4 if autocast else 1e-2  # the gradient itself is rounded to bfloat16, once
+    for got, want in zip((s.grad, w.grad), exact):
+        torch.testing.assert_close(got.double(), want.grad, atol=tolerance * 5, rtol=tolerance)
+
+
+class Root(torch.nn.Module):
+    """A model whose work is handed to it, as SpeechLM's is: embedding and head are one weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.clone())
+
+    def forward(self, work):
+        """Run it."""
+        return work(self)
+
+
+@pytest.mark.parametrize("reshard", [False, True])
+@pytest.mark.parametrize("what", READS)
+def test_a_sharded_head_gets_the_same_gradient(what, reshard, tmp_path, monkeypatch):
+    """FSDP2 on one rank; backward forms parts anew, after the weight was let go and gathered again."""
+    monkeypatch.setattr(views, "ROWS", 3)
+    weight, tokens, ids = torch.randn(V, H), torch.randint(V, (P,)), torch.randint(V, (P, 4))
+
+    def work(root):
+        states = torch.nn.functional.embedding(tokens, root.weight).tanh()
+        return READS[what](HeadView(states, root.weight, torch.zeros(V, dtype=torch.bool)), ids).square().sum()
+
+    plain = Root(weight)
+    plain(work).backward()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        sharded = fully_shard(Root(weight), mesh=mesh, reshard_after_forward=reshard)
+        sharded(work).backward()
+        torch.testing.assert_close(sharded.weight.grad.full_tensor(), plain.weight.grad)
+    finally:
+        torch.distributed.destroy_process_group()

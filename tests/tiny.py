@@ -1,71 +1,23 @@
-"""Students and teachers of a few ten thousand weights, their tokenizers and clips, made in memory for tests."""
+"""What tests need beside arkasr.testing's tiny models: batches, rollouts that stop, and tokens spelt as bytes."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from arkasr.data.batches import Batch
-from arkasr.model.speech_lm import SpeechLM, build
-from arkasr.model.tokenization import train_byte_bpe, train_sentencepiece
+from arkasr.model.speech_lm import SpeechLM
+from arkasr.testing.tiny import ARK_SIZES, QWEN_SIZES, TEXTS, student_tokenizer, teacher_tokenizer, waveform
+from arkasr.testing.tiny import tiny_student as student
+from arkasr.testing.tiny import tiny_teacher as teacher
 
-TEXTS = [
-    "the quick brown fox jumps over the lazy dog",
-    "she sells sea shells by the sea shore",
-    "one two three four five six seven eight nine ten",
-    "\u4f60\u597d\u4e16\u754c",
-    "\u4eca\u5929\u5929\u6c14\u5f88\u597d",
-    "\u4eca\u5929 hello \u4e16\u754c",
-    "please transcribe this audio system user assistant language English Chinese",
-] * 3
-ARK_SIZES = {
-    "initializer_range": 0.2,
-    "audio": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    | {"num_mel_bins": 16},
-    "text": {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    | {"num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
-}
-QWEN_SIZES = {
-    "initializer_range": 0.2,
-    "audio": {"num_mel_bins": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
-    | {"d_model": 32, "downsample_hidden_size": 8, "n_window": 50, "n_window_infer": 800},
-    "text": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 1024},
-}
-
-
-@lru_cache
-def student_tokenizer() -> PreTrainedTokenizerBase:
-    """SentencePiece with byte fallback; do not change it, every test shares it."""
-    return train_sentencepiece(TEXTS, 120)
-
-
-@lru_cache
-def teacher_tokenizer() -> PreTrainedTokenizerBase:
-    """Byte-level BPE; do not change it, every test shares it."""
-    return train_byte_bpe(TEXTS, 340)
-
-
-def _fresh(model_type: str, sizes: dict, tokenizer: PreTrainedTokenizerBase, seed: int) -> SpeechLM:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build(model_type, sizes, tokenizer).eval()
-
-
-def student(seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None) -> SpeechLM:
-    """Build an Ark-ASR of 47 thousand weights, without dropout."""
-    return _fresh("arkasr", ARK_SIZES, tokenizer or student_tokenizer(), seed)
-
-
-def teacher(seed: int = 1, tokenizer: PreTrainedTokenizerBase | None = None, **audio: int) -> SpeechLM:
-    """Build a Qwen3-ASR of 90 thousand weights; `audio` changes its encoder's configuration."""
-    sizes = QWEN_SIZES | {"audio": QWEN_SIZES["audio"] | audio}
-    return _fresh("qwen3_asr", sizes, tokenizer or teacher_tokenizer(), seed)
+__all__ = [
+    "ARK_SIZES", "QWEN_SIZES", "TEXTS", "batch", "bpe_bytes", "eager_to_stop", "piece_bytes", "student",
+    "student_tokenizer", "teacher", "teacher_tokenizer", "waveform",
+]  # fmt: skip
 
 
 def eager_to_stop(lm: SpeechLM, factor: float = 3.0) -> SpeechLM:
@@ -73,14 +25,6 @@ def eager_to_stop(lm: SpeechLM, factor: float = 3.0) -> SpeechLM:
     with torch.no_grad():
         lm.head[lm.stop_ids[0]] *= factor
     return lm
-
-
-def waveform(num_samples: int, seed: int = 0) -> Tensor:
-    """Make float32 [num_samples]: two tones that swell under noise."""
-    time = torch.arange(num_samples) / 16000
-    noise = torch.randn(num_samples, generator=torch.Generator().manual_seed(seed))
-    tones = torch.sin(6.28 * (200 + 90 * seed) * time) + torch.sin(6.28 * 1300 * time**2)
-    return (0.2 * tones * (0.3 + time.sin() ** 2) + 0.02 * noise).float()
 
 
 def batch(lengths: list[int], texts: list[str] | None = None, language: str = "English", seed: int = 0) -> Batch:

@@ -1,4 +1,4 @@
-"""Losses: the paper's equation (1)."""
+"""Losses on top-k supports, the paper's equation (1) first; and the names of all losses that ship inside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import arkasr
+from arkasr.builtin.losses_compat import ArkCompat, ArkCompatOptions
+from arkasr.builtin.losses_full import FullKl, Jsd, JsdOptions, ReverseKl
+from arkasr.builtin.losses_sampled import NoOptions, SampledReverseKl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,9 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class UnionTopkKlOptions:
-    """temperature: tau of equation (1)."""
+    """temperature: tau of equation (1); tail: compare all other mass too, as one more outcome; tau is then 1."""
 
     temperature: float = 1.0
+    tail: bool = False
+
+
+@dataclass
+class TopkOptions(UnionTopkKlOptions):
+    """temperature: divides both sides; tail: compare all other mass too, as one more outcome; temperature is then 1."""
 
 
 class UnionTopkKl:
@@ -23,31 +32,70 @@ class UnionTopkKl:
 
     Counted are positions with at least two valid tokens. Both sides are renormalised on the support, so that scores
     that differ from log-probabilities by a constant a position give the same number: the teacher's true
-    log-probabilities and the student's logits are never mixed within one side.
+    log-probabilities and the student's logits are never mixed within one side. With `tail` nothing is renormalised:
+    both sides are true probabilities of the support's tokens and of all other tokens together, k + 1 outcomes whose KL
+    is at most that of the whole distributions; counted are positions with a valid token.
     """
 
     def __init__(self, options: UnionTopkKlOptions):
         if options.temperature <= 0:
             raise arkasr.UserError(f"loss.options.temperature={options.temperature}: must be above 0")
-        self.temperature = options.temperature
+        if options.tail and options.temperature != 1:
+            raise arkasr.UserError(
+                f"loss.options.temperature={options.temperature}: with tail=true it must be 1: the mass outside the "
+                "support is known at the model's own temperature only"
+            )
+        self.temperature, self.tail = options.temperature, options.tail
 
     def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
         """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
-        import torch
+        from arkasr.builtin.divergences import kl, outcomes
 
-        known = teacher.logprobs_at(support.teacher_ids).detach()
-        valid = support.valid & ~known.isnan()
-        counted = (valid & (known > -torch.inf)).sum(-1) >= 2
-        target = (known / self.temperature).masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
-        scores = (student.scores_at(support.student_ids) / self.temperature).masked_fill(~valid, -torch.inf)
-        given = scores[counted].log_softmax(-1)
-        inside = (target > -torch.inf) & (given > -torch.inf)
-        gap = torch.where(inside, target, 0.0) - torch.where(inside, given, 0.0)
-        total = (target.exp() * gap * inside).sum() * self.temperature**2
-        return total, counted.sum()
+        theirs, ours, counted = outcomes(student, teacher, support, support.valid, self.temperature, self.tail)
+        return kl(theirs, ours).sum() * self.temperature**2, counted.sum()
+
+
+class TeacherTopkKl(UnionTopkKl):
+    """tau^2 KL(teacher || student) on the teacher's top k alone, summed over positions; `tail` as in union_topk_kl.
+
+    The support of ms-swift's and verl's top-k distillation. Without a tail both sides are renormalised on it, so the
+    student's mass outside it, a premature stop say, meets no gradient.
+    """
+
+    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
+        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
+        from arkasr.builtin.divergences import kl, outcomes
+
+        chosen = support.valid & support.from_teacher
+        theirs, ours, counted = outcomes(student, teacher, support, chosen, self.temperature, self.tail)
+        return kl(theirs, ours).sum() * self.temperature**2, counted.sum()
+
+
+class StudentTopkReverseKl(UnionTopkKl):
+    """tau^2 KL(student || teacher), both renormalised on the student's top k (arXiv 2604.13016, equation 5).
+
+    There tau is 1. The top k are those of the rollout. Left out are tokens to which the teacher gives no probability,
+    where the KL has no value. `tail` as in union_topk_kl; without it a student can lower this loss by moving mass off
+    the support.
+    """
+
+    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
+        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
+        from arkasr.builtin.divergences import kl, outcomes
+
+        chosen = support.valid & support.from_student
+        theirs, ours, counted = outcomes(student, teacher, support, chosen, self.temperature, self.tail, zeros=False)
+        return kl(ours, theirs).sum() * self.temperature**2, counted.sum()
 
 
 @arkasr.hookimpl
 def register_losses(register):
     """Register the losses by name."""
     register("union_topk_kl", UnionTopkKl, UnionTopkKlOptions)
+    register("teacher_topk_kl", TeacherTopkKl, TopkOptions)
+    register("student_topk_reverse_kl", StudentTopkReverseKl, TopkOptions)
+    register("full_kl", FullKl, NoOptions)
+    register("reverse_kl", ReverseKl, NoOptions)
+    register("jsd", Jsd, JsdOptions)
+    register("sampled_reverse_kl", SampledReverseKl, NoOptions)
+    register("ark_compat", ArkCompat, ArkCompatOptions)

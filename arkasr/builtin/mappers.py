@@ -1,4 +1,4 @@
-"""Token mappers: equal ids where both vocabularies agree, shared strings and byte offsets where they do not."""
+"""Token mappers: equal ids where both vocabularies agree, shared strings where they do not; see byte_offsets.py too."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class SharedStrings:
 
     def to_teacher(self, student_ids: Tensor) -> Tensor:
         """Map student ids to teacher ids, -1 where the teacher has no token of these bytes."""
-        return _look_up(self._forward, student_ids)
+        return look_up(self._forward, student_ids)
 
     def to_student(self, teacher_ids: Tensor) -> Tensor:
         """Map teacher ids to student ids, -1 where the student has no token of these bytes."""
-        return _look_up(self._backward, teacher_ids)
+        return look_up(self._backward, teacher_ids)
 
     translate = staticmethod(_pick)
 
@@ -79,13 +79,13 @@ class SharedStrings:
     def _align_one(self, ids: Sequence[int]) -> tuple[list[int], list[tuple[int, int]], bool]:
         stopped = bool(ids) and ids[-1] in self.student_stop
         pieces = [self.student_bytes[i] or b"" for i in (ids[:-1] if stopped else ids)]
-        whole, text = _valid_text(b"".join(pieces))
+        whole, text = valid_text(b"".join(pieces))
         new = self.teacher_tokenizer.encode(text, add_special_tokens=False)
         theirs = [self.teacher_bytes[i] or b"" for i in new]
         offsets: dict[int, int] = {}  # the first position of each: what follows may have read a special token
         for t, offset in enumerate(accumulate(map(len, theirs), initial=0)):
             offsets.setdefault(offset, t)
-        agreed = _common_prefix(text.encode(), b"".join(theirs))
+        agreed = common_prefix(text.encode(), b"".join(theirs))
         same = agreed == len(text.encode()) == sum(map(len, theirs))
         ended = stopped and whole and same
         scored = len(new) + ended
@@ -96,13 +96,14 @@ class SharedStrings:
         return [*new, self.teacher_stop] if ended or not new else new, pairs, same and whole
 
 
-def _look_up(table: Tensor, ids: Tensor) -> Tensor:
+def look_up(table: Tensor, ids: Tensor) -> Tensor:
+    """Map ids of any shape by a table [V]; -1 for ids outside it."""
     table = table.to(ids.device)
     known = (ids >= 0) & (ids < len(table))
     return table[ids.clamp(0, len(table) - 1)].masked_fill(~known, -1)
 
 
-def _valid_text(data: bytes) -> tuple[bool, str]:
+def valid_text(data: bytes) -> tuple[bool, str]:
     """Return the longest prefix that is UTF-8, and whether that is everything: a rollout may end inside a character."""
     try:
         return True, data.decode()
@@ -110,7 +111,8 @@ def _valid_text(data: bytes) -> tuple[bool, str]:
         return False, data[: error.start].decode()
 
 
-def _common_prefix(a: bytes, b: bytes) -> int:
+def common_prefix(a: bytes, b: bytes) -> int:
+    """Count the bytes with which both begin."""
     return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
@@ -141,11 +143,11 @@ class Identity:
 
     def to_teacher(self, student_ids: Tensor) -> Tensor:
         """Map student ids to teacher ids, -1 where there is none."""
-        return _look_up(self._forward, student_ids)
+        return look_up(self._forward, student_ids)
 
     def to_student(self, teacher_ids: Tensor) -> Tensor:
         """Map teacher ids to student ids, -1 where there is none."""
-        return _look_up(self._backward, teacher_ids)
+        return look_up(self._backward, teacher_ids)
 
     translate = staticmethod(_pick)
 

@@ -135,9 +135,7 @@ def _merge(parts: list[PartCuts]) -> CutsOfSet:
     return CutsOfSet(cuts, [entry for part in parts for entry in part.dropped])
 
 
-def _describe(
-    corpus: Corpus, facts: Scale, parts: dict[str, list[str]], sets: dict[str, CutsOfSet]
-) -> dict[str, Any]:
+def _describe(corpus: Corpus, facts: Scale, parts: dict[str, list[str]], sets: dict[str, CutsOfSet]) -> dict[str, Any]:
     return {
         "language": corpus.language,
         "metric": corpus.metric,

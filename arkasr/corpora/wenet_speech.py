@@ -101,4 +101,3 @@ class WenetSpeech:
 
         self.__dict__.pop("_audios", None)  # Lhotse reads the file once more: two copies would not fit
         return prepare_wenet_speech(root, dataset_parts=parts, output_dir=output_dir, num_jobs=num_jobs)
-

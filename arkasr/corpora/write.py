@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from arkasr.corpora.ogg import set_serial
-from arkasr.corpora.synth import ROLES, LongTake, Role, Take, clips, recordings
+from arkasr.corpora.synth import ROLES, LongTake, Role, clips, recordings
 from arkasr.corpora.voices import SAMPLE_RATE
 
 Sizes = dict[str, int]

@@ -24,7 +24,7 @@ from arkasr.terminal import log
 
 @dataclass
 class Batch:
-    """B clips. waveforms: float32 [num_samples] at 16 kHz; languages as the corpus says; num_failed: clips not readable."""
+    """B clips. waveforms: float32 [num_samples] at 16 kHz; languages as the corpus says; num_failed: not readable."""
 
     ids: list[str]
     waveforms: list[Tensor]
@@ -186,7 +186,7 @@ def _subset(cuts: CutSet, hours: float) -> CutSet:
 
 
 def evaluation_batches(path: str, max_seconds: float, done: Container[str] = ()) -> Iterator[Batch]:
-    """Yield every cut of a manifest once but those whose ids are done, longest first: memory runs out at once or never."""
+    """Yield every cut of a manifest once (but those done), longest first: memory runs out at once or never."""
     pending: list[Cut] = []
     for cut in sorted((c for c in read_cuts(path) if c.id not in done), key=lambda c: (-c.duration, c.id)):
         if pending and pending[0].duration * (len(pending) + 1) > max_seconds:

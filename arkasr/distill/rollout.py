@@ -1,31 +1,74 @@
-"""The student's own transcripts, without gradient: the states it really visits."""
+"""The transcripts to score, made without gradient: the student's own, the states it really visits, or given texts.
+
+Whatever is drawn here comes from torch's global generators, which every rank seeds by itself and every checkpoint
+holds: a resumed run samples what it would have sampled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from arkasr.model.generation import Generation, generate, token_caps
 from arkasr.model.speech_lm import SpeechLM
-from arkasr.schema import RolloutConfig
+from arkasr.schema import SOURCES, RolloutConfig
+
+LONGEST_PATTERN, LEAST_REPEATS, LEAST_TOKENS = 8, 4, 12
 
 
 @dataclass
 class Rollout:
-    """Transcripts to score: `kept` indexes the batch's clips; `made` holds their ids and top-k candidates.
+    """Transcripts to score: `kept` names the clip of each, `made` holds their ids and top-k candidates.
 
-    num_empty: rollouts without a word; num_stopped: rollouts that ended by themselves. scored is False where every
-    clip was skipped: one is kept all the same, so that all ranks run the same passes, but none of its positions counts.
+    Of num_rolled transcripts that the student made, num_empty have no word, num_looping end in a repeated pattern and
+    num_stopped ended by themselves. sources: of each kept transcript, one of SOURCES. scored is False where every one
+    was skipped: one is kept all the same, so that all ranks run the same passes, but none of its positions counts.
     """
 
     kept: list[int]
     made: Generation
     num_empty: int
     num_stopped: int
+    num_looping: int = 0
+    num_rolled: int = 0
+    sources: list[str] = field(default_factory=list)
     scored: bool = True
+
+
+@dataclass
+class _Transcript:
+    """One transcript of a clip: ids [L], its candidates [L, k], and whether it ended by itself."""
+
+    clip: int
+    source: str
+    ids: list[int]
+    stopped: bool
+    topk: Tensor
+
+
+def draw_sources(mix: Mapping[str, float], num_clips: int) -> list[str]:
+    """Draw for each clip which transcript is scored, by the weights of `mix`; draws nothing where only one may be."""
+    weights = torch.tensor([mix.get(name, 0.0) for name in SOURCES], dtype=torch.float64)
+    if int((weights > 0).sum()) == 1:
+        return [SOURCES[int(weights.argmax())]] * num_clips
+    return [SOURCES[i] for i in torch.multinomial(weights, num_clips, replacement=True).tolist()]
+
+
+def is_looping(ids: Sequence[int]) -> bool:
+    """Tell whether ids (no stop) end in a pattern of 1 to 8 tokens, four times or more and over 12 tokens or more.
+
+    The last repetition may be cut: a loop of five tokens that the cap ends in its third token is one all the same.
+    """
+    for period in range(1, min(LONGEST_PATTERN, len(ids) // LEAST_REPEATS) + 1):
+        covered = period
+        while covered < len(ids) and ids[-1 - covered] == ids[-1 - covered + period]:
+            covered += 1
+        if covered >= max(LEAST_REPEATS * period, LEAST_TOKENS):
+            return True
+    return False
 
 
 @torch.no_grad()
@@ -36,46 +79,62 @@ def roll_out(
     references: Sequence[str],
     config: RolloutConfig,
     top_k: int,
+    given: Mapping[int, tuple[str, str]] | None = None,
 ) -> Rollout:
-    """Transcribe B clips as `config` says and apply its policy for empty transcripts.
+    """Transcribe B clips as `config` says and apply its policies for empty and looping transcripts.
 
-    `score` keeps an empty rollout, whose only position is the premature stop; `skip` leaves the clip out of the step;
-    `reference` reads the reference text instead, as the paper allows (section 3.4).
+    given: by clip the source and the text that is read instead of a rollout. `score` keeps an odd transcript, an empty
+    one as the premature stop that it is; `skip` leaves it out of the step; `reference` reads the clip's text instead,
+    once, as the paper allows (section 3.4). One that is empty and loops (of spaces) goes by the policy for empty ones.
+    Audio is encoded once, whatever the number of samples.
     """
-    prompts = lm.embed_prompts(lm.encode_audio(waveforms), languages)
-    caps = token_caps(waveforms, config.max_new_tokens, config.tokens_per_second)
-    made = generate(lm, prompts, caps, top_k, config.temperature)
-    empty = [i for i, ids in enumerate(made.ids) if not lm.text(ids)]
-    rollout = Rollout(list(range(len(caps))), made, len(empty), sum(made.stopped))
-    if empty and config.empty == "skip":
-        _keep(rollout, [i for i in rollout.kept if i not in empty])
-    if empty and config.empty == "reference":
-        _read_references(rollout, lm, prompts, {i: lm.text_ids(references[i]) for i in empty}, top_k)
-    return rollout
+    prompts, given = lm.embed_prompts(lm.encode_audio(waveforms), languages), dict(given or {})
+    clips = [i for i in range(len(prompts)) if i not in given for _ in range(config.samples)]
+    rolled = _sample(lm, prompts, waveforms, clips, config, top_k)
+    empty = [not lm.text(t.ids) for t in rolled]
+    looping = [is_looping([i for i in t.ids if i not in lm.stop_ids]) for t in rolled]
+    policies = [config.empty if e else config.looping if loop else "score" for e, loop in zip(empty, looping)]
+    kept = [t for t, policy in zip(rolled, policies) if policy == "score"]
+    given |= {t.clip: ("reference", references[t.clip]) for t, p in zip(rolled, policies) if p == "reference"}
+    kept = sorted(kept + _read(lm, prompts, given, top_k), key=lambda t: t.clip)
+    scored, kept = bool(kept), kept or rolled[:1]
+    made = Generation([t.ids for t in kept], [t.stopped for t in kept], torch.cat([t.topk for t in kept]))
+    counts = (sum(empty), sum(t.stopped for t in rolled), sum(looping), len(rolled))
+    return Rollout([t.clip for t in kept], made, *counts, [t.source for t in kept], scored)
 
 
-def _rows(made: Generation) -> list[Tensor]:
-    return list(made.topk.split([len(ids) for ids in made.ids]))
+def _sample(
+    lm: SpeechLM,
+    prompts: Sequence[Tensor],
+    waveforms: Sequence[Tensor],
+    clips: Sequence[int],
+    config: RolloutConfig,
+    top_k: int,
+) -> list[_Transcript]:
+    """Roll out each clip named in `clips`, which may name one several times."""
+    if not clips:
+        return []
+    caps = token_caps([waveforms[i] for i in clips], config.max_new_tokens, config.tokens_per_second)
+    made = generate(lm, [prompts[i] for i in clips], caps, top_k, config.temperature, top_p=config.top_p)
+    candidates = made.topk.split([len(ids) for ids in made.ids])
+    return [_Transcript(i, "student", *of) for i, *of in zip(clips, made.ids, made.stopped, candidates)]
 
 
-def _keep(rollout: Rollout, clips: list[int]) -> None:
-    made, rows = rollout.made, _rows(rollout.made)
-    rollout.scored = bool(clips)
-    rollout.kept = clips or [0]
-    rollout.made = Generation(
-        [made.ids[i] for i in rollout.kept],
-        [made.stopped[i] for i in rollout.kept],
-        torch.cat([rows[i] for i in rollout.kept]),
-    )
-
-
-def _read_references(
-    rollout: Rollout, lm: SpeechLM, prompts: Sequence[Tensor], texts: dict[int, list[int]], top_k: int
-) -> None:
-    states = lm.transcript_states([prompts[i] for i in texts], list(texts.values()))
+def _read(
+    lm: SpeechLM, prompts: Sequence[Tensor], given: Mapping[int, tuple[str, str]], top_k: int
+) -> list[_Transcript]:
+    """Make transcripts of given texts; the student's candidates are its own scores' at the states it is led through."""
+    if not given:
+        return []
+    ids = [_allowed(lm, lm.text_ids(text)) for _, text in given.values()]
+    states = lm.transcript_states([prompts[i] for i in given], ids)
     logits = (states @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
-    best = logits.topk(min(top_k, len(lm.blocked))).indices.split([len(ids) for ids in texts.values()])
-    rows = _rows(rollout.made)
-    for (clip, ids), candidates in zip(texts.items(), best):
-        rollout.made.ids[clip], rows[clip] = ids, candidates
-    rollout.made.topk = torch.cat(rows)
+    best = logits.topk(min(top_k, len(lm.blocked))).indices.split([len(row) for row in ids])
+    sources = [source for source, _ in given.values()]
+    return [_Transcript(i, source, row, True, top) for i, source, row, top in zip(given, sources, ids, best)]
+
+
+def _allowed(lm: SpeechLM, ids: list[int]) -> list[int]:
+    """Leave out what no transcript may hold: a text may spell a special token."""
+    blocked = lm.blocked[torch.tensor(ids, device=lm.device)].tolist()
+    return [i for i, no in zip(ids[:-1], blocked) if not no and i not in lm.stop_ids] + ids[-1:]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from arkasr.data.batches import Batch
-from arkasr.distill.diagnostics import rollout_sums, support_sums
-from arkasr.distill.rollout import Rollout, roll_out
-from arkasr.distill.support import union_support
-from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
+from arkasr.distill.diagnostics import dropped_sums, rollout_sums, support_sums
+from arkasr.distill.measures import measure, places
+from arkasr.distill.rollout import Rollout, draw_sources, roll_out
+from arkasr.distill.support import shared_support, union_support
+from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper, UserError
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import DistillConfig, RolloutConfig
@@ -21,14 +22,17 @@ from arkasr.views import HeadView
 
 @dataclass
 class Distillation:
-    """One micro-batch of OPD: what the student is re-scored on, and the sums measured so far."""
+    """One micro-batch of OPD: what the student is re-scored on, and the sums measured so far.
+
+    batch holds a clip a transcript: the same clip several times where it was sampled several times.
+    """
 
     batch: Batch
     rollout: Rollout
     student_rows: Tensor
     teacher_view: DistributionView
     support: Support
-    sums: dict[str, Tensor]
+    sums: dict[str, Tensor | float]
 
 
 @dataclass
@@ -41,11 +45,22 @@ class Opd:
     rollout: RolloutConfig
     distill: DistillConfig
 
+    def __post_init__(self):
+        if self._needs not in ("topk", "shared"):
+            name = type(self.loss).__name__
+            raise UserError(f"loss {name}: its attribute needs={self._needs!r} must be 'topk' or 'shared'")
+
+    @property
+    def _needs(self) -> str:
+        return getattr(self.loss, "needs", "topk")
+
     def collect(self, student: SpeechLM, batch: Batch, phases: Phases) -> Distillation:
         """Lines 1 to 4 and 6: rollout, alignment, teacher scores and the union support, all without gradient."""
         k, num_clips = self.distill.top_k, len(batch.waveforms)
+        given = self._given(batch, phases)
+        heard = (batch.waveforms, batch.languages, batch.texts)
         with phases("rollout"), gathered(student):
-            rollout = student(lambda lm: roll_out(lm, batch.waveforms, batch.languages, batch.texts, self.rollout, k))
+            rollout = student(lambda lm: roll_out(lm, *heard, self.rollout, k, given))
             batch = batch.select(rollout.kept)
         alignment = self.mapper.align(rollout.made.ids)
         if not rollout.scored:
@@ -58,15 +73,47 @@ class Opd:
             support = union_support(
                 view.topk(k)[0], rollout.made.topk[student_rows], visited[student_rows], self.mapper
             )
-        sums = support_sums(support, k) | rollout_sums(rollout, alignment, num_clips)
+        sums = support_sums(support, k) | rollout_sums(rollout, alignment, num_clips) | dropped_sums(view)
         return Distillation(batch, rollout, student_rows, view, support, sums)
 
-    def rescore(self, student: SpeechLM, made: Distillation) -> tuple[Tensor, Tensor]:
-        """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count."""
+    def _given(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
+        """Draw what each clip is scored on; returns by clip the source and text of those that are not rolled out.
+
+        A clip whose text is empty, or in which the teacher hears nothing, is rolled out all the same.
+        """
+        sources = draw_sources(self.distill.mix, len(batch.waveforms))
+        texts = {i: batch.texts[i] for i, source in enumerate(sources) if source == "reference"}
+        if asked := [i for i, source in enumerate(sources) if source == "teacher"]:
+            with phases("teacher"):
+                clips = batch.select(asked)
+                texts |= zip(asked, self.teacher.transcribe(clips.waveforms, clips.languages), strict=True)
+        return {i: (sources[i], text) for i, text in texts.items() if text.strip()}
+
+    def rescore(self, student: SpeechLM, made: Distillation, diagnose: bool = False) -> tuple[Tensor, Tensor]:
+        """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count.
+
+        A clip's audio is encoded once for all its transcripts. diagnose: also add to `made.sums` what needs the
+        student's whole distributions.
+        """
+        kept = made.rollout.kept
+        clips = {clip: kept.index(clip) for clip in kept}
+        heard = made.batch.select(list(clips.values()))
 
         def work(lm: SpeechLM) -> tuple[Tensor, Tensor]:
-            prompts = lm.embed_prompts(lm.encode_audio(made.batch.waveforms), made.batch.languages)
-            states = lm.transcript_states(prompts, made.rollout.made.ids)[made.student_rows]
-            return self.loss(HeadView(states, lm.head, lm.blocked), made.teacher_view, made.support)
+            prompts = dict(zip(clips, lm.embed_prompts(lm.encode_audio(heard.waveforms), heard.languages)))
+            states = lm.transcript_states([prompts[i] for i in kept], made.rollout.made.ids)[made.student_rows]
+            if diagnose:
+                made.sums |= self._diagnosis(lm, HeadView(states.detach(), lm.head.detach(), lm.blocked), made)
+            return self.loss(HeadView(states, lm.head, lm.blocked), made.teacher_view, self._compared(lm, made.support))
 
         return student(work)
+
+    def _compared(self, lm: SpeechLM, support: Support) -> Support:
+        if self._needs == "topk":
+            return support
+        return shared_support(len(lm.blocked), support.visited_student, self.mapper)
+
+    def _diagnosis(self, lm: SpeechLM, view: HeadView, made: Distillation) -> dict[str, float]:
+        at = places(made.rollout.made.ids, made.batch.languages, made.student_rows, lm.stop_ids)
+        stops = self.mapper.to_teacher(torch.tensor(lm.stop_ids, device=lm.device))
+        return measure(view, made.teacher_view, made.support, at, stops[stops >= 0].unique())

@@ -1,4 +1,4 @@
-"""The union of the teacher's and the student's top-k tokens, in both vocabularies."""
+"""The tokens compared at each position: the union of both top-k sets, or all tokens that the vocabularies share."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, m
         visited_student=visited,
         visited_teacher=mapper.to_teacher(visited),
     )
+
+
+def shared_support(vocab_size: int, visited: Tensor, mapper: TokenMapper) -> Support:
+    """List the student's tokens (of `vocab_size`) that have a counterpart which maps back: the same n at P positions.
+
+    visited: student ids [P] that the transcript holds. The tables [P, n] are expanded from one row, not copied.
+    """
+    ours = torch.arange(vocab_size, device=visited.device)
+    theirs = mapper.to_teacher(ours)
+    shared = (theirs >= 0) & (mapper.to_student(theirs) == ours)
+    ids = [table[shared].expand(len(visited), -1) for table in (ours, theirs, shared)]
+    return Support(*ids, ids[2], ids[2], visited, mapper.to_teacher(visited))

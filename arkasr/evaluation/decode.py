@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from arkasr import config as configs
 from arkasr import plugins
 from arkasr.data.batches import Batch, evaluation_batches, read_cuts
+from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.records import read_corpus
 from arkasr.evaluation.transcribe import row, transcribe
 from arkasr.interfaces import Teacher, UserError
@@ -84,7 +85,7 @@ def _config_with_teacher(expdir: Path) -> Config:
         if config.objective == "opd":
             return config
     raise UserError(
-        f"{expdir}: no distilled run says which teacher to decode with; train base_opd, or leave `teacher` out of --runs"
+        f"{expdir}: no distilled run names a teacher to decode with: train base_opd, or leave teacher out of --runs"
     )
 
 
@@ -113,10 +114,10 @@ def decode(expdir: str, datadir: str, runs: list[str]) -> None:
 
 
 def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
-    """Have the teacher transcribe the teacher-data subset: `<datadir>/td.jsonl.gz` becomes `<expdir>/td_teacher.jsonl.gz`.
+    """Have the teacher transcribe the TD subset: `<datadir>/td.jsonl.gz` becomes `<expdir>/td_teacher.jsonl.gz`.
 
-    The reference stays in each supervision's custom field `reference`; clips in which the teacher hears nothing are
-    left out and counted.
+    The reference stays in each supervision's custom field `reference`. Left out and counted are clips in which the
+    teacher hears nothing, and those whose error rate against their reference exceeds `teacher_data.max_error`.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -133,15 +134,41 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     _write_hypotheses(source, rows, lambda: _by_teacher(_teacher(config)), config.decode.max_seconds, "label td")
     with rows.open(encoding="utf-8") as file:
         texts = {made["id"]: made["hypothesis"] for made in map(json.loads, file)}
-    kept = [_relabelled(cut, texts[cut.id]) for cut in read_cuts(str(source)) if texts.get(cut.id)]
+    heard = [cut for cut in read_cuts(str(source)) if texts.get(cut.id)]
+    agreeing = _agreeing(heard, texts, config.teacher_data.max_error, datadir)
+    kept = [_relabelled(cut, texts[cut.id]) for cut in agreeing]
     if kept:
         part = target.with_name("part-" + target.name)
         CutSet.from_cuts(kept).to_file(part)
         os.replace(part, target)
     rows.unlink()  # what it says stands in the cuts; another teacher, or another td, is to be asked anew
-    if not kept:
+    if not heard:
         raise UserError(f"{source}: the teacher heard no words in any of its {len(texts)} clips; train it longer")
-    log(f"{target}: {len(kept)} clips labelled by the teacher, {len(texts) - len(kept)} left out (no words heard)")
+    limit = f"above teacher_data.max_error={config.teacher_data.max_error:g}"
+    if not kept:
+        raise UserError(f"{source}: all {len(heard)} clips in which the teacher hears words are {limit}; raise it")
+    counts = f"{len(texts) - len(heard)} left out (no words heard), {len(heard) - len(kept)} left out ({limit})"
+    log(f"{target}: {len(kept)} clips labelled by the teacher, {counts}")
+
+
+def _agreeing(cuts: list, texts: dict[str, str], max_error: float, datadir: str) -> list:
+    """Keep the cuts whose transcript is within `max_error` of the reference, as test sets are scored.
+
+    A clip's rate counts as at most 1, so that 1 keeps all; a clip without a reference is kept.
+    """
+    from arkasr.evaluation.score import count
+
+    if max_error >= 1.0 or not cuts:
+        return cuts
+    corpus = read_corpus(datadir)
+    normalize = normalizer(corpus["normalizer"])
+    references = [normalize(cut.supervisions[0].text or "") for cut in cuts]
+    tally = count(references, [normalize(texts[cut.id]) for cut in cuts], corpus["metric"])
+    return [
+        cut
+        for cut, errors, length in zip(cuts, tally.errors, tally.lengths)
+        if not length or errors <= max_error * length
+    ]
 
 
 def _relabelled(cut, text: str):

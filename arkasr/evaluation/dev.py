@@ -16,7 +16,7 @@ from arkasr.schema import DecodeConfig
 
 
 class DevSet:
-    """The first `num_clips` clips of a dev manifest, this rank's share of them, scored as the corpus's test sets are."""
+    """The first `num_clips` clips of a dev manifest, this rank's share, scored as the corpus's test sets are."""
 
     def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1):
         corpus = read_corpus(Path(path).parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ Error rates in percent, lower is better: all errors of a test set over all its r
 95 % bootstrap interval over the utterances of the test set; it does not cover how a run varies with its seed."""
 CHANGE = """\
 Relative change of the error rate, and in parentheses the difference in points with its paired 95 % bootstrap interval
-(both runs on the same drawn utterances). An interval without 0 speaks for a true difference on speech like this."""
+(both runs on the same drawn utterances). An interval without 0 speaks for a true difference on speech like this.
+Gap recovery: the share of Base's distance to the teacher that a run closed."""
 VUSS = """\
 Valid union support size: how many valid tokens the union of the teacher's and the student's top k holds, at most 2k;
 smaller means more overlap. A logged step gives the mean over its positions; mean, min and max are over these."""
@@ -80,7 +81,7 @@ def environment(scores: Scores, facts: Facts) -> str:
     first = next(iter(scores.values()))
     scorer = first["normalizer"]
     lines = [
-        f"- date: {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"- scored with: normaliser `{scorer['name']}` version {scorer['version']}, jiwer {first['jiwer']}, "
         f"{first['bootstrap']['resamples']} bootstrap resamples, seed {first['bootstrap']['seed']}",
     ]
@@ -94,7 +95,7 @@ def environment(scores: Scores, facts: Facts) -> str:
 
 
 def commands(expdir: str, datadir: str, facts: Facts) -> str:
-    """Return the recipe's command where one was recorded, each run's own in the order of their starts, and scoring's."""
+    """Return the recipe's command where one was recorded, each run's own by its start, and scoring's."""
     started = {path.parent.name: records.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")}
     runs = sorted((facts | started).items(), key=lambda item: str(item[1].get("started", "")))
     recipes = dict.fromkeys(record["recipe"] for _, record in runs if record.get("recipe"))

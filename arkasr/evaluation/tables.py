@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from arkasr.distill.diagnostics import gap_recovery
 from arkasr.evaluation import paper
 
 Scores = dict[str, dict[str, Any]]
@@ -56,11 +57,21 @@ def _paper_change(run: str, column: str) -> str:
     return "-" if ours is None or base is None else f"{100 * (ours / base - 1):+.1f} %"
 
 
+def _recovered(scores: Scores, run: str, test_set: str) -> str:
+    """Return how much of Base's gap to the teacher a run closed."""
+    rates = [scores[name]["sets"][test_set]["rate_percent"] for name in ("base", run, "teacher")]
+    share = None if None in rates else gap_recovery(*rates)
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
 def changes(corpus: dict, scores: Scores) -> str:
-    """Return the changes from Base: relative, and in points with their paired interval; empty without Base."""
+    """Return the changes from Base: relative, and in points with their paired interval; empty without Base.
+
+    With a teacher the last columns give the gap recovery of each test set: the share of Base's distance to it.
+    """
     if "base" not in scores or len(scores) == 1:
         return ""
-    pairs, rows = _paper_sets(corpus), []
+    pairs, rows, closed = _paper_sets(corpus), [], corpus["test_sets"] if "teacher" in scores else []
     for run in scores:
         if run == "base":
             continue
@@ -70,9 +81,11 @@ def changes(corpus: dict, scores: Scores) -> str:
             relative = "-" if change["relative_percent"] is None else f"{change['relative_percent']:+.1f} %"
             points = number(change["difference_percent"], sign="+") + _interval(change["interval_percent"], sign="+")
             cells.append(f"{relative} ({points})")
-        rows.append([paper.title(run), *cells, *(_paper_change(run, column) for _, column in pairs)])
+        cells += [_paper_change(run, column) for _, column in pairs]
+        rows.append([paper.title(run), *cells, *(_recovered(scores, run, name) for name in closed)])
     header = ["Model", *(f"{name} relative (points [95 %])" for name in corpus["test_sets"])]
-    return markdown([*header, *(f"paper: {column} relative" for _, column in pairs)], rows)
+    header += [f"paper: {column} relative" for _, column in pairs]
+    return markdown([*header, *(f"{name} gap recovery" for name in closed)], rows)
 
 
 def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any]) -> str:

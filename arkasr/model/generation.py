@@ -41,10 +41,18 @@ def _left_padded(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return embeds, torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Set to 0 what is outside the fewest likeliest tokens of probs [B, V] that hold `top_p` together."""
+    best, order = probs.sort(-1, descending=True)
+    before = best.cumsum(-1) - best
+    return torch.zeros_like(probs).scatter(-1, order, best.masked_fill(before >= top_p, 0.0))
+
+
+def _choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
     if temperature == 0.0:
         return logits.argmax(-1)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+    probs = (logits / temperature).softmax(-1)
+    return torch.multinomial(nucleus(probs, top_p) if top_p < 1.0 else probs, 1, generator=generator)[:, 0]
 
 
 @torch.no_grad()
@@ -55,10 +63,12 @@ def generate(
     top_k: int = 0,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
+    top_p: float = 1.0,
 ) -> Generation:
-    """Continue B prompts [S_i, H] until a stop id or the clip's cap.
+    """Continue B prompts [S_i, H] until a stop id or the clip's cap; temperature 0 is greedy.
 
-    Blocked ids are never chosen nor among the candidates. Rows that are done leave the batch every few tokens.
+    Blocked ids are never chosen nor among the candidates, which are the model's own whatever temperature and top_p.
+    Without a generator torch's global one draws. Rows that are done leave the batch every few tokens.
     """
     top_k = min(top_k, len(lm.blocked))
     embeds, mask = _left_padded(prompts)
@@ -76,7 +86,7 @@ def generate(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
         logits = (states.last_hidden_state[:, -1] @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
-        chosen = _choose(logits, temperature, generator)
+        chosen = _choose(logits, temperature, top_p, generator)
         tokens[rows, step] = chosen
         if top_k:
             top[rows, step] = logits.topk(top_k).indices

@@ -13,7 +13,7 @@ from arkasr.model.configuration import ArkasrConfig
 
 
 def num_audio_tokens(frames: Tensor | int, merge_factor: int = 4) -> Tensor | int:
-    """Count audio tokens of `frames` mel frames: halved (rounded up) by the encoder, merged (rounded down), at least 1."""
+    """Count audio tokens of `frames` mel frames: halved (rounded up), merged (rounded down), at least 1."""
     merged = (frames + 1) // 2 // merge_factor
     return merged.clamp(min=1) if isinstance(merged, Tensor) else max(merged, 1)
 
@@ -68,7 +68,7 @@ class ArkasrModel(GlmAsrModel):
     def get_audio_features(
         self, input_features: Tensor, input_features_mask: Tensor, **kwargs
     ) -> BaseModelOutputWithPooling:
-        """Encode mel [B, M, T] with mask [B, T]; `pooler_output` [sum(N_i), hidden] holds all clips' audio tokens in order."""
+        """Encode mel [B, M, T] with mask [B, T]; `pooler_output` [sum(N_i), hidden]: all clips' audio tokens in order."""
         lengths = input_features_mask.sum(-1)
         states = self.audio_tower(input_features, lengths if self.config.mask_padding else None)
         factor = self.config.merge_factor

@@ -19,7 +19,7 @@ def block_names(lm: SpeechLM) -> set[str]:
 
 
 def shard(lm: SpeechLM, mesh: DeviceMesh, compute_dtype: str) -> SpeechLM:
-    """Shard weights, gradients and optimizer state over `mesh`; compute in `compute_dtype`, reduce gradients in float32."""
+    """Shard weights, gradients and optimizer state over `mesh`; compute in `compute_dtype`, reduce in float32."""
     policy = MixedPrecisionPolicy(param_dtype=getattr(torch, compute_dtype), reduce_dtype=torch.float32)
     names = block_names(lm)
     for module in lm.modules():

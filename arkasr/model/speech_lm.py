@@ -167,7 +167,7 @@ class QwenSpeechLM(SpeechLM):
         return (-(-(frames % chunk) // 8) + frames // chunk * -(-chunk // 8)).tolist()
 
     def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
-        """Return where attention windows end among all clips' tokens (transformers' own count holds for 1 s chunks only)."""
+        """Return where attention windows end among all clips' tokens; transformers' own count holds for 1 s chunks only."""
         audio = self.hf.config.audio_config
         chunk = 2 * audio.n_window
         window = -(-chunk // 8) * (audio.n_window_infer // chunk)
@@ -220,8 +220,8 @@ def build(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizer
 
 
 def _with_loud_convolutions(hf: PreTrainedModel) -> PreTrainedModel:
-    """Draw fresh convolutions with standard deviation 2 / sqrt(fan_in): GELU halves what is small, so the signal keeps its
-    size. At a fixed 0.02 a small encoder hears its position codes only.
+    """Draw fresh convolutions with standard deviation 2 / sqrt(fan_in): GELU halves what is small, so that the signal
+    keeps its size. At a fixed 0.02 a small encoder hears its position codes only.
     """
     for module in hf.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d):

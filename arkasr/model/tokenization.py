@@ -73,7 +73,9 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
 def _merges(vocab: dict[str, int]) -> list[tuple[str, str]]:
     """List the merges behind SentencePiece's BPE pieces: their ids follow the order in which they were learnt."""
     words = [p for p in vocab if len(p) > 1 and not re.fullmatch(r"<unk>|<0x[0-9A-F]{2}>", p)]
-    return [(w[:n], w[n:]) for w in sorted(words, key=vocab.get) for n in range(1, len(w)) if {w[:n], w[n:]} <= vocab.keys()]
+    return [
+        (w[:n], w[n:]) for w in sorted(words, key=vocab.get) for n in range(1, len(w)) if {w[:n], w[n:]} <= vocab.keys()
+    ]
 
 
 def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +37,8 @@ def distance(a: Tensor, b: Tensor) -> float:
     """Return the largest difference of two tensors; equal infinities do not differ, NaN and other shapes do by inf."""
     if a.shape != b.shape:
         return torch.inf
-    gaps = torch.where(a == b, 0.0, (a.double() - b.double()).abs()).nan_to_num(torch.inf, posinf=torch.inf)
+    a, b = a.detach().double(), b.detach().double()
+    gaps = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(torch.inf, posinf=torch.inf)
     return float(gaps.max()) if gaps.numel() else 0.0
 
 

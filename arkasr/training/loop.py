@@ -9,7 +9,9 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from arkasr import config as configs
+from arkasr import plugins
 from arkasr.data.batches import SILENCE, TrainingBatches
+from arkasr.distill.diagnostics import MAXIMA
 from arkasr.evaluation.dev import DevSet
 from arkasr.interfaces import UserError
 from arkasr.schema import Config
@@ -81,13 +83,13 @@ class Trainer:
             metrics.close()
 
     def take_step(self, batches) -> dict[str, float]:
-        """Accumulate gradients of summed losses, divide by the global count, and step unless something is not finite."""
+        """Accumulate gradients of summed losses, divide by the global count, and step unless one is not finite."""
         sums: dict[str, float] = {}
         for _ in range(self.config.train.accumulate):
             with self.phases("data"):
                 batch = next(batches)
             with self._autocast():
-                micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases)
+                micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases, self.step + 1)
             micro = micro if batch.ids else micro.unweighted()
             with self.phases("backward"):
                 micro.total.backward()
@@ -157,8 +159,7 @@ def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, f
         "failed": failed,
     }
     for name, value in (micro.sums | more).items():
-        largest = name in ("vuss_max", "neg_vuss_min")
-        sums[name] = max(sums.get(name, value), value) if largest else sums.get(name, 0.0) + value
+        sums[name] = max(sums.get(name, value), value) if name in MAXIMA else sums.get(name, 0.0) + value
 
 
 def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> None:
@@ -167,6 +168,8 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
     transformers_logging.disable_progress_bar()
     config = configs.load(conf, run, expdir, datadir, overrides)
     folder, ranks = Path(expdir) / run, Ranks(config.train.threads)
+    if len(set(ranks.gather(plugins.fingerprint()))) > 1:
+        raise UserError("the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts")
     with run_directory(folder, config, ranks):
         if (folder / "final" / "config.json").is_file():
             log(f"{folder}: already trained; nothing to do")

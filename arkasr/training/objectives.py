@@ -39,8 +39,8 @@ class MicroLoss:
 class Objective(Protocol):
     """A loss over a batch, and how its sums read in a log."""
 
-    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
-        """Compute the loss of one micro-batch."""
+    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
+        """Compute the loss of one micro-batch of step `step`, counted from 1."""
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
         """Turn sums over the global batch into what is logged beside the loss."""
@@ -52,7 +52,7 @@ class Supervised:
     def __init__(self, ctc_weight: float):
         self.ctc_weight = ctc_weight
 
-    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
+    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
         targets = [student.text_ids(text) for text in batch.texts]
         stops = set(student.stop_ids)
         usable = [i for i, t in enumerate(targets) if not (student.blocked[t].any() or stops & set(t[:-1]))]
@@ -85,19 +85,19 @@ class Supervised:
 
 
 class Distillation:
-    """OPD: Algorithm 1 on the student's own transcripts."""
+    """OPD: Algorithm 1 on the student's own transcripts; every so many steps more is measured."""
 
     def __init__(self, opd: Opd):
         self.opd = opd
 
-    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases) -> MicroLoss:
-        made = self.opd.collect(student, batch, phases)
+    def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
+        made, every = self.opd.collect(student, batch, phases), self.opd.distill.diagnose_every
         with phases("student"):
-            total, count = self.opd.rescore(student, made)
+            total, count = self.opd.rescore(student, made, diagnose=every > 0 and step % every == 0)
         return MicroLoss(total, float(count), {name: float(value) for name, value in made.sums.items()})
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return VUSS, overlap, coverage and the rollouts' rates."""
+        """Return VUSS, overlap, coverage, the rollouts' rates, and the diagnostics of this step if it has any."""
         return rates(sums)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 
 import torch
@@ -39,17 +41,25 @@ class Ranks:
             dist.barrier()
 
     def reduce(self, sums: dict[str, float]) -> dict[str, float]:
-        """Add up named numbers over ranks (the largest, for those named in MAXIMA): two fused all-reduces."""
+        """Add up named numbers over ranks (the largest, for those named in MAXIMA): two fused all-reduces.
+
+        Ranks may name different numbers, such as one a language that only one of them heard: the first all-reduce
+        compares digests of the names, and only where these differ are the names themselves exchanged.
+        """
         if self.mesh is None:
             return sums
-        names = sorted(sums)
-        added = torch.tensor([0.0 if n in MAXIMA else sums[n] for n in names], dtype=torch.float64, device=self.device)
-        largest = torch.tensor(
-            [sums[n] if n in MAXIMA else 0.0 for n in names], dtype=torch.float64, device=self.device
-        )
-        dist.all_reduce(added)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        return {n: (b if n in MAXIMA else a) for n, a, b in zip(names, added.tolist(), largest.tolist())}
+        names, digest = sorted(sums), _digest(sums)
+        largest = [digest, -digest, *(sums.get(name, -math.inf) for name in MAXIMA)]
+        high, low, *largest = self._all_reduce(largest, dist.ReduceOp.MAX)
+        if high != -low:
+            names = sorted(set().union(*self.gather(names)))
+        added = self._all_reduce([0.0 if n in MAXIMA else sums.get(n, 0.0) for n in names], dist.ReduceOp.SUM)
+        return dict(zip(names, added)) | {n: value for n, value in zip(MAXIMA, largest) if n in names}
+
+    def _all_reduce(self, values: list[float], op) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=op)
+        return tensor.tolist()
 
     def gather(self, item: object) -> list:
         """Collect one object of every rank on all ranks, in rank order."""
@@ -63,3 +73,8 @@ class Ranks:
         """Leave the process group."""
         if self.mesh is not None:
             dist.destroy_process_group()
+
+
+def _digest(names) -> float:
+    """Return a number that is the same for the same names in any order, exact in float64."""
+    return float(int.from_bytes(hashlib.sha256("\n".join(sorted(names)).encode()).digest()[:6]))

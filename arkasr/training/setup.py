@@ -31,7 +31,10 @@ from arkasr.schema import Config, OptimConfig
 from arkasr.training.ranks import Ranks
 
 PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
-MAY_CHANGE = ("data.num_workers", "train.log_every", "train.save_every", "train.keep", "train.threads", "fsdp")
+MAY_CHANGE = (
+    *("data.num_workers", "train.log_every", "train.save_every", "train.keep", "train.threads", "fsdp"),
+    "distill.diagnose_every",
+)
 
 
 def _version(package: str) -> str:
@@ -139,6 +142,8 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
         lm = speech_lm.build(config.model.type, config.model.sizes, _tokenizer(config, folder, ranks))
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
+    if ranks.rank:  # weights are the same on all ranks; what they draw later (rollouts, the data mix) must not be
+        torch.manual_seed(config.seed + 1_000_003 * ranks.rank)
     lm = lm.to(ranks.device).train()
     return shard(lm, ranks.mesh, config.fsdp.compute_dtype) if ranks.mesh is not None else lm
 

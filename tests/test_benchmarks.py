@@ -1,0 +1,44 @@
+"""The benchmarks run at a tiny size and print their tables; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import head
+
+TINY = {"vocab": 300, "width": 8, "top_k": 4, "rows": 5}
+
+
+def test_the_head_benchmark_prints_a_row_for_each_way_and_size(capsys):
+    sizes = [word for name in ("vocab", "width", "top_k") for word in (f"--{name}", str(TINY[name]))]
+    head.main([*sizes, "--rows", "3", "300", "--repeats", "2", "--device", "cpu"])
+    printed = capsys.readouterr().out
+    cells = (r"(\d+)", r"([\w ]+)", r"(\d+\.\d{3})", r"(\d+\.\d)", r"(-?\d+)", r"(-|-?\d+\.\d)", r"-?\d+")
+    rows = re.findall(r"^\| " + r" \| ".join(cells) + r" \|$", printed, re.M)
+    assert printed.startswith("V = 300, width = 8, k = 4, cpu, ")
+    assert [(row[0], row[1]) for row in rows] == [(n, way) for n in ("3", "300") for way in head.BASE]
+    assert all(row[3] == "1.0" for row in rows if head.BASE[row[1]] == row[1])
+
+
+def test_all_ways_of_a_part_compute_the_same():
+    case = head.make_case(**TINY, device="cpu")
+    for names in head.PARTS.values():
+        results = []
+        for way in names:
+            head.step(case, way)
+            results.append((head.ways(case)[way]()[0].detach(), case.states.grad, case.weight.grad))
+        for a, b in zip(*results):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("megabytes", [40, 120])
+def test_a_peak_is_seen_after_it_is_gone(megabytes, monkeypatch):
+    case = head.make_case(**TINY, device="cpu")
+    monkeypatch.setattr(head, "step", lambda case, way: torch.ones(megabytes * 2**18).sum())
+    assert 0.9 * megabytes < head.peak_bytes(case, "dense") / 2**20 < megabytes + 20
