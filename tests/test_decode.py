@@ -165,7 +165,7 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(expdir, own_data, tmp_
     [
         (["nobody"], "nobody: no such run (no config.yaml); train it with --stage 3"),
         (["half"], "half/final: no trained model here; run the recipe with --stage 3 first"),
-        (["teacher"], "no distilled run says which teacher to decode with"),
+        (["teacher"], "no distilled run names a teacher to decode with"),
     ],
 )
 def test_runs_that_are_not_there(expdir, datadir, capsys, runs, said):

@@ -68,7 +68,7 @@ class ArkasrModel(GlmAsrModel):
     def get_audio_features(
         self, input_features: Tensor, input_features_mask: Tensor, **kwargs
     ) -> BaseModelOutputWithPooling:
-        """Encode mel [B, M, T] with mask [B, T]; `pooler_output` [sum(N_i), hidden]: all clips' audio tokens in order."""
+        """Encode mel [B, M, T] with mask [B, T]; `pooler_output` [sum(N_i), hidden]: all clips' tokens in order."""
         lengths = input_features_mask.sum(-1)
         states = self.audio_tower(input_features, lengths if self.config.mask_padding else None)
         factor = self.config.merge_factor

@@ -167,7 +167,7 @@ class QwenSpeechLM(SpeechLM):
         return (-(-(frames % chunk) // 8) + frames // chunk * -(-chunk // 8)).tolist()
 
     def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
-        """Return where attention windows end among all clips' tokens; transformers' own count holds for 1 s chunks only."""
+        """Return where attention windows end among all clips' tokens; transformers' own count knows 1 s chunks only."""
         audio = self.hf.config.audio_config
         chunk = 2 * audio.n_window
         window = -(-chunk // 8) * (audio.n_window_infer // chunk)
