@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def report(case: Case, seconds: dict, losses: dict[str, float], memory: dict[str
     print(f"| loss | {losses['plain']:.6f} | {losses['ours']:.6f} | |")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, load the trained runs and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expdir", required=True, help="holds base/final and base_opd/config.yaml")
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=64, help="token cap of a rollout (the published launcher: 64)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     made = config.read(Path(args.expdir) / "base_opd" / "config.yaml")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import head
+import opd_step
+
+from arkasr import config as configs
 
 TINY = {"vocab": 300, "width": 8, "top_k": 4, "rows": 5}
 
@@ -42,3 +46,17 @@ def test_a_peak_is_seen_after_it_is_gone(megabytes, monkeypatch):
     case = head.make_case(**TINY, device="cpu")
     monkeypatch.setattr(head, "step", lambda case, way: torch.ones(megabytes * 2**18).sum())
     assert 0.9 * megabytes < head.peak_bytes(case, "dense") / 2**20 < megabytes + 20
+
+
+def test_a_whole_step_agrees_with_the_plain_rendering_of_algorithm_1(conf, trained, datadir, tmp_path, capsys):
+    expdir = Path(shutil.copytree(trained, tmp_path / "exp"))
+    (expdir / "base_opd").mkdir()
+    settings = ["distill.top_k=6", f"teacher.options.path={expdir}/teacher/final"]
+    configs.dump(configs.load(conf, "base_opd", str(expdir), str(datadir), settings), expdir / "base_opd" / "config.yaml")
+    words = ["--expdir", str(expdir), "--datadir", str(datadir), "--clips", "4", "--cap", "9", "--repeats", "1"]
+    opd_step.main(words)
+    printed = capsys.readouterr().out
+    for phase in (*opd_step.PHASES, "step"):
+        assert re.search(rf"^\| {phase} \(s\) \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", printed, re.M), phase
+    plain, ours = map(float, re.search(r"^\| loss \| ([\d.]+) \| ([\d.]+) \|", printed, re.M).groups())
+    assert plain > 0 and abs(plain - ours) < 1e-4 * plain
