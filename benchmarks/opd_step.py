@@ -226,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = config.read(Path(args.expdir) / "base_opd" / "config.yaml")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     student = load_speech_lm(str(Path(args.expdir) / "base" / "final"), device=device)
-    teacher = plugins.create("teacher", made.teacher.name, made.teacher.options, device=device)
+    trained = Path(args.expdir) / "teacher" / "final"  # the config's own path may be relative to the recipe
+    options = made.teacher.options | ({"path": str(trained)} if trained.is_dir() else {})
+    teacher = plugins.create("teacher", made.teacher.name, options, device=device)
     mapper = plugins.create("token_mapper", made.mapper.name, made.mapper.options, student=student, teacher=teacher)
     loss = plugins.create("loss", made.loss.name, made.loss.options)
     batch = load_batch(list(read_cuts(str(Path(args.datadir) / "base.jsonl.gz")))[: args.clips])

@@ -23,8 +23,12 @@ def load_speech_lm(path: str, dtype: str = "float32", device: torch.device | str
     """
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"{path}: dtype {dtype!r} is none of torch's: use float32 or bfloat16")
-    if path.startswith((".", "/")) and not (Path(path) / "config.json").is_file():
-        raise UserError(f"{path}: no model here (no config.json): give a folder with a model, or a Hub id")
+    is_folder = path.startswith((".", "/")) or path.count("/") != 1  # a Hub id is owner/name
+    if is_folder and not (Path(path) / "config.json").is_file():
+        raise UserError(
+            f"{path}: no model here (no config.json): give a folder with a model, or a Hub id; "
+            f"relative folders are looked for in {Path.cwd()}"
+        )
     _check_weights(Path(path))
     try:
         kind = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
