@@ -281,6 +281,12 @@ def wait_until(condition):
     raise AssertionError("never came true")
 
 
+def heed_signals() -> None:
+    """Undo what nohup or a shell's `&` leaves: bash cannot trap a signal that was ignored when it started."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def running(tree, tmp_path):
     """Start a recipe that stays in `arkasr train --run base`; returns its process and the pid of that command."""
@@ -288,7 +294,12 @@ def running(tree, tmp_path):
     words = ["--python", str(tmp_path / "stub"), "--stage", "3"]
     with open(tmp_path / "output", "w") as output:
         process = subprocess.Popen(
-            [tree / "librispeech" / "run.sh", *words], env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [tree / "librispeech" / "run.sh", *words],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=heed_signals,
         )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     sleeps = lambda pid: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00"  # noqa: E731
