@@ -7,8 +7,10 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from corpus_fixture import WORDS, cut_of, make_cut, write_cuts
+from lhotse import MonoCut, MultiCut, Recording
 
 from arkasr.data.batches import Batch, TrainingBatches, evaluation_batches, load_batch, read_cuts
 from arkasr.interfaces import UserError
@@ -142,6 +144,34 @@ def test_bad_audio_is_left_out_counted_and_named(tmp_path, capfd, num_workers):
     said = capfd.readouterr().out
     for name in bad:
         assert f"dropped {name} ({tmp_path / name}.wav): " in said
+
+
+class Wordless(MonoCut):
+    """A cut whose decoder gives up without a word."""
+
+    def load_audio(self, **kwargs):
+        raise AssertionError
+
+
+def test_audio_that_the_models_do_not_hear_is_left_out_and_named(tmp_path, capsys):
+    good = make_cut(tmp_path, "good", 0.5, "one two")
+    soundfile.write(tmp_path / "eight.wav", np.zeros((8000, 8)), 16000)
+    soundfile.write(tmp_path / "slow.wav", np.zeros(8000), 8000)
+    supervisions = good.supervisions
+    eight, slow = (Recording.from_file(tmp_path / f"{name}.wav") for name in ("eight", "slow"))
+    bad = {
+        "ValueError: 8 channels": MultiCut("eight", 0, 0.5, list(range(8)), supervisions, recording=eight),
+        "ValueError: 8000 Hz, not 16000": MonoCut("slow", 0, 1.0, 0, supervisions, recording=slow),
+        "ValueError: the cut has no supervision": MonoCut("silent", 0, 0.5, 0, recording=good.recording),
+        "AssertionError: ": Wordless("wordless", 0, 0.5, 0, supervisions, recording=good.recording),
+    }
+    batch = load_batch([*bad.values(), good])
+    assert (batch.ids, batch.num_failed) == (["good"], 4)
+    said = capsys.readouterr().out
+    for reason, cut in bad.items():
+        assert f"dropped {cut.id} ({cut.recording.sources[0].source}): {reason}" in said
+    chosen = load_batch([MonoCut("one", 0, 0.5, 3, supervisions, recording=eight)])  # a channel that a manifest names
+    assert chosen.ids == ["one"] and chosen.waveforms[0].shape == (8000,)
 
 
 def test_a_batch_holds_audio_text_and_language(tmp_path):

@@ -12,8 +12,9 @@ from tiny import student, teacher, waveform
 
 from arkasr.builtin.teachers import LocalTeacher, LocalTeacherOptions
 from arkasr.interfaces import Teacher, UserError
+from arkasr.model.ark import ArkSpeechLM
 from arkasr.model.loading import load_speech_lm
-from arkasr.model.speech_lm import ArkSpeechLM, QwenSpeechLM
+from arkasr.model.qwen3_asr import QwenSpeechLM
 
 MAKERS = {"ark": student, "qwen": teacher}
 NORM = "model.language_model.norm.weight"
@@ -153,3 +154,102 @@ def test_a_teacher_of_another_kind(tmp_path):
     student(9).save(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}.*'arkasr', not 'qwen3_asr'"):
         LocalTeacher(LocalTeacherOptions(path=str(tmp_path), dtype="float32"))
+
+
+class Trap:
+    """What a malicious pickle is: reading it calls something."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def to_pickle(folder, content=None):
+    """Turn safe weights into pickled ones, or into `content`."""
+    file = folder / "model.safetensors"
+    torch.save(load_file(file) if content is None else content, folder / "pytorch_model.bin")
+    file.unlink()
+
+
+def test_pickled_weights_are_refused_unless_asked_for(saved, folder):
+    to_pickle(folder)
+    refused(folder, "pytorch_model.bin", "allow_pickle")
+    same = load_speech_lm(str(folder), allow_pickle=True)
+    before, after = saved[1].hf.state_dict(), same.hf.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_safe_weights_beside_pickled_ones_are_read(saved, folder):
+    torch.save({"surprise": torch.ones(1)}, folder / "pytorch_model.bin")
+    for allow_pickle in (False, True):
+        loaded = load_speech_lm(str(folder), allow_pickle=allow_pickle)
+        assert torch.equal(loaded.head, saved[1].head)
+
+
+def test_an_allowed_pickle_runs_nothing_and_must_be_whole(folder, tmp_path):
+    to_pickle(folder, {NORM: Trap(tmp_path / "ran")})
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: cannot be read"):
+        load_speech_lm(str(folder), allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: cannot be read"):
+        load_speech_lm(str(folder), allow_pickle=True)
+
+
+@pytest.fixture
+def sharded(saved, folder):
+    """A copy whose weights lie in several files."""
+    (folder / "model.safetensors").unlink()
+    saved[1].hf.save_pretrained(folder, max_shard_size="100KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    return folder
+
+
+def test_a_model_in_shards(saved, sharded):
+    assert torch.equal(load_speech_lm(str(sharded)).head, saved[1].head)
+
+
+def test_a_missing_shard(sharded):
+    first, second, *_ = sorted(file.name for file in sharded.glob("model-*.safetensors"))
+    for name in (first, second):
+        (sharded / name).unlink()
+    refused(sharded, first, second, "model.safetensors.index.json")
+
+
+def test_a_broken_shard(sharded):
+    file = sorted(sharded.glob("model-*.safetensors"))[1]
+    file.write_bytes(file.read_bytes()[:100])
+    refused(sharded, str(file), "cannot be read as safetensors")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', b"\xff"])
+def test_a_broken_index(sharded, text):
+    (sharded / "model.safetensors.index.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    refused(sharded, "model.safetensors.index.json: cannot be read")
+
+
+def test_code_that_a_configuration_names_is_not_run(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    changed = config | {"model_type": "new", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(changed))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    refused(folder, "'new'", "auto_map", "never run")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_a_model_that_we_know_is_not_run(saved, folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    names = {auto: "code.Thing" for auto in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer")}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert torch.equal(load_speech_lm(str(folder)).head, saved[1].head)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_configuration_with_a_value_of_another_type(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["hidden_size"] = "many"
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(folder, "hidden_size", "many")

@@ -273,3 +273,19 @@ def test_another_merge_factor_merges_otherwise():
     )
     rows = hf.model.get_audio_features(mel(15)[None], torch.ones(1, 15, dtype=torch.long)).pooler_output
     assert rows.shape == (4, 24)
+
+
+def test_deep_layers_stay_within_float16(lm):
+    """A layer whose output leaves float16's range: the published code holds it 1000 short of the largest number."""
+    hf = student(3).hf
+    with torch.no_grad():
+        hf.model.audio_tower.layers[0].mlp.fc2.bias.fill_(6e4)
+        hf.model.audio_tower.layers[1].mlp.fc2.bias.fill_(6e4)
+        seen = []
+        hook = hf.model.audio_tower.norm.register_forward_pre_hook(lambda _, states: seen.append(states[0]))
+        hf.model.audio_tower(mel(9)[None])
+        hf.half().model.audio_tower(mel(9)[None].half())
+        hook.remove()
+    wide, half = seen
+    assert wide.max() > 65504 and half.dtype == torch.float16
+    assert half.max().item() == torch.tensor(64504.0).half().item() and half.isfinite().all()

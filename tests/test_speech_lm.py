@@ -14,7 +14,10 @@ from tiny import QWEN_SIZES, bpe_bytes, piece_bytes, student, teacher, teacher_t
 from transformers import Qwen3ASRFeatureExtractor, Qwen3ASRProcessor
 from transformers.models.qwen3_asr.modeling_qwen3_asr import get_audio_cu_seqlens
 
-from arkasr.model.speech_lm import ArkSpeechLM, QwenSpeechLM, build, prompt_examples, wrap
+from arkasr.model.ark import ArkSpeechLM
+from arkasr.model.fresh import build, prompt_examples
+from arkasr.model.qwen3_asr import QwenSpeechLM
+from arkasr.model.speech_lm import wrap
 
 CHAT = """
 {%- set said = messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | list -%}
@@ -91,7 +94,7 @@ def test_audio_token_counts_are_the_processors(qwen):
     assert qwen.count_audio_tokens(mask.long()) == processor()._get_audio_token_length(frames).tolist()
 
 
-@pytest.mark.parametrize("samples", [0, 1, 159, 7999, 8001, 15999, 16161, 20000])
+@pytest.mark.parametrize("samples", [1, 2, 159, 7999, 8001, 15999, 16161, 20000])
 def test_a_partial_hop_is_left_out(qwen, samples):
     """Audio tokens of a clip are those of its whole hops, counted as the encoder's output is."""
     clip = waveform(samples)
@@ -135,7 +138,7 @@ def test_a_qwen_clip_does_not_hear_its_batch(audio):
 
 
 def test_a_students_clip_does_not_hear_its_batch(ark):
-    clips = [waveform(n, seed=i) for i, n in enumerate([3000, 16000, 17777, 161, 0])]
+    clips = [waveform(n, seed=i) for i, n in enumerate([3000, 16000, 17777, 161, 1])]
     with torch.no_grad():
         for clip, got in zip(clips, ark.encode_audio(clips)):
             [alone] = ark.encode_audio([clip])

@@ -62,19 +62,31 @@ def load_batch(cuts: CutSet | list[Cut]) -> Batch:
     batch = Batch([], [], [], [])
     for cut in cuts:
         try:
-            waveform = torch.from_numpy(cut.load_audio()[0])
-            if not (len(waveform) and bool(waveform.isfinite().all())):
-                raise ValueError("the audio is empty or not finite")
+            waveform, supervision = _waveform(cut), cut.supervisions[0]
         except Exception as error:  # any decoder may fail in its own way
-            log(f"dropped {cut.id} ({_source(cut)}): {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+            reason = (str(error).splitlines() or [""])[0][:200]
+            log(f"dropped {cut.id} ({_source(cut)}): {type(error).__name__}: {reason}")
             batch.num_failed += 1
             continue
-        supervision = cut.supervisions[0]
         batch.ids.append(cut.id)
         batch.waveforms.append(waveform)
         batch.texts.append(supervision.text or "")
         batch.languages.append(supervision.language or "English")
     return batch
+
+
+def _waveform(cut: Cut) -> Tensor:
+    """Read one clip, float32 [num_samples]. Raises ValueError where it is not what the models hear."""
+    if cut.sampling_rate != 16000:
+        raise ValueError(f"{cut.sampling_rate} Hz, not 16000: prepare the corpus anew, or resample the cut")
+    channels = torch.from_numpy(cut.load_audio())
+    if len(channels) != 1:
+        raise ValueError(f"{len(channels)} channels: choose one of them in the manifest, or mix them down")
+    if not (channels.numel() and bool(channels.isfinite().all())):
+        raise ValueError("the audio is empty or not finite")
+    if not cut.supervisions:
+        raise ValueError("the cut has no supervision, so neither text nor language")
+    return channels[0]
 
 
 def _source(cut: Cut) -> str:

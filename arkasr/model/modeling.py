@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
-from transformers import AutoModel, AutoModelForCausalLM, GlmAsrEncoder, GlmAsrForConditionalGeneration, GlmAsrModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq,
+    GlmAsrEncoder,
+    GlmAsrForConditionalGeneration,
+    GlmAsrModel,
+)
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from arkasr.interfaces import UserError
+from arkasr.model import released
 from arkasr.model.configuration import ArkasrConfig
+from arkasr.model.strict import refuse_incomplete, tensor_names
+
+FLOAT16_LIMIT = torch.finfo(torch.float16).max - 1000
 
 
 def num_audio_tokens(frames: Tensor | int, merge_factor: int = 4) -> Tensor | int:
@@ -22,7 +40,8 @@ class ArkasrEncoder(GlmAsrEncoder):
     """GLM-ASR's encoder, which can hide what lies past a clip's end from the convolutions and from attention."""
 
     def forward(self, input_features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode mel [B, M, T]; `lengths` int64 [B] hides frames past them. Returns states [B, ceil(T/2), d]."""
+        """Encode mel [B, M, T] of any dtype; `lengths` int64 [B] hides frames past them. Returns [B, ceil(T/2), d]."""
+        input_features = input_features.to(self.conv1.weight.dtype)
         keep = None
         if lengths is not None:
             keep = torch.arange(input_features.shape[-1], device=lengths.device) < lengths[:, None]
@@ -35,6 +54,8 @@ class ArkasrEncoder(GlmAsrEncoder):
             mask = (positions < (lengths[:, None] + 1) // 2)[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=rope, attention_mask=mask)
+            if hidden.dtype == torch.float16:  # as published: deep layers would leave float16's range
+                hidden = hidden.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
         return self.norm(hidden)
 
 
@@ -89,6 +110,7 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
 
     config_class = ArkasrConfig
     config: ArkasrConfig
+    _keys_to_ignore_on_load_unexpected = [released.POSITIONS]
 
     def __init__(self, config: ArkasrConfig):
         super(GlmAsrForConditionalGeneration, self).__init__(config)
@@ -96,5 +118,65 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike | None, *args: Any, **kwargs: Any) -> Any:
+        """Load our layout or the published one, with transformers' arguments, strictly.
 
-AutoModelForCausalLM.register(ArkasrConfig, ArkasrForConditionalGeneration)
+        Raises UserError where a weight is missing, left over (but the published table of positions, which RoPE leaves
+        unused) or of another shape (unless `ignore_mismatched_sizes`). Pickled weights need `use_safetensors=False`.
+        """
+        place = str(pretrained_model_name_or_path or "the given state_dict")
+        any_shape = kwargs.pop("ignore_mismatched_sizes", False)
+        want_info = kwargs.pop("output_loading_info", False)
+        kwargs = {"use_safetensors": True} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        checked = info | {"mismatched_keys": set()} if any_shape else info
+        renamed = getattr(model, "_weight_conversions", None)
+        refuse_incomplete(place, checked, released.published_name if renamed else str)
+        if model.config.tie_word_embeddings and "lm_head.weight" not in model.all_tied_weights_keys:
+            raise UserError(f"{place}: lm_head.weight is not the embedding, to which config.json ties it")
+        return (model, info) if want_info else model
+
+    @classmethod
+    def _load_pretrained_model(
+        cls, model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        place = str(Path(checkpoint_files[0]).parent) if checkpoint_files else "the given state_dict"
+        names = tensor_names(checkpoint_files) if checkpoint_files else list(state_dict or ())
+        released.refuse_collisions(model, names, place)
+        return super()._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike,
+        *,
+        state_dict: dict[str, Tensor] | None = None,
+        save_original_format: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write a folder in our layout, or, with `save_original_format`, in the published one, for other people's code.
+
+        state_dict: our names, gathered from shards say; the model's own by default. The other arguments are those of
+        transformers (max_shard_size, is_main_process...). The published layout is a flat config.json and the weights as
+        the released files hold them; the authors' own code files are theirs to copy. Raises UserError where that
+        layout cannot hold the model, its weights are offloaded, or it is to be pushed at once.
+        """
+        if not save_original_format:
+            super().save_pretrained(save_directory, state_dict=state_dict, save_original_format=False, **kwargs)
+            return
+        flat = self.config.to_published_dict()
+        if kwargs.get("push_to_hub"):
+            raise UserError(f"{save_directory}: write the published layout first, then upload the folder")
+        state = self.state_dict() if state_dict is None else state_dict
+        if offloaded := sorted(name for name, tensor in state.items() if tensor.is_meta):
+            raise UserError(f"{save_directory}: {offloaded[0]} is offloaded: load the model whole to write this layout")
+        state = released.published_state(self, state)
+        super().save_pretrained(save_directory, state_dict=state, save_original_format=False, **kwargs)
+        if kwargs.get("is_main_process", True):
+            flat |= {"torch_dtype": str(self.dtype).removeprefix("torch.")}
+            text = json.dumps(flat, indent=2, sort_keys=True) + "\n"
+            (Path(save_directory) / "config.json").write_text(text, encoding="utf-8")
+
+
+for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq):
+    auto.register(ArkasrConfig, ArkasrForConditionalGeneration)

@@ -1,0 +1,133 @@
+"""SpeechLM: one face for student and teacher, so that training, rollout, scoring and decoding share one path."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from arkasr.model.frontend import check_waveforms, mel_and_mask
+from arkasr.model.prompt import require_tokens
+
+T = TypeVar("T")
+
+
+class SpeechLM(nn.Module, ABC):
+    """A causal language model whose prompt holds audio: `before + audio tokens + after`, then the transcript.
+
+    stop_ids: ids that end a transcript, the first is the one written. blocked: bool [V], ids that never stand in a
+    transcript (every added token but the stop ids, and ids past the tokenizer's end). ctc_head: an auxiliary head on
+    the audio tokens for training from scratch; it is no part of the exported model.
+    """
+
+    stop_tokens: tuple[str, ...] = ("<|im_end|>",)
+
+    def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        super().__init__()
+        self.hf, self.tokenizer, self.ctc_head = hf, tokenizer, None
+        needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
+        require_tokens(tokenizer, needed)
+        self.stop_ids = [tokenizer.convert_tokens_to_ids(t) for t in self.stop_tokens]
+        vocab_size = hf.config.text_config.vocab_size
+        blocked = torch.arange(vocab_size) >= len(tokenizer)
+        blocked[[i for i in tokenizer.added_tokens_decoder if i not in self.stop_ids]] = True
+        if tokenizer.unk_token_id is not None:
+            blocked[tokenizer.unk_token_id] = tokenizer.unk_token_id not in self.stop_ids
+        self.register_buffer("blocked", blocked, persistent=False)
+
+    def forward(self, work: Callable[[SpeechLM], T]) -> T:
+        """Run `work` on this model: the one entry through which FSDP2 gathers the weights that live at the root."""
+        return work(self)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.blocked.device
+
+    @property
+    def num_mel(self) -> int:
+        """Mel filters that the audio encoder reads."""
+        return self.hf.config.audio_config.num_mel_bins
+
+    def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute mel features [B, M, T] and their mask int64 [B, T]."""
+        return mel_and_mask(waveforms, self.num_mel, self.device)
+
+    @abstractmethod
+    def count_audio_tokens(self, mask: Tensor) -> list[int]:
+        """Count each clip's audio tokens from its feature mask [B, T]."""
+
+    @abstractmethod
+    def prompt_text(self, language: str) -> tuple[str, str]:
+        """Return what stands before and after the audio tokens."""
+
+    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Encode B clips into audio tokens [N_i, H] each. Raises UserError for what `check_waveforms` refuses."""
+        check_waveforms(waveforms)
+        mel, mask = self.features(waveforms)
+        counts = self.count_audio_tokens(mask)
+        dtype = next(self.hf.model.audio_tower.parameters()).dtype
+        rows = self.hf.model.get_audio_features(mel.to(dtype), mask, **self.encoder_arguments(counts)).pooler_output
+        return list(rows.split(counts))
+
+    def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
+        """Return what the encoder is told beside features and mask."""
+        return {}
+
+    def embed_prompts(self, audio: Sequence[Tensor], languages: Sequence[str]) -> list[Tensor]:
+        """Put audio tokens [N_i, H] into their prompts: B tensors [S_i, H]."""
+        embed = self.hf.get_input_embeddings()
+        ends = {lang: [embed(self._ids(text)) for text in self.prompt_text(lang)] for lang in set(languages)}
+        return [
+            torch.cat([ends[lang][0], a.to(ends[lang][0].dtype), ends[lang][1]]) for a, lang in zip(audio, languages)
+        ]
+
+    def _ids(self, text: str) -> Tensor:
+        return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), device=self.device)
+
+    def transcript_states(self, prompts: Sequence[Tensor], token_ids: Sequence[Sequence[int]]) -> Tensor:
+        """Return the last hidden states [P, H] from which each transcript token is predicted, clip after clip.
+
+        Sequences are padded on the right, where causal attention never looks: a clip's rows do not depend on what
+        it is batched with.
+        """
+        embed = self.hf.get_input_embeddings()
+        text = [embed(torch.tensor(ids[:-1], dtype=torch.long, device=self.device)) for ids in token_ids]
+        batch = pad_sequence([torch.cat([p, t.to(p.dtype)]) for p, t in zip(prompts, text)], batch_first=True)
+        states = self.hf.model.language_model(inputs_embeds=batch, use_cache=False).last_hidden_state
+        return torch.cat([s[len(p) - 1 : len(p) - 1 + len(ids)] for s, p, ids in zip(states, prompts, token_ids)])
+
+    @property
+    def head(self) -> Tensor:
+        """The output head's weight [V, H]."""
+        return self.hf.lm_head.weight
+
+    def text_ids(self, text: str) -> list[int]:
+        """Tokenise a transcript, the stop id last."""
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.stop_ids[0]]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Read a transcript's ids (with or without the stop id)."""
+        kept = [i for i in ids if i not in self.stop_ids]
+        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+    def add_ctc_head(self) -> None:
+        """Give the model an auxiliary CTC head over its vocabulary and a blank (the last class)."""
+        text = self.hf.config.text_config
+        self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1)
+
+    def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
+        """Write a Hugging Face folder: weights as safetensors, configuration and tokenizer.
+
+        options: what else the model's `save_pretrained` knows; the layout is the native one unless
+        `save_original_format` asks for another.
+        """
+        self.hf.save_pretrained(folder, state_dict=state_dict, **{"save_original_format": False, **options})
+        self.tokenizer.save_pretrained(folder)
