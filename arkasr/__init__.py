@@ -28,23 +28,33 @@ except PackageNotFoundError:  # run from the source tree
 
 _LAZY = {
     "ArkasrConfig": "arkasr.model.configuration",
+    "ArkasrFeatureExtractor": "arkasr.model.feature_extraction",
     "ArkasrForConditionalGeneration": "arkasr.model.modeling",
+    "ArkasrProcessor": "arkasr.model.processing",
     "DenseView": "arkasr.views",
     "HeadView": "arkasr.views",
-    "SpeechLM": "arkasr.model.speech_lm",
+    "SparseView": "arkasr.sparse_view",
+    "SpeechLM": "arkasr.model.base",
+    "check_waveforms": "arkasr.model.frontend",
     "generate": "arkasr.model.generation",
+    "head_logits": "arkasr.views",
+    "load_pretrained": "arkasr.model.loading",
     "load_speech_lm": "arkasr.model.loading",
+    "log_mel": "arkasr.model.frontend",
     "token_bytes": "arkasr.model.tokenization",
 }
 
 __all__ = [
     "Alignment",
     "ArkasrConfig",
+    "ArkasrFeatureExtractor",
     "ArkasrForConditionalGeneration",
+    "ArkasrProcessor",
     "DenseView",
     "DistributionView",
     "HeadView",
     "Loss",
+    "SparseView",
     "SpeechLM",
     "StudentView",
     "Support",
@@ -52,9 +62,13 @@ __all__ = [
     "TokenMapper",
     "UserError",
     "__version__",
+    "check_waveforms",
     "generate",
+    "head_logits",
     "hookimpl",
+    "load_pretrained",
     "load_speech_lm",
+    "log_mel",
     "token_bytes",
 ]
 

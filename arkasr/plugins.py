@@ -24,6 +24,8 @@ from arkasr.plugin_loader import Entry, Source, cause_of, load_plugins, said
 
 BUILTINS = (
     "arkasr.builtin.teachers",
+    "arkasr.builtin.whisper",
+    "arkasr.builtin.http_teacher",
     "arkasr.builtin.mappers",
     "arkasr.builtin.byte_offsets",
     "arkasr.builtin.losses",

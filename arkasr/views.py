@@ -11,8 +11,28 @@ from torch.autograd.function import once_differentiable
 
 ROWS = 64  # positions whose [ROWS, V] logits exist at one time
 GATHERED = 2**21  # elements of the head that are gathered at one time: 8 MiB in float32
+COLUMNS = 8192  # tokens whose rows of a 16-bit head are held in float32 at one time
 
 Read = Callable[..., tuple[Tensor, ...]]
+
+
+@torch.no_grad()
+def head_logits(states: Tensor, weight: Tensor) -> Tensor:
+    """Form logits float32 [P, V], without gradient, from states [P, H] and the head's weight [V, H] of one dtype.
+
+    Products of 16-bit numbers are summed and kept in float32: rounded to bfloat16, as a linear layer returns them,
+    logits near 20 would be wrong by up to 0.06. No float32 copy of the whole head is made.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        if weight.dtype.itemsize != 2:
+            return states.float() @ weight.float().T
+        if states.is_cuda:
+            return torch.mm(states, weight.T, out_dtype=torch.float32)
+        logits = torch.empty(len(states), len(weight), device=states.device)
+        for start in range(0, len(weight), COLUMNS):
+            span = slice(start, start + COLUMNS)
+            torch.mm(states.float(), weight[span].float().T, out=logits[:, span])
+        return logits
 
 
 class DenseView:

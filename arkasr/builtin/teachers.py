@@ -1,4 +1,4 @@
-"""Teachers that run in this process: any recogniser that arkasr can load, Qwen3-ASR first."""
+"""Teachers that are a recogniser in this process, by one class: what differs between them the models know."""
 
 from __future__ import annotations
 
@@ -20,11 +20,33 @@ class LocalTeacherOptions:
     dtype: str = "bfloat16"
     max_new_tokens: int = 256
 
+    def __post_init__(self):
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
+
+
+@dataclass
+class GlmAsrOptions(LocalTeacherOptions):
+    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes."""
+
+    path: str = "zai-org/GLM-ASR-Nano-2512"
+
+
+@dataclass
+class ArkasrOptions(LocalTeacherOptions):
+    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes."""
+
+    path: str = "AutoArk-AI/ARK-ASR-0.6B"
+
 
 class LocalTeacher:
-    """A frozen recogniser in this process: scores transcript rows only, in its own dtype."""
+    """A frozen Qwen3-ASR in this process: scores transcript rows only, in its own dtype; told the corpus's language.
+
+    It reads transformers' layout (the `-hf` repositories) and the original one.
+    """
 
     model_type = "qwen3_asr"
+    hides_blocked = False  # whether ids that never stand in a transcript have probability 0
 
     def __init__(self, options: LocalTeacherOptions, device: str = "cpu"):
         self.options = options
@@ -40,7 +62,8 @@ class LocalTeacher:
 
         with torch.no_grad():
             prompts = self.lm.embed_prompts(self.lm.encode_audio(waveforms), languages)
-            return arkasr.DenseView(self.lm.transcript_states(prompts, token_ids) @ self.lm.head.T)
+            logits = arkasr.head_logits(self.lm.transcript_states(prompts, token_ids), self.lm.head)
+        return arkasr.DenseView(logits, self.lm.blocked if self.hides_blocked else None)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
         """Transcribe greedily; special tokens other than the stop ids are never chosen."""
@@ -52,7 +75,26 @@ class LocalTeacher:
         return [self.lm.text(ids) for ids in made.ids]
 
 
+class GlmAsrTeacher(LocalTeacher):
+    """A frozen GLM-ASR in this process; it is told no language, and hears each clip in windows of 30 s."""
+
+    model_type = "glmasr"
+
+
+class ArkasrTeacher(LocalTeacher):
+    """A frozen Ark-ASR in this process: a larger one, or the student as it was before.
+
+    Ids that never stand in a transcript have probability 0, as in the student's own view: the published weights put
+    much on some of them, and a teacher that equals its student must differ from it nowhere.
+    """
+
+    model_type = "arkasr"
+    hides_blocked = True
+
+
 @arkasr.hookimpl
 def register_teachers(register):
     """Register the teachers that load from a folder or the Hub."""
     register("qwen3_asr", LocalTeacher, LocalTeacherOptions)
+    register("glmasr", GlmAsrTeacher, GlmAsrOptions)
+    register("arkasr", ArkasrTeacher, ArkasrOptions)

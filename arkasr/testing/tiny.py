@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from arkasr.model.speech_lm import SpeechLM, build
+from arkasr.model.fresh import build
+from arkasr.model.speech_lm import SpeechLM
 from arkasr.model.tokenization import train_byte_bpe, train_sentencepiece
 
 TEXTS = [

@@ -68,7 +68,7 @@ class Ensemble:
         with torch.no_grad():
             for weight, lm in zip(self.weights, self.members):
                 prompts = lm.embed_prompts(lm.encode_audio(waveforms), languages)
-                logits = (lm.transcript_states(prompts, token_ids) @ lm.head.T).float()
+                logits = arkasr.head_logits(lm.transcript_states(prompts, token_ids), lm.head)
                 part = logits.log_softmax(-1) + torch.tensor(weight).log()
                 mixture = part if mixture is None else torch.logaddexp(mixture, part)
         return arkasr.DenseView(mixture)
