@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SOURCES = ("student", "teacher", "reference")  # of the transcripts that distillation scores
+PARTS = ("encoder", "adapter", "decoder")  # of a model, as `model.freeze` names them
 
 
 @dataclass
@@ -26,16 +27,26 @@ class ModelConfig:
     """The model that a run trains."""
 
     type: Literal["arkasr", "qwen3_asr"] = "arkasr"  # the student, or a teacher trained here
-    path: str = ""  # folder or Hub id to start from; empty: a fresh model of `sizes`
-    sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type"})  # for the model's own config
+    path: str = ""  # folder or Hub id to start from; empty: a model put together as the next three say
+    encoder: str = ""  # folder or Hub id of a Whisper, GLM-ASR or Ark-ASR whose audio encoder it takes
+    decoder: str = ""  # folder or Hub id of a Qwen2 or Qwen2.5 which becomes its decoder, with its tokenizer
+    sizes: dict[str, Any] = field(
+        default_factory=dict, metadata={"belongs_to": "type"}
+    )  # `audio`, `text`: of fresh parts
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
+    freeze: list[str] = field(default_factory=list)  # parts that are not trained: `encoder`, `adapter`, `decoder`
+
+    def __post_init__(self):
+        unknown = sorted(set(self.freeze) - set(PARTS))
+        if unknown or set(self.freeze) == set(PARTS):
+            raise ValueError(f"freeze={self.freeze}: name some of {', '.join(PARTS)}, but not all")
 
 
 @dataclass
 class TokenizerConfig:
-    """The tokenizer trained for a fresh model; a model loaded from `model.path` brings its own."""
+    """The tokenizer trained for a fresh model; `model.path` and `model.decoder` bring their own."""
 
-    path: str = ""  # folder or Hub id of a tokenizer to take instead; Ark-ASR's special tokens are added to it
+    path: str = ""  # folder or Hub id of a tokenizer to take instead; as a decoder's, it gets Ark-ASR's special tokens
     kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"  # of the tokenizer trained
     vocab_size: int = 256  # learnt tokens beside bytes and special tokens; byte_bpe counts its 256 bytes
     text: str = "{datadir}/train.jsonl.gz"  # cuts whose transcripts it is trained on
@@ -84,6 +95,11 @@ class TrainConfig:
     threads: int = 0  # CPU threads a rank; 0: torch decides
 
 
+def _check_rate(tokens_per_second: float) -> None:
+    if not 0 <= tokens_per_second < math.inf:
+        raise ValueError(f"tokens_per_second={tokens_per_second}: must not be below 0, and finite")
+
+
 @dataclass
 class RolloutConfig:
     """The student's own transcripts, made without gradient.
@@ -92,7 +108,7 @@ class RolloutConfig:
     """
 
     max_new_tokens: int = 64  # cap of a transcript
-    tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens
+    tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens; 0: it does not
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0  # sample among the fewest likeliest tokens that hold this much; 1: among all
     samples: int = 1  # transcripts a clip; more than one needs a temperature
@@ -100,6 +116,7 @@ class RolloutConfig:
     looping: Literal["score", "skip", "reference"] = "score"  # what becomes of one that ends in a repeated pattern
 
     def __post_init__(self):
+        _check_rate(self.tokens_per_second)
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: must not be below 0")
         if not 0 < self.top_p <= 1:
@@ -142,10 +159,17 @@ class TeacherDataConfig:
 
 @dataclass
 class DecodeConfig:
-    """Greedy decoding of the test sets."""
+    """Greedy decoding of the test sets.
+
+    The bound by audio ends loops in short clips; 50 is twice what fast speech spells in single bytes.
+    """
 
     max_new_tokens: int = 256  # cap of a transcript
+    tokens_per_second: float = 50.0  # of audio: bounds a clip's tokens below max_new_tokens; 0: it does not
     max_seconds: float = 160.0  # audio a batch
+
+    def __post_init__(self):
+        _check_rate(self.tokens_per_second)
 
 
 @dataclass

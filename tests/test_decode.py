@@ -85,7 +85,7 @@ def test_every_clip_of_every_test_set_gets_its_row(expdir, datadir):
         cuts = {cut.id: cut for cut in CutSet.from_file(datadir / f"{name}.jsonl.gz")}
         assert sorted(row["id"] for row in found) == sorted(cuts) and len(found) == size
         for row in found:
-            assert list(row) == ["id", "reference", "hypothesis", "seconds", "num_tokens", "stopped"]
+            assert list(row) == ["id", "reference", "hypothesis", "seconds", "num_tokens", "stopped", "looping"]
             assert row["reference"] == cuts[row["id"]].supervisions[0].text
             assert row["seconds"] == pytest.approx(cuts[row["id"]].duration, abs=0.001)
             assert 1 <= row["num_tokens"] <= settings.max_new_tokens
@@ -94,6 +94,15 @@ def test_every_clip_of_every_test_set_gets_its_row(expdir, datadir):
             batch = clips(datadir / f"{name}.jsonl.gz", [place])
             assert transcribe(lm, batch, settings)[0] in found
     assert any(row["hypothesis"] for row in found)
+
+
+def test_loops_and_cuts_are_counted_in_the_log(expdir, datadir, capsys):
+    decode(str(expdir), str(datadir), ["base"])
+    said = capsys.readouterr().out
+    for name, size in SIZES.items():
+        target = expdir / "base" / "decode" / f"{name}.jsonl"
+        looping, stopped = ([row[key] for row in rows(target)] for key in ("looping", "stopped"))
+        assert f"{target}: {size} clips, {sum(looping)} looping, {size - sum(stopped)} cut at the cap" in said
 
 
 def test_what_is_transcribed_is_kept(expdir, datadir, capsys):

@@ -209,7 +209,14 @@ def test_no_gradient_is_kept():
 
 @pytest.mark.parametrize(
     ("samples", "most", "rate", "expected"),
-    [(16000, 64, 12.0, 14), (16001, 64, 12.0, 15), (160000, 64, 12.0, 64), (0, 64, 12.0, 2), (8000, 9, 12.0, 8)],
+    [
+        (16000, 64, 12.0, 14),
+        (16001, 64, 12.0, 15),
+        (160000, 64, 12.0, 64),
+        (0, 64, 12.0, 2),
+        (8000, 9, 12.0, 8),
+        (0, 64, 0.0, 64),
+    ],
 )
 def test_caps_follow_the_audio(samples, most, rate, expected):
     assert token_caps([torch.zeros(samples)], most, rate) == [expected]

@@ -9,8 +9,9 @@ import torch
 from tiny import batch, eager_to_stop, student, waveform
 
 from arkasr.distill import rollout as rollout_module
-from arkasr.distill.rollout import draw_sources, is_looping, roll_out
+from arkasr.distill.rollout import draw_sources, roll_out
 from arkasr.model.generation import Generation, generate, token_caps
+from arkasr.model.looping import is_looping
 from arkasr.schema import RolloutConfig
 
 SIZES = [16000, 4000, 9000, 24000, 160, 12345]

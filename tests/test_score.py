@@ -113,7 +113,8 @@ def cut(identity, text):
 
 
 def hypothesis(identity, text, **more):
-    fixed = {"reference": REFERENCES.get(identity, ""), "seconds": 1.0, "num_tokens": 3, "stopped": True}
+    fixed = {"reference": REFERENCES.get(identity, ""), "seconds": 1.0, "num_tokens": 3}
+    fixed |= {"stopped": True, "looping": False}
     return {"id": identity, "hypothesis": text, **fixed, **more}
 
 
@@ -131,7 +132,8 @@ def room(tmp_path):
     (data / "corpus.json").write_text(json.dumps(corpus))
     with gzip.open(data / "test.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(cut(identity, text)) + "\n" for identity, text in REFERENCES.items())
-    rows = [hypothesis("u1", "the cat sat"), hypothesis("u2", "a frog", stopped=False), hypothesis("u3", "thank you")]
+    rows = [hypothesis("u1", "the cat sat"), hypothesis("u2", "a frog", stopped=False, looping=True)]
+    rows += [hypothesis("u3", "thank you")]
     write_lines(exp / "base" / "decode" / "test.jsonl", rows)
     return exp, data
 
@@ -148,6 +150,7 @@ def test_score_writes_scores_results_and_figures(room, capsys, monkeypatch):
     got = content["sets"]["test"]
     assert content["normalizer"] == {"name": "english", "version": "1"} and content["jiwer"].count(".") == 2
     assert (got["reference_length"], got["errors"], got["insertions"], got["not_stopped"]) == (5, 3, 2, 1)
+    assert got["looping"] == 1
     assert got["rate_percent"] == pytest.approx(60) and got["missing_hypotheses"] == 0
     out = capsys.readouterr().out
     assert out.rstrip().endswith("Figure:  exp/figures/error_rates.png") and "Results: exp/RESULTS.md" in out
@@ -169,7 +172,17 @@ def test_a_decoder_that_cannot_tell_where_it_stopped_is_not_counted_as_stopping(
     write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "the cat sat", stopped=None)])
     score(str(exp), str(data), ["base"])
     assert scores_of(exp)["sets"]["test"]["not_stopped"] is None
-    assert "| 2 | 0 | - |" in (exp / "RESULTS.md").read_text()
+    assert "| 2 | 0 | - | 0 |" in (exp / "RESULTS.md").read_text()
+
+
+def test_transcripts_made_before_loops_were_reported_still_score(room):
+    exp, data = room
+    row = hypothesis("u1", "the cat sat")
+    del row["looping"]
+    write_lines(exp / "base" / "decode" / "test.jsonl", [row])
+    score(str(exp), str(data), ["base"])
+    got = scores_of(exp)["sets"]["test"]
+    assert got["looping"] is None and got["not_stopped"] == 0
 
 
 def test_runs_are_compared_with_base(room):

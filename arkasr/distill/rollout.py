@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from arkasr.model.freezing import encode_audio, is_frozen
 from arkasr.model.generation import Generation, generate, token_caps
+from arkasr.model.looping import is_looping
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import SOURCES, RolloutConfig
-
-LONGEST_PATTERN, LEAST_REPEATS, LEAST_TOKENS = 8, 4, 12
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Rollout:
     Of num_rolled transcripts that the student made, num_empty have no word, num_looping end in a repeated pattern and
     num_stopped ended by themselves. sources: of each kept transcript, one of SOURCES. scored is False where every one
     was skipped: one is kept all the same, so that all ranks run the same passes, but none of its positions counts.
+    heard: of every clip what a frozen encoder gives the adapter [N_i, D], for the second pass; else empty.
     """
 
     kept: list[int]
@@ -36,6 +37,7 @@ class Rollout:
     num_rolled: int = 0
     sources: list[str] = field(default_factory=list)
     scored: bool = True
+    heard: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -57,20 +59,6 @@ def draw_sources(mix: Mapping[str, float], num_clips: int) -> list[str]:
     return [SOURCES[i] for i in torch.multinomial(weights, num_clips, replacement=True).tolist()]
 
 
-def is_looping(ids: Sequence[int]) -> bool:
-    """Tell whether ids (no stop) end in a pattern of 1 to 8 tokens, four times or more and over 12 tokens or more.
-
-    The last repetition may be cut: a loop of five tokens that the cap ends in its third token is one all the same.
-    """
-    for period in range(1, min(LONGEST_PATTERN, len(ids) // LEAST_REPEATS) + 1):
-        covered = period
-        while covered < len(ids) and ids[-1 - covered] == ids[-1 - covered + period]:
-            covered += 1
-        if covered >= max(LEAST_REPEATS * period, LEAST_TOKENS):
-            return True
-    return False
-
-
 @torch.no_grad()
 def roll_out(
     lm: SpeechLM,
@@ -88,11 +76,12 @@ def roll_out(
     once, as the paper allows (section 3.4). One that is empty and loops (of spaces) goes by the policy for empty ones.
     Audio is encoded once, whatever the number of samples.
     """
-    prompts, given = lm.embed_prompts(lm.encode_audio(waveforms), languages), dict(given or {})
+    given, (audio, states) = dict(given or {}), encode_audio(lm, waveforms)
+    prompts = lm.embed_prompts(audio, languages)
     clips = [i for i in range(len(prompts)) if i not in given for _ in range(config.samples)]
     rolled = _sample(lm, prompts, waveforms, clips, config, top_k)
     empty = [not lm.text(t.ids) for t in rolled]
-    looping = [is_looping([i for i in t.ids if i not in lm.stop_ids]) for t in rolled]
+    looping = [is_looping(t.ids, lm.stop_ids) for t in rolled]
     policies = [config.empty if e else config.looping if loop else "score" for e, loop in zip(empty, looping)]
     kept = [t for t, policy in zip(rolled, policies) if policy == "score"]
     given |= {t.clip: ("reference", references[t.clip]) for t, p in zip(rolled, policies) if p == "reference"}
@@ -100,7 +89,8 @@ def roll_out(
     scored, kept = bool(kept), kept or rolled[:1]
     made = Generation([t.ids for t in kept], [t.stopped for t in kept], torch.cat([t.topk for t in kept]))
     counts = (sum(empty), sum(t.stopped for t in rolled), sum(looping), len(rolled))
-    return Rollout([t.clip for t in kept], made, *counts, [t.source for t in kept], scored)
+    heard = states if is_frozen(lm, "encoder") else []
+    return Rollout([t.clip for t in kept], made, *counts, [t.source for t in kept], scored, heard)
 
 
 def _sample(

@@ -13,6 +13,7 @@ from arkasr.distill.measures import measure, places
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
 from arkasr.distill.support import shared_support, union_support
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper, UserError
+from arkasr.model.freezing import adapt
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import DistillConfig, RolloutConfig
@@ -92,15 +93,16 @@ class Opd:
     def rescore(self, student: SpeechLM, made: Distillation, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count.
 
-        A clip's audio is encoded once for all its transcripts. diagnose: also add to `made.sums` what needs the
-        student's whole distributions.
+        A clip's audio is encoded once for all its transcripts, and not again after the rollout where the encoder is
+        frozen. diagnose: also add to `made.sums` what needs the student's whole distributions.
         """
         kept = made.rollout.kept
         clips = {clip: kept.index(clip) for clip in kept}
-        heard = made.batch.select(list(clips.values()))
+        heard, kept_states = made.batch.select(list(clips.values())), made.rollout.heard
 
         def work(lm: SpeechLM) -> tuple[Tensor, Tensor]:
-            prompts = dict(zip(clips, lm.embed_prompts(lm.encode_audio(heard.waveforms), heard.languages)))
+            audio = adapt(lm, [kept_states[i] for i in clips]) if kept_states else lm.encode_audio(heard.waveforms)
+            prompts = dict(zip(clips, lm.embed_prompts(audio, heard.languages)))
             states = lm.transcript_states([prompts[i] for i in kept], made.rollout.made.ids)[made.student_rows]
             if diagnose:
                 made.sums |= self._diagnosis(lm, HeadView(states.detach(), lm.head.detach(), lm.blocked), made)

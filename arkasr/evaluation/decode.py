@@ -37,7 +37,7 @@ def _teacher(config: Config) -> Teacher:
 def _by_teacher(teacher: Teacher) -> Transcriber:
     def transcriber(batch: Batch) -> list[dict[str, Any]]:
         texts = teacher.transcribe(batch.waveforms, batch.languages) if batch.ids else []
-        return [row(batch, i, text, None, None) for i, text in enumerate(texts)]
+        return [row(batch, i, text) for i, text in enumerate(texts)]
 
     return transcriber
 
@@ -68,6 +68,16 @@ def _write_hypotheses(
             file.flush()
             progress.update(len(batch.ids) + batch.num_failed)
     os.replace(part, target)
+    _tell(target)
+
+
+def _tell(path: Path) -> None:
+    """Log how many transcripts of a hypothesis file are odd, where the transcriber tells."""
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    looping, stopped = ([row.get(key) for row in rows] for key in ("looping", "stopped"))
+    if None not in (*looping, *stopped):
+        log(f"{path}: {len(rows)} clips, {looping.count(True)} looping, {stopped.count(False)} cut at the cap")
 
 
 def _finished(part: Path) -> set[str]:

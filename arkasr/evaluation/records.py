@@ -130,6 +130,12 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
     return {**record, "config": config}
 
 
+def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
+    """Return a run's scores.json; None where it was not scored."""
+    path = Path(expdir) / run / "scores.json"
+    return _read_json(path, 5) if path.is_file() else None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -121,11 +121,13 @@ def _score_set(
     hypotheses = [normalize(rows[identity]["hypothesis"]) if identity in rows else "" for identity in references]
     tally = count([normalize(text) for text in references.values()], hypotheses, corpus["metric"])
     stopped = [row["stopped"] for row in rows.values()]  # None: the decoder does not know
+    looping = [row.get("looping") for row in rows.values()]
     return tally, {
         **summary(tally),
         "missing_hypotheses": len(missing),
         "empty_hypotheses": hypotheses.count("") - len(missing),
         "not_stopped": None if None in stopped else stopped.count(False),
+        "looping": None if None in looping else looping.count(True),
     }
 
 

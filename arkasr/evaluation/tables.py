@@ -10,7 +10,7 @@ from arkasr.evaluation import paper
 
 Scores = dict[str, dict[str, Any]]
 COUNT_COLUMNS = ("hits", "substitutions", "deletions", "insertions", "errors")
-ODD_COLUMNS = ("missing_hypotheses", "empty_hypotheses", "not_stopped")
+ODD_COLUMNS = ("missing_hypotheses", "empty_hypotheses", "not_stopped", "looping")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,7 +23,7 @@ def number(value: float | None, digits: int = 2, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.{digits}f}"
 
 
-def _interval(pair: Sequence[float] | None, sign: str = "") -> str:
+def interval(pair: Sequence[float] | None, sign: str = "") -> str:
     return "" if pair is None else f" [{number(pair[0], sign=sign)}, {number(pair[1], sign=sign)}]"
 
 
@@ -43,7 +43,7 @@ def error_rates(corpus: dict, scores: Scores) -> str:
     for run in [*scores, *others]:
         sets = scores[run]["sets"] if run in scores else {}
         cells = [
-            number(sets[name]["rate_percent"]) + _interval(sets[name]["interval_percent"]) if sets else "-"
+            number(sets[name]["rate_percent"]) + interval(sets[name]["interval_percent"]) if sets else "-"
             for name in corpus["test_sets"]
         ]
         theirs = [paper.TABLE1[run][0] if run in paper.TABLE1 else "-"] if pairs else []
@@ -79,7 +79,7 @@ def changes(corpus: dict, scores: Scores) -> str:
         for name in corpus["test_sets"]:
             change = scores[run]["sets"][name]["against_base"]
             relative = "-" if change["relative_percent"] is None else f"{change['relative_percent']:+.1f} %"
-            points = number(change["difference_percent"], sign="+") + _interval(change["interval_percent"], sign="+")
+            points = number(change["difference_percent"], sign="+") + interval(change["interval_percent"], sign="+")
             cells.append(f"{relative} ({points})")
         cells += [_paper_change(run, column) for _, column in pairs]
         rows.append([paper.title(run), *cells, *(_recovered(scores, run, name) for name in closed)])
@@ -107,6 +107,7 @@ def counts(corpus: dict, scores: Scores) -> str:
     """Return the counts: utterances, reference units, then percentages of those units, then oddities of hypotheses."""
     unit = "Wrd" if corpus["metric"] == "wer" else "Chr"
     header = ["Model", "Set", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "Missing", "Empty", "Cut off"]
+    header += ["Looping"]
     rows = []
     for name in corpus["test_sets"]:
         for run in scores:

@@ -30,7 +30,12 @@ class Generation:
 
 
 def token_caps(waveforms: Sequence[Tensor], max_new_tokens: int, tokens_per_second: float) -> list[int]:
-    """Cap each transcript by its audio: 2 + tokens_per_second * seconds, at most max_new_tokens."""
+    """Cap each transcript by its audio: 2 + tokens_per_second * seconds, at most max_new_tokens.
+
+    Two are left to a clip of no length: a token and the stop. tokens_per_second 0: max_new_tokens for all.
+    """
+    if tokens_per_second == 0:
+        return [max_new_tokens] * len(waveforms)
     return [min(max_new_tokens, 2 + math.ceil(tokens_per_second * len(w) / SAMPLE_RATE)) for w in waveforms]
 
 
@@ -68,7 +73,8 @@ def generate(
     """Continue B prompts [S_i, H] until a stop id or the clip's cap; temperature 0 is greedy.
 
     Blocked ids are never chosen nor among the candidates, which are the model's own whatever temperature and top_p.
-    Without a generator torch's global one draws. Rows that are done leave the batch every few tokens.
+    Without a generator torch's global one draws. Rows that are done leave the batch every few tokens, for which the
+    cache must be able to shrink: a static one cannot, and at equal batch it was no faster on a CPU.
     """
     top_k = min(top_k, len(lm.blocked))
     embeds, mask = _left_padded(prompts)

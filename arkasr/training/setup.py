@@ -23,8 +23,11 @@ from arkasr import config as configs
 from arkasr import plugins
 from arkasr.data.batches import read_cuts
 from arkasr.interfaces import UserError
-from arkasr.model import speech_lm, tokenization
+from arkasr.model import fresh, tokenization
+from arkasr.model.assembly import assemble, model_sizes
+from arkasr.model.freezing import freeze
 from arkasr.model.loading import load_speech_lm
+from arkasr.model.parts import reading
 from arkasr.model.sharding import shard
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import Config, OptimConfig
@@ -115,20 +118,25 @@ def _tokenizer(config: Config, folder: Path, ranks: Ranks):
 
 
 def _new_tokenizer(config: Config):
-    """Train a tokenizer on transcripts, or take one and add the special tokens that it lacks."""
+    """Take the decoder's tokenizer, or another, and add the special tokens that it lacks; or train one."""
     settings = config.tokenizer
-    if settings.path:
-        tokenizer = AutoTokenizer.from_pretrained(settings.path)
+    if settings.path and config.model.decoder:
+        raise UserError(
+            f"tokenizer.path {settings.path}: model.decoder {config.model.decoder} brings its own tokenizer; take one away"
+        )
+    if path := settings.path or config.model.decoder:
+        with reading(path):
+            tokenizer = AutoTokenizer.from_pretrained(path)
         tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
         return tokenizer
     texts = [s.text for cut in read_cuts(settings.text) for s in cut.supervisions if s.text]
-    texts += speech_lm.prompt_examples(config.model.type) * max(1, len(texts) // 20)
+    texts += fresh.prompt_examples(config.model.type) * max(1, len(texts) // 20)
     kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
     return kinds[settings.kind](texts, settings.vocab_size)
 
 
 def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
-    """Load or build the model, give it a CTC head where the loss needs one, and shard it over ranks."""
+    """Load or put together the model, freeze parts, give it a CTC head where the loss needs one, and shard it."""
     torch.manual_seed(config.seed)
     if config.model.path:
         lm = load_speech_lm(config.model.path, config.model.dtype)
@@ -137,9 +145,9 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
                 f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}"
             )
     else:
-        if not {"audio", "text"} <= set(config.model.sizes):
-            raise UserError("model.sizes: give `audio` and `text` sizes, or model.path to start from")
-        lm = speech_lm.build(config.model.type, config.model.sizes, _tokenizer(config, folder, ranks))
+        model_sizes(config.model, 0)  # what is wrong with them is said before a tokenizer is trained
+        lm = assemble(config.model, _tokenizer(config, folder, ranks))
+    freeze(lm, config.model.freeze)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
     if ranks.rank:  # weights are the same on all ranks; what they draw later (rollouts, the data mix) must not be
