@@ -15,14 +15,12 @@ of the allocator on a GPU, of the process's resident set on a CPU (Linux). Every
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from measured import peak_bytes, seconds
 from torch import Tensor
 
 from arkasr import DenseView, HeadView, Support
@@ -87,46 +85,20 @@ def ways(case: Case) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
     }
 
 
-def step(case: Case, way: str) -> float:
-    """Run one way forwards and backwards; returns seconds."""
+def step(case: Case, way: str) -> None:
+    """Run one way forwards and backwards."""
     case.clear()
-    work = ways(case)[way]
-    started = now(case)
-    total, count = work()
+    total, count = ways(case)[way]()
     (total / count).backward()
-    return now(case) - started
-
-
-def now(case: Case) -> float:
-    """Return the clock once the device is idle."""
-    if case.weight.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak_bytes(case: Case, way: str) -> int:
-    """Run one way once and return by how much the peak of memory exceeds what lay there before."""
-    case.clear()
-    if case.weight.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(case, way)
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size from here on
-    before = resident("VmRSS")
-    step(case, way)
-    return resident("VmHWM") - before
-
-
-def resident(key: str) -> int:
-    """Return VmRSS, the resident set, or VmHWM, its peak, in bytes."""
-    return 1024 * int(re.search(rf"^{key}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)[1])
 
 
 def measure(case: Case, names: list[str], repeats: int) -> dict[str, tuple[float, int]]:
     """Return seconds and peak bytes of the ways named; the first run of each gives the memory."""
-    peaks = {way: peak_bytes(case, way) for way in names}
-    times = [{way: step(case, way) for way in names} for _ in range(repeats)]
+    device, peaks = case.weight.device.type, {}
+    for way in names:
+        case.clear()  # so that what the last way left is not counted as there before
+        peaks[way] = peak_bytes(lambda way=way: step(case, way), device)
+    times = [{way: seconds(lambda way=way: step(case, way), device) for way in names} for _ in range(repeats)]
     case.clear()
     return {way: (statistics.median(t[way] for t in times), peaks[way]) for way in names}
 
@@ -134,12 +106,12 @@ def measure(case: Case, names: list[str], repeats: int) -> dict[str, tuple[float
 def table(case: Case, measured: dict[str, tuple[float, int]]) -> list[str]:
     """Return a Markdown row for each way."""
     gradient, lines = case.weight.nbytes, []
-    for way, (seconds, peak) in measured.items():
-        base_seconds, base_peak = measured[BASE[way]]
+    for way, (median, peak) in measured.items():
+        base_median, base_peak = measured[BASE[way]]
         extra, base_extra = peak - gradient, base_peak - gradient
         leaner = f"{base_extra / extra:.1f}" if extra > 2**20 else "-"  # below a MiB it is the page size's noise
         sizes = f"{extra / 2**20:.0f} | {leaner} | {peak / 2**20:.0f}"
-        lines.append(f"| {len(case.states)} | {way} | {seconds:.3f} | {base_seconds / seconds:.1f} | {sizes} |")
+        lines.append(f"| {len(case.states)} | {way} | {median:.3f} | {base_median / median:.1f} | {sizes} |")
     return lines
 
 

@@ -1,6 +1,11 @@
 """Times one whole OPD step against a plain dense rendering of Algorithm 1: same models, same clips, same supports.
 
-    make demo && python benchmarks/opd_step.py --expdir egs/librispeech/exp/mini --datadir egs/librispeech/data/mini
+    python benchmarks/opd_step.py --fresh paper --dtype bfloat16                  # the published sizes, on a GPU
+    python benchmarks/opd_step.py --fresh mini --clips 8 --cap 32                 # small bodies, the true vocabulary
+    python benchmarks/opd_step.py --expdir egs/librispeech/exp/mini --datadir egs/librispeech/data/mini  # after a demo
+
+With --fresh both models have random weights, one vocabulary of --vocab tokens, and clips of noise; rollouts then end at
+the cap. With --expdir they are a demo's own.
 
 The plain way does what the published trainer does: logits of all V tokens at every position of prompt and transcript,
 scoring padded to the token cap, supports built in Python a position at a time, a host synchronisation a token, and
@@ -14,13 +19,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import fresh
 import torch
+from measured import peak_bytes
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from arkasr import Loss, SpeechLM, Teacher, TokenMapper, config, load_speech_lm, plugins
@@ -29,6 +39,7 @@ from arkasr.distill.step import Opd
 from arkasr.schema import DistillConfig, RolloutConfig
 from arkasr.timing import Phases
 
+Step = Callable[..., float]
 PHASES = ("rollout", "teacher", "student", "backward", "optimizer")
 
 
@@ -127,12 +138,15 @@ def plain_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> 
         supports = plain_supports(case, alignment.teacher_ids, pairs, candidates, logits.float().log_softmax(-1), start)
     with phases("student"):
         logits, start = plain_logits(case.student, case.batch, ids, case.cap)
-        terms = []
-        for clip, own, tokens, scores in supports:
-            target = torch.tensor(scores, device=logits.device).log_softmax(-1)
-            given = logits[clip, start + own - 1][tokens].float().log_softmax(-1)
-            terms.append((target.exp() * (target - given)).sum())
-        loss = torch.stack(terms).mean()
+        clips, at = [row[0] for row in supports], [start + row[1] - 1 for row in supports]
+        ids, wanted = (
+            pad_sequence([torch.tensor(row[n], device=logits.device) for row in supports], batch_first=True)
+            for n in (2, 3)
+        )
+        valid = pad_sequence([torch.ones(len(row[2]), device=logits.device) for row in supports], batch_first=True) > 0
+        target = wanted.masked_fill(~valid, -torch.inf).log_softmax(-1)
+        given = logits[clips, at].float().gather(-1, ids).masked_fill(~valid, -torch.inf).log_softmax(-1)
+        loss = (target.exp() * (target - given).masked_fill(~valid, 0.0)).sum(-1).mean()
     return finish(loss, optimizer, phases)
 
 
@@ -156,36 +170,24 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer, phases: Phases) -> fl
     return float(loss.detach())
 
 
-def peak(case: Case, work) -> float:
-    """Return MiB by which one step's peak exceeds what lay there before."""
-    if case.student.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is the present size from here on
-    before = resident("VmRSS")
-    work()
-    return (resident("VmHWM") - before) / 2**20
-
-
-def resident(field: str) -> int:
-    """Return a size of this process in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
 def measure(case: Case, repeats: int) -> None:
     """Run both ways in turn and print the table."""
     weights = {k: v.clone() for k, v in case.student.state_dict().items()}
     seconds, losses, memory = {"plain": [], "ours": []}, {}, {}
+    ways: dict[str, Step] = {"plain": plain_step, "ours": our_step}
     for repeat in range(repeats + 1):
-        for name, step in (("plain", plain_step), ("ours", our_step)):
+        for name, step in ways.items():
             case.student.load_state_dict(weights)
             optimizer, phases = torch.optim.AdamW(case.student.parameters(), lr=1e-4), Phases(case.student.device.type)
             started = time.perf_counter()
             if repeat == 0:  # warm-up, and what is measured once
-                memory[name] = peak(case, lambda s=step, o=optimizer, p=phases: losses.update({name: s(case, o, p)}))
+
+                def work(
+                    name: str = name, step: Step = step, optimizer: Any = optimizer, phases: Phases = phases
+                ) -> None:
+                    losses[name] = step(case, optimizer, phases)
+
+                memory[name] = peak_bytes(work, case.student.device.type)
                 continue
             step(case, optimizer, phases)
             seconds[name].append(phases.seconds | {"step": time.perf_counter() - started})
@@ -205,26 +207,27 @@ def report(case: Case, seconds: dict, losses: dict[str, float], memory: dict[str
     ratio = statistics.median(a["step"] / b["step"] for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
     rate = {way: clips / statistics.median(row["step"] for row in rows) for way, rows in seconds.items()}
     print(f"| utterances/s | {rate['plain']:.1f} | {rate['ours']:.1f} | {1 / ratio:.3f} ({ratio:.1f} x as many) |")
-    print(
-        f"| peak memory (MiB) | {memory['plain']:.0f} | {memory['ours']:.0f} "
-        f"| {memory['plain'] / max(memory['ours'], 1):.1f} |"
-    )
+    plain, ours = memory["plain"] / 2**20, memory["ours"] / 2**20
+    print(f"| peak memory (MiB) | {plain:.0f} | {ours:.0f} | {plain / max(ours, 1):.1f} |")
     print(f"| loss | {losses['plain']:.6f} | {losses['ours']:.6f} | |")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, load the trained runs and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--expdir", required=True, help="holds base/final and base_opd/config.yaml")
-    parser.add_argument("--datadir", required=True)
-    parser.add_argument("--clips", type=int, default=40, help="clips a batch (the published launcher: 40)")
-    parser.add_argument("--cap", type=int, default=64, help="token cap of a rollout (the published launcher: 64)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+def fresh_case(args: argparse.Namespace, device: str) -> Case:
+    """Make models with random weights over one vocabulary, and clips of noise."""
+    words = fresh.tokenizer(args.vocab)
+    student = fresh.student(args.fresh, words, device, args.dtype)
+    with TemporaryDirectory() as folder:  # through a folder, so that the teacher is the plugin itself
+        fresh.teacher(args.fresh, words, device, args.dtype).save(Path(folder))
+        teacher = plugins.create("teacher", "qwen3_asr", {"path": folder, "dtype": args.dtype}, device=device)
+    made = fresh.clips(args.clips, args.seconds)
+    batch = Batch([f"clip-{i}" for i in range(len(made))], made, [""] * len(made), ["English"] * len(made))
+    mapper = plugins.create("token_mapper", "identity", {}, student=student, teacher=teacher)
+    return Case(student, teacher, mapper, plugins.create("loss", "union_topk_kl", {}), batch, args.top_k, args.cap)
+
+
+def trained_case(args: argparse.Namespace, device: str) -> Case:
+    """Load a demo's Base and teacher, and its clips."""
     made = config.read(Path(args.expdir) / "base_opd" / "config.yaml")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     student = load_speech_lm(str(Path(args.expdir) / "base" / "final"), device=device)
     trained = Path(args.expdir) / "teacher" / "final"  # the config's own path may be relative to the recipe
     options = made.teacher.options | ({"path": str(trained)} if trained.is_dir() else {})
@@ -232,7 +235,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     mapper = plugins.create("token_mapper", made.mapper.name, made.mapper.options, student=student, teacher=teacher)
     loss = plugins.create("loss", made.loss.name, made.loss.options)
     batch = load_batch(list(read_cuts(str(Path(args.datadir) / "base.jsonl.gz")))[: args.clips])
-    measure(Case(student, teacher, mapper, loss, batch, made.distill.top_k, args.cap), args.repeats)
+    return Case(student, teacher, mapper, loss, batch, made.distill.top_k, args.cap)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, make or load the models and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = parser.add_mutually_exclusive_group(required=True)
+    models.add_argument("--fresh", choices=list(fresh.STUDENTS), help="random weights at these sizes")
+    models.add_argument("--expdir", help="a demo's results: holds base/final and base_opd/config.yaml")
+    parser.add_argument("--datadir", help="the demo's cuts, with --expdir")
+    parser.add_argument("--vocab", type=int, default=151936, help="tokens of fresh models (Qwen2.5's by default)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a noise clip")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of fresh models")
+    parser.add_argument("--top_k", type=int, default=32, help="with --fresh; a demo brings its own")
+    parser.add_argument("--clips", type=int, default=40, help="clips a batch (the published launcher: 40)")
+    parser.add_argument("--cap", type=int, default=64, help="token cap of a rollout (the published launcher: 64)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    if args.expdir and not args.datadir:
+        parser.error("--expdir needs --datadir, the demo's cuts")
+    torch.set_num_threads(args.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    measure(fresh_case(args, device) if args.fresh else trained_case(args, device), args.repeats)
 
 
 if __name__ == "__main__":
