@@ -55,6 +55,13 @@ def _score(args: argparse.Namespace) -> None:
     score(args.expdir, args.datadir, _names(args.runs))
 
 
+def _export(args: argparse.Namespace) -> None:
+    from arkasr.evaluation.export import export
+
+    runs = _names(args.runs)
+    export(args.expdir, args.datadir, runs, args.checkpoint, args.published, args.outdir, args.license)
+
+
 def _plugins(args: argparse.Namespace) -> None:
     from arkasr.plugins import listing
 
@@ -77,6 +84,11 @@ VERBS = {
     "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
     "decode": Verb(_decode, "stage 4: transcribe the test sets", (*_DIRS, "--runs")),
     "score": Verb(_score, "stage 5: count errors, write tables and figures", (*_DIRS, "--runs")),
+    "export": Verb(
+        _export,
+        "stage 6: write runs as folders for the Hugging Face Hub",
+        (*_DIRS, "--runs", "--checkpoint", "--published", "--outdir", "--license"),
+    ),
     "plugins": Verb(_plugins, "list teachers, token mappers and losses, and what failed to load", ("--json",)),
 }
 
@@ -104,6 +116,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--run": {"required": True, "metavar": "NAME", "help": "a run of the configuration, such as base_opd"},
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
     "--nj": {"type": _positive, "default": 1, "metavar": "N", "help": "parallel jobs (default: 1)"},
+    "--checkpoint": {
+        "default": "final",
+        "metavar": "NAME",
+        "help": "weights: final (default), latest, best on dev, or a checkpoint, such as step-00000100",
+    },
+    "--published": {"action": "store_true", "help": "in the published layout, for other people's servers"},
+    "--outdir": {"default": "", "metavar": "DIR", "help": "where to, for one run (default: <expdir>/<run>/export)"},
+    "--license": {"default": "", "metavar": "ID", "help": "of the weights, by the Hub's name, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
 }
 
@@ -186,7 +206,9 @@ def _say(name: str, sentence: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 2 for what the user can mend, 130 for Ctrl-C."""
     name, args = parse(sys.argv[1:] if argv is None else argv)
-    folders = [value for key, value in vars(args).items() if key in ("expdir", "datadir", "corpus_dir")]
+    folders = [
+        value for key, value in vars(args).items() if key in ("expdir", "datadir", "corpus_dir", "outdir") and value
+    ]
     try:
         VERBS[name].call(args)
         return 0

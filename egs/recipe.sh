@@ -9,7 +9,7 @@ source "$egs/options.sh"
 # name|kind|default|help. {scale} and {tag} are filled in later; tag is the scale, or scale-<name of corpus_dir>.
 OPTIONS='corpus|word||folder of egs/ to work in (run.sh gives it)
 stage|number|0|first stage to run
-stop_stage|number|5|last stage to run
+stop_stage|number|5|last stage to run; 6 exports the runs too
 scale|scale|mini|mini: small models on a spoken miniature corpus, for a CPU; paper: published sizes
 corpus_dir|path|downloads/{scale}|an existing corpus; stage 0 is then skipped
 datadir|path|data/{tag}|prepared cuts; {tag} is {scale}, or {scale}-<folder name> with --corpus_dir
@@ -32,8 +32,8 @@ usage() {
     cat <<'END'
 Usage: ./run.sh [--option value]...     --stop_stage 4, --stop-stage 4 and --stop_stage=4 mean the same
 
-Stages: 0 download, 1 prepare, 2 label (at mini scale the teacher is trained here first), 3 train, 4 decode, 5 score
-        --stage 3 means: the data is ready, train, decode and score.
+Stages: 0 download, 1 prepare, 2 label (mini scale: after training the teacher), 3 train, 4 decode, 5 score, 6 export
+        --stage 3 means: the data is ready, train, decode and score. Stage 6 runs with --stop_stage 6 only.
 
 Options, defaults in brackets. Paths you give are relative to where you stand, defaults to the folder of run.sh.
 END
@@ -57,8 +57,8 @@ fill_in() { # the defaults that depend on other options
 
 check() { # refuse what cannot work, before anything runs
     local name
-    ((opt[stage] <= opt[stop_stage] && opt[stage] <= 5)) ||
-        die "no stage lies between --stage ${opt[stage]} and --stop_stage ${opt[stop_stage]}: stages go from 0 (download) to 5 (score)"
+    ((opt[stage] <= opt[stop_stage] && opt[stage] <= 6)) ||
+        die "no stage lies between --stage ${opt[stage]} and --stop_stage ${opt[stop_stage]}: stages go from 0 (download) to 6 (export)"
     ((opt[node_rank] < opt[num_nodes])) || die "--node_rank ${opt[node_rank]} of --num_nodes ${opt[num_nodes]}: ranks count from 0"
     [[ -f ${opt[conf]} ]] || die "no configuration ${opt[conf]}: name one with --conf"
     [[ -n ${opt[variants]// /} ]] || die "--variants names no run"
@@ -209,6 +209,7 @@ main() {
     [[ $needed != *_opd* ]] || runs="teacher $runs"
     on_first_node 4 "Decode" "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs"
     on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" --runs "$runs"
+    on_first_node 6 "Export" "${arkasr[@]}" export "${dirs[@]}" --runs "${opt[variants]}"
 
     ((num_run > 0)) || die "nothing to run from --stage ${opt[stage]} to --stop_stage ${opt[stop_stage]}: all of it was skipped"
     if ${opt[dry_run]}; then

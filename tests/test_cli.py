@@ -31,6 +31,11 @@ CALLS = {
     ),
     "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"])),
     "score": ("arkasr.evaluation.score", "score", [*DIRS, "--runs", "a", "b"], ("exp", "data", ["a", "b"])),
+    "export": (
+        "arkasr.evaluation.export", "export",
+        [*DIRS, "--runs", "a", "--checkpoint", "best", "--published", "--outdir", "o", "--license", "mit"],
+        ("exp", "data", ["a"], "best", True, "o", "mit"),
+    ),
 }  # fmt: skip
 
 
@@ -66,6 +71,13 @@ def test_each_verb_calls_its_function(verb, stand_in):
     seen = []
     assert cli.main(stand_in(verb, lambda *given: seen.append(given))) == 0
     assert seen == [CALLS[verb][3]]
+
+
+def test_export_writes_the_last_weights_in_our_layout_by_default(stand_in):
+    seen = []
+    stand_in("export", lambda *given: seen.append(given))
+    assert cli.main(["export", *DIRS, "--runs", "a b"]) == 0
+    assert seen == [("exp", "data", ["a", "b"], "final", False, "", "")]
 
 
 def test_dashes_underscores_and_equals_signs_are_read_alike(stand_in):

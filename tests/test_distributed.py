@@ -17,10 +17,12 @@ import torch
 import torch.distributed as dist
 from corpus_fixture import clips, make_trainer, metrics
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 
 from arkasr.model.loading import load_speech_lm
+from arkasr.model.snapshot import load_checkpoint
 from arkasr.training.loop import Trainer, train
 from arkasr.training.ranks import Ranks
 
@@ -43,6 +45,8 @@ REDUCED = [
 ]
 OPD = ["train.eval_clips=1", "distill.diagnose_every=2", "distill.mix={student: 1, reference: 1}"]
 OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "rollout.looping=skip"]
+FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "model.path={trained}/base/final"]
+FROZEN += ["teacher.options.path={trained}/teacher/final"]
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 
 
@@ -84,6 +88,8 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     # One group for all: torchrun's store would hand a second one the addresses of the first.
     dist.init_process_group, Ranks.close = lambda *arguments: None, lambda ranks: None
     train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
+    overrides = [words.format(trained=expdir) for words in FROZEN]
+    train(str(conf), "base_opd", str(expdir / "frozen"), str(datadir), overrides)
     Trainer.take_step = cut_off
     with contextlib.suppress(Killed):
         train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
@@ -139,6 +145,14 @@ def test_distillation_on_two_ranks_ends_with_a_model_like_any_other(expdir, conf
     load_speech_lm(str(folder / "final"))
 
 
+def test_two_ranks_leave_a_frozen_encoder_alone(expdir, trained):
+    start = load_file(trained / "base" / "final" / "model.safetensors")
+    found = load_file(expdir / "frozen" / "base_opd" / "final" / "model.safetensors")
+    encoder = {name for name in start if "audio_tower." in name}
+    assert encoder and start.keys() == found.keys()
+    assert {name for name in start if torch.equal(found[name], start[name])} == encoder
+
+
 def test_one_rank_writes_and_counts_for_both(expdir):
     folder = expdir / "base_opd"
     rows = metrics(folder)
@@ -155,10 +169,21 @@ def test_both_ranks_write_their_part_of_a_checkpoint(expdir):
     folder = expdir / "cut" / "base" / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000002", "step-00000004"]
     for checkpoint in folder.iterdir():
-        assert {"COMPLETE", "state.json", "rng-00000.pt", "rng-00001.pt", "weights"} == {
+        assert {"COMPLETE", "state.json", "rng-00000.pt", "rng-00001.pt", "model", "weights"} == {
             p.name for p in checkpoint.iterdir()
         }
         assert {p.name for p in (checkpoint / "weights").glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+
+
+def test_one_process_reads_the_model_of_a_checkpoint_of_two_ranks(expdir, tmp_path):
+    checkpoint = expdir / "cut" / "base" / "checkpoints" / "step-00000002"
+    dcp_to_torch_save(checkpoint / "weights", tmp_path / "whole.pt")
+    expected = torch.load(tmp_path / "whole.pt")["model"]
+    lm = load_checkpoint(checkpoint)
+    found = {f"hf.{name}": weight for name, weight in lm.hf.state_dict().items()}
+    assert found.keys() == {name for name in expected if name.startswith("hf.")}  # without its CTC head
+    assert all(torch.equal(found[name], expected[name]) for name in found) and not lm.training
+    assert not dist.is_initialized()
 
 
 def test_what_two_ranks_began_one_finishes(expdir, conf, datadir, capsys):

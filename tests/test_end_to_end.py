@@ -1,4 +1,4 @@
-"""The three recipes from stage 0 to 5 through their own run.sh, on a few spoken sentences and with the smallest models.
+"""The three recipes from stage 0 on through their own run.sh, on a few spoken sentences and with the smallest models.
 
 The recipes are copied, their corpora are made smaller and their configurations overlaid; nothing else is changed.
 """
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from arkasr.model.loading import load_speech_lm
 
 pytest.importorskip("espeakng_loader")
 
@@ -122,6 +124,12 @@ def test_librispeech_from_stage_0_to_5_and_again(recipe):
     for run in ("base_opd", "base_td_opd"):
         rows = [json.loads(line) for line in (exp / run / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == [1, 2, 3] and all("vuss" in row for row in rows)
+
+    recipe("--stage", "6", "--stop_stage", "6", "--variants", "base_opd")
+    card = (exp / "base_opd" / "export" / "README.md").read_text()
+    assert load_speech_lm(str(exp / "base_opd" / "export")).hf.config.model_type == "arkasr"
+    assert "synthetic voices" in card.lower() and "egs/librispeech/run.sh" in card and str(recipe.folder) not in card
+    assert not (exp / "base" / "export").exists() and not (exp / "teacher" / "export").exists()
 
     before = files(recipe.folder)
     assert any(name.endswith(".flac") for name in before) and len(before) > 80

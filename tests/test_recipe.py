@@ -142,10 +142,18 @@ def test_stage_3_trains_decodes_and_scores():
     assert "Stage 3: Train base" in logged(done)
 
 
-@pytest.mark.parametrize("stage", range(6))
+@pytest.mark.parametrize("stage", range(7))
 def test_each_stage_alone(stage):
-    expected = ["download"], ["prepare"], ["train", "label"], ["train"] * 4, ["decode"], ["score"]
+    expected = ["download"], ["prepare"], ["train", "label"], ["train"] * 4, ["decode"], ["score"], ["export"]
     assert verbs(dry("--stage", str(stage), "--stop_stage", str(stage))) == expected[stage]
+
+
+def test_stage_6_runs_when_it_is_asked_for_and_exports_the_students():
+    lines = dry("--stage", "5", "--stop_stage", "6")
+    assert verbs(lines) == ["score", "export"]
+    assert flag(lines[-1], "--runs") == "base base_opd base_td_opd" and flag(lines[-2], "--runs")[:8] == "teacher "
+    assert flag(lines[-1], "--expdir") == "exp/mini" and flag(lines[-1], "--datadir") == "data/mini"
+    assert verbs(dry("--stage", "5")) == ["score"]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,7 @@ def test_overrides_reach_training_and_labelling_unchanged():
         (["--variants", "base", "base_opd"], "stray argument 'base_opd'"),
         ([""], "stray argument ''"),
         (["--stage", "6"], "no stage lies between --stage 6 and --stop_stage 5"),
+        (["--stage", "7", "--stop_stage", "7"], "stages go from 0 (download) to 6 (export)"),
         (["--stage", "3", "--stop_stage", "2"], "no stage lies between"),
         (["--stage", "0", "--stop_stage", "0", "--corpus_dir", "x", "--dry_run", "true"], "nothing to run"),
         (["--conf", "no.yaml"], "no configuration "),

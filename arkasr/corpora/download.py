@@ -68,6 +68,11 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_spoken(folder: Path) -> bool:
+    """Tell whether a corpus folder holds a spoken miniature."""
+    return _read_marker(folder) is not None
+
+
 def _sizes(corpus: Corpus) -> dict[str, int]:
     """Return the sizes of all parts. Raises UserError for a part that the miniature lacks or does not know."""
     sizes, known = corpus.miniature.sizes, {role.part for role in ROLES[corpus.recipe]}

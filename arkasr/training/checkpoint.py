@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
+from arkasr.model.snapshot import WEIGHTS, describe, whole_checkpoints
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.terminal import log
 from arkasr.training.ranks import Ranks
@@ -45,7 +46,7 @@ class Checkpoints:
 
     def complete(self) -> list[Path]:
         """List the whole checkpoints, oldest first."""
-        return sorted(p for p in self.folder.glob("step-*") if (p / "COMPLETE").is_file())
+        return whole_checkpoints(self.folder)
 
     def save(self, step: int, student: SpeechLM, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
         """Write step `step` under a temporary name and rename it once every rank's part is there."""
@@ -57,10 +58,11 @@ class Checkpoints:
         model, optim = get_state_dict(student, optimizer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dcp.save({"model": model, "optim": optim}, checkpoint_id=aside / "weights", no_dist=self.ranks.mesh is None)
+            dcp.save({"model": model, "optim": optim}, checkpoint_id=aside / WEIGHTS, no_dist=self.ranks.mesh is None)
         torch.save(_rng_state(), aside / f"rng-{self.ranks.rank:05d}.pt")
         self.ranks.barrier()
         if self.ranks.first:
+            describe(aside, student)
             (aside / "state.json").write_text(json.dumps({"step": step, **extra}))
             (aside / "COMPLETE").touch()
             shutil.rmtree(final, ignore_errors=True)
@@ -77,7 +79,7 @@ class Checkpoints:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dcp.load(
-                {"model": model, "optim": optim}, checkpoint_id=found[-1] / "weights", no_dist=self.ranks.mesh is None
+                {"model": model, "optim": optim}, checkpoint_id=found[-1] / WEIGHTS, no_dist=self.ranks.mesh is None
             )
         set_state_dict(student, optimizer, model_state_dict=model, optim_state_dict=optim)
         rng = found[-1] / f"rng-{self.ranks.rank:05d}.pt"
@@ -99,6 +101,7 @@ def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
         for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies: written twice
             weights.pop(name, None)
         student.save(aside, weights)
-        shutil.rmtree(folder.parent / "decode", ignore_errors=True)  # transcripts by earlier weights
+        shutil.rmtree(folder.parent / "decode", ignore_errors=True)  # transcripts by earlier weights, and their scores
+        (folder.parent / "scores.json").unlink(missing_ok=True)
         aside.rename(folder)
     ranks.barrier()
