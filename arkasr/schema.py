@@ -90,7 +90,8 @@ class TrainConfig:
     eval_every: int = 500  # the error rate on dev clips; 0: never
     eval_clips: int = 100  # of the dev set, for the error rate while training
     save_every: int = 1000  # a checkpoint
-    keep: int = 3  # checkpoints kept
+    keep: int = 3  # checkpoints kept: the newest
+    keep_best: int = 1  # and those of lowest dev error, among steps both saved and evaluated
     ctc_weight: float = 0.0  # share of the auxiliary CTC loss on the adapter's outputs; 0: none
     threads: int = 0  # CPU threads a rank; 0: torch decides
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from corpus_fixture import make_trainer, metrics
 from safetensors.torch import load_file
 
+from arkasr.interfaces import UserError
 from arkasr.training.checkpoint import Checkpoints
 from arkasr.training.loop import Trainer, train
 from arkasr.training.ranks import Ranks
@@ -140,6 +145,7 @@ def test_what_was_left_half_written_is_written_anew(conf, datadir, tmp_path):
     trainer.take_step(iter(trainer.batches))
     trainer.step = 2
     trainer.save()
+    trainer.checkpoints.wait()
     assert steps_of(tmp_path / "base") == ["step-00000002"]
     assert json.loads((tmp_path / "base" / "checkpoints" / "step-00000002" / "state.json").read_text())["step"] == 2
     other = make_trainer(conf, "base", tmp_path, datadir)
@@ -149,7 +155,7 @@ def test_what_was_left_half_written_is_written_anew(conf, datadir, tmp_path):
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_only_the_newest_are_kept(conf, datadir, tmp_path, keep):
-    changes = ["train.steps=6", "train.save_every=1", f"train.keep={keep}"]
+    changes = ["train.steps=6", "train.save_every=1", f"train.keep={keep}", "train.keep_best=0"]
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in range(6 - keep, 6)]
 
@@ -191,3 +197,122 @@ def test_a_final_model_that_was_half_written_is_written_anew(conf, datadir, tmp_
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
     assert not (tmp_path / "base" / "writing-final").exists()
     assert json.loads((tmp_path / "base" / "final" / "config.json").read_text())["model_type"] == "arkasr"
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_touch_it(conf, datadir, tmp_path, monkeypatch):
+    write_data = dcp.FileSystemWriter.write_data
+
+    def slow(self, *arguments):
+        time.sleep(1.0)
+        return write_data(self, *arguments)
+
+    monkeypatch.setattr(dcp.FileSystemWriter, "write_data", slow)
+    trainer = make_trainer(conf, "base", tmp_path, datadir)
+    stream = iter(trainer.batches)
+    trainer.take_step(stream)
+    trainer.step = 1
+    before = [p.detach().clone() for p in trainer.student.parameters()]
+    trainer.save()
+    trainer.take_step(stream)
+    trainer.checkpoints.poll()
+    assert steps_of(tmp_path / "base") == ["writing-00000001"]  # it is still being written, and a step was taken
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
+    trainer.checkpoints.wait()
+    assert steps_of(tmp_path / "base") == ["step-00000001"]
+    trainer.resume()
+    assert trainer.step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
+
+
+def saved(conf, datadir, tmp_path, *steps):
+    """Make a trainer that has saved these steps."""
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=9")
+    stream = iter(trainer.batches)
+    for step in steps:
+        while trainer.step < step:
+            trainer.take_step(stream)
+            trainer.step += 1
+        trainer.save()
+    trainer.checkpoints.wait()
+    return trainer
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing", "marker"])
+def test_a_damaged_checkpoint_is_left_for_the_one_before(conf, datadir, tmp_path, capsys, harm):
+    trainer = saved(conf, datadir, tmp_path, 1, 2)
+    newest = tmp_path / "base" / "checkpoints" / "step-00000002"
+    weights = next((newest / "weights").glob("*.distcp"))
+    if harm == "truncated":
+        with weights.open("r+b") as file:
+            file.truncate(weights.stat().st_size - 1)
+    elif harm == "missing":
+        weights.unlink()
+    else:
+        (newest / "COMPLETE").write_text("half")
+    trainer.resume()
+    said = capsys.readouterr().out
+    assert trainer.step == 1 and f"{newest}: " in said and "the checkpoint before it taken" in said
+    shutil.rmtree(newest.with_name("step-00000001"))
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        trainer.resume()
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(conf, datadir, tmp_path):
+    saved(conf, datadir, tmp_path, 1)
+    other = make_trainer(conf, "base", tmp_path / "other", datadir, "model.sizes.text.intermediate_size=40")
+    shutil.copytree(tmp_path / "base" / "checkpoints", tmp_path / "other" / "base" / "checkpoints")
+    with pytest.raises(UserError, match=r"step-00000001: holds another model .*\(16, 32\) there, \(16, 40\) here"):
+        other.resume()
+
+
+def test_the_best_is_kept_beside_the_newest(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=1", "train.keep_best=2")
+    trainer.take_step(iter(trainer.batches))
+    for trainer.step, dev_error in enumerate([0.5, 0.2, None, 0.3, 0.4, None], start=1):
+        trainer.save(dev_error)
+    trainer.checkpoints.wait()
+    assert steps_of(tmp_path / "base") == ["step-00000002", "step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_after_the_step_and_the_same_command_carries_on(conf, datadir, tmp_path, monkeypatch, number):
+    arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
+    train(*arguments[0])
+    take_step = Trainer.take_step
+
+    def signalled(self, batches):
+        if self.step == 3:  # the fifth is then neither saved nor evaluated by plan
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        return take_step(self, batches)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", signalled)
+        train(*arguments[1])
+    folder = tmp_path / "cut" / "base"
+    assert steps_of(folder)[-1] == "step-00000004" and not (folder / "final").exists()
+    assert signal.getsignal(number) == before
+    train(*arguments[1])
+    weights = [load_file(tmp_path / name / "base" / "final" / "model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    rows = [cost_free(metrics(tmp_path / name / "base")) for name in ("whole", "cut")]
+    assert rows[0] == rows[1]
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(conf, datadir, tmp_path, monkeypatch):
+    write_data, folder = dcp.FileSystemWriter.write_data, tmp_path / "base" / "checkpoints"
+
+    def full(self, *arguments):
+        if "00000004" in str(self.path):
+            raise OSError(28, "No space left on device", str(self.path))
+        return write_data(self, *arguments)
+
+    monkeypatch.setattr(dcp.FileSystemWriter, "write_data", full)
+    changes = ["train.steps=8", "train.save_every=2"]
+    with pytest.raises(BaseException, match="No space left"):
+        train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert [p.name for p in folder.iterdir()] == ["step-00000002"]  # and what was begun gives its space back
+    monkeypatch.undo()
+    train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert [row["step"] for row in metrics(tmp_path / "base")] == list(range(1, 9))

@@ -14,12 +14,12 @@ from arkasr.interfaces import UserError
 from arkasr.model.configuration import ArkasrConfig
 from arkasr.model.speech_lm import SpeechLM, wrap
 
-WEIGHTS, DESCRIPTION = "weights", "model"
+COMPLETE, WEIGHTS, DESCRIPTION = "COMPLETE", "weights", "model"
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints `step-*` of a folder that were written to the end, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if (p / "COMPLETE").is_file())
+    return sorted(p for p in folder.glob("step-*") if (p / COMPLETE).is_file())
 
 
 def describe(checkpoint: Path, lm: SpeechLM) -> None:
@@ -36,7 +36,7 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
     """
     place = checkpoint / DESCRIPTION
     if not (place / "config.json").is_file():
-        raise UserError(f"{place}: no config.json, as earlier versions left it out: take a newer checkpoint, or final")
+        raise UserError(f"{place}: no config.json, so that its model is not known: take another checkpoint, or final")
     hf = AutoModelForCausalLM.from_config(ArkasrConfig.from_pretrained(place), dtype=getattr(torch, dtype))
     lm = wrap(hf, AutoTokenizer.from_pretrained(place))
     state = {"model": get_model_state_dict(lm)}

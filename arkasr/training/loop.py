@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ from arkasr.interfaces import UserError
 from arkasr.schema import Config
 from arkasr.terminal import log
 from arkasr.timing import Phases
-from arkasr.training.checkpoint import Checkpoints, save_final
+from arkasr.training.checkpoint import Checkpoints
+from arkasr.training.final import save_final
 from arkasr.training.log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
+from arkasr.training.preemption import Preemption
 from arkasr.training.ranks import Ranks
 from arkasr.training.setup import make_model, make_optimizer, run_directory
 
@@ -35,30 +38,37 @@ class Trainer:
         self.objective = make_objective(config, self.student)
         self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
         self.batches = TrainingBatches(config.data, config.seed, ranks.rank, ranks.world_size)
-        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep)
-        self.phases, self.step, self.skipped, self.hours = Phases(ranks.device.type), 0, 0, 0.0
+        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
+        self.phases, self.preemption = Phases(ranks.device.type), Preemption()
+        self.step, self.skipped, self.hours, self.tokens = 0, 0, 0.0, 0.0
 
     def resume(self) -> None:
         """Carry on from the newest checkpoint, if there is one."""
         state = self.checkpoints.load_newest(self.student, self.optimizer)
         if state is not None:
-            self.step, self.skipped, self.hours = state["step"], state["skipped"], state["hours"]
+            self.step, self.skipped, self.hours, self.tokens = (
+                state[k] for k in ("step", "skipped", "hours", "tokens")
+            )
             self.schedule.load_state_dict(state["schedule"])
             self.batches.load_state_dict(state["batches"])
 
-    def save(self) -> None:
-        """Write a checkpoint of this step."""
+    def save(self, dev_error: float | None = None) -> None:
+        """Begin to write a checkpoint of this step; dev_error: the one of this very step, where it was measured."""
         extra = {
             "schedule": self.schedule.state_dict(),
             "batches": self.batches.state_dict(),
             "skipped": self.skipped,
             "hours": self.hours,
+            "tokens": self.tokens,
+            "dev_error": dev_error,
+            "config": asdict(self.config),
+            "plugins": plugins.listing(),
         }
         with self.phases("save"):
             self.checkpoints.save(self.step, self.student, self.optimizer, extra)
 
-    def run(self) -> None:
-        """Train to the last step; log, evaluate and save on the way."""
+    def run(self) -> bool:
+        """Train to the last step; log, evaluate and save on the way. Returns False where a signal stopped it."""
         settings, batches = self.config.train, iter(self.batches)
         dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
         metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
@@ -68,6 +78,7 @@ class Trainer:
                 with self.phases("step"):
                     row = self.take_step(batches)
                 self.step += 1
+                stop = row.pop("asked_to_stop") > 0 and self.step < settings.steps
                 if settings.eval_every and (self.step % settings.eval_every == 0 or self.step == settings.steps):
                     row["dev_error"] = self.evaluate(dev)
                     metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
@@ -76,11 +87,20 @@ class Trainer:
                     times = self.phases.take()
                     metrics.write(self.step, row | times | {"tokens_per_second": tokens / times["time/step"]})
                     tokens = 0.0
-                if self.step % settings.save_every == 0 and self.step < settings.steps:
-                    self.save()
+                if stop or (self.step % settings.save_every == 0 and self.step < settings.steps):
+                    self.save(row.get("dev_error"))
+                self.checkpoints.poll()
                 metrics.advance(row)
+                if stop:
+                    break
+            self.checkpoints.wait()
+        except BaseException:
+            with suppress(BaseException):  # what ended the run is raised, not what may have come of it
+                self.checkpoints.wait()
+            raise
         finally:
             metrics.close()
+        return self.step == settings.steps
 
     def take_step(self, batches) -> dict[str, float]:
         """Accumulate gradients of summed losses, divide by the global count, and step unless one is not finite."""
@@ -94,7 +114,7 @@ class Trainer:
             with self.phases("backward"):
                 micro.total.backward()
             _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
-        sums = self.ranks.reduce(sums)
+        sums = self.ranks.reduce(sums | {"asked_to_stop": float(self.preemption.requested)})
         rate = self.schedule.get_last_lr()[0]
         with self.phases("optimizer"):
             norm = self._update(sums["count"])
@@ -132,7 +152,9 @@ class Trainer:
     def _row(self, sums: dict[str, float], norm: float, rate: float) -> dict[str, float]:
         """Name what was measured in one step."""
         self.hours += sums["seconds"] / 3600
+        self.tokens += sums["count"]
         return {
+            "asked_to_stop": sums["asked_to_stop"],
             "loss": sums["loss"] / max(sums["count"], 1.0),
             **self.objective.rates(sums),
             "gradient_norm": norm,
@@ -141,6 +163,7 @@ class Trainer:
             "clips": sums["num_clips"],
             "failed_clips": sums["failed"],
             "hours_seen": self.hours,
+            "tokens_seen": self.tokens,
         }
 
     def evaluate(self, dev: DevSet) -> float:
@@ -176,7 +199,13 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
         else:
             trainer = Trainer(config, folder, ranks)
             trainer.resume()
-            trainer.run()
-            save_final(folder / "final", trainer.student, ranks)
-            log(f"{folder / 'final'}: written")
+            with trainer.preemption:
+                done = trainer.run()
+            if done:
+                save_final(folder / "final", trainer.student, ranks)
+                log(f"{folder / 'final'}: written")
+            else:
+                log(
+                    f"{folder}: stopped by a signal after step {trainer.step}, which is saved; the same command carries on"
+                )
     ranks.close()

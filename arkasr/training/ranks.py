@@ -26,9 +26,11 @@ class Ranks:
         if threads:
             torch.set_num_threads(threads)
         self.mesh: DeviceMesh | None = None
+        self.save_group: dist.ProcessGroup | None = None  # for checkpoints, which are written while training goes on
         if self.world_size > 1:
             dist.init_process_group("nccl" if cuda else "gloo")
             self.mesh = init_device_mesh(self.device.type, (self.world_size,))
+            self.save_group = dist.new_group(backend="gloo")
 
     @property
     def first(self) -> bool:

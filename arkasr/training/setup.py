@@ -35,7 +35,15 @@ from arkasr.training.ranks import Ranks
 
 PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
 MAY_CHANGE = (
-    *("data.num_workers", "train.log_every", "train.save_every", "train.keep", "train.threads", "fsdp"),
+    *(
+        "data.num_workers",
+        "train.log_every",
+        "train.save_every",
+        "train.keep",
+        "train.keep_best",
+        "train.threads",
+        "fsdp",
+    ),
     "distill.diagnose_every",
 )
 
