@@ -93,6 +93,7 @@ class TrainConfig:
     keep: int = 3  # checkpoints kept: the newest
     keep_best: int = 1  # and those of lowest dev error, among steps both saved and evaluated
     ctc_weight: float = 0.0  # share of the auxiliary CTC loss on the adapter's outputs; 0: none
+    hang_seconds: float = 1800.0  # without any progress, after which the ranks behind are named and the run ends
     threads: int = 0  # CPU threads a rank; 0: torch decides
 
 

@@ -42,7 +42,7 @@ def train_until(monkeypatch, step: int, *arguments) -> None:
 
 
 def cost_free(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per"))} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "tokens_per"))} for row in rows]
 
 
 def steps_of(folder) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 from arkasr.terminal import Progress
@@ -20,7 +21,7 @@ class MetricsLog:
             self.file = self.path.open("a", encoding="utf-8")
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self.progress = Progress(f"train {run}", steps, "steps", initial=start)
-        self.dev = ""
+        self.dev, self.spent = "", defaultdict(float)
 
     def _forget_after(self, step: int) -> None:
         """Drop rows of steps that a resumed run will take again."""
@@ -28,8 +29,17 @@ class MetricsLog:
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
-    def write(self, step: int, row: dict[str, float]) -> None:
-        """Write one row."""
+    def add(self, step: int, row: dict[str, float], due: bool) -> None:
+        """Take a step's row; where one is due, write it with the times of all steps since the last."""
+        for name in ("tokens", *(n for n in row if n.startswith("time/"))):
+            self.spent[name] += row[name]
+        if not due:
+            return
+        tokens = self.spent.pop("tokens")
+        self._write(step, row | self.spent | {"tokens_per_second": tokens / self.spent["time/step"]})
+        self.spent.clear()
+
+    def _write(self, step: int, row: dict[str, float]) -> None:
         if self.file is None or self.writer is None:
             return
         self.file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in row.items()}}) + "\n")

@@ -25,6 +25,7 @@ from arkasr.training.objectives import MicroLoss, make_objective
 from arkasr.training.preemption import Preemption
 from arkasr.training.ranks import Ranks
 from arkasr.training.setup import make_model, make_optimizer, run_directory
+from arkasr.training.watchdog import Watchdog
 
 MAX_SKIPPED_IN_A_ROW = 20
 
@@ -72,7 +73,6 @@ class Trainer:
         settings, batches = self.config.train, iter(self.batches)
         dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
         metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
-        tokens = 0.0
         try:
             while self.step < settings.steps:
                 with self.phases("step"):
@@ -82,11 +82,7 @@ class Trainer:
                 if settings.eval_every and (self.step % settings.eval_every == 0 or self.step == settings.steps):
                     row["dev_error"] = self.evaluate(dev)
                     metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
-                tokens += row["tokens"]
-                if self.step % settings.log_every == 0 or "dev_error" in row:
-                    times = self.phases.take()
-                    metrics.write(self.step, row | times | {"tokens_per_second": tokens / times["time/step"]})
-                    tokens = 0.0
+                metrics.add(self.step, row, due=self.step % settings.log_every == 0 or "dev_error" in row)
                 if stop or (self.step % settings.save_every == 0 and self.step < settings.steps):
                     self.save(row.get("dev_error"))
                 self.checkpoints.poll()
@@ -114,11 +110,16 @@ class Trainer:
             with self.phases("backward"):
                 micro.total.backward()
             _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
-        sums = self.ranks.reduce(sums | {"asked_to_stop": float(self.preemption.requested)})
+        sums = self.ranks.reduce(sums | self._own_state())
         rate = self.schedule.get_last_lr()[0]
         with self.phases("optimizer"):
             norm = self._update(sums["count"])
         return self._row(sums, norm, rate)
+
+    def _own_state(self) -> dict[str, float]:
+        """Return what this rank says of itself with a step's sums; its times are those since it last did."""
+        asked = {"asked_to_stop": float(self.preemption.requested)}
+        return asked | self.phases.take() | {"memory/peak_gib": self.ranks.peak_memory() / 2**30}
 
     def _autocast(self):
         dtype = getattr(torch, self.config.fsdp.compute_dtype)
@@ -154,7 +155,7 @@ class Trainer:
         self.hours += sums["seconds"] / 3600
         self.tokens += sums["count"]
         return {
-            "asked_to_stop": sums["asked_to_stop"],
+            **{name: value for name, value in sums.items() if name.startswith(("asked_", "time/", "memory/"))},
             "loss": sums["loss"] / max(sums["count"], 1.0),
             **self.objective.rates(sums),
             "gradient_norm": norm,
@@ -190,7 +191,7 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = configs.load(conf, run, expdir, datadir, overrides)
-    folder, ranks = Path(expdir) / run, Ranks(config.train.threads)
+    folder, ranks = Path(expdir) / run, Ranks(config.train.threads, 2 * config.train.hang_seconds)
     if len(set(ranks.gather(plugins.fingerprint()))) > 1:
         raise UserError("the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts")
     with run_directory(folder, config, ranks):
@@ -199,7 +200,7 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
         else:
             trainer = Trainer(config, folder, ranks)
             trainer.resume()
-            with trainer.preemption:
+            with trainer.preemption, Watchdog(ranks, trainer.phases, config.train.hang_seconds):
                 done = trainer.run()
             if done:
                 save_final(folder / "final", trainer.student, ranks)
