@@ -85,6 +85,7 @@ def test_a_training_step_leaves_frozen_parts_alone(conf, trained, datadir, tmp_p
     in_optimizer = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [0, 1])]))
     trainer.save()
+    trainer.checkpoints.wait()
     again = make_trainer(conf, run, tmp_path, datadir, "model.freeze=[encoder, adapter]", "seed=5", *overrides)
     again.resume()
     for (name, weight), copy in zip(trainer.student.named_parameters(), again.student.parameters(), strict=True):
