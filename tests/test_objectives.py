@@ -128,7 +128,8 @@ def test_a_batch_of_which_no_clip_could_be_read_changes_nothing(conf, trained, d
         good = clips(datadir / "train.jsonl.gz", [4, 5])
         bad = good.select([])
         bad.num_failed = 2
-        rows.append(trainer.take_step(iter([bad, good] if extra else [good])))
+        row = trainer.take_step(iter([bad, good] if extra else [good]))
+        rows.append({name: value for name, value in row.items() if not name.startswith(("time/", "memory/"))})
         weights.append(trainer.student.head.detach().clone())
     assert rows[1].pop("failed_clips") == 2 and rows[0].pop("failed_clips") == 0
     assert rows[0] == rows[1] and rows[0]["clips"] == 2

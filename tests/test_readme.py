@@ -14,10 +14,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import soundfile
+import tiny
 import torch
 
 from arkasr import cli, config, plugins
 from arkasr.interfaces import Support, UserError
+from arkasr.model.generation import generate
 from arkasr.views import DenseView, HeadView
 
 ROOT = Path(__file__).parents[1]
@@ -215,7 +218,7 @@ def installed(tmp_path, monkeypatch) -> dict:
     """Install the README's plugin as pip would lay it out, and return its [project] table."""
     project = tomllib.loads(blocks("toml")[0])["project"]
     ((entry, module),) = project["entry-points"]["arkasr"].items()
-    (tmp_path / f"{module}.py").write_text(blocks("python")[0])
+    (tmp_path / f"{module}.py").write_text(next(text for text in blocks("python") if "register_losses" in text))
     info = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
@@ -299,3 +302,26 @@ def test_the_plugin_computes_the_reverse_kl(installed, tau):
 def test_the_options_of_the_plugin_are_checked(installed):
     with pytest.raises(UserError, match="temprature.*temperature"):
         plugins.create("loss", "union_reverse_kl", {"temprature": 2.0})
+
+
+def test_the_snippet_for_a_published_checkpoint_transcribes(tmp_path, capsys):
+    """In the working order of a newcomer, on a folder in the published layout with random weights."""
+    lm = tiny.student()
+    lm.save(tmp_path / "model", save_original_format=True)
+    (tmp_path / "model" / "generation_config.json").unlink()  # the published one suppresses nothing
+    clips = [tiny.waveform(9000, 3), tiny.waveform(16000, 4)]
+    for name, clip in zip(("first", "second"), clips):
+        soundfile.write(tmp_path / f"{name}.wav", clip.numpy(), 16000, subtype="FLOAT")
+    (snippet,) = [text for text in blocks("python") if "AutoProcessor" in text]
+    snippet = snippet.replace("AutoArk-AI/ARK-ASR-0.6B", str(tmp_path / "model")).replace(
+        "torch.bfloat16", "torch.float32"
+    )
+    snippet = snippet.replace("max_new_tokens=256", "max_new_tokens=20")
+    words = [sys.executable, "-c", snippet]
+    done = subprocess.run(
+        words, check=False, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        made = generate(lm, lm.embed_prompts(lm.encode_audio(clips), ["English"] * 2), [20, 20])
+    assert done.stdout.strip() == str([lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in made.ids])

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from arkasr.model.frontend import check_waveforms, mel_and_mask
 from arkasr.model.prompt import require_tokens
+from arkasr.model.tokenization import blocked_ids
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class SpeechLM(nn.Module, ABC):
     """A causal language model whose prompt holds audio: `before + audio tokens + after`, then the transcript.
 
     stop_ids: ids that end a transcript, the first is the one written. blocked: bool [V], ids that never stand in a
-    transcript (every added token but the stop ids, and ids past the tokenizer's end). ctc_head: an auxiliary head on
+    transcript (`tokenization.blocked_ids`). ctc_head: an auxiliary head on
     the audio tokens for training from scratch; it is no part of the exported model.
     """
 
@@ -35,11 +36,7 @@ class SpeechLM(nn.Module, ABC):
         needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
         require_tokens(tokenizer, needed)
         self.stop_ids = [tokenizer.convert_tokens_to_ids(t) for t in self.stop_tokens]
-        vocab_size = hf.config.text_config.vocab_size
-        blocked = torch.arange(vocab_size) >= len(tokenizer)
-        blocked[[i for i in tokenizer.added_tokens_decoder if i not in self.stop_ids]] = True
-        if tokenizer.unk_token_id is not None:
-            blocked[tokenizer.unk_token_id] = tokenizer.unk_token_id not in self.stop_ids
+        blocked = blocked_ids(tokenizer, self.stop_ids, hf.config.text_config.vocab_size)
         self.register_buffer("blocked", blocked, persistent=False)
 
     def forward(self, work: Callable[[SpeechLM], T]) -> T:

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
     AutoModelForSpeechSeq2Seq,
+    AutoTokenizer,
     GlmAsrEncoder,
     GlmAsrForConditionalGeneration,
     GlmAsrModel,
@@ -25,7 +26,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from arkasr.interfaces import UserError
 from arkasr.model import released
 from arkasr.model.configuration import ArkasrConfig
+from arkasr.model.prompt import STOP
 from arkasr.model.strict import refuse_incomplete, tensor_names
+from arkasr.model.tokenization import blocked_ids
 
 FLOAT16_LIMIT = torch.finfo(torch.float16).max - 1000
 
@@ -122,7 +125,8 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike | None, *args: Any, **kwargs: Any) -> Any:
         """Load our layout or the published one, with transformers' arguments, strictly.
 
-        Raises UserError where a weight is missing, left over (but the published table of positions, which RoPE leaves
+        A generation config that suppresses nothing, as the published one, gets what `SpeechLM` blocks, where there is a
+        tokenizer to tell. Raises UserError where a weight is missing, left over (but the published table of positions, which RoPE leaves
         unused) or of another shape (unless `ignore_mismatched_sizes`). Pickled weights need `use_safetensors=False`.
         """
         place = str(pretrained_model_name_or_path or "the given state_dict")
@@ -135,6 +139,8 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
         refuse_incomplete(place, checked, released.published_name if renamed else str)
         if model.config.tie_word_embeddings and "lm_head.weight" not in model.all_tied_weights_keys:
             raise UserError(f"{place}: lm_head.weight is not the embedding, to which config.json ties it")
+        if model.generation_config.suppress_tokens is None:
+            model.generation_config.suppress_tokens = _never_written(place, model.config, kwargs)
         return (model, info) if want_info else model
 
     @classmethod
@@ -176,6 +182,16 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
             flat |= {"torch_dtype": str(self.dtype).removeprefix("torch.")}
             text = json.dumps(flat, indent=2, sort_keys=True) + "\n"
             (Path(save_directory) / "config.json").write_text(text, encoding="utf-8")
+
+
+def _never_written(place: str, config: ArkasrConfig, kwargs: dict[str, Any]) -> list[int] | None:
+    hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
+    except (OSError, ValueError):  # weights alone
+        return None
+    stops = [tokenizer.convert_tokens_to_ids(STOP)] if STOP in tokenizer.get_vocab() else []
+    return blocked_ids(tokenizer, stops, config.text_config.vocab_size).nonzero()[:, 0].tolist()
 
 
 for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq):

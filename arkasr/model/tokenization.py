@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import sentencepiece
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 ARK_TOKENS = [
@@ -132,3 +134,17 @@ def _bytes_of_bpe(token: str) -> bytes | None:
 def _bytes_of_piece(piece: str) -> bytes:
     byte = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece)
     return bytes([int(byte.group(1), 16)]) if byte else piece.replace(SPACE, " ").encode()
+
+
+def blocked_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], vocab_size: int) -> Tensor:
+    """Mark, bool [vocab_size], the ids that never stand in a transcript.
+
+    These are every added token but the stop ids, `<unk>`, and ids past the tokenizer's end. The published model needs
+    it: without, it often begins with `<|user|>`.
+    """
+    blocked = torch.arange(vocab_size) >= len(tokenizer)
+    blocked[[*tokenizer.added_tokens_decoder]] = True
+    if tokenizer.unk_token_id is not None:
+        blocked[tokenizer.unk_token_id] = True
+    blocked[list(stop_ids)] = False
+    return blocked
