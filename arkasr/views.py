@@ -139,7 +139,8 @@ class _Parts(torch.autograd.Function):
         ctx.read = read
         ctx.save_for_backward(states, weight, blocked, *tables)
         split = zip(*(table.split(ROWS) for table in (states, *tables)))
-        parts = [read(DenseView(_logits(part, weight), blocked), *some) for part, *some in split]
+        wide = weight.float()  # once, not a part
+        parts = [read(DenseView(_logits(part, wide), blocked), *some) for part, *some in split]
         joined = tuple(torch.cat(pieces) for pieces in zip(*parts))
         ctx.mark_non_differentiable(*(piece for piece in joined if not piece.is_floating_point()))
         return joined
@@ -150,9 +151,10 @@ class _Parts(torch.autograd.Function):
         """Read each part again for the gradient of its logits."""
         states, weight, blocked, *tables = ctx.saved_tensors
         to_states, to_weight = _sums(ctx.needs_input_grad[1:3], states, weight)
+        wide = weight.float()
         for start in range(0, len(states), ROWS):
             rows = slice(start, start + ROWS)
-            logits = _logits(states[rows], weight).requires_grad_()
+            logits = _logits(states[rows], wide).requires_grad_()
             with torch.enable_grad():
                 made = ctx.read(DenseView(logits, blocked), *(table[rows] for table in tables))
             pairs = [(piece, grad[rows]) for piece, grad in zip(made, grads) if piece.requires_grad]
@@ -160,7 +162,7 @@ class _Parts(torch.autograd.Function):
             (pull,) = torch.autograd.grad(pieces, logits, pulls)
             with torch.autocast(states.device.type, enabled=False):
                 if to_states is not None:
-                    to_states[rows] = pull @ weight.float()
+                    to_states[rows] = pull @ wide
                 if to_weight is not None:
                     to_weight.addmm_(pull.T, states[rows].float())
         return (None, _cast(to_states, states), _cast(to_weight, weight), None, *(None for _ in tables))
