@@ -18,10 +18,11 @@ def is_main_rank() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def log(message: str) -> None:
-    """Print one line with the time, from the first rank only."""
-    if is_main_rank():
-        print(f"{datetime.now().isoformat(timespec='seconds')} (arkasr) {message}", flush=True)
+def log(message: str, on_every_rank: bool = False) -> None:
+    """Print one line with the time, from the first rank only, or from any with its number."""
+    if is_main_rank() or on_every_rank:
+        who = "arkasr" if is_main_rank() else f"arkasr, rank {os.environ['RANK']}"
+        print(f"{datetime.now().isoformat(timespec='seconds')} ({who}) {message}", flush=True)
 
 
 def _clock(seconds: float) -> str:
@@ -42,7 +43,9 @@ class Progress:
         if not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=description, unit=unit, initial=initial, dynamic_ncols=True)
+            # smoothing 0: the rate is the mean since the start, as of plain lines; else the time left forgets evaluations
+            options = {"unit": unit, "initial": initial, "dynamic_ncols": True, "smoothing": 0}
+            self.bar = tqdm(total=total, desc=description, **options)
 
     def update(self, n: int = 1, note: str = "") -> None:
         """Count n more units; the note stands at the end of the line."""

@@ -34,7 +34,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from arkasr import Loss, SpeechLM, Teacher, TokenMapper, config, load_speech_lm, plugins
-from arkasr.data.batches import Batch, load_batch, read_cuts
+from arkasr.data.batches import Batch, load_batch
+from arkasr.data.manifests import read_cuts
 from arkasr.distill.step import Opd
 from arkasr.schema import DistillConfig, RolloutConfig
 from arkasr.timing import Phases

@@ -14,7 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from arkasr import config as configs
 from arkasr import plugins
-from arkasr.data.batches import Batch, evaluation_batches, read_cuts
+from arkasr.data.batches import Batch, evaluation_batches
+from arkasr.data.manifests import read_cuts
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.records import read_corpus
 from arkasr.evaluation.transcribe import row, transcribe

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from arkasr.data.batches import SILENCE, Batch, load_batch, read_cuts
+from arkasr.data.batches import SILENCE, Batch, load_batch
+from arkasr.data.manifests import read_cuts
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.records import read_corpus
 from arkasr.evaluation.transcribe import transcribe
