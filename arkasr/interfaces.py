@@ -42,7 +42,8 @@ class Teacher(Protocol):
     """A frozen recogniser that scores given transcripts and transcribes audio.
 
     `tokenizer` is a Hugging Face tokenizer and `stop_ids` the ids that end a transcript (the first is the one
-    written after a transcript that was ended).
+    written after a transcript that was ended). One whose model is an `arkasr.SpeechLM`, kept as the attribute `lm` and
+    entered by `lm(work)` only, can be sharded over ranks (`fsdp.teacher`).
     """
 
     tokenizer: Any

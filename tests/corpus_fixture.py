@@ -117,7 +117,7 @@ def make_trainer(conf: Path, run: str, expdir: Path, datadir: Path, *overrides: 
     """Make the trainer of a run in this process, as `arkasr train` does, without holding its directory."""
     config = configs.load(conf, run, str(expdir), str(datadir), overrides)
     (expdir / run).mkdir(parents=True, exist_ok=True)
-    return Trainer(config, expdir / run, Ranks(config.train.threads))
+    return Trainer(config, expdir / run, Ranks(config.train.threads, replicate=config.fsdp.replicate))
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

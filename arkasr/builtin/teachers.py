@@ -42,7 +42,8 @@ class ArkasrOptions(LocalTeacherOptions):
 class LocalTeacher:
     """A frozen Qwen3-ASR in this process: scores transcript rows only, in its own dtype; told the corpus's language.
 
-    It reads transformers' layout (the `-hf` repositories) and the original one.
+    It reads transformers' layout (the `-hf` repositories) and the original one. The model is entered by `lm(work)` only,
+    so that it may be sharded over ranks; every rank then scores as often as the others.
     """
 
     model_type = "qwen3_asr"
@@ -60,19 +61,25 @@ class LocalTeacher:
         """Score transcripts by teacher forcing; see `arkasr.Teacher`."""
         import torch
 
+        def work(lm: arkasr.SpeechLM) -> Tensor:
+            prompts = lm.embed_prompts(lm.encode_audio(waveforms), languages)
+            return arkasr.head_logits(lm.transcript_states(prompts, token_ids), lm.head)
+
         with torch.no_grad():
-            prompts = self.lm.embed_prompts(self.lm.encode_audio(waveforms), languages)
-            logits = arkasr.head_logits(self.lm.transcript_states(prompts, token_ids), self.lm.head)
+            logits = self.lm(work)
         return arkasr.DenseView(logits, self.lm.blocked if self.hides_blocked else None)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
         """Transcribe greedily; special tokens other than the stop ids are never chosen."""
         import torch
 
+        def work(lm: arkasr.SpeechLM) -> list[list[int]]:
+            prompts = lm.embed_prompts(lm.encode_audio(waveforms), languages)
+            return arkasr.generate(lm, prompts, [self.options.max_new_tokens] * len(waveforms)).ids
+
         with torch.no_grad():
-            prompts = self.lm.embed_prompts(self.lm.encode_audio(waveforms), languages)
-            made = arkasr.generate(self.lm, prompts, [self.options.max_new_tokens] * len(waveforms))
-        return [self.lm.text(ids) for ids in made.ids]
+            made = self.lm(work)
+        return [self.lm.text(ids) for ids in made]
 
 
 class GlmAsrTeacher(LocalTeacher):

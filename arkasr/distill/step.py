@@ -84,11 +84,14 @@ class Opd:
         """
         sources = draw_sources(self.distill.mix, len(batch.waveforms))
         texts = {i: batch.texts[i] for i, source in enumerate(sources) if source == "reference"}
-        if asked := [i for i, source in enumerate(sources) if source == "teacher"]:
-            with phases("teacher"):
-                clips = batch.select(asked)
-                texts |= zip(asked, self.teacher.transcribe(clips.waveforms, clips.languages), strict=True)
+        if self.distill.mix.get("teacher", 0.0) > 0:  # a sharded teacher is gathered on all ranks, whoever asks it
+            asked = [i for i, source in enumerate(sources) if source == "teacher"]
+            with phases("teacher"), gathered(getattr(self.teacher, "lm", None)):
+                texts |= zip(asked, self._transcripts(batch.select(asked)), strict=True)
         return {i: (sources[i], text) for i, text in texts.items() if text.strip()}
+
+    def _transcripts(self, clips: Batch) -> list[str]:
+        return self.teacher.transcribe(clips.waveforms, clips.languages) if clips.ids else []
 
     def rescore(self, student: SpeechLM, made: Distillation, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count.

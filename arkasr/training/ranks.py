@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from arkasr.distill.diagnostics import MAXIMA
-
+from arkasr.interfaces import UserError
 
 SLOTS = 256  # numbers that a rank sends a step, at most
 
@@ -26,8 +26,12 @@ def takes_largest(name: str) -> bool:
 class Ranks:
     """This process among all that torchrun started (alone without torchrun); gloo on CPUs, NCCL on GPUs."""
 
-    def __init__(self, threads: int = 0, timeout: float = 1800.0):
-        """threads: of the CPU, 0 leaves torch's choice; timeout: seconds after which a collective fails."""
+    def __init__(self, threads: int = 0, timeout: float = 1800.0, replicate: int = 1):
+        """threads: of the CPU, 0 leaves torch's choice; timeout: seconds after which a collective fails.
+
+        replicate: groups of ranks that hold a whole model each, sharded inside; 0: a group a node. `mesh` has then the
+        dimensions `replicate` and `shard`, with one group `shard` only. Raises UserError where ranks do not divide so.
+        """
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available()
@@ -39,8 +43,9 @@ class Ranks:
         self.mesh: DeviceMesh | None = None
         self.save_group: dist.ProcessGroup | None = None  # for checkpoints, which are written while training goes on
         if self.world_size > 1:
+            shape = mesh_shape(self.world_size, replicate, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
-            self.mesh = init_device_mesh(self.device.type, (self.world_size,))
+            self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
             self.save_group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     @property
@@ -57,7 +62,7 @@ class Ranks:
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.mesh is not None:
-            dist.barrier()
+            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def reduce(self, sums: dict[str, float]) -> dict[str, float]:
         """Add up named numbers over ranks (the largest, where `takes_largest`) by one collective.
@@ -98,6 +103,18 @@ class Ranks:
         """Leave the process group."""
         if self.mesh is not None:
             dist.destroy_process_group()
+
+
+def mesh_shape(world_size: int, replicate: int, node_size: int) -> tuple[int, ...]:
+    """Return (ranks,), or (groups, ranks a group); replicate: groups, 0: one for each `node_size` ranks.
+
+    Raises UserError where that does not divide the ranks.
+    """
+    groups, over = (replicate, world_size % replicate) if replicate else divmod(world_size, node_size)
+    if over:
+        wanted = f"{replicate} equal groups" if replicate else f"nodes of {node_size}"
+        raise UserError(f"fsdp.replicate={replicate}: {world_size} ranks do not make {wanted}; give a divisor of them")
+    return (world_size,) if groups == 1 else (groups, world_size // groups)
 
 
 def _digest(names) -> float:
