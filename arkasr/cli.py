@@ -62,6 +62,13 @@ def _export(args: argparse.Namespace) -> None:
     export(args.expdir, args.datadir, runs, args.checkpoint, args.published, args.outdir, args.license)
 
 
+def _plan(args: argparse.Namespace) -> None:
+    from arkasr.training.plan import plan
+
+    given = {name: value for name in ASSUMED if (value := getattr(args, name)) is not None}
+    plan(args.conf, args.run, args.overrides, given, args.json)
+
+
 def _plugins(args: argparse.Namespace) -> None:
     from arkasr.plugins import listing
 
@@ -77,6 +84,22 @@ class Verb(NamedTuple):
 
 _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
+ASSUMED = {  # what `plan` cannot read in a configuration; docs/plan.md says more
+    "gpus": "GPUs or processes",
+    "node": "GPUs of a machine, for fsdp.replicate=0",
+    "gpu_memory": "GiB of a GPU",
+    "tflops": "dense peak of a GPU, TFLOP/s",
+    "bandwidth": "of a GPU's memory, GB/s",
+    "network": "of a GPU to other GPUs, GB/s",
+    "mfu": "share of the peak that is reached, but for decoding",
+    "layer_ms": "least milliseconds of a decoder layer a decoded token",
+    "hours": "of audio in the corpus",
+    "clip_seconds": "mean clip",
+    "tokens_per_second": "of transcripts, by audio",
+    "longest": "transcript of a batch, by the mean",
+    "full": "share of data.max_seconds that batches hold",
+    "reserve": "GiB of a GPU that hold no tensors",
+}
 VERBS = {
     "download": Verb(_download, "stage 0: fetch a corpus, or speak its miniature", _CORPUS),
     "prepare": Verb(_prepare, "stage 1: turn a corpus into cuts", (*_CORPUS, "--datadir", "--nj")),
@@ -89,6 +112,11 @@ VERBS = {
         "stage 6: write runs as folders for the Hugging Face Hub",
         (*_DIRS, "--runs", "--checkpoint", "--published", "--outdir", "--license"),
     ),
+    "plan": Verb(
+        _plan,
+        "predict a run's memory, steps and hours, before it is started",
+        ("conf", "--run", *(f"--{name}" for name in ASSUMED), "--json", "overrides"),
+    ),
     "plugins": Verb(_plugins, "list teachers, token mappers and losses, and what failed to load", ("--json",)),
 }
 
@@ -97,6 +125,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on, not '{text}'")
     return int(text)
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number above 0, not '{text}'")
+    return value
 
 
 def _override(text: str) -> str:
@@ -125,6 +163,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--outdir": {"default": "", "metavar": "DIR", "help": "where to, for one run (default: <expdir>/<run>/export)"},
     "--license": {"default": "", "metavar": "ID", "help": "of the weights, by the Hub's name, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
+    **{f"--{name}": {"type": _above_zero, "metavar": "X", "help": said} for name, said in ASSUMED.items()},
+    "--gpus": {"required": True, "type": _positive, "metavar": "N", "help": ASSUMED["gpus"]},
+    "--node": {"type": _positive, "metavar": "N", "help": ASSUMED["node"]},
 }
 
 

@@ -36,6 +36,11 @@ CALLS = {
         [*DIRS, "--runs", "a", "--checkpoint", "best", "--published", "--outdir", "o", "--license", "mit"],
         ("exp", "data", ["a"], "best", True, "o", "mit"),
     ),
+    "plan": (
+        "arkasr.training.plan", "plan",
+        ["c.yaml", "--run", "base", "--gpus", "24", "--mfu", "0.5", "a.b=1", "--json"],
+        ("c.yaml", "base", ["a.b=1"], {"gpus": 24, "mfu": 0.5}, True),
+    ),
 }  # fmt: skip
 
 

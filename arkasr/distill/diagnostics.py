@@ -47,6 +47,7 @@ def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict
         **{f"from_{source}": sources.count(source) for source in SOURCES},
         "mismatched": alignment.num_mismatched if sources else 0,
         "rollout_tokens": alignment.num_student,
+        "teacher_tokens": sum(map(len, alignment.teacher_ids)),
         "paired": len(alignment.student_rows),
     }
     return {name: torch.tensor(float(n)) for name, n in counts.items()}

@@ -22,24 +22,31 @@ def prompt_examples(model_type: str) -> list[str]:
 
 
 def build(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> SpeechLM:
-    """Build a model with fresh weights.
+    """Build a model with fresh weights; `sizes` as in `configured`, vocab_size is the tokenizer's length otherwise."""
+    ids = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    token = {"arkasr": "<|audio|>", "qwen3_asr": "<|audio_pad|>"}[model_type]
+    audio_id = tokenizer.convert_tokens_to_ids(token)
+    config = configured(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
+    kind = ArkasrForConditionalGeneration if model_type == "arkasr" else Qwen3ASRForConditionalGeneration
+    return wrap(_with_loud_convolutions(kind(config)), tokenizer)
+
+
+def configured(model_type: str, sizes: dict[str, Any], vocab_size: int, **ids: int) -> ArkasrConfig | Qwen3ASRConfig:
+    """Return the configuration of a model of these sizes.
 
     sizes: `audio` and `text`, keys of the model's own two configurations, and `initializer_range`, the standard
     deviation of fresh linear layers and embeddings everywhere (0.02 suits large widths; 1/sqrt(width) small ones).
-    `text` may say vocab_size (the tokenizer's length otherwise) and tie_word_embeddings (true otherwise).
+    `text` may say vocab_size (the one given otherwise) and tie_word_embeddings (true otherwise). ids: of special
+    tokens: audio_token_id, pad_token_id, eos_token_id.
     """
-    ids = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     spread = dict(initializer_range=sizes.get("initializer_range", 0.02))
-    text = dict(vocab_size=len(tokenizer), tie_word_embeddings=True) | sizes["text"] | spread
-    token = {"arkasr": "<|audio|>", "qwen3_asr": "<|audio_pad|>"}[model_type]
-    common = dict(audio_token_id=tokenizer.convert_tokens_to_ids(token), **ids, **spread)
-    common["tie_word_embeddings"] = text["tie_word_embeddings"]
+    text = dict(vocab_size=vocab_size, tie_word_embeddings=True) | sizes["text"] | spread
+    ends = {name: value for name, value in ids.items() if name != "audio_token_id"}
+    common = dict(ids, tie_word_embeddings=text["tie_word_embeddings"], **spread)
     if model_type == "arkasr":
-        config = ArkasrConfig(audio_config=sizes["audio"] | spread, text_config=text | ids, **common)
-        return wrap(_with_loud_convolutions(ArkasrForConditionalGeneration(config)), tokenizer)
+        return ArkasrConfig(audio_config=sizes["audio"] | spread, text_config=text | ends, **common)
     audio = sizes["audio"] | spread | dict(output_dim=text["hidden_size"])
-    config = Qwen3ASRConfig(audio_config=audio, text_config=dict(text, model_type="qwen3") | ids, **common)
-    return wrap(_with_loud_convolutions(Qwen3ASRForConditionalGeneration(config)), tokenizer)
+    return Qwen3ASRConfig(audio_config=audio, text_config=dict(text, model_type="qwen3") | ends, **common)
 
 
 def _with_loud_convolutions(hf: PreTrainedModel) -> PreTrainedModel:

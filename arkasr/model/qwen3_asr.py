@@ -81,13 +81,13 @@ def from_original(path: str, **options: Any) -> tuple[Qwen3ASRForConditionalGene
     every tensor that is missing, left over or of another shape stands: transformers itself maps none of these names
     and would draw the weights.
     """
-    config = _converted(PreTrainedConfig.get_config_dict(path)[0]["thinker_config"])
+    config = converted(PreTrainedConfig.get_config_dict(path)[0]["thinker_config"])
     return Qwen3ASRForConditionalGeneration.from_pretrained(
         path, config=config, key_mapping=ORIGINAL_KEYS, output_loading_info=True, **options
     )
 
 
-def _converted(thinker: dict[str, Any]) -> Qwen3ASRConfig:
+def converted(thinker: dict[str, Any]) -> Qwen3ASRConfig:
     """Keep of the original configuration what transformers' classes know.
 
     Text positions in three parts (mrope) are plain ones where all parts are equal, as without images. The encoder's
