@@ -60,7 +60,10 @@ set_option() { # set_option NAME VALUE, checked by the option's kind
             [[ ${kind[$name]} == number ]] || ((value > 0)) || die "--$name takes a number from 1 on, not '$value'"
             ;;
         bool) [[ $value == true || $value == false ]] || die "--$name takes true or false, not '$value'" ;;
-        scale) [[ $value == mini || $value == paper ]] || die "--$name takes mini or paper, not '$value'" ;;
+        */*) # one of these words
+            [[ $value != */* && /${kind[$name]}/ == */$value/* ]] ||
+                die "--$name takes ${kind[$name]//\// or }, not '$value'"
+            ;;
         word) [[ $value =~ ^[A-Za-z0-9_.:-]+$ ]] || die "--$name takes a name without blanks, not '$value'" ;;
         path | command)
             [[ -n $value ]] || die "--$name needs a value"

@@ -5,12 +5,14 @@ set -euf -o pipefail # -f: a star in an option stays a star
 egs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=egs/options.sh
 source "$egs/options.sh"
+# shellcheck source=egs/cmd.sh
+source "$egs/cmd.sh"
 
 # name|kind|default|help. {scale} and {tag} are filled in later; tag is the scale, or scale-<name of corpus_dir>.
 OPTIONS='corpus|word||folder of egs/ to work in (run.sh gives it)
 stage|number|0|first stage to run
 stop_stage|number|5|last stage to run; 6 exports the runs too
-scale|scale|mini|mini: small models on a spoken miniature corpus, for a CPU; paper: published sizes
+scale|mini/paper|mini|mini: small models on a spoken miniature corpus, for a CPU; paper: published sizes
 corpus_dir|path|downloads/{scale}|an existing corpus; stage 0 is then skipped
 datadir|path|data/{tag}|prepared cuts; {tag} is {scale}, or {scale}-<folder name> with --corpus_dir
 expdir|path|exp/{tag}|checkpoints, hypotheses, RESULTS.md and figures
@@ -21,12 +23,17 @@ ngpu|number|1|processes a node, one a GPU; 1 uses a GPU if there is one, 0 keeps
 num_nodes|count|1|machines that train together; start run.sh on each of them
 node_rank|number|0|which of them this is; the first, 0, runs the other stages as well
 master_addr|word|localhost|host name of the first machine
-master_port|number|29500|a free port of the first machine
+master_port|number|29500|a free port of the first machine; the next is used too
+cmd|local/ssh/slurm|local|what starts trainings: torchrun here, torchrun over ssh on all of --hostfile, or a Slurm job
+hostfile|path||with --cmd ssh: "host" or "host slots=8" a line, this machine first
+slurm_args|text||with --cmd slurm: options of sbatch: --slurm_args="--partition=gpu --time=24:00:00"
+max_restarts|number|3|how often torchrun starts its processes again after one was killed or failed
+grace|count|120|seconds that TERM or USR1 leave a training to save; it is killed after them
 nj|count|2|parallel jobs in stage 1
 python|command|python3|the Python that has arkasr; without it .venv of the checkout is tried too
 dry_run|bool|false|true: print the exact commands and run nothing'
 
-num_run=0 child='' signalled=0
+num_run=0 child='' signalled=0 asked='' hosts=() slots=()
 
 usage() {
     cat <<'END'
@@ -59,6 +66,7 @@ check() { # refuse what cannot work, before anything runs
     local name
     ((opt[stage] <= opt[stop_stage] && opt[stage] <= 6)) ||
         die "no stage lies between --stage ${opt[stage]} and --stop_stage ${opt[stop_stage]}: stages go from 0 (download) to 6 (export)"
+    check_cmd
     ((opt[node_rank] < opt[num_nodes])) || die "--node_rank ${opt[node_rank]} of --num_nodes ${opt[num_nodes]}: ranks count from 0"
     [[ -f ${opt[conf]} ]] || die "no configuration ${opt[conf]}: name one with --conf"
     [[ -n ${opt[variants]// /} ]] || die "--variants names no run"
@@ -68,9 +76,25 @@ check() { # refuse what cannot work, before anything runs
     done
 }
 
+check_cmd() { # what --cmd needs, and what it has no use for
+    local name
+    processes=$((opt[ngpu] > 0 ? opt[ngpu] : 1))
+    for name in hostfile=ssh slurm_args=slurm; do
+        [[ ! -v given[${name%=*}] || ${opt[cmd]} == "${name#*=}" ]] || die "--${name%=*} goes with --cmd ${name#*=}"
+    done
+    [[ ${opt[cmd]} == local || ! -v given[node_rank] ]] || die "--node_rank goes with --cmd local"
+    [[ ${opt[cmd]} == ssh ]] || return 0
+    [[ -f ${opt[hostfile]} ]] || die "--cmd ssh needs --hostfile, a file with a host a line"
+    read_hosts
+    [[ ! -v given[num_nodes] ]] || ((opt[num_nodes] == ${#hosts[@]})) ||
+        die "--num_nodes ${opt[num_nodes]}, but ${opt[hostfile]} names ${#hosts[@]}: leave it out"
+    opt[num_nodes]=${#hosts[@]}
+    [[ -v given[master_addr] ]] || opt[master_addr]=${hosts[0]#*@}
+}
+
 claim() { # what only a real run needs
     [[ ! -v given[corpus_dir] || -d ${opt[corpus_dir]} ]] || die "no folder ${opt[corpus_dir]}: --corpus_dir is to name the corpus"
-    ((opt[num_nodes] == 1)) || [[ -v given[master_addr] ]] ||
+    ((opt[num_nodes] == 1)) || [[ ${opt[cmd]} != local || -v given[master_addr] ]] ||
         die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of the first machine"
     mkdir -p "${opt[expdir]}" || die "cannot write to ${opt[expdir]}: choose another folder with --expdir"
     # Two runs in one folder would write over each other. One that is being stopped gets a moment to go.
@@ -85,19 +109,12 @@ find_python() { # the first that has arkasr
     for python in "${candidates[@]}"; do
         if version=$("$python" -m arkasr --version 2>/dev/null); then
             opt[python]=$python
+            [[ ${opt[cmd]} != ssh ]] || opt[python]=$(command -v "$python") # there, the search path may be another
             log "$version of $(command -v "$python")"
             return
         fi
     done
     ${opt[dry_run]} || die "${opt[python]} has no arkasr: run 'make demo' or 'pip install -e .', or name another with --python"
-}
-
-wait_for_child() { # wait is cut short by a signal that we trap, so ask again until the child is gone
-    local status=0
-    while true; do
-        wait "$child" && status=0 || status=$?
-        kill -0 "$child" 2>/dev/null || return "$status"
-    done
 }
 
 run() { # run STAGE TITLE COMMAND...: one command of a stage
@@ -107,16 +124,28 @@ run() { # run STAGE TITLE COMMAND...: one command of a stage
     log "Stage $stage: $title"
     num_run=$((num_run + 1))
     if ${opt[dry_run]}; then
-        quoted "$@"
+        "${show-quoted}" "$@"
         return
     fi
-    # In the background, so that a signal is acted on at once; it goes with this script even if that is killed.
-    (trap - INT && exec setpriv --pdeathsig TERM "$@" {lock}>&-) &
-    child=$!
-    wait_for_child || status=$?
+    start "$@"
+    await "${opt[grace]}" || status=$?
     child=''
+    [[ -z ${makes-} ]] || pre_empted "$stage" "$title" "$status"
     ((signalled == 0)) || status=$signalled
     ((status == 0)) || failed "$stage" "$title" "$status"
+}
+
+pre_empted() { # a training has ended: because it is done, or by a signal, here or on another machine, and saved?
+    local run=${makes%/final/*}
+    if (($3 > 0)); then # so torchrun does when the signal went to it too, after its ranks have saved
+        [[ -n $asked ]] || return 0
+        local since=@$((EPOCHSECONDS - SECONDS + asked - 1))
+        [[ -n $(find "$run/checkpoints" -name COMPLETE -newermt "$since" 2>/dev/null) ]] || return 0
+    fi
+    ls "$run" >/dev/null 2>&1 || true # a network file system looks anew
+    ((signalled > 0)) || [[ ! -f $makes ]] || return 0
+    log "Stage $1: $2: pre-empted; the same command carries on: $again"
+    exit 0
 }
 
 failed() {
@@ -129,8 +158,11 @@ failed() {
 on_signal() { # on_signal NAME STATUS
     signalled=$2
     [[ -n $child ]] || exit "$2"
-    # Ctrl-C at a terminal has reached the child already.
-    [[ $1 == INT && -t 0 ]] || kill -s "$1" "$child" 2>/dev/null || true
+    if [[ -n ${tends-} && $1 == @(TERM|USR1) ]]; then
+        asked=${asked:-$SECONDS} # the training saves first
+    elif [[ $1 != INT || ! -t 0 ]]; then # Ctrl-C at a terminal has reached the child already
+        kill -s "${1/USR1/TERM}" "$child" 2>/dev/null || true
+    fi
 }
 
 on_first_node() { # like run, for what one machine does for all
@@ -139,22 +171,6 @@ on_first_node() { # like run, for what one machine does for all
     elif ((opt[stage] <= $1 && $1 <= opt[stop_stage])); then
         log "Skip stage $1: $2: the first machine does it"
     fi
-}
-
-train() { # train STAGE RUN: one run of the configuration, by torchrun where it has several processes
-    local -a launch=("${python[@]}")
-    local processes=$((opt[ngpu] > 0 ? opt[ngpu] : 1))
-    if ((opt[num_nodes] > 1)); then
-        # The static rendezvous alone honours --node-rank: the first machine is then the one that logs.
-        launch+=(-m torch.distributed.run --nnodes "${opt[num_nodes]}" --nproc-per-node "$processes"
-            --node-rank "${opt[node_rank]}" --master-addr "${opt[master_addr]}" --master-port "${opt[master_port]}" -m --)
-    elif ((processes > 1)); then
-        launch+=(-m torch.distributed.run --standalone --nproc-per-node "$processes" -m --)
-    else
-        launch+=(-m)
-    fi
-    # The -- keeps torchrun from reading --run as short for its own --run-path.
-    run "$1" "Train $2" "${launch[@]}" arkasr train "${opt[conf]}" --run "$2" "${dirs[@]}" "${overrides[@]}"
 }
 
 with_needs() { # the variants, each once and after the runs that it starts from
@@ -188,6 +204,7 @@ main() {
     trap 'on_signal INT 130' INT
     trap 'on_signal TERM 143' TERM
     trap 'on_signal HUP 129' HUP
+    trap 'on_signal USR1 138' USR1
 
     local name needed runs=${opt[variants]}
     local -a python=("${opt[python]}") overrides dirs=(--expdir "${opt[expdir]}" --datadir "${opt[datadir]}")
@@ -223,5 +240,4 @@ main() {
     log "Successfully finished. [elapsed=${SECONDS}s]"
 }
 
-main "$@"
-exit # without it bash would go on to read a file that was edited meanwhile
+main "$@"; exit # in one line: bash would go on to read a file that was edited meanwhile

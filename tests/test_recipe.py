@@ -20,6 +20,7 @@ STUB = """#!/usr/bin/env bash
 [ "$3" != --version ] || { echo arkasr stub; exit; }
 printf '%s\\n' "$PWD" "$*" >>"$STUB_LOG"
 case "$*" in *"--run $STUB_AT "*) [ -z "$STUB_WAIT" ] || { exec sleep "$STUB_WAIT"; }; exit "$STUB_STATUS" ;; esac
+[ "$3" != train ] || { mkdir -p "$8/$6/final" && touch "$8/$6/final/config.json"; }
 """
 
 
@@ -57,7 +58,9 @@ def verbs(lines):
     return [line[line.index("arkasr") + 1] for line in lines]
 
 
-@pytest.mark.parametrize("script", [EGS / "recipe.sh", EGS / "options.sh", *(EGS / c / "run.sh" for c in CORPORA)])
+@pytest.mark.parametrize(
+    "script", [EGS / "recipe.sh", EGS / "cmd.sh", EGS / "options.sh", *(EGS / c / "run.sh" for c in CORPORA)]
+)
 def test_scripts_parse(script):
     subprocess.run(["bash", "-n", script], check=True)
 
@@ -110,22 +113,26 @@ def test_dry_run_needs_no_arkasr(tree, tmp_path):
 
 def test_24_workers_on_three_machines():
     words = ["--stage", "3", "--scale", "paper", "--ngpu", "8", "--num_nodes", "3", "--node_rank", "2"]
+    words += ["--python", "python3"]
     lines = dry(*words, "--master_addr", "first", "--master_port", "1234")
     assert train_runs(lines) == ["base", "base_opd", "base_td", "base_td_opd"]
     assert verbs(lines) == ["train"] * 4  # the first machine decodes and scores
     assert lines[1] == shlex.split(
         "-m torch.distributed.run --nnodes 3 --nproc-per-node 8 --node-rank 2 --master-addr first --master-port 1234"
-        " -m -- arkasr train conf/paper.yaml --run base_opd --expdir exp/paper --datadir data/paper"
+        " --max-restarts 3 --shutdown-timeout 120 --no-python --"
+        " env MASTER_PORT=1235 TORCHELASTIC_USE_AGENT_STORE=False"
+        " python3 -m arkasr train conf/paper.yaml --run base_opd --expdir exp/paper --datadir data/paper"
     )
 
 
 def test_torchrun_reads_the_24_worker_line():
     run = pytest.importorskip("torch.distributed.run")
     line = dry("--stage", "3", "--stop_stage", "3", "--scale", "paper", "--ngpu", "8", "--num_nodes", "3")[0]
-    config, module, words = run.config_from_args(run.parse_args(line[2:]))
+    config, command, words = run.config_from_args(run.parse_args(line[2:]))
     assert (config.min_nodes, config.max_nodes, config.nproc_per_node) == (3, 3, 8)
     assert config.rdzv_backend == "static" and config.rdzv_configs["rank"] == 0
-    assert words[words.index("-m") :] == ["-m", *line[line.index("--") + 1 :]]
+    assert (config.max_restarts, config.shutdown_timeout) == (3, 120)
+    assert [command, *words] == line[line.index("--") + 1 :]
 
 
 def test_several_processes_on_one_machine_and_one_without_torchrun():
@@ -242,7 +249,7 @@ def tree(tmp_path):
     """Copy the scripts, with empty facts and configurations, to a folder to write in; beside it a stand-in python."""
     egs = tmp_path / "checkout" / "egs"
     (egs / "librispeech" / "conf").mkdir(parents=True)
-    for name in ("recipe.sh", "options.sh", "librispeech/run.sh"):
+    for name in ("recipe.sh", "cmd.sh", "options.sh", "librispeech/run.sh"):
         shutil.copy(EGS / name, egs / name)
     for name in ("corpus.yaml", "conf/mini.yaml", "conf/paper.yaml"):
         (egs / "librispeech" / name).touch()
@@ -298,9 +305,9 @@ def heed_signals() -> None:
 
 @pytest.fixture
 def running(tree, tmp_path):
-    """Start a recipe that stays in `arkasr train --run base`; returns its process and the pid of that command."""
+    """Start a recipe that stays in a deaf `arkasr train --run base`; returns its process and that command's pid."""
     env = {**os.environ, **stub_env(tmp_path, STUB_AT="base", STUB_WAIT="600")}
-    words = ["--python", str(tmp_path / "stub"), "--stage", "3"]
+    words = ["--python", str(tmp_path / "stub"), "--stage", "3", "--grace", "1"]
     with open(tmp_path / "output", "w") as output:
         process = subprocess.Popen(
             [tree / "librispeech" / "run.sh", *words],
@@ -323,7 +330,7 @@ def gone(pid):
     return not stat.exists() or ") Z " in stat.read_text()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_signal_stops_the_command_and_keeps_what_was_done(name, running, tmp_path):
     process, child = running
     process.send_signal(getattr(signal, name))
