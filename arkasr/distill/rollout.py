@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from arkasr.model.freezing import encode_audio, is_frozen
 from arkasr.model.generation import Generation, generate, token_caps
 from arkasr.model.looping import is_looping
 from arkasr.model.speech_lm import SpeechLM
@@ -26,7 +25,7 @@ class Rollout:
     Of num_rolled transcripts that the student made, num_empty have no word, num_looping end in a repeated pattern and
     num_stopped ended by themselves. sources: of each kept transcript, one of SOURCES. scored is False where every one
     was skipped: one is kept all the same, so that all ranks run the same passes, but none of its positions counts.
-    heard: of every clip what a frozen encoder gives the adapter [N_i, D], for the second pass; else empty.
+    audio: the audio tokens [N_i, H] of every clip, with their graph where a gradient is wanted: for the second pass.
     """
 
     kept: list[int]
@@ -37,7 +36,7 @@ class Rollout:
     num_rolled: int = 0
     sources: list[str] = field(default_factory=list)
     scored: bool = True
-    heard: list[Tensor] = field(default_factory=list)
+    audio: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -59,7 +58,6 @@ def draw_sources(mix: Mapping[str, float], num_clips: int) -> list[str]:
     return [SOURCES[i] for i in torch.multinomial(weights, num_clips, replacement=True).tolist()]
 
 
-@torch.no_grad()
 def roll_out(
     lm: SpeechLM,
     waveforms: Sequence[Tensor],
@@ -74,9 +72,26 @@ def roll_out(
     given: by clip the source and the text that is read instead of a rollout. `score` keeps an odd transcript, an empty
     one as the premature stop that it is; `skip` leaves it out of the step; `reference` reads the clip's text instead,
     once, as the paper allows (section 3.4). One that is empty and loops (of spaces) goes by the policy for empty ones.
-    Audio is encoded once, whatever the number of samples.
+    Audio is encoded once, whatever the number of samples, and that with gradient where one is wanted: the weights are
+    the same in the second pass, which so need not encode again. All else goes without gradient.
     """
-    given, (audio, states) = dict(given or {}), encode_audio(lm, waveforms)
+    audio = lm.encode_audio(waveforms)
+    with torch.no_grad():
+        rollout = _roll_out(lm, audio, waveforms, languages, references, config, top_k, dict(given or {}))
+    rollout.audio = audio
+    return rollout
+
+
+def _roll_out(
+    lm: SpeechLM,
+    audio: Sequence[Tensor],
+    waveforms: Sequence[Tensor],
+    languages: Sequence[str],
+    references: Sequence[str],
+    config: RolloutConfig,
+    top_k: int,
+    given: dict[int, tuple[str, str]],
+) -> Rollout:
     prompts = lm.embed_prompts(audio, languages)
     clips = [i for i in range(len(prompts)) if i not in given for _ in range(config.samples)]
     rolled = _sample(lm, prompts, waveforms, clips, config, top_k)
@@ -89,8 +104,7 @@ def roll_out(
     scored, kept = bool(kept), kept or rolled[:1]
     made = Generation([t.ids for t in kept], [t.stopped for t in kept], torch.cat([t.topk for t in kept]))
     counts = (sum(empty), sum(t.stopped for t in rolled), sum(looping), len(rolled))
-    heard = states if is_frozen(lm, "encoder") else []
-    return Rollout([t.clip for t in kept], made, *counts, [t.source for t in kept], scored, heard)
+    return Rollout([t.clip for t in kept], made, *counts, [t.source for t in kept], scored)
 
 
 def _sample(

@@ -13,7 +13,6 @@ from arkasr.distill.measures import measure, places
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
 from arkasr.distill.support import shared_support, union_support
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper, UserError
-from arkasr.model.freezing import adapt
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import DistillConfig, RolloutConfig
@@ -56,7 +55,7 @@ class Opd:
         return getattr(self.loss, "needs", "topk")
 
     def collect(self, student: SpeechLM, batch: Batch, phases: Phases) -> Distillation:
-        """Lines 1 to 4 and 6: rollout, alignment, teacher scores and the union support, all without gradient."""
+        """Lines 1 to 4 and 6: rollout, alignment, teacher scores and the union support; only audio keeps a gradient."""
         k, num_clips = self.distill.top_k, len(batch.waveforms)
         given = self._given(batch, phases)
         heard = (batch.waveforms, batch.languages, batch.texts)
@@ -96,16 +95,14 @@ class Opd:
     def rescore(self, student: SpeechLM, made: Distillation, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count.
 
-        A clip's audio is encoded once for all its transcripts, and not again after the rollout where the encoder is
-        frozen. diagnose: also add to `made.sums` what needs the student's whole distributions.
+        Audio is not encoded again: the graph of the rollout's is carried on, so this can be done once. diagnose: also
+        add to `made.sums` what needs the student's whole distributions.
         """
-        kept = made.rollout.kept
-        clips = {clip: kept.index(clip) for clip in kept}
-        heard, kept_states = made.batch.select(list(clips.values())), made.rollout.heard
+        kept, audio = made.rollout.kept, made.rollout.audio
+        languages = dict(zip(kept, made.batch.languages, strict=True))  # of each clip, once
 
         def work(lm: SpeechLM) -> tuple[Tensor, Tensor]:
-            audio = adapt(lm, [kept_states[i] for i in clips]) if kept_states else lm.encode_audio(heard.waveforms)
-            prompts = dict(zip(clips, lm.embed_prompts(audio, heard.languages)))
+            prompts = dict(zip(languages, lm.embed_prompts([audio[i] for i in languages], [*languages.values()])))
             states = lm.transcript_states([prompts[i] for i in kept], made.rollout.made.ids)[made.student_rows]
             if diagnose:
                 made.sums |= self._diagnosis(lm, HeadView(states.detach(), lm.head.detach(), lm.blocked), made)
