@@ -169,9 +169,13 @@ def batched(lm, lengths, mask_padding):
     return rows.split([num_audio_tokens(t) for t in lengths])
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("lengths", [[3, 5, 8, 48], [17, 33], [47, 48, 1], [6, 6]])
-def test_a_clip_does_not_hear_its_batch(lm, lengths):
-    for row, (frames, got) in enumerate(zip(lengths, batched(lm, lengths, True))):
+def test_a_clip_does_not_hear_its_batch(lm, lengths, attention):
+    lm.hf.set_attn_implementation(attention)
+    rows = batched(lm, lengths, True)
+    lm.hf.set_attn_implementation("sdpa")
+    for row, (frames, got) in enumerate(zip(lengths, rows)):
         torch.testing.assert_close(
             got.double(), rendered_audio(weights(lm), mel(frames, seed=row)), atol=1e-5, rtol=1e-5
         )

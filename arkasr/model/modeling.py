@@ -21,6 +21,7 @@ from transformers import (
     GlmAsrModel,
 )
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from arkasr.interfaces import UserError
@@ -53,8 +54,8 @@ class ArkasrEncoder(GlmAsrEncoder):
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rope = self.rotary_emb(hidden, position_ids=positions)
         mask = None
-        if lengths is not None and bool((lengths < input_features.shape[-1]).any()):
-            mask = (positions < (lengths[:, None] + 1) // 2)[:, None, None, :]
+        if lengths is not None:  # in the form that this attention implementation reads; None where nothing is hidden
+            mask = create_bidirectional_mask(self.config, hidden, positions < (lengths[:, None] + 1) // 2)
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=rope, attention_mask=mask)
             if hidden.dtype == torch.float16:  # as published: deep layers would leave float16's range
