@@ -9,6 +9,7 @@ import torch
 from tiny import ARK_SIZES, student
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from arkasr.interfaces import UserError
 from arkasr.model.configuration import ArkasrConfig
 from arkasr.model.generation import generate
 from arkasr.model.modeling import ArkasrForConditionalGeneration, num_audio_tokens
@@ -237,6 +238,19 @@ def test_embedded_prompts_are_those_of_the_placeholders(lm):
         ours = lm.hf(inputs_embeds=prompt[None]).logits
     assert len(prompt) == len(ids)
     torch.testing.assert_close(ours, logits, atol=1e-6, rtol=0)
+
+
+def test_audio_tokens_of_another_row_are_refused(lm):
+    """Clips in another order than their prompts: the batch's total of audio tokens is right, each row's is not."""
+    prompts, mask = [prompt_ids(lm, 40), prompt_ids(lm, 24)], torch.zeros(2, 40, dtype=torch.long)
+    ids = torch.tensor([prompts[0], [lm.tokenizer.pad_token_id] * 2 + prompts[1]])
+    mask[0, :24], mask[1] = 1, 1
+    inputs = {"input_ids": ids, "input_features": torch.zeros(2, 16, 40)}
+    with pytest.raises(UserError, match=r"\[5, 3\] audio tokens a row, and the clips make \[3, 5\]"):
+        lm.hf(**inputs, input_features_mask=mask)
+    with pytest.raises(UserError, match="without input_features_mask"):
+        lm.hf(**inputs)
+    assert lm.hf(**inputs, input_features_mask=mask.flip(0)).logits.shape[:2] == ids.shape
 
 
 def test_a_saved_model_loads_bit_for_bit(lm, tmp_path):

@@ -108,6 +108,29 @@ class ArkasrModel(GlmAsrModel):
             last_hidden_state=states, pooler_output=self.multi_modal_projector(merged[valid])
         )
 
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
+        input_features_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Read prompts as GLM-ASR's model does; raises UserError where a row's audio tokens are not its own clip's."""
+        if input_ids is not None and input_features is not None:
+            self._check_rows(input_ids, input_features_mask)
+        return super().forward(input_ids, input_features, input_features_mask, **kwargs)
+
+    def _check_rows(self, input_ids: Tensor, mask: Tensor | None) -> None:
+        """The parent compares the totals of a batch only, under which one row's audio would fill another's places."""
+        if mask is None:
+            raise UserError("input_features without input_features_mask: pass on both, as ArkasrProcessor makes them")
+        held = (input_ids == self.config.audio_token_id).sum(-1).tolist()
+        made = num_audio_tokens(mask.sum(-1), self.config.merge_factor).tolist()
+        if held != made:
+            raise UserError(
+                f"input_ids hold {held} audio tokens a row, and the clips make {made}: is the order the same?"
+            )
+
 
 class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
     """Ark-ASR with its head: audio tokens stand in the prompt where `config.audio_token_id` stands in `input_ids`."""
