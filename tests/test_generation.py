@@ -220,3 +220,21 @@ def test_no_gradient_is_kept():
 )
 def test_caps_follow_the_audio(samples, most, rate, expected):
     assert token_caps([torch.zeros(samples)], most, rate) == [expected]
+
+
+@torch.no_grad()
+def test_tokens_that_bfloat16_cannot_part_are_told_apart():
+    """The runner-up's row of the head is the best one's but for a last bit: rounded to bfloat16 their logits are one."""
+    lm = student(1).to(torch.bfloat16)
+    prompts = prompts_of(lm, [8000])
+    [[best]] = generate(lm, prompts, [1]).ids
+    state = lm.transcript_states(prompts, [[best]])[0]
+    below = next(i for i in range(best) if not lm.blocked[i] and i not in lm._ids("".join(lm.prompt_text("English"))))
+    lm.head[below] = lm.head[best]
+    place = (state * lm.head[best]).argmax()
+    lm.head[below, place] *= 1 - 2**-7
+    assert (lm.head[below] != lm.head[best]).sum() == 1
+    rounded = (lm.head[[below, best]] @ state).tolist()
+    assert rounded[0] == rounded[1]
+    made = generate(lm, prompts, [1], top_k=2)
+    assert made.ids == [[best]] and made.topk.tolist() == [[best, below]]

@@ -16,6 +16,7 @@ from arkasr.model.generation import Generation, generate, token_caps
 from arkasr.model.looping import is_looping
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import SOURCES, RolloutConfig
+from arkasr.views import head_logits
 
 
 @dataclass
@@ -132,7 +133,7 @@ def _read(
         return []
     ids = [_allowed(lm, lm.text_ids(text)) for _, text in given.values()]
     states = lm.transcript_states([prompts[i] for i in given], ids)
-    logits = (states @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
+    logits = head_logits(states, lm.head).masked_fill(lm.blocked, -torch.inf)
     best = logits.topk(min(top_k, len(lm.blocked))).indices.split([len(row) for row in ids])
     sources = [source for source, _ in given.values()]
     return [_Transcript(i, source, row, True, top) for i, source, row, top in zip(given, sources, ids, best)]

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from arkasr.model.frontend import SAMPLE_RATE
 from arkasr.model.speech_lm import SpeechLM
+from arkasr.views import head_logits
 
 CHECK_EVERY = 4
 
@@ -91,7 +92,7 @@ def generate(
         states = lm.hf.model.language_model(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
-        logits = (states.last_hidden_state[:, -1] @ lm.head.T).float().masked_fill(lm.blocked, -torch.inf)
+        logits = head_logits(states.last_hidden_state[:, -1], lm.head).masked_fill(lm.blocked, -torch.inf)
         chosen = _choose(logits, temperature, top_p, generator)
         tokens[rows, step] = chosen
         if top_k:
