@@ -112,6 +112,21 @@ def test_exact_ids_are_those_of_the_local_teacher(folder):
         assert server.requests[GENERATE] - before == 2 * len(CLIPS) + 1  # only the clip that is meant is asked for
 
 
+def test_clips_and_languages_are_refused_as_the_local_teacher_refuses_them(folder):
+    """Nothing is sent: a server would fill an empty clip up with silence, and write any language into the prompt."""
+    bad = [(torch.zeros(0), "English"), (torch.full((1600,), torch.nan), "English"), (CLIPS[0], "Klingon")]
+    with connected(folder) as (remote, server):
+        before = server.requests.copy()
+        for clip, language in bad:
+            with pytest.raises(UserError) as here:
+                local(teacher(), [clip], [language], [[5]])
+            for ask in (lambda c, n: remote.score(c, n, [[5]]), remote.transcribe):
+                with pytest.raises(UserError) as there:
+                    ask([clip], [language])
+                assert str(there.value) == str(here.value)
+        assert server.requests == before
+
+
 def test_what_is_read_is_known_without_exact_ids(folder):
     with connected(folder, exact_ids="off", top_k=1) as (remote, _):
         view = remote.score(CLIPS, LANGUAGES, transcripts())

@@ -46,9 +46,12 @@ class HttpTeacher:
         self.exact = handshake.offers_exact(self.scorer, tone, options.exact_ids)
 
     def score(self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]):
-        """Score transcripts by teacher forcing; see `arkasr.Teacher`."""
+        """Score transcripts by teacher forcing; see `arkasr.Teacher`. Refuses the clips and languages that the local
+        teacher refuses.
+        """
         from arkasr.builtin.http_wire import table
 
+        arkasr.check_waveforms(waveforms)
         scored = self.scorer.score(waveforms, [self._ends(language) for language in languages], token_ids)
         ids, values = table([row for one in scored for row in one.rows])
         vocab_size = max(len(self.tokenizer), int(ids.max()) + 1)  # a model may have rows past its tokenizer's end
@@ -57,6 +60,7 @@ class HttpTeacher:
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
         """Transcribe greedily; special tokens other than the stop ids are never chosen."""
+        arkasr.check_waveforms(waveforms)
         silent = {*self.tokenizer.added_tokens_decoder, self.tokenizer.unk_token_id} - {None, *self.stop_ids}
         made = self.scorer.generate(
             waveforms,
@@ -69,6 +73,12 @@ class HttpTeacher:
         return [self._text([i for i in ids if i not in self.stop_ids]) for ids in made]
 
     def _ends(self, language: str) -> tuple[list[int], list[int]]:
+        from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
+
+        if language not in (known := sorted(LANGUAGE_CODE_TO_NAME.values())):
+            raise arkasr.UserError(
+                f"language {language!r}: Qwen3-ASR knows {', '.join(known)}; name one in the manifest"
+            )
         return self._ids(BEFORE), self._ids(AFTER.format(language=language))
 
     def _ids(self, text: str) -> list[int]:
