@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from functools import lru_cache
 
 import pytest
@@ -236,3 +237,13 @@ def test_build_draws_weights_at_the_size_asked():
 
 def test_forward_runs_the_work_on_the_model(ark):
     assert ark(lambda lm: lm is ark)
+
+
+@pytest.mark.parametrize("shard", ["50GB", "9KB"])
+def test_who_may_read_the_configuration_may_read_the_weights(shard, tmp_path):
+    before = os.umask(0o027)
+    try:
+        student().save(tmp_path, max_shard_size=shard)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}

@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shutil import copymode
 from typing import Any, TypeVar
 
 import torch
@@ -124,7 +125,10 @@ class SpeechLM(nn.Module, ABC):
         """Write a Hugging Face folder: weights as safetensors, configuration and tokenizer.
 
         options: what else the model's `save_pretrained` knows; the layout is the native one unless
-        `save_original_format` asks for another.
+        `save_original_format` asks for another. Who may read the configuration may read the weights, which safetensors
+        writes for their owner alone.
         """
         self.hf.save_pretrained(folder, state_dict=state_dict, **{"save_original_format": False, **options})
         self.tokenizer.save_pretrained(folder)
+        for file in Path(folder).glob("*.safetensors"):
+            copymode(Path(folder) / "config.json", file)
