@@ -414,3 +414,14 @@ def test_short_and_silent_clips_are_heard_and_answered(lm, processor, clip):
     assert 1 <= len(ids) <= 8 and not lm.blocked[ids].any()
     out = lm.hf.generate(**inputs, max_new_tokens=8, suppress_tokens=lm.blocked.nonzero()[:, 0].tolist())
     assert out[0, inputs["input_ids"].shape[1] :].tolist()[: len(ids)] == ids
+
+
+@pytest.mark.parametrize("clip", [{"array": [0.0], "sampling_rate": 16000}, None, [[0.0], [0.0, 0.0]]])
+def test_what_is_no_waveform_is_said_to_be_none(clip):
+    with pytest.raises(UserError, match=f"a {type(clip).__name__} is no waveform"):
+        ArkasrFeatureExtractor(16)([clip])
+
+
+def test_a_file_that_is_not_there(processor, tmp_path):
+    with pytest.raises(UserError, match=r"gone\.wav: there is no such file"):
+        processor.apply_transcription_request(tmp_path / "gone.wav")

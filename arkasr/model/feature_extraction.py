@@ -19,8 +19,17 @@ Audio = Tensor | np.ndarray | Sequence  # one waveform [num_samples], or a list 
 
 
 def as_waveform(waveform: Any) -> Tensor:
-    """Make a tensor of an array or a list of numbers (copied); a tensor stays as and where it is."""
-    return waveform if isinstance(waveform, Tensor) else torch.from_numpy(np.array(waveform, order="C"))
+    """Make a tensor of an array or a list of numbers (copied); a tensor stays as and where it is.
+
+    Raises UserError for what holds no numbers, such as a row of `datasets` ({"array": ..., "sampling_rate": ...}).
+    """
+    if isinstance(waveform, Tensor):
+        return waveform
+    try:
+        return torch.from_numpy(np.array(waveform, order="C"))
+    except (TypeError, ValueError) as error:
+        kind = type(waveform).__name__
+        raise UserError(f"a {kind} is no waveform: give a tensor, an array or a list of numbers ({error})") from error
 
 
 def as_waveforms(audio: Audio) -> list[Tensor]:

@@ -57,6 +57,8 @@ def read_audio(path: str | Path) -> Tensor:
     Raises UserError where the file is absent, is no sound that soundfile reads, or has several channels: which of
     them to hear is not ours to guess.
     """
+    if not Path(path).exists():
+        raise UserError(f"{path}: there is no such file")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
