@@ -123,6 +123,19 @@ def test_a_folder_of_another_kind_is_refused(saved):
         create("whisper", folder)
 
 
+@pytest.mark.parametrize("name", ["qwen3_asr", "glmasr", "arkasr", "whisper"])
+def test_pickled_weights_need_the_option(name, tmp_path):
+    save_whisper(tmp_path) if name == "whisper" else LOCAL[name](5).save(tmp_path)
+    same = create(name, tmp_path).transcribe([waveform(8000)], ["English"])
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: pickled.*teacher\.options\.allow_pickle=true"):
+        create(name, tmp_path)
+    options = {"path": str(tmp_path), "dtype": "float32", "max_new_tokens": 6, "allow_pickle": True}
+    made = plugins.create("teacher", name, options, device="cpu")
+    assert made.transcribe([waveform(8000)], ["English"]) == same
+
+
 def test_a_teacher_that_equals_its_student_differs_nowhere(tmp_path):
     lm = student(3)
     lm.save(tmp_path)

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class LocalTeacherOptions:
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes."""
+    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
+    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
+    """
 
     path: str = "Qwen/Qwen3-ASR-1.7B-hf"
     dtype: str = "bfloat16"
     max_new_tokens: int = 256
+    allow_pickle: bool = False
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
@@ -27,14 +30,18 @@ class LocalTeacherOptions:
 
 @dataclass
 class GlmAsrOptions(LocalTeacherOptions):
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes."""
+    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
+    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
+    """
 
     path: str = "zai-org/GLM-ASR-Nano-2512"
 
 
 @dataclass
 class ArkasrOptions(LocalTeacherOptions):
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes."""
+    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
+    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
+    """
 
     path: str = "AutoArk-AI/ARK-ASR-0.6B"
 
@@ -51,7 +58,8 @@ class LocalTeacher:
 
     def __init__(self, options: LocalTeacherOptions, device: str = "cpu"):
         self.options = options
-        self.lm = arkasr.load_speech_lm(options.path, options.dtype, device).requires_grad_(False)
+        self.lm = arkasr.load_speech_lm(options.path, options.dtype, device, options.allow_pickle)
+        self.lm.requires_grad_(False)
         found = self.lm.hf.config.model_type
         if found != self.model_type:
             raise arkasr.UserError(f"{options.path}: holds a model of type {found!r}, not {self.model_type!r}")

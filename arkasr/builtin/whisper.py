@@ -18,11 +18,14 @@ MULTILINGUAL = 51865  # tokens: English-only checkpoints, whose tokenizers know 
 
 @dataclass
 class WhisperOptions:
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes."""
+    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
+    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
+    """
 
     path: str = "openai/whisper-large-v3"
     dtype: str = "bfloat16"
     max_new_tokens: int = 256
+    allow_pickle: bool = False
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
@@ -40,7 +43,7 @@ class WhisperTeacher:
         from transformers import WhisperForConditionalGeneration
 
         self.options, self.device, kinds = options, device, {"whisper": WhisperForConditionalGeneration}
-        self.model, self.tokenizer = arkasr.load_pretrained(options.path, kinds, options.dtype)
+        self.model, self.tokenizer = arkasr.load_pretrained(options.path, kinds, options.dtype, options.allow_pickle)
         self.model.to(device).eval().requires_grad_(False)
         self.vocab, given = self.tokenizer.get_vocab(), self.model.generation_config
         self.multilingual = getattr(given, "is_multilingual", self.model.config.vocab_size >= MULTILINGUAL)
