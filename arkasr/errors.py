@@ -12,6 +12,7 @@ from arkasr.interfaces import UserError
 # What writers say when the disk is full: the system and safetensors, torch.save (the next three), libsndfile.
 _FULL = ("No space left", "iostream error", "unexpected pos", "PytorchStreamWriter failed writing")
 _FULL_AUDIO = "System error."
+_DEAD_LOADER = "DataLoader worker (pid"  # torch's words, raised wherever the run was when the process died
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -45,6 +46,14 @@ def _disk_full(error: BaseException, folders: Sequence[str]) -> str:
     return f"no space left to write {file or 'a file'}: {what_to_do}"
 
 
+def _dead_loader(error: BaseException) -> str | None:
+    said = next((str(each) for each in _chain(error) if str(each).startswith(_DEAD_LOADER)), None)
+    return said and (
+        f"a process that reads audio died ({said.splitlines()[0].rstrip('. ')}), most often for want of memory: run "
+        "the same command again, which carries on from the last checkpoint; lower data.num_workers if it dies again"
+    )
+
+
 def explain(error: BaseException, folders: Sequence[str] = ()) -> str | None:
     """Return a sentence for the user, or None where the error is the program's own.
 
@@ -54,6 +63,8 @@ def explain(error: BaseException, folders: Sequence[str] = ()) -> str | None:
         return str(error)
     if is_disk_full(error):
         return _disk_full(error, folders)
+    if said := _dead_loader(error):
+        return said
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"there is no {error.filename}: check the path, or run the stage that makes it"
     if isinstance(error, OSError) and error.filename:

@@ -27,7 +27,8 @@ class ModelConfig:
     """The model that a run trains."""
 
     type: Literal["arkasr", "qwen3_asr"] = "arkasr"  # the student, or a teacher trained here
-    path: str = ""  # folder or Hub id to start from; empty: a model put together as the next three say
+    path: str = ""  # folder or Hub id to start from; empty: a model put together of `encoder`, `decoder` and `sizes`
+    allow_pickle: bool = False  # read weights of `path` from pytorch_model.bin where there are no safetensors
     encoder: str = ""  # folder or Hub id of a Whisper, GLM-ASR or Ark-ASR whose audio encoder it takes
     decoder: str = ""  # folder or Hub id of a Qwen2 or Qwen2.5 which becomes its decoder, with its tokenizer
     sizes: dict[str, Any] = field(
@@ -56,15 +57,25 @@ class TokenizerConfig:
 class DataConfig:
     """What is trained on and how batches are made; lengths are seconds of audio."""
 
-    train: str = "{datadir}/train.jsonl.gz"  # cuts to train on
+    train: str = "{datadir}/train.jsonl.gz"  # cuts to train on: a manifest, a folder of shards, or a pattern
     dev: str = "{datadir}/dev.jsonl.gz"  # cuts for the error rate while training
     hours: float = 0.0  # train on this much of it, drawn at random once; 0: all
     max_seconds: float = 160.0  # audio a batch and rank
     max_cuts: int = 40  # clips a batch and rank
     num_buckets: int = 10  # groups of like length
     num_workers: int = 0  # loader processes a rank
+    lazy: Literal["auto", "always", "never"] = "auto"  # read manifests line by line; auto: from 64 MiB of them on
+    buffer_clips: int = 20000  # clips held ready, among which batches are drawn
+    resume: Literal["exact", "reseed"] = "exact"  # deal the epoch's clips anew, or go on in a new order at once
+    max_failed_share: float = 0.05  # of clips that cannot be read, above which the run ends
     min_clip_seconds: float = 0.1  # shorter clips are dropped and counted
     max_clip_seconds: float = 30.0  # longer clips are dropped and counted
+
+    def __post_init__(self):
+        if self.buffer_clips < 1:
+            raise ValueError(f"buffer_clips={self.buffer_clips}: at least 1")
+        if not 0 <= self.max_failed_share <= 1:
+            raise ValueError(f"max_failed_share={self.max_failed_share}: must be at least 0 and at most 1")
 
 
 @dataclass
@@ -93,8 +104,11 @@ class TrainConfig:
     keep: int = 3  # checkpoints kept: the newest
     keep_best: int = 1  # and those of lowest dev error, among steps both saved and evaluated
     ctc_weight: float = 0.0  # share of the auxiliary CTC loss on the adapter's outputs; 0: none
+    max_skipped: int = 20  # steps in a row whose loss or gradient was not finite, after which the run ends
+    spike_factor: float = 10.0  # times the median of late norms: a gradient above it has its clips named; 0: never
     hang_seconds: float = 1800.0  # without any progress, after which the ranks behind are named and the run ends
     threads: int = 0  # CPU threads a rank; 0: torch decides
+    peak_tflops: float = 0.0  # of a worker, dense, in fsdp.compute_dtype, for `mfu`; 0: known GPUs' in bfloat16
 
 
 def _check_rate(tokens_per_second: float) -> None:
@@ -179,6 +193,14 @@ class FsdpConfig:
     """Sharding over ranks, which several processes always do; a single one holds everything."""
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; masters keep model.dtype
+    reshard_after_forward: bool = True  # free a block's weights after its forward pass, gather them again in backward
+    activation_checkpointing: Literal["none", "blocks"] = "none"  # `blocks`: keep their inputs only, compute them twice
+    replicate: int = 1  # groups of ranks that hold a whole model each, sharded inside; 0: a group a node
+    teacher: Literal["replicate", "shard"] = "replicate"  # a teacher in this process: whole on every rank, or sharded
+
+    def __post_init__(self):
+        if self.replicate < 0:
+            raise ValueError(f"replicate={self.replicate}: a number of groups, or 0 for a group a node")
 
 
 @dataclass

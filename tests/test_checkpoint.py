@@ -42,7 +42,10 @@ def train_until(monkeypatch, step: int, *arguments) -> None:
 
 
 def cost_free(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "tokens_per"))} for row in rows]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "tokens_per", "tera", "mfu"))}
+        for row in rows
+    ]
 
 
 def steps_of(folder) -> list[str]:
@@ -99,7 +102,7 @@ def test_all_that_moves_is_restored(conf, datadir, tmp_path):
     trainer = make_trainer(conf, "base", tmp_path, datadir)
     for _ in zip(range(3), stream := iter(trainer.batches)):
         trainer.take_step(stream)
-    trainer.step, trainer.skipped = 3, 2
+    trainer.step, trainer.guards.in_a_row = 3, 2
     trainer.save()
     torch.rand(5)
     expected = torch.rand(3)
@@ -108,7 +111,8 @@ def test_all_that_moves_is_restored(conf, datadir, tmp_path):
     assert torch.equal(torch.rand(3), expected)
     other = make_trainer(conf, "base", tmp_path, datadir)
     other.resume()
-    assert (other.step, other.skipped, other.hours) == (3, 2, trainer.hours)
+    assert (other.step, other.guards.in_a_row, other.hours) == (3, 2, trainer.hours)
+    assert list(other.guards.norms) == list(trainer.guards.norms) and len(other.guards.norms) == 3
     assert other.batches.state_dict() == trainer.batches.state_dict()
     assert other.schedule.get_last_lr() == trainer.schedule.get_last_lr()
     for one, two in zip(trainer.student.parameters(), other.student.parameters(), strict=True):
@@ -255,6 +259,30 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(conf, datadir, tmp_path
     shutil.rmtree(newest.with_name("step-00000001"))
     with pytest.raises(UserError, match="every checkpoint is damaged"):
         trainer.resume()
+
+
+def test_what_a_killed_run_left_half_deleted_or_half_written_goes(conf, datadir, tmp_path):
+    saved(conf, datadir, tmp_path, 1, 2, 3)
+    folder = tmp_path / "base" / "checkpoints"
+    (folder / "step-00000001" / "COMPLETE").unlink()
+    (folder / "writing-00000004").mkdir()
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert other.step == 3 and steps_of(tmp_path / "base") == ["step-00000002", "step-00000003"]
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_sound_one(conf, datadir, tmp_path):
+    saved(conf, datadir, tmp_path, 1, 4)
+    newest = tmp_path / "base" / "checkpoints" / "step-00000004"
+    (newest / "state.json").write_text("half")
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=1", "train.keep_best=0")
+    trainer.resume()
+    stream = iter(trainer.batches)
+    for trainer.step, left in ((2, [2, 4]), (3, [3, 4]), (5, [5])):  # it goes once training has passed it
+        trainer.take_step(stream)
+        trainer.save()
+        trainer.checkpoints.wait()
+        assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in left]
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(conf, datadir, tmp_path):

@@ -203,13 +203,13 @@ def test_peaks_are_sums_of_what_lives_at_the_same_time():
     of |= {"encoder activations": 20.0, "decoder activations": 10.0, "head table's gradient": 9.0}
     of |= {"gathered in a pass": 0.5, "optimizer at work": 1.0}
     assert memory.phases(of, accumulate=False) == {
-        "rollout": 7 + 8 + 6,
-        "teacher": 7 + 12,
+        "rollout": 7 + 8 + 6 + 20,
+        "teacher": 7 + 12 + 20,
         "student": 7 + 0.5 + 30 + 6,
         "backward": 7 + 0.5 + 9 + 30,
         "optimizer": 7 + 1 + 1,
     }
-    assert memory.phases(of, accumulate=True)["rollout"] == 7 + 8 + 6 + 1
+    assert memory.phases(of, accumulate=True)["rollout"] == 7 + 8 + 6 + 20 + 1
 
 
 def test_time_follows_the_assumption_that_binds_it():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from corpus_fixture import LONGER, clips, make_trainer, metrics, write_cuts
 from lhotse import CutSet
+from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
 
 from arkasr import config as configs
 from arkasr.cli import main
-from arkasr.data import batches
+from arkasr.data import sampling
 from arkasr.data.batches import Batch, load_batch
 from arkasr.evaluation.dev import DevSet
 from arkasr.evaluation.normalize import normalizer
@@ -22,9 +27,9 @@ from arkasr.evaluation.transcribe import transcribe
 from arkasr.interfaces import UserError
 from arkasr.model.loading import load_speech_lm
 from arkasr.schema import DecodeConfig, OptimConfig
-from arkasr.training import loop
 from arkasr.training.loop import train
-from arkasr.training.setup import make_optimizer
+from arkasr.training.ranks import Ranks
+from arkasr.training.setup import make_optimizer, run_directory
 
 
 def plain_descent(trainer) -> None:
@@ -34,7 +39,11 @@ def plain_descent(trainer) -> None:
 
 
 def cost_free(row: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if not name.startswith(("time/", "memory/", "tokens_per"))}
+    return {
+        name: value
+        for name, value in row.items()
+        if not name.startswith(("time/", "memory/", "tokens_per", "tera", "mfu"))
+    }
 
 
 # One number, however the batch is split
@@ -132,23 +141,24 @@ def test_a_gradient_that_is_not_finite_is_not_applied(conf, datadir, tmp_path, c
     before = trainer.student.head.detach().clone()
     row = trainer.take_step(iter([spoilt(clips(datadir / "train.jsonl.gz", [0, 1]))]))
     assert math.isnan(row["gradient_norm"]) and torch.equal(trainer.student.head, before)
-    assert "step 1 skipped: gradient norm nan" in capsys.readouterr().out
-    assert trainer.skipped == 1 and trainer.student.head.grad is None
+    assert "step 1 skipped: loss nan, gradient norm nan (1 in a row)" in capsys.readouterr().out
+    assert trainer.guards.in_a_row == 1 and trainer.student.head.grad is None
     row = trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [2, 3])]))
     assert math.isfinite(row["gradient_norm"]) and not torch.equal(trainer.student.head, before)
-    assert trainer.skipped == 0 and row["learning_rate"] == pytest.approx(0.01)  # the schedule counts skipped steps
+    assert trainer.guards.in_a_row == 0 and row["skipped_steps"] == 1
+    assert row["learning_rate"] == pytest.approx(0.01)  # the schedule counts skipped steps
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_too_many_skipped_steps_in_a_row_stop_the_run(conf, datadir, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "load_batch", lambda cuts: spoilt(load_batch(cuts)))
-    changes = ["train.steps=50", "train.save_every=8", "train.eval_every=0"]
-    expected = rf"{tmp_path / 'base'}: {loop.MAX_SKIPPED_IN_A_ROW} steps in a row could not be taken; lower optim.lr"
+    monkeypatch.setattr(sampling, "load_batch", lambda cuts: spoilt(load_batch(cuts)))
+    changes = ["train.steps=50", "train.save_every=4", "train.eval_every=0", "train.max_skipped=7"]
+    expected = rf"{tmp_path / 'base'}: 7 steps in a row could not be taken; lower optim.lr"
     with pytest.raises(UserError, match=expected):
         train(str(conf), "base", str(tmp_path), str(datadir), changes)
     rows = metrics(tmp_path / "base")
-    assert len(rows) == loop.MAX_SKIPPED_IN_A_ROW - 1
-    with pytest.raises(UserError, match=expected):  # resumed at step 16 it has four left, not twenty
+    assert [row["skipped_steps"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(UserError, match=expected):  # resumed at step 4 it has three left, not seven
         train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert [row["step"] for row in metrics(tmp_path / "base")] == [row["step"] for row in rows]
     assert not (tmp_path / "base" / "final").exists()
@@ -258,13 +268,42 @@ def test_settings_that_change_no_number_may_change(conf, datadir, tmp_path, caps
 
 def test_a_second_run_in_the_same_directory_is_refused(conf, datadir, tmp_path):
     (tmp_path / "base").mkdir()
-    with (tmp_path / "base" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    held = f"import fcntl; lock = open({str(tmp_path / 'base' / 'lock')!r}, 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
+    words = [sys.executable, "-c", f"{held}; print(flush=True); input()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
         with pytest.raises(UserError, match=f"{tmp_path / 'base'}: another process is training here"):
             train(str(conf), "base", str(tmp_path), str(datadir), [])
+        holder.stdin.close()
     assert not (tmp_path / "base" / "config.yaml").exists()
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])  # and is free once the first has gone
     assert (tmp_path / "base" / "final" / "config.json").is_file()
+
+
+LEAVES_A_CHILD = """
+import os, sys, time
+from pathlib import Path
+from arkasr import config
+from arkasr.training.ranks import Ranks
+from arkasr.training.setup import run_directory
+conf, expdir, datadir = sys.argv[1:]
+with run_directory(Path(expdir) / "base", config.load(conf, "base", expdir, datadir), Ranks()):
+    if child := os.fork():
+        print(child, flush=True)
+        os._exit(0)
+    os.closerange(0, 3)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_run_forked_does_not_hold_its_directory(conf, datadir, tmp_path):
+    words = [sys.executable, "-c", LEAVES_A_CHILD, str(conf), str(tmp_path), str(datadir)]
+    child = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    try:
+        with run_directory(tmp_path / "base", configs.load(conf, "base", tmp_path, datadir), Ranks()):
+            os.kill(child, 0)  # it lives
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(conf, datadir, tmp_path):
@@ -304,3 +343,14 @@ def test_the_dev_manifest_is_asked_for_before_training(conf, datadir, tmp_path):
     with pytest.raises(UserError, match="dev.jsonl.gz: no such manifest"):
         train(str(conf), "base", str(tmp_path), str(tmp_path), ["tokenizer.text={datadir}/base.jsonl.gz"])
     assert not (tmp_path / "base" / "checkpoints").exists()
+
+
+def test_a_pickled_start_needs_leave(conf, trained, datadir, tmp_path):
+    folder = shutil.copytree(trained / "base" / "final", tmp_path / "pickled")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model.bin: pickled weights.* set model\.allow_pickle=true"):
+        make_trainer(conf, "base", tmp_path, datadir, f"model.path={folder}")
+    trainer = make_trainer(conf, "base", tmp_path, datadir, f"model.path={folder}", "model.allow_pickle=true")
+    assert torch.equal(trainer.student.hf.state_dict()["lm_head.weight"], weights["model.language_model.embed_tokens.weight"])

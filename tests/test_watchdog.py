@@ -46,6 +46,34 @@ def test_one_that_moves_or_is_alone_is_let_be():
         time.sleep(0.3)
 
 
+LOST = """
+import sys, threading
+from arkasr.timing import Phases
+from arkasr.training.ranks import Ranks
+from arkasr.training.watchdog import Watchdog
+
+class Lost:  # a store on a host without power: it neither answers nor closes the connection
+    def add(self, key, by):
+        threading.Event().wait()
+
+watchdog = Watchdog(Ranks(), Phases(), 0.5)
+if sys.argv[1] == "end":
+    watchdog._end(Lost())
+watchdog._watch = lambda: Lost().add("speaker", 1)
+watchdog._thread = threading.Thread(target=watchdog._watch, daemon=True)
+watchdog._thread.start()
+watchdog.__exit__()
+"""
+
+
+@pytest.mark.parametrize(("what", "status"), [("end", HANG_STATUS), ("exit", 0)])
+def test_a_store_that_never_answers_holds_nobody(what, status):
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", LOST, what], capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == status, done.stderr
+    assert ("no progress for 0.5 s, and the host of rank 0 does not answer" in done.stderr) == (what == "end")
+
+
 def worker() -> None:
     """Take three steps together; then rank 1 sleeps where it should read data."""
     ranks, phases = Ranks(1), Phases()

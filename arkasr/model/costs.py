@@ -157,14 +157,13 @@ def pass_with_gradient(
 ) -> dict[str, float]:
     """Return FLOPs `student` (forwards) and `backward` of one pass over audio and transcripts.
 
-    logits: those of the head, forwards. heard: the rollout kept what a frozen encoder made of the clips.
+    logits: those of the head, forwards. heard: the rollout made the audio tokens, whose graph is carried on.
     """
-    forward = {name: load.clips * work for name, work in encoding(config, load.seconds / load.clips).items()}
-    if heard:
-        forward |= {"features": 0.0, "encoder": 0.0}
-    forward["decoder"] = _read_all(config, load, load.tokens, load.prompts[0]) + logits
+    hearing = {name: load.clips * work for name, work in encoding(config, load.seconds / load.clips).items()}
+    reads = _read_all(config, load, load.tokens, load.prompts[0]) + logits
+    forward = hearing | {"decoder": reads}
     backward = sum(_times_backwards(name, frozen) * forward[name] for name in PARTS)
-    return {"student": sum(forward.values()), "backward": backward}
+    return {"student": reads if heard else sum(forward.values()), "backward": backward}
 
 
 def rolling_out(config: Any, load: Load) -> dict[str, float]:
@@ -205,4 +204,4 @@ def distilling(
     logits = head(student, load.tokens) if dense else compared
     made = rolling_out(student, load) if load.rolled else {"rollout": 0.0, "decode": 0.0}
     made |= {"teacher": scoring(teacher, load) if teacher is not None else 0.0}
-    return made | pass_with_gradient(student, load, frozen, logits, heard="encoder" in frozen)
+    return made | pass_with_gradient(student, load, frozen, logits, heard=True)

@@ -29,7 +29,7 @@ def weight_files(folder: Path, allow_pickle: bool = False) -> list[Path]:
         if found and name == PICKLED and not allow_pickle:
             raise UserError(
                 f"{found[0]}: pickled weights, which can run code when they are read: save the model as safetensors, "
-                "or, if you trust where it came from and it is a teacher, set teacher.options.allow_pickle=true "
+                "or, if you trust where it came from, set model.allow_pickle=true or teacher.options.allow_pickle=true "
                 "(in Python: allow_pickle=True)"
             )
         if found:

@@ -60,8 +60,7 @@ class Checkpoints:
         self.wait()
         aside, final = self.folder / f"writing-{step:08d}", self.folder / f"step-{step:08d}"
         if self.ranks.first:
-            for left in self.folder.glob("writing-*"):  # by a run that was killed
-                shutil.rmtree(left)
+            self._clear()
             aside.mkdir(parents=True)
         self.ranks.barrier()
         if self.ranks.first:
@@ -76,6 +75,11 @@ class Checkpoints:
         )
         state = {"step": step, "world_size": self.ranks.world_size, **extra}
         self.pending = _Pending(future, aside, final, state)
+
+    def _clear(self) -> None:
+        """Delete what a killed run left half written, or half deleted."""
+        for left in {*self.folder.glob("writing-*"), *self.folder.glob("step-*")} - set(self.complete()):
+            shutil.rmtree(left)
 
     def poll(self) -> None:
         """Rename the checkpoint in the making if all of it is written; returns at once where it is not."""
@@ -102,14 +106,16 @@ class Checkpoints:
         (made.aside / COMPLETE).write_text(json.dumps(sizes, indent=1))
         remove(made.final)
         made.aside.rename(made.final)
-        for old in self._superfluous():
+        for old in self._superfluous(made.final):
             remove(old)
 
-    def _superfluous(self) -> list[Path]:
+    def _superfluous(self, newest: Path) -> list[Path]:
+        """List what goes now that `newest` is there; damaged ones take no place of those kept, and go as others do."""
         found = self.complete()
-        errors = {p: read_state(p).get("dev_error") for p in found}
-        best = sorted((p for p in found if errors[p] is not None), key=lambda p: (errors[p], p))[: self.keep_best]
-        return [p for p in found[: -self.keep] if p not in best]
+        sound = [p for p in found if not damage(p)]
+        errors = {p: read_state(p).get("dev_error") for p in sound}
+        best = sorted((p for p in sound if errors[p] is not None), key=lambda p: (errors[p], p))[: self.keep_best]
+        return [p for p in found if p < newest and p not in [*sound[-self.keep :], *best]]
 
     def load_newest(self, student: SpeechLM, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Restore the newest undamaged checkpoint and return its state.json; None where there is none.
@@ -117,6 +123,8 @@ class Checkpoints:
         Raises UserError where all are damaged, or the newest undamaged one holds another model.
         """
         self.wait()
+        if self.ranks.first:
+            self._clear()
         found = self.complete()
         for path in reversed(found):
             wrong = self.ranks.gather(damage(path) if self.ranks.first else "")[0]

@@ -137,7 +137,7 @@ def seconds_of(config: Config, given: Assumptions, student: Known, work: dict[st
     """
     batch, layout, repeats = batch_of(config, given, cap=False), layout_of(config, given), config.train.accumulate
     taken = {name: flops / (given.tflops * TERA * given.mfu) for name, flops in work.items()}
-    taken["backward"] += taken["student"] if layout.recompute else 0.0
+    taken["backward"] *= 1.5 if layout.recompute else 1.0  # what backward doubles is done once more
     own = trained(student.counts, config.model.freeze)
     sent = repeats * layout.compute * student.counts.total / (given.network * 1e9) * (layout.shards > 1)
     if "decode" in taken:

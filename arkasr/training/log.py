@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 
 from arkasr.terminal import Progress
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Drop, from a file of JSON lines, rows of steps that a resumed run takes again, and one that a kill cut short."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    part = Path(f"{path}.part")  # else a kill right here would take the earlier rows along
+    part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(part, path)
 
 
 class MetricsLog:
@@ -17,17 +29,11 @@ class MetricsLog:
         if writes:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._forget_after(start)
+            drop_rows_after(self.path, start)
             self.file = self.path.open("a", encoding="utf-8")
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self.progress = Progress(f"train {run}", steps, "steps", initial=start)
         self.dev, self.spent = "", defaultdict(float)
-
-    def _forget_after(self, step: int) -> None:
-        """Drop rows of steps that a resumed run will take again."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def add(self, step: int, row: dict[str, float], due: bool) -> None:
         """Take a step's row; where one is due, write it with the times of all steps since the last."""

@@ -11,7 +11,8 @@ from transformers.utils import logging as transformers_logging
 
 from arkasr import config as configs
 from arkasr import plugins
-from arkasr.data.batches import SILENCE, TrainingBatches
+from arkasr.data.batches import SILENCE
+from arkasr.data.sampling import TrainingBatches
 from arkasr.distill.diagnostics import MAXIMA
 from arkasr.evaluation.dev import DevSet
 from arkasr.interfaces import UserError
@@ -19,15 +20,16 @@ from arkasr.schema import Config
 from arkasr.terminal import log
 from arkasr.timing import Phases
 from arkasr.training.checkpoint import Checkpoints
+from arkasr.training.failed import FailedClips
 from arkasr.training.final import save_final
+from arkasr.training.guards import Guards
 from arkasr.training.log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
-from arkasr.training.preemption import Preemption
+from arkasr.training.preemption import Preemption, end_with_launcher
 from arkasr.training.ranks import Ranks
 from arkasr.training.setup import make_model, make_optimizer, run_directory
+from arkasr.training.throughput import Throughput
 from arkasr.training.watchdog import Watchdog
-
-MAX_SKIPPED_IN_A_ROW = 20
 
 
 class Trainer:
@@ -36,29 +38,35 @@ class Trainer:
     def __init__(self, config: Config, folder: Path, ranks: Ranks):
         self.config, self.folder, self.ranks = config, folder, ranks
         self.student = make_model(config, folder, ranks)
-        self.objective = make_objective(config, self.student)
+        self.objective = make_objective(config, self.student, ranks.mesh)
+        teacher = getattr(getattr(self.objective, "opd", None), "teacher", None)
+        self.throughput = Throughput(config, self.student, teacher, ranks.world_size)
         self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
         self.batches = TrainingBatches(config.data, config.seed, ranks.rank, ranks.world_size)
         self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
         self.phases, self.preemption = Phases(ranks.device.type), Preemption()
-        self.step, self.skipped, self.hours, self.tokens = 0, 0, 0.0, 0.0
+        self.guards = Guards(folder, ranks, config.train)
+        self.failed = FailedClips(config.data.max_failed_share, ranks)
+        self.step, self.hours, self.tokens = 0, 0.0, 0.0
 
     def resume(self) -> None:
         """Carry on from the newest checkpoint, if there is one."""
         state = self.checkpoints.load_newest(self.student, self.optimizer)
         if state is not None:
-            self.step, self.skipped, self.hours, self.tokens = (
-                state[k] for k in ("step", "skipped", "hours", "tokens")
-            )
+            self.step, self.hours, self.tokens = (state[k] for k in ("step", "hours", "tokens"))
             self.schedule.load_state_dict(state["schedule"])
             self.batches.load_state_dict(state["batches"])
+            self.guards.load_state_dict(state["guards"])
+            self.failed.load_state_dict(state["failed"])
+        self.guards.forget_after(self.step)
 
     def save(self, dev_error: float | None = None) -> None:
         """Begin to write a checkpoint of this step; dev_error: the one of this very step, where it was measured."""
         extra = {
             "schedule": self.schedule.state_dict(),
             "batches": self.batches.state_dict(),
-            "skipped": self.skipped,
+            "guards": self.guards.state_dict(),
+            "failed": self.failed.state_dict(),
             "hours": self.hours,
             "tokens": self.tokens,
             "dev_error": dev_error,
@@ -99,8 +107,9 @@ class Trainer:
         return self.step == settings.steps
 
     def take_step(self, batches) -> dict[str, float]:
-        """Accumulate gradients of summed losses, divide by the global count, and step unless one is not finite."""
+        """Accumulate gradients of summed losses, divide by the global count, and step where the guards allow it."""
         sums: dict[str, float] = {}
+        clips: list[str] = []
         for _ in range(self.config.train.accumulate):
             with self.phases("data"):
                 batch = next(batches)
@@ -110,10 +119,13 @@ class Trainer:
             with self.phases("backward"):
                 micro.total.backward()
             _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
+            clips += batch.ids
+            self.failed.last = batch.last_failed or self.failed.last
         sums = self.ranks.reduce(sums | self._own_state())
+        self.failed.judge(sums["failed"], sums["num_clips"])
         rate = self.schedule.get_last_lr()[0]
         with self.phases("optimizer"):
-            norm = self._update(sums["count"])
+            norm = self._update(sums["loss"], sums["count"], clips)
         return self._row(sums, norm, rate)
 
     def _own_state(self) -> dict[str, float]:
@@ -126,29 +138,18 @@ class Trainer:
         alone = self.ranks.mesh is None and dtype != torch.float32
         return torch.autocast(self.ranks.device.type, dtype) if alone else nullcontext()
 
-    def _update(self, count: float) -> float:
+    def _update(self, loss: float, count: float, clips: list[str]) -> float:
         """Scale, clip and apply the gradients; returns their norm before clipping."""
         params = [p for p in self.student.parameters() if p.grad is not None]
         for p in params:  # FSDP2 averages over ranks; what is wanted is the sum over ranks divided by the global count
             p.grad.mul_(self.ranks.world_size / max(count, 1.0))
         norm = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
         norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        if count > 0 and torch.isfinite(torch.tensor(norm)):
+        if self.guards.allow(self.step + 1, loss, count, norm, clips):
             self.optimizer.step()
-            self.skipped = 0
-        else:
-            self._skip(norm)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-    def _skip(self, norm: float) -> None:
-        self.skipped += 1
-        log(f"step {self.step + 1} skipped: gradient norm {norm}, or nothing to score ({self.skipped} in a row)")
-        if self.skipped >= MAX_SKIPPED_IN_A_ROW:
-            raise UserError(
-                f"{self.folder}: {self.skipped} steps in a row could not be taken; lower optim.lr, or look at the data"
-            )
 
     def _row(self, sums: dict[str, float], norm: float, rate: float) -> dict[str, float]:
         """Name what was measured in one step."""
@@ -158,7 +159,9 @@ class Trainer:
             **{name: value for name, value in sums.items() if name.startswith(("asked_", "time/", "memory/"))},
             "loss": sums["loss"] / max(sums["count"], 1.0),
             **self.objective.rates(sums),
+            **self.throughput(sums),
             "gradient_norm": norm,
+            "skipped_steps": float(self.guards.skipped),
             "learning_rate": rate,
             "tokens": sums["count"],
             "clips": sums["num_clips"],
@@ -188,10 +191,12 @@ def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, f
 
 def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     """Train one run of a config into `<expdir>/<run>`; carries on where an interrupted run stopped."""
+    end_with_launcher()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = configs.load(conf, run, expdir, datadir, overrides)
-    folder, ranks = Path(expdir) / run, Ranks(config.train.threads, 2 * config.train.hang_seconds)
+    folder = Path(expdir) / run
+    ranks = Ranks(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate)
     if len(set(ranks.gather(plugins.fingerprint()))) > 1:
         raise UserError("the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts")
     with run_directory(folder, config, ranks):
@@ -200,10 +205,12 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
         else:
             trainer = Trainer(config, folder, ranks)
             trainer.resume()
-            with trainer.preemption, Watchdog(ranks, trainer.phases, config.train.hang_seconds):
-                done = trainer.run()
+            with trainer.preemption:  # so that a signal in the last moment leaves time to write what is done
+                with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
+                    done = trainer.run()
+                if done:
+                    save_final(folder / "final", trainer.student, ranks)
             if done:
-                save_final(folder / "final", trainer.student, ranks)
                 log(f"{folder / 'final'}: written")
             else:
                 log(

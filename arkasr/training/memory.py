@@ -165,19 +165,21 @@ def teacher_items(config: Any, counts: Counts, batch: Batch, layout: Layout) -> 
 def phases(items: dict[str, float], accumulate: bool) -> dict[str, float]:
     """Return the peak of each phase from the items; accumulate: gradients are kept from one batch to the next.
 
-    In backward, gradients come as activations go, the decoder's first. Teacher's logits are there twice while they are
+    Clips are heard in the rollout, and what their gradient needs is kept from there on. In backward, gradients come as
+    activations go, the decoder's first. Teacher's logits are there twice while they are
     normalised, and until the loss is known.
     """
     of = defaultdict(float, items)
     early = of["gradients"] if accumulate else 0.0
     rest = of["weights"] + of["adamw"] + of["teacher's weights"]
     held, table = of["encoder activations"] + of["decoder activations"], of["head table's gradient"]
+    kept = of["encoder activations"] + early
     during = max(held + early, of["encoder activations"] + (early + of["gradients"]) / 2, of["gradients"])
     found = {
         "rollout": of["gathered for a rollout"]
         + max(of["rollout's hearing"], of["kv cache"] + of["next logits"])
-        + early,
-        "teacher": max(of["teacher at work"], 2 * of["teacher's logits"]) + early,
+        + kept,
+        "teacher": max(of["teacher at work"], 2 * of["teacher's logits"]) + kept,
         "student": of["gathered in a pass"] + held + of["teacher's logits"] + 2 * of["logits"] + early,
         "backward": of["gathered in a pass"] + table + during + 2 * of["logits"],
         "optimizer": of["gradients"] + of["optimizer at work"],

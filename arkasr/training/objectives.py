@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import cross_entropy, ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
@@ -15,7 +16,8 @@ from arkasr import plugins
 from arkasr.data.batches import Batch
 from arkasr.distill.diagnostics import MAXIMA, rates
 from arkasr.distill.step import Opd
-from arkasr.interfaces import UserError
+from arkasr.interfaces import Teacher, UserError
+from arkasr.model.sharding import shard
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import Config
 from arkasr.terminal import log
@@ -101,14 +103,33 @@ class Distillation:
         return rates(sums)
 
 
-def make_objective(config: Config, student: SpeechLM) -> Objective:
-    """Make what `config.objective` names; for OPD the teacher, mapper and loss come from plugins."""
+def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = None) -> Objective:
+    """Make what `config.objective` names; for OPD the teacher, mapper and loss come from plugins.
+
+    mesh: of the ranks, over which a teacher is sharded where the config says so.
+    """
     if config.objective == "sft":
         return Supervised(config.train.ctc_weight)
     if config.train.ctc_weight:
         raise UserError("train.ctc_weight: CTC needs transcripts; set it to 0 with objective: opd")
     device = str(student.device)
     teacher = plugins.create("teacher", config.teacher.name, config.teacher.options, device=device)
+    if config.fsdp.teacher == "shard":
+        shard_teacher(config.teacher.name, teacher, mesh)
     mapper = plugins.create("token_mapper", config.mapper.name, config.mapper.options, student=student, teacher=teacher)
     loss = plugins.create("loss", config.loss.name, config.loss.options)
     return Distillation(Opd(teacher, mapper, loss, config.rollout, config.distill))
+
+
+def shard_teacher(name: str, teacher: Teacher, mesh: DeviceMesh | None) -> None:
+    """Shard the model that a teacher holds as `lm` over `mesh`, in its own dtype; a process alone (None) keeps it whole.
+
+    Raises UserError for a teacher that holds no SpeechLM, such as one behind a server.
+    """
+    lm = getattr(teacher, "lm", None)
+    if not isinstance(lm, SpeechLM):
+        raise UserError(
+            f"fsdp.teacher: teacher {name!r} cannot be sharded (it has no SpeechLM `lm`); set it to replicate"
+        )
+    if mesh is not None:
+        shard(lm, mesh)

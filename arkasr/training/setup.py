@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,14 +22,14 @@ from transformers import AutoTokenizer
 
 from arkasr import config as configs
 from arkasr import plugins
-from arkasr.data.batches import read_cuts
+from arkasr.data.manifests import read_cuts
 from arkasr.interfaces import UserError
 from arkasr.model import fresh, tokenization
 from arkasr.model.assembly import assemble, model_sizes
 from arkasr.model.freezing import freeze
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.parts import reading
-from arkasr.model.sharding import shard
+from arkasr.model.sharding import checkpoint_blocks, shard
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import Config, OptimConfig
 from arkasr.training.ranks import Ranks
@@ -37,11 +38,16 @@ PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy",
 MAY_CHANGE = (
     *(
         "data.num_workers",
+        "data.resume",
+        "data.max_failed_share",
         "train.log_every",
         "train.save_every",
         "train.keep",
         "train.keep_best",
+        "train.max_skipped",
+        "train.spike_factor",
         "train.threads",
+        "train.peak_tflops",
         "fsdp",
     ),
     "distill.diagnose_every",
@@ -83,7 +89,9 @@ def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # unlike flock's, not kept by loader processes that outlive us
         except OSError as error:
             raise UserError(
                 f"{folder}: another process is training here; wait for it, or give another --expdir"
@@ -113,14 +121,19 @@ def _write_record(folder: Path, config: Config) -> None:
             "world_size": int(os.environ.get("WORLD_SIZE", "1")),
             "started": datetime.now().isoformat(timespec="seconds"),
         }
-        (folder / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        part = folder / "run.json.part"
+        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        part.replace(folder / "run.json")
 
 
 def _tokenizer(config: Config, folder: Path, ranks: Ranks):
     """Make the tokenizer once, on the first rank, and load it on all."""
     place = folder / "tokenizer"
-    if ranks.first and not (place / "tokenizer_config.json").is_file():
-        _new_tokenizer(config).save_pretrained(place)
+    if ranks.first and not place.is_dir():
+        aside = folder / "writing-tokenizer"
+        shutil.rmtree(aside, ignore_errors=True)
+        _new_tokenizer(config).save_pretrained(aside)
+        aside.rename(place)
     ranks.barrier()
     return AutoTokenizer.from_pretrained(place)
 
@@ -147,7 +160,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     """Load or put together the model, freeze parts, give it a CTC head where the loss needs one, and shard it."""
     torch.manual_seed(config.seed)
     if config.model.path:
-        lm = load_speech_lm(config.model.path, config.model.dtype)
+        lm = load_speech_lm(config.model.path, config.model.dtype, allow_pickle=config.model.allow_pickle)
         if lm.hf.config.model_type != config.model.type:
             raise UserError(
                 f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}"
@@ -161,7 +174,11 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     if ranks.rank:  # weights are the same on all ranks; what they draw later (rollouts, the data mix) must not be
         torch.manual_seed(config.seed + 1_000_003 * ranks.rank)
     lm = lm.to(ranks.device).train()
-    return shard(lm, ranks.mesh, config.fsdp.compute_dtype) if ranks.mesh is not None else lm
+    if config.fsdp.activation_checkpointing == "blocks":
+        checkpoint_blocks(lm)
+    if ranks.mesh is None:
+        return lm
+    return shard(lm, ranks.mesh, config.fsdp.compute_dtype, config.fsdp.reshard_after_forward)
 
 
 def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:

@@ -23,8 +23,8 @@ class Watchdog:
     """Inside, a thread tells the ranks' common store each few seconds what this rank does.
 
     Where a rank has begun no phase for `timeout` seconds it prints which ranks are behind the others, or silent, with
-    their hosts, and ends the process: torchrun then ends the others, and starts anew where it was told to. A rank that
-    is alone is not watched.
+    their hosts, and ends the process: torchrun then ends the others, and starts anew where it was told to. Where the
+    store's host is silent, which is rank 0's, that is said instead. A rank that is alone is not watched.
     """
 
     def __init__(self, ranks: Ranks, phases: Phases, timeout: float):
@@ -41,7 +41,7 @@ class Watchdog:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(self.interval)  # no longer: a store whose host was lost may never answer it
 
     def _watch(self) -> None:
         store, moved, entered = _get_default_store().clone(), time.monotonic(), self.phases.entered
@@ -61,7 +61,16 @@ class Watchdog:
         store.set(f"beat/{self.ranks.rank}", json.dumps(said))
 
     def _end(self, store: dist.Store) -> None:
-        """Say who is behind, if nobody else does, and end this process."""
+        """Say who is behind, if nobody else does, and end this process, sooner than the collectives time out."""
+        judge = threading.Thread(target=self._judge, args=(store,), daemon=True)
+        judge.start()
+        judge.join(4.5 * self.interval)
+        if judge.is_alive() and os.environ.get("LOCAL_RANK", "0") == "0":
+            said = f"no progress for {self.timeout:g} s, and the host of rank 0 does not answer"
+            print(f"arkasr: rank {self.ranks.rank} on {self._host}: {said}", file=sys.stderr, flush=True)
+        os._exit(HANG_STATUS)  # the main thread waits in a collective, where no exception reaches it
+
+    def _judge(self, store: dist.Store) -> None:
         speaks = store.add("speaker", 1) == 1
         first = self._beats(store)
         for _ in range(3):  # those who still live show it meanwhile
@@ -71,8 +80,7 @@ class Watchdog:
             said = verdict(first, self._beats(store), self.ranks.rank, self.timeout)
             print(said, file=sys.stderr, flush=True)
         else:
-            time.sleep(3 * self.interval)
-        os._exit(HANG_STATUS)  # the main thread waits in a collective, where no exception reaches it
+            time.sleep(self.interval)
 
     def _beats(self, store: dist.Store) -> list[dict[str, Any] | None]:
         keys = [f"beat/{rank}" for rank in range(self.ranks.world_size)]

@@ -1,0 +1,84 @@
+"""What keeps one bad batch from spoiling a run: steps that are not taken, and whose clips made a gradient large."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from arkasr.interfaces import UserError
+from arkasr.schema import TrainConfig
+from arkasr.terminal import log
+from arkasr.training.log import drop_rows_after
+from arkasr.training.ranks import Ranks
+
+WINDOW = 100  # norms that the running one is the median of
+LEAST = 20  # norms known before any is called a spike
+
+
+class Guards:
+    """Judges every step by its global loss and gradient norm, which all ranks hold alike: so they decide alike.
+
+    skipped: steps of the run that were not taken; in_a_row: of these, the latest without one between that was.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks, settings: TrainConfig):
+        self.folder, self.ranks, self.settings = folder, ranks, settings
+        self.path = folder / "spikes.jsonl"
+        self.skipped = self.in_a_row = 0
+        self.norms: deque[float] = deque(maxlen=WINDOW)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what decides about the steps to come."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row, "norms": list(self.norms)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Judge on as the run did when `state_dict` was called."""
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
+        self.norms = deque(state["norms"], maxlen=WINDOW)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the spikes of steps that will be taken again."""
+        if self.ranks.first:
+            drop_rows_after(self.path, step)
+
+    def allow(self, step: int, loss: float, count: float, norm: float, clips: list[str]) -> bool:
+        """Tell whether step `step` may be taken; names the clips (here those of this rank) behind a large gradient.
+
+        loss, count: sums over all ranks; norm: of the whole gradient, before clipping. Raises UserError after
+        `train.max_skipped` steps in a row that may not.
+        """
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        usual = median(self.norms) if len(self.norms) >= LEAST else math.inf
+        factor = self.settings.spike_factor
+        if not finite or (factor > 0 and norm > factor * usual):
+            self._tell(step, loss, norm, usual, clips)
+        if finite and count > 0:
+            self.norms.append(norm)
+            self.in_a_row = 0
+            return True
+        self._skip(step, "nothing to score" if finite else f"loss {loss}, gradient norm {norm}")
+        return False
+
+    def _tell(self, step: int, loss: float, norm: float, usual: float, clips: list[str]) -> None:
+        """Write a row that names the clips of every rank, in rank order."""
+        by_rank = self.ranks.gather(clips)
+        if not self.ranks.first:
+            return
+        known = f", {usual:.3g} of late" if math.isfinite(usual) else ""
+        log(f"step {step}: gradient norm {norm:.3g}{known}; its {sum(map(len, by_rank))} clips stand in {self.path}")
+        numbers = {"gradient_norm": norm, "usual_norm": usual, "loss_sum": loss}
+        row = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **row, "clips": by_rank}) + "\n")
+
+    def _skip(self, step: int, why: str) -> None:
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        log(f"step {step} skipped: {why} ({self.in_a_row} in a row)")
+        if self.in_a_row >= self.settings.max_skipped:
+            raise UserError(
+                f"{self.folder}: {self.in_a_row} steps in a row could not be taken; lower optim.lr, or look at the data"
+            )

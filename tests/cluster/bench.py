@@ -1,0 +1,62 @@
+"""What all scenarios share: the hosts, the run that is disturbed, and what came of it undisturbed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hosts import Hosts
+from job import Experiment, Job
+
+STARTS, ENDS = 600.0, 900.0  # seconds that a launch may take to its first step, and to its end
+Row = dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """The hosts, the run that all scenarios disturb, and the final weights of the one that nothing disturbed."""
+
+    hosts: Hosts
+    ranks: int  # a host
+    run: str
+    conf: Path
+    datadir: Path
+    out: Path
+    start: Path  # an experiment directory whose models the run starts from
+    python: str
+    steps: int
+    save_every: int
+    hang_seconds: float
+    seed: int
+    undisturbed: str = ""
+    losses: tuple[float, ...] = ()
+    step_seconds: float = 0.0
+
+    @property
+    def world_size(self) -> int:
+        return self.hosts.count * self.ranks
+
+    @property
+    def middle(self) -> int:
+        """The step before the second save is due."""
+        return 2 * self.save_every - 1
+
+    def experiment(self, name: str, *overrides: str) -> Experiment:
+        """Make an empty experiment directory beside whose run the models lie that it starts from."""
+        expdir = self.out / name / "exp"
+        expdir.mkdir(parents=True)
+        for made in self.start.iterdir():
+            (expdir / made.name).symlink_to(made)
+        own = [f"train.steps={self.steps}", f"train.save_every={self.save_every}", f"train.eval_every={self.steps}"]
+        own += ["train.eval_clips=4", "data.train={datadir}/train.jsonl.gz", "data.num_buckets=1", "data.max_cuts=1"]
+        own += [f"train.hang_seconds={self.hang_seconds:g}", "optim.lr=1e-3", "distill.diagnose_every=0", *overrides]
+        return Experiment(self.conf, self.run, self.datadir, expdir, own, self.python)
+
+    def launch(self, experiment: Experiment, num_nodes: int = 0, ranks: int = 0, restarts: int = 0) -> Job:
+        logs = experiment.expdir.parent / "logs"
+        return Job(self.hosts, experiment, logs, num_nodes or self.hosts.count, ranks or self.ranks, restarts)
+
+    def same(self, made: Experiment) -> bool:
+        """Tell whether a run ended with the weights of the undisturbed one, to the bit."""
+        return bool(self.undisturbed) and made.digest() == self.undisturbed

@@ -1,0 +1,186 @@
+"""What is skipped, and whose clips are named; two ranks judge alike. This file is its own worker: torchrun starts it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from corpus_fixture import clips, make_trainer
+
+from arkasr.data.batches import Batch
+from arkasr.interfaces import UserError
+from arkasr.schema import TrainConfig
+from arkasr.training.guards import LEAST, WINDOW, Guards
+from arkasr.training.ranks import Ranks
+
+ROOT = Path(__file__).parents[1]
+
+
+def guards(folder: Path, **settings) -> Guards:
+    return Guards(folder, Ranks(), TrainConfig(**settings))
+
+
+def spikes(folder: Path) -> list[dict]:
+    path = folder / "spikes.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "count", "taken"),
+    [(1.0, 2.0, 3, True), (math.nan, 2.0, 3, False), (-math.inf, 2.0, 3, False), (1.0, math.inf, 3, False)]
+    + [(1.0, math.nan, 3, False), (0.0, 0.0, 0, False)],
+)  # fmt: skip
+def test_a_step_is_taken_where_loss_and_gradient_are_finite_and_something_counts(tmp_path, loss, norm, count, taken):
+    made = guards(tmp_path)
+    assert made.allow(1, loss, count, norm, ["a"]) is taken
+    assert (made.skipped, made.in_a_row) == ((0, 0) if taken else (1, 1))
+    assert len(spikes(tmp_path)) == (0 if taken or not count else 1)
+
+
+def test_skipped_steps_end_the_run_when_enough_follow_each_other(tmp_path):
+    made = guards(tmp_path, max_skipped=3)
+    for step, loss in enumerate([math.nan, math.nan, 1.0, math.nan, math.nan]):
+        made.allow(step, loss, 1.0, 1.0, [])
+    assert (made.skipped, made.in_a_row) == (4, 2)
+    with pytest.raises(UserError, match=f"{tmp_path}: 3 steps in a row could not be taken"):
+        made.allow(5, math.nan, 1.0, 1.0, [])
+
+
+def fed(made: Guards, norms: list[float], start: int = 1) -> None:
+    for step, norm in enumerate(norms, start):
+        made.allow(step, 1.0, 1.0, norm, [f"clip-{step}"])
+
+
+def test_a_norm_far_above_the_late_ones_names_its_clips_and_is_taken(tmp_path, capsys):
+    made = guards(tmp_path, spike_factor=4.0)
+    fed(made, [1000.0, *[1.0, 2.0, 3.0] * 7])  # median 2: the first, early and large one, moves it by nothing
+    assert spikes(tmp_path) == []
+    fed(made, [8.0, 8.5], 50)
+    (row,) = spikes(tmp_path)
+    assert row == {"step": 51, "gradient_norm": 8.5, "usual_norm": 2.0, "loss_sum": 1.0, "clips": [["clip-51"]]}
+    assert (
+        made.skipped == 0 and "step 51: gradient norm 8.5, 2 of late; its 1 clips stand in" in capsys.readouterr().out
+    )
+
+
+def test_nothing_is_a_spike_before_enough_norms_are_known_nor_without_a_factor(tmp_path):
+    made = guards(tmp_path / "early")
+    fed(made, [1.0] * (LEAST - 1) + [1e6])
+    never = guards(tmp_path / "never", spike_factor=0.0)
+    fed(never, [1.0] * LEAST + [1e6])
+    assert not spikes(tmp_path / "early") and not spikes(tmp_path / "never")
+
+
+def test_old_norms_are_forgotten(tmp_path):
+    made = guards(tmp_path, spike_factor=4.0)
+    fed(made, [1.0] * WINDOW + [4.0] * WINDOW)  # none is above four times the median of those before it
+    fed(made, [15.0], 1000)
+    assert spikes(tmp_path) == []
+
+
+def test_what_was_known_is_known_after_a_pause_and_spikes_to_come_again_are_dropped(tmp_path):
+    made = guards(tmp_path)
+    fed(made, [0.1, 1 / 3] * 15 + [50.0])
+    state = json.loads(json.dumps(made.state_dict()))
+    fed(made, [60.0], 40)
+    with (tmp_path / "spikes.jsonl").open("a") as file:
+        file.write('{"step": 41, "gra')
+    other = guards(tmp_path)
+    other.load_state_dict(state)
+    other.forget_after(31)
+    assert [row["step"] for row in spikes(tmp_path)] == [31]
+    fed(other, [60.0], 40)
+    assert (other.norms, other.norms.maxlen) == (made.norms, WINDOW)
+    assert [(row["step"], row["usual_norm"]) for row in spikes(tmp_path)] == [(31, 13 / 60), (40, 1 / 3)]
+
+
+def spoilt(batch: Batch) -> Batch:
+    batch.waveforms[0] = torch.full_like(batch.waveforms[0], 1e30)
+    return batch
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_the_clips_of_all_batches_of_a_step_are_named(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.accumulate=2")
+    cuts = datadir / "train.jsonl.gz"
+    trainer.take_step(iter([clips(cuts, [0, 1]), spoilt(clips(cuts, [2]))]))
+    (row,) = spikes(tmp_path / "base")
+    assert row["clips"] == [["train-00", "train-01", "train-02"]] and row["gradient_norm"] is None
+
+
+# Two ranks
+
+
+def worker(conf: Path, datadir: Path, expdir: Path) -> None:
+    """Take four steps, of which rank 1 spoils the second by its audio, and the third by its loss alone."""
+    rank = int(os.environ["RANK"])
+    trainer = make_trainer(conf, "base", expdir, datadir)
+    cuts, made = datadir / "train.jsonl.gz", []
+    for step in range(4):
+        batch = clips(cuts, [2 * step + rank])
+        if rank == 1 and step == 1:
+            batch = spoilt(batch)
+        objective = trainer.objective
+        if rank == 1 and step == 2:
+            trainer.objective = _LossOnly(objective)
+        row = trainer.take_step(iter([batch]))
+        trainer.objective, trainer.step = objective, step + 1
+        weights = torch.cat([p.detach().to_local().flatten() for p in trainer.student.parameters()])
+        made.append(
+            {"skipped": row["skipped_steps"], "norm": row["gradient_norm"], "weights": float(weights.double().sum())}
+        )
+    (expdir / f"made-{rank}.json").write_text(json.dumps(made))
+    trainer.ranks.close()
+
+
+class _LossOnly:
+    """An objective whose loss is infinite and whose gradient is not."""
+
+    def __init__(self, objective):
+        self.objective, self.rates = objective, objective.rates
+
+    def __call__(self, *arguments):
+        micro = self.objective(*arguments)
+        micro.total = micro.total + math.inf
+        return micro
+
+
+@pytest.fixture(scope="module")
+def two_ranks(conf, datadir, tmp_path_factory) -> Path:
+    """Run the worker on two ranks and return its folder."""
+    if not dist.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    folder = tmp_path_factory.mktemp("guards")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    words = [*launch, str(conf), str(datadir), str(folder)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_what_one_rank_spoils_is_skipped_on_all(two_ranks):
+    for rank in range(2):
+        made = json.loads((two_ranks / f"made-{rank}.json").read_text())
+        assert [row["skipped"] for row in made] == [0, 1, 2, 2]
+        assert made[0]["weights"] == made[1]["weights"] == made[2]["weights"] != made[3]["weights"]
+        assert math.isnan(made[1]["norm"]) and math.isfinite(made[2]["norm"])
+
+
+def test_the_clips_of_all_ranks_are_named(two_ranks):
+    rows = spikes(two_ranks / "base")
+    assert [(row["step"], row["clips"]) for row in rows] == [
+        (2, [["train-02"], ["train-03"]]),
+        (3, [["train-04"], ["train-05"]]),
+    ]
+
+
+if __name__ == "__main__":
+    worker(*map(Path, sys.argv[1:]))
