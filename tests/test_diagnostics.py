@@ -115,7 +115,12 @@ def test_gap_recovery_by_hand():
 def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_path):
     """The page's table names them, `<...>` standing for a name of the data or of a phase, and names no other."""
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
-    overrides += ["distill.diagnose_every=1", "distill.mix={student: 2, teacher: 1}", "train.save_every=2"]
+    overrides += [
+        "distill.diagnose_every=1",
+        "distill.mix={student: 2, teacher: 1}",
+        "train.save_every=2",
+        "train.peak_tflops=1",
+    ]
     train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides)
     logged = {key for folder in (tmp_path / "base_opd", trained / "base") for row in metrics(folder) for key in row}
     page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -126,4 +131,4 @@ def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_pa
     assert [key for key in sorted(logged) if not any(pattern.fullmatch(key) for pattern in patterns)] == []
     unseen = {p.pattern for p in patterns if not any(p.fullmatch(key) for key in logged)}
     assert unseen <= {"dropped_mass", "stop/early", "stop/late", "kl/correct", "kl/wrong"}
-    assert len(page.splitlines()) <= 80
+    assert len(page.splitlines()) <= 90

@@ -14,7 +14,7 @@ import directories
 import disks
 import kills
 import stops
-from bench import Bench
+from fault_bench import Bench
 from faults import table
 
 

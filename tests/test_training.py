@@ -266,6 +266,32 @@ def test_settings_that_change_no_number_may_change(conf, datadir, tmp_path, caps
     assert configs.read(tmp_path / "base" / "config.yaml").train.keep == 9
 
 
+class OneOf:
+    """The first of some ranks, as far as a run's directory asks."""
+
+    first = True
+
+    def __init__(self, world_size: int):
+        self.world_size = world_size
+
+    def barrier(self) -> None:
+        """Nobody is waited for."""
+
+
+def test_fewer_ranks_may_take_more_batches_each(conf, datadir, tmp_path):
+    def hold(world_size, accumulate):
+        config = configs.load(str(conf), "base", str(tmp_path), str(datadir), [f"train.accumulate={accumulate}"])
+        with run_directory(tmp_path / "base", config, OneOf(world_size)):
+            pass
+
+    hold(24, 1)
+    hold(8, 3)
+    hold(1, 24)
+    with pytest.raises(UserError, match=r"other settings \(train.accumulate\)"):
+        hold(8, 2)
+    hold(12, 2)
+
+
 def test_a_second_run_in_the_same_directory_is_refused(conf, datadir, tmp_path):
     (tmp_path / "base").mkdir()
     held = f"import fcntl; lock = open({str(tmp_path / 'base' / 'lock')!r}, 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
@@ -353,4 +379,6 @@ def test_a_pickled_start_needs_leave(conf, trained, datadir, tmp_path):
     with pytest.raises(UserError, match=r"pytorch_model.bin: pickled weights.* set model\.allow_pickle=true"):
         make_trainer(conf, "base", tmp_path, datadir, f"model.path={folder}")
     trainer = make_trainer(conf, "base", tmp_path, datadir, f"model.path={folder}", "model.allow_pickle=true")
-    assert torch.equal(trainer.student.hf.state_dict()["lm_head.weight"], weights["model.language_model.embed_tokens.weight"])
+    assert torch.equal(
+        trainer.student.hf.state_dict()["lm_head.weight"], weights["model.language_model.embed_tokens.weight"]
+    )

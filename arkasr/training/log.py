@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import defaultdict
 from pathlib import Path
 
+from arkasr.errors import is_disk_full
 from arkasr.terminal import Progress
 
 
@@ -21,6 +23,12 @@ def drop_rows_after(path: Path, step: int) -> None:
     os.replace(part, path)
 
 
+def _hush(failure: threading.ExceptHookArgs) -> None:
+    """Say nothing where TensorBoard's thread meets a full disk: metrics.jsonl meets it too, and the run says so."""
+    if not (isinstance(failure.exc_value, BaseException) and is_disk_full(failure.exc_value)):
+        threading.__excepthook__(failure)
+
+
 class MetricsLog:
     """Writes metrics.jsonl and TensorBoard events on the first rank; other ranks write nothing."""
 
@@ -31,6 +39,7 @@ class MetricsLog:
 
             drop_rows_after(self.path, start)
             self.file = self.path.open("a", encoding="utf-8")
+            threading.excepthook = _hush  # for good: the thread may end after us
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self.progress = Progress(f"train {run}", steps, "steps", initial=start)
         self.dev, self.spent = "", defaultdict(float)

@@ -44,6 +44,7 @@ MAY_CHANGE = (
         "train.save_every",
         "train.keep",
         "train.keep_best",
+        "train.hang_seconds",
         "train.max_skipped",
         "train.spike_factor",
         "train.threads",
@@ -96,15 +97,20 @@ def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
             raise UserError(
                 f"{folder}: another process is training here; wait for it, or give another --expdir"
             ) from error
-        _write_record(folder, config)
+        _write_record(folder, config, config.train.accumulate * ranks.world_size)
         ranks.barrier()
         yield
 
 
-def _write_record(folder: Path, config: Config) -> None:
+def _write_record(folder: Path, config: Config, batches: int) -> None:
+    """Write config.yaml and run.json; batches: of a step, over ranks and accumulation, which stays as it was."""
     saved = folder / "config.yaml"
     if saved.is_file():
-        changed = configs.differences(configs.read(saved), config, MAY_CHANGE)
+        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+        same = record.get("batches_a_step") == batches  # fewer ranks may take more batches each
+        changed = configs.differences(
+            configs.read(saved), config, (*MAY_CHANGE, *(["train.accumulate"] if same else []))
+        )
         if changed:
             raise UserError(
                 f"{saved}: this run was made with other settings ({', '.join(changed)}): take them back, "
@@ -119,6 +125,7 @@ def _write_record(folder: Path, config: Config) -> None:
             "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
             "plugins": plugins.listing(),
             "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+            "batches_a_step": batches,
             "started": datetime.now().isoformat(timespec="seconds"),
         }
         part = folder / "run.json.part"

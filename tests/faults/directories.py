@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attempts import Attempt, wait_for
-from bench import Bench
+from fault_bench import Bench
 
 
 def _harmed(bench: Bench, harm: Callable[[Path], None], said: str) -> dict[str, Any]:

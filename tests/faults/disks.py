@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attempts import wait_for
-from bench import Bench
+from fault_bench import Bench
 
 SPARE = 24 << 10  # bytes left on the small disk: less than a checkpoint of the tiny model, or its final weights
 

@@ -18,7 +18,7 @@ import directories
 import disks
 import kills
 import stops
-from bench import Bench
+from fault_bench import Bench
 from corpus_fixture import CONF, write_corpus
 
 ALONE = {

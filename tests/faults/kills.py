@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attempts import Attempt, Run, wait_for
-from bench import Bench
+from fault_bench import Bench
 
 KILLS_A_RUN = 5
 

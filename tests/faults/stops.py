@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from attempts import Attempt, Run, wait_for
-from bench import Bench
+from fault_bench import Bench
 
 WAYS = ("step", "save", "dev", "twice", "group", "group")  # group: to all processes, as a scheduler does
 
