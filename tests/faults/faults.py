@@ -38,6 +38,7 @@ ALONE = {
     "Ctrl-C": stops.interrupted,
 }
 RANKS = ALONE | {"kill -9": kills.killed_rank, "kill -9 of torchrun": kills.killed_launcher}
+del RANKS["SIGTERM, SIGUSR1"]  # torchrun dies of the one and ends the ranks at the other: the recipe signals the ranks
 HEAD = (
     "fault",
     "ranks",
