@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import arkasr
+from arkasr.builtin.teachers import LocalTeacherOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,19 +18,12 @@ MULTILINGUAL = 51865  # tokens: English-only checkpoints, whose tokenizers know 
 
 
 @dataclass
-class WhisperOptions:
+class WhisperOptions(LocalTeacherOptions):
     """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
     allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
     """
 
     path: str = "openai/whisper-large-v3"
-    dtype: str = "bfloat16"
-    max_new_tokens: int = 256
-    allow_pickle: bool = False
-
-    def __post_init__(self):
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
 
 
 class WhisperTeacher:
