@@ -125,7 +125,7 @@ class Checkpoints:
         self.wait()
         if self.ranks.first:
             self._clear()
-        found = self.complete()
+        found = self.ranks.gather(self.complete())[0]  # the first rank's: file systems may show others a former state
         for path in reversed(found):
             wrong = self.ranks.gather(damage(path) if self.ranks.first else "")[0]
             if not wrong:
