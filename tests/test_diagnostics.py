@@ -131,4 +131,4 @@ def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_pa
     assert [key for key in sorted(logged) if not any(pattern.fullmatch(key) for pattern in patterns)] == []
     unseen = {p.pattern for p in patterns if not any(p.fullmatch(key) for key in logged)}
     assert unseen <= {"dropped_mass", "stop/early", "stop/late", "kl/correct", "kl/wrong"}
-    assert len(page.splitlines()) <= 90
+    assert len(page.splitlines()) <= 80
