@@ -37,7 +37,7 @@ _LAZY = {
     "SpeechLM": "arkasr.model.base",
     "check_waveforms": "arkasr.model.frontend",
     "generate": "arkasr.model.generation",
-    "head_logits": "arkasr.views",
+    "head_logits": "arkasr.logits",
     "load_pretrained": "arkasr.model.loading",
     "load_speech_lm": "arkasr.model.loading",
     "log_mel": "arkasr.model.frontend",

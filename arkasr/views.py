@@ -9,30 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from arkasr.logits import best_tokens, log_norm
+
 ROWS = 64  # positions whose [ROWS, V] logits exist at one time
 GATHERED = 2**21  # elements of the head that are gathered at one time: 8 MiB in float32
-COLUMNS = 8192  # tokens whose rows of a 16-bit head are held in float32 at one time
 
 Read = Callable[..., tuple[Tensor, ...]]
-
-
-@torch.no_grad()
-def head_logits(states: Tensor, weight: Tensor) -> Tensor:
-    """Form logits float32 [P, V], without gradient, from states [P, H] and the head's weight [V, H] of one dtype.
-
-    Products of 16-bit numbers are summed and kept in float32: rounded to bfloat16, as a linear layer returns them,
-    logits near 20 would be wrong by up to 0.06. No float32 copy of the whole head is made.
-    """
-    with torch.autocast(states.device.type, enabled=False):
-        if weight.dtype.itemsize != 2:
-            return states.float() @ weight.float().T
-        if states.is_cuda:
-            return torch.mm(states, weight.T, out_dtype=torch.float32)
-        logits = torch.empty(len(states), len(weight), device=states.device)
-        for start in range(0, len(weight), COLUMNS):
-            span = slice(start, start + COLUMNS)
-            torch.mm(states.float(), weight[span].float().T, out=logits[:, span])
-        return logits
 
 
 class DenseView:
@@ -41,13 +23,13 @@ class DenseView:
     def __init__(self, logits: Tensor, blocked: Tensor | None = None):
         logits = logits.float()
         self.logits = logits if blocked is None else logits.masked_fill(blocked, -torch.inf)
-        self.log_norm = self.logits.logsumexp(-1, keepdim=True)
+        self.log_norm = log_norm(self.logits)
         self.vocab_size = logits.shape[-1]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """Return ids [P, k] and log-probabilities [P, k], best first."""
-        best = self.logits.topk(min(k, self.vocab_size))
-        return best.indices, best.values - self.log_norm
+        ids, values = best_tokens(self.logits, k)
+        return ids, values - self.log_norm
 
     def logprobs_at(self, ids: Tensor) -> Tensor:
         """Return log-probabilities [P, U] of ids [P, U]."""
@@ -68,6 +50,8 @@ class DenseView:
 
     def at(self, rows: Tensor) -> DenseView:
         """Return the view of positions `rows` (int64 [Q]) only."""
+        if torch.equal(rows, torch.arange(len(self.logits), device=rows.device)):
+            return self  # all of them, as where both models read the same ids: no copy of [P, V]
         rows, view = rows.to(self.logits.device), object.__new__(DenseView)
         view.logits, view.log_norm, view.vocab_size = self.logits[rows], self.log_norm[rows], self.vocab_size
         return view

@@ -37,20 +37,6 @@ def both(states, weight, blocked):
     return {"head": HeadView(states, weight, blocked), "dense": DenseView(states @ weight.T, blocked)}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_logits_are_rounded_to_float32_only(dtype, monkeypatch):
-    """Whatever the weights' dtype, under autocast too, and in parts that do not fit the vocabulary evenly."""
-    monkeypatch.setattr(views, "COLUMNS", 6)
-    states, weight = (part.to(dtype).requires_grad_() for part in case(2, scale=20.0)[:2])
-    expected = states.double() @ weight.double().T
-    for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            got = views.head_logits(states, weight)
-        assert got.dtype == torch.float32 and not got.requires_grad
-        torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-5)
-    assert ((states @ weight.T).double() - expected).abs().max() > (0.01 if dtype != torch.float32 else -1)
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
 def test_numbers_are_those_of_a_float64_log_softmax(seed):
@@ -287,3 +273,10 @@ def test_a_sharded_head_gets_the_same_gradient(what, reshard, tmp_path, monkeypa
         torch.testing.assert_close(sharded.weight.grad.full_tensor(), plain.weight.grad)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_all_positions_in_order_are_the_view_itself_and_not_a_copy():
+    view = DenseView(torch.randn(4, 7))
+    assert view.at(torch.arange(4)) is view
+    for rows in ([0, 1, 2], [0, 1, 3, 2], [0, 1, 2, 2], [0, 1, 2, 3, 3]):
+        assert torch.equal(view.at(torch.tensor(rows)).logits, view.logits[rows])

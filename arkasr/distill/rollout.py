@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from arkasr.logits import best_tokens, head_logits
 from arkasr.model.generation import Generation, generate, token_caps
 from arkasr.model.looping import is_looping
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import SOURCES, RolloutConfig
-from arkasr.views import head_logits
 
 
 @dataclass
@@ -133,8 +133,8 @@ def _read(
         return []
     ids = [_allowed(lm, lm.text_ids(text)) for _, text in given.values()]
     states = lm.transcript_states([prompts[i] for i in given], ids)
-    logits = head_logits(states, lm.head).masked_fill(lm.blocked, -torch.inf)
-    best = logits.topk(min(top_k, len(lm.blocked))).indices.split([len(row) for row in ids])
+    logits = head_logits(states, lm.head).masked_fill_(lm.blocked, -torch.inf)
+    best = best_tokens(logits, top_k)[0].split([len(row) for row in ids])
     sources = [source for source, _ in given.values()]
     return [_Transcript(i, source, row, True, top) for i, source, row, top in zip(given, sources, ids, best)]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from arkasr.logits import best_tokens, head_logits
 from arkasr.model.frontend import SAMPLE_RATE
 from arkasr.model.speech_lm import SpeechLM
-from arkasr.views import head_logits
 
 CHECK_EVERY = 4
 
@@ -54,9 +54,11 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probs).scatter(-1, order, best.masked_fill(before >= top_p, 0.0))
 
 
-def _choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
+def _choose(
+    logits: Tensor, best: Tensor, temperature: float, top_p: float, generator: torch.Generator | None
+) -> Tensor:
     if temperature == 0.0:
-        return logits.argmax(-1)
+        return best[:, 0]
     probs = (logits / temperature).softmax(-1)
     return torch.multinomial(nucleus(probs, top_p) if top_p < 1.0 else probs, 1, generator=generator)[:, 0]
 
@@ -92,11 +94,11 @@ def generate(
         states = lm.hf.model.language_model(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
-        logits = head_logits(states.last_hidden_state[:, -1], lm.head).masked_fill(lm.blocked, -torch.inf)
-        chosen = _choose(logits, temperature, top_p, generator)
+        logits = head_logits(states.last_hidden_state[:, -1], lm.head).masked_fill_(lm.blocked, -torch.inf)
+        best = best_tokens(logits, max(1, top_k))[0]
+        chosen = _choose(logits, best, temperature, top_p, generator)
         tokens[rows, step] = chosen
-        if top_k:
-            top[rows, step] = logits.topk(top_k).indices
+        top[rows, step] = best[:, :top_k]
         done = done | torch.isin(chosen, stops) | (limits[rows] <= step + 1)
         if step % CHECK_EVERY == CHECK_EVERY - 1 and bool(done.any()):
             keep = (~done).nonzero()[:, 0]
