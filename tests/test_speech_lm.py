@@ -166,6 +166,17 @@ def test_transcript_rows_are_those_of_the_full_forward(kind, request):
         torch.testing.assert_close(rows, logits[start : start + len(ids)], atol=1e-5, rtol=1e-5)
 
 
+def test_a_pass_asks_the_embeddings_twice_however_many_clips(ark):
+    """Each call costs the backward pass a gradient of the whole table: one for the prompts, one for the transcripts."""
+    calls = []
+    hook = ark.hf.get_input_embeddings().register_forward_hook(lambda *_: calls.append(1))
+    clips = [waveform(1600 * n) for n in (3, 5, 4)]
+    prompts = ark.embed_prompts(ark.encode_audio(clips), ["English", "Chinese", "English"])
+    states = ark.transcript_states(prompts, [[5, 6, 7], [8], [9, 10]])
+    hook.remove()
+    assert len(states) == 6 and len(calls) == 2
+
+
 def test_prompts_say_what_the_models_expect(ark, qwen):
     assert "".join(ark.prompt_text("Chinese")) == (
         "<|user|><|begin_of_audio|><|end_of_audio|>Please transcribe this audio.<|assistant|>"

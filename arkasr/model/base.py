@@ -81,14 +81,18 @@ class SpeechLM(nn.Module, ABC):
 
     def embed_prompts(self, audio: Sequence[Tensor], languages: Sequence[str]) -> list[Tensor]:
         """Put audio tokens [N_i, H] into their prompts: B tensors [S_i, H]."""
-        embed = self.hf.get_input_embeddings()
-        ends = {lang: [embed(self._ids(text)) for text in self.prompt_text(lang)] for lang in set(languages)}
-        return [
-            torch.cat([ends[lang][0], a.to(ends[lang][0].dtype), ends[lang][1]]) for a, lang in zip(audio, languages)
-        ]
+        spoken = sorted(set(languages))
+        ends = self._embed([self._ids(text) for language in spoken for text in self.prompt_text(language)])
+        around = dict(zip(spoken, zip(ends[::2], ends[1::2])))
+        return [torch.cat([around[of][0], a.to(ends[0].dtype), around[of][1]]) for a, of in zip(audio, languages)]
 
-    def _ids(self, text: str) -> Tensor:
-        return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), device=self.device)
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _embed(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Embed B sequences [L_i] in one call, as each call costs the backward pass a gradient [V, H]: [L_i, H] each."""
+        ids = torch.tensor([i for row in token_ids for i in row], dtype=torch.long, device=self.device)
+        return list(self.hf.get_input_embeddings()(ids).split([len(row) for row in token_ids]))
 
     def transcript_states(self, prompts: Sequence[Tensor], token_ids: Sequence[Sequence[int]]) -> Tensor:
         """Return the last hidden states [P, H] from which each transcript token is predicted, clip after clip.
@@ -96,8 +100,7 @@ class SpeechLM(nn.Module, ABC):
         Sequences are padded on the right, where causal attention never looks: a clip's rows do not depend on what
         it is batched with.
         """
-        embed = self.hf.get_input_embeddings()
-        text = [embed(torch.tensor(ids[:-1], dtype=torch.long, device=self.device)) for ids in token_ids]
+        text = self._embed([ids[:-1] for ids in token_ids])
         batch = pad_sequence([torch.cat([p, t.to(p.dtype)]) for p, t in zip(prompts, text)], batch_first=True)
         states = self.hf.model.language_model(inputs_embeds=batch, use_cache=False).last_hidden_state
         return torch.cat([s[len(p) - 1 : len(p) - 1 + len(ids)] for s, p, ids in zip(states, prompts, token_ids)])
