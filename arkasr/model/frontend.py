@@ -105,8 +105,9 @@ def log_mel(waveforms: Sequence[Tensor], num_mel: int, device: torch.device | st
     edged = [_with_edges(w.to(torch.float32)) for w in waveforms]
     batch = torch.nn.utils.rnn.pad_sequence(edged, batch_first=True).to(device)
     window = torch.hann_window(N_FFT, device=device)
-    power = torch.stft(batch, N_FFT, HOP, window=window, center=False, return_complex=True).abs() ** 2
-    power = power[..., : int(lengths.max())]
+    spectrum = torch.stft(batch, N_FFT, HOP, window=window, center=False, return_complex=True)
+    spectrum = spectrum[..., : int(lengths.max())]
+    power = spectrum.real.square() + spectrum.imag.square()
     log = (_filters(num_mel, power.device).T @ power).clamp(min=1e-10).log10()
     valid = (torch.arange(log.shape[-1]) < lengths[:, None]).to(device)[:, None]
     peak = log.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
