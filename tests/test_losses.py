@@ -13,7 +13,7 @@ from test_step import SIZES, opd, trainable
 from tiny import batch
 from torch.nn.functional import pad
 
-from arkasr import views
+from arkasr import head
 from arkasr.builtin import divergences
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
 from arkasr.distill.step import Opd
@@ -369,7 +369,7 @@ def test_the_kit_passes_them(name, options):
 @pytest.mark.parametrize(("name", "options"), ALL)
 @pytest.mark.parametrize("rows", [2, 100])
 def test_the_head_and_dense_logits_agree(name, options, rows, monkeypatch):
-    monkeypatch.setattr(views, "ROWS", rows)
+    monkeypatch.setattr(head, "ROWS", rows)
     _, table, support = named_case(3)
     states, weight = torch.randn(9, 4), torch.randn(13, 4)
     blocked = torch.zeros(13, dtype=torch.bool)

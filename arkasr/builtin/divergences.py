@@ -41,8 +41,11 @@ def outcomes(
     counted = (valid & happens).sum(-1) >= (1 if tail else 2)
     if tail or not zeros:
         valid = valid & happens
-    sides = [(side[counted], valid[counted]) for side in (known, given)]
-    theirs, ours = (with_tail(*side) if tail else renormalised(*side, temperature) for side in sides)
+    if not bool(counted.all()):  # else nothing is copied
+        known, given, valid = known[counted], given[counted], valid[counted]
+    theirs, ours = (
+        with_tail(side, valid) if tail else renormalised(side, valid, temperature) for side in (known, given)
+    )
     return theirs, ours, counted
 
 
@@ -65,9 +68,8 @@ def log1mexp(x: Tensor) -> Tensor:
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
     """Return KL(p || q) a position: [P, U] to [P]; an outcome that either side never has adds nothing."""
-    inside = (p != -torch.inf) & (q != -torch.inf)
-    p, q = torch.where(inside, p, 0.0), torch.where(inside, q, 0.0)
-    return (p.exp() * (p - q) * inside).sum(-1)
+    gap = (p - q).masked_fill((p == -torch.inf) | (q == -torch.inf), 0.0)
+    return (p.exp() * gap).sum(-1)
 
 
 def jsd(p: Tensor, q: Tensor, beta: float) -> Tensor:
@@ -98,9 +100,7 @@ def position_by_position(
         tables = {item.name: getattr(support, item.name)[start : start + len(rows)] for item in fields(support)}
         some = replace(support, **tables)
         theirs, ours, counted = outcomes(view, teacher.at(rows), some, some.valid, tail=True)
-        values = divergence(theirs, ours)
-        return values.new_zeros(len(rows)).index_put((counted.nonzero()[:, 0],), values), counted
+        return divergence(theirs, ours).sum(), counted.sum()
 
     rows = torch.arange(len(support.valid))
-    values, counted = student.in_parts(part, rows) if hasattr(student, "in_parts") else part(student, rows)
-    return values.sum(), counted.sum()
+    return student.sum_in_parts(part, rows) if hasattr(student, "sum_in_parts") else part(student, rows)
