@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import eager_to_stop, student, teacher, waveform
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arkasr.model import generation
 from arkasr.model.generation import Generation, generate, nucleus, token_caps
@@ -75,6 +77,46 @@ def test_leaving_the_batch_changes_nothing(lm, every, monkeypatch):
         torch.cat([one.topk for one in alone]),
     )
     assert same(joined, expected)
+
+
+def test_rows_that_are_done_leave_the_batch(lm):
+    seen = []
+    hook = lm.hf.model.language_model.register_forward_hook(lambda *of: seen.append(len(of[2].last_hidden_state)))
+    made = generate(lm, prompts_of(lm), [1, 3, 5, 9, 14, 20])
+    hook.remove()
+    lengths = [len(ids) for ids in made.ids]
+    every = generation.CHECK_EVERY
+    expected = [
+        sum(n > step // every * every for n in lengths) for step in range(math.ceil(max(lengths) / every) * every)
+    ]
+    assert seen == expected[: len(seen)] and len(seen) >= max(lengths) and seen[-1] < seen[0]
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read off a tensor, for which a GPU would have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Count and run."""
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("sizes", [SIZES, [9000, 9000]])
+def test_nothing_is_read_off_a_tensor_for_a_token(temperature, sizes, monkeypatch):
+    lm, counts = student(10), []  # its rollouts do not end by themselves
+    prompts = prompts_of(lm, sizes)
+    monkeypatch.setattr(generation, "CHECK_EVERY", 10)
+    for cap in (20, 60):
+        with Reads() as reads:
+            made = generate(lm, prompts, [cap] * len(sizes), 4, temperature, torch.Generator().manual_seed(0))
+        counts.append(reads.count)
+        assert max(map(len, made.ids)) == cap
+    assert counts[1] - counts[0] <= 2 * 4  # at each look at who is done: whether anybody is, and who
 
 
 def same(a, b):

@@ -47,6 +47,11 @@ def _left_padded(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return embeds, torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]
 
 
+def _unread(mask: Tensor, lm: SpeechLM) -> Tensor:
+    """Shape a mask [B, S] as attention takes it: transformers would ask it at every token whether it is all ones."""
+    return mask[:, None, None] if lm.hf.config.text_config._attn_implementation == "sdpa" else mask
+
+
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
     """Set to 0 what is outside the fewest likeliest tokens of probs [B, V] that hold `top_p` together."""
     best, order = probs.sort(-1, descending=True)
@@ -92,7 +97,11 @@ def generate(
     cache, embed = DynamicCache(config=lm.hf.config.text_config), lm.hf.get_input_embeddings()
     for step in range(max(caps)):
         states = lm.hf.model.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds,
+            attention_mask=_unread(mask, lm) if step else mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         )
         logits = head_logits(states.last_hidden_state[:, -1], lm.head).masked_fill_(lm.blocked, -torch.inf)
         best = best_tokens(logits, max(1, top_k))[0]
