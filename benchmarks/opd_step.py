@@ -8,8 +8,8 @@ With --fresh both models have random weights, one vocabulary of --vocab tokens, 
 the cap. With --expdir they are a demo's own.
 
 The plain way does what the published trainer does: logits of all V tokens at every position of prompt and transcript,
-scoring padded to the token cap, supports built in Python a position at a time, a host synchronisation a token, and
-rows that are done go on computing. Both ways start from the same weights at every repeat; their losses must agree.
+scoring padded to the token cap, supports built in Python a position at a time, a host synchronisation a token and clip,
+and rows that are done go on computing. Both ways start from the same weights at every repeat; their losses must agree.
 Each row of the table is a phase: the median over paired repeats, in seconds, and the ratio plain / ours. Peak memory is
 of the allocator on a GPU, of the resident set on a CPU (Linux), by how much it exceeds what lay there before.
 """
@@ -56,6 +56,15 @@ class Case:
     top_k: int
     cap: int
 
+    def __post_init__(self):
+        """Hold the mapper as Python dictionaries too: student ids by teacher id (names), and the other way."""
+        ours = torch.arange(len(self.student.blocked))
+        theirs = torch.arange(len(self.teacher.tokenizer))
+        self.counterparts, self.names = (
+            {i: j for i, j in zip(ids.tolist(), mapped.tolist()) if j >= 0}
+            for ids, mapped in ((ours, self.mapper.to_teacher(ours)), (theirs, self.mapper.to_student(theirs)))
+        )
+
 
 def left_padded(prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Pad prompts [S_i, H] on the left; returns embeddings [B, S, H] and mask int64 [B, S]."""
@@ -101,20 +110,15 @@ def plain_logits(lm: SpeechLM, batch: Batch, token_ids: list[list[int]], cap: in
     return out.logits, embeds.shape[1]
 
 
-def plain_supports(case: Case, teacher_ids, pairs, candidates, scores: Tensor, start: int) -> list[tuple]:
+def plain_supports(case: Case, pairs, candidates, scores: Tensor) -> list[tuple]:
     """Build the union of both top-k sets a position at a time; returns clip, position, student ids, teacher scores."""
     made = []
     for clip, own, theirs in pairs:
-        row = scores[clip, start + theirs - 1]
-        found: dict[int, int] = {}
-        for token in row.topk(case.top_k).indices.tolist():
-            mapped = int(case.mapper.to_student(torch.tensor([token]))[0])
-            if mapped >= 0:
-                found[mapped] = token
+        row = scores[clip, theirs]
+        found = {case.names[token]: token for token in row.topk(case.top_k).indices.tolist() if token in case.names}
         for token in candidates[clip][own]:
-            mapped = int(case.mapper.to_teacher(torch.tensor([token]))[0])
-            if mapped >= 0:
-                found.setdefault(token, mapped)
+            if token in case.counterparts:
+                found.setdefault(token, case.counterparts[token])
         if len(found) >= 2:
             made.append((clip, own, list(found), [float(row[t]) for t in found.values()]))
     return made
@@ -136,7 +140,8 @@ def plain_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> 
             pairs.append((clip, s - ends[0][clip], t - ends[1][clip]))
         width = max(case.cap, *map(len, alignment.teacher_ids))
         logits, start = plain_logits(case.teacher.lm, case.batch, alignment.teacher_ids, width)
-        supports = plain_supports(case, alignment.teacher_ids, pairs, candidates, logits.float().log_softmax(-1), start)
+        scores = logits[:, start - 1 : -1].float().log_softmax(-1)  # of the transcripts, padded to the cap
+        supports = plain_supports(case, pairs, candidates, scores)
     with phases("student"):
         logits, start = plain_logits(case.student, case.batch, ids, case.cap)
         clips, at = [row[0] for row in supports], [start + row[1] - 1 for row in supports]
