@@ -19,6 +19,10 @@ class DenseView:
         self.log_norm = log_norm(self.logits)
         self.vocab_size = logits.shape[-1]
 
+    def __len__(self) -> int:
+        """Count the positions P."""
+        return len(self.logits)
+
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """Return ids [P, k] and log-probabilities [P, k], best first."""
         ids, values = best_tokens(self.logits, k)
@@ -27,6 +31,17 @@ class DenseView:
     def logprobs_at(self, ids: Tensor) -> Tensor:
         """Return log-probabilities [P, U] of ids [P, U]."""
         return self.logits.gather(-1, ids) - self.log_norm
+
+    def logprobs_and_rest(self, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities [P, U] of ids [P, U], and [P, 1] that of all tokens but the valid ones among them.
+
+        The latter is a sum over those tokens, exact where 1 less the others' sum would be rounding; -inf for none.
+        """
+        size = self.vocab_size
+        left_out = torch.zeros(len(ids), size + 1, dtype=torch.bool, device=ids.device)
+        left_out = left_out.scatter_(-1, ids.where(valid, size), True)[:, :size]
+        rest = self.logits.masked_fill(left_out, -torch.inf).logsumexp(-1, keepdim=True) - self.log_norm
+        return self.logprobs_at(ids), rest
 
     def logprobs(self) -> Tensor:
         """Return log-probabilities [P, V] of all ids."""
@@ -44,7 +59,7 @@ class DenseView:
     def at(self, rows: Tensor) -> DenseView:
         """Return the view of positions `rows` (int64 [Q]) only."""
         start, size = int(rows[0]) if len(rows) else 0, len(rows)
-        if torch.equal(rows, torch.arange(start, start + size, device=rows.device)):
+        if start + size <= len(self) and torch.equal(rows, torch.arange(start, start + size, device=rows.device)):
             rows = slice(start, start + size)  # as where both models read the same ids: no copy of [P, V]
         else:
             rows = rows.to(self.logits.device)
@@ -65,6 +80,10 @@ class HeadView:
         self.states, self.weight, self.blocked = states, weight, blocked
         self.vocab_size = weight.shape[0]
 
+    def __len__(self) -> int:
+        """Count the positions P."""
+        return len(self.states)
+
     def dense(self) -> DenseView:
         """Form the logits of all V tokens at all positions at one time."""
         return DenseView(head.full_scores(self.states, self.weight), self.blocked)
@@ -76,6 +95,10 @@ class HeadView:
     def logprobs_at(self, ids: Tensor) -> Tensor:
         """Return log-probabilities [P, U] of ids [P, U]."""
         return self.in_parts(lambda view, ids: (view.logprobs_at(ids),), ids)[0]
+
+    def logprobs_and_rest(self, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities [P, U] of ids [P, U], and [P, 1] that of all tokens but the valid ones among them."""
+        return self.in_parts(lambda view, *tables: view.logprobs_and_rest(*tables), ids, valid)
 
     def scores_at(self, ids: Tensor) -> Tensor:
         """Return logits [P, U] of ids [P, U] in float32."""

@@ -609,6 +609,33 @@ def test_a_tail_below_rounding_is_defined():
             assert (float(total.detach()) > 1) == (a is not b)
 
 
+@pytest.mark.parametrize("name", ["union_topk_kl", "student_topk_reverse_kl", "full_kl", "reverse_kl", "jsd"])
+@pytest.mark.parametrize("gap", [8.0, 14.0, 18.0, 30.0, 60.0])
+@pytest.mark.parametrize("kind", ["head", "dense"])
+def test_a_student_that_is_surely_wrong_is_told_so(name, gap, kind):
+    """Its tail is far below rounding, the teacher's is not: loss and gradient are those of float64."""
+    states, weight, wants = torch.tensor([[1.0]]), torch.zeros(50, 1), torch.zeros(1, 50)
+    weight[:4, 0], wants[0, :4] = gap - torch.arange(4.0), 2.0
+    ids = torch.arange(4)[None]
+    support = support_of(ids, ids, torch.ones(1, 4, dtype=torch.bool))
+    leaf, exact = weight.requires_grad_(), weight.detach().double().requires_grad_()
+    view = HeadView(states, leaf, torch.zeros(50, dtype=torch.bool)) if kind == "head" else DenseView(states @ leaf.T)
+    total, _ = create("loss", name, {} if name in IN_FULL else WITH_TAIL)(view, DenseView(wants), support)
+    total.backward()
+    p, q = (
+        torch.cat([part[:, :4], part[:, 4:].logsumexp(-1, keepdim=True)], -1)
+        for part in (wants.double().log_softmax(-1), exact.T.log_softmax(-1))
+    )
+    p, q = (q, p) if "reverse" in name else (p, q)
+    mixed = (p.exp() / 2 + q.exp() / 2).log() if name == "jsd" else q
+    expected = (p.exp() * (p - mixed)).sum()
+    if name == "jsd":
+        expected = expected / 2 + (q.exp() * (q - mixed)).sum() / 2
+    expected.backward()
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, atol=1e-6, rtol=1e-4)
+
+
 def test_log1mexp():
     x = torch.tensor([-1e-6, -1e-3, -0.5, -0.6931, -0.7, -5.0, -30.0, -200.0])
     expected = (-torch.expm1(x.double())).log()

@@ -6,6 +6,7 @@ arkasr/interfaces.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import arkasr
 
-ROUNDING = 1e-6  # a bucket never holds less: float32 log-probabilities near 0 carry errors of this size
+ROUNDING = 1e-6  # 1 less a sum of float32 probabilities carries errors of this size: a bucket found so holds no less
 
 
 def outcomes(
@@ -35,18 +36,26 @@ def outcomes(
     other mass, that of the teacher's zeros and unknowns too; counted are positions with a token or more.
     """
     known = teacher.logprobs_at(support.teacher_ids).detach().float()
-    given = student.logprobs_at(support.student_ids) if tail else student.scores_at(support.student_ids)
     happens = known > -torch.inf
-    valid = chosen & ~known.isnan() & ~given.isneginf()
+    chosen = chosen & ~known.isnan() & (happens | (zeros and not tail))
+    given, rest = (
+        _given(student, support.student_ids, chosen) if tail else (student.scores_at(support.student_ids), None)
+    )
+    valid = chosen & ~given.isneginf()
     counted = (valid & happens).sum(-1) >= (1 if tail else 2)
-    if tail or not zeros:
-        valid = valid & happens
     if not bool(counted.all()):  # else nothing is copied
         known, given, valid = known[counted], given[counted], valid[counted]
-    theirs, ours = (
-        with_tail(side, valid) if tail else renormalised(side, valid, temperature) for side in (known, given)
-    )
-    return theirs, ours, counted
+        rest = None if rest is None else rest[counted]
+    if tail:
+        return with_tail(known, valid), with_tail(given, valid, rest), counted
+    return renormalised(known, valid, temperature), renormalised(given, valid, temperature), counted
+
+
+def _given(student: arkasr.StudentView, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the student's log-probabilities [P, U] and, where its view tells, that of all but the valid ones [P, 1]."""
+    if hasattr(student, "logprobs_and_rest"):
+        return student.logprobs_and_rest(ids, valid)
+    return student.logprobs_at(ids), None
 
 
 def renormalised(scores: Tensor, valid: Tensor, temperature: float) -> Tensor:
@@ -54,11 +63,16 @@ def renormalised(scores: Tensor, valid: Tensor, temperature: float) -> Tensor:
     return (scores / temperature).masked_fill(~valid, -torch.inf).log_softmax(-1)
 
 
-def with_tail(logprobs: Tensor, valid: Tensor) -> Tensor:
-    """Return the valid log-probabilities and, last, that of everything else: [P, U] to [P, U + 1]."""
+def with_tail(logprobs: Tensor, valid: Tensor, rest: Tensor | None = None) -> Tensor:
+    """Return the valid log-probabilities and, last, that of everything else: [P, U] to [P, U + 1].
+
+    rest: the latter [P, 1], where it is known better than as 1 less the others: a student that is surely wrong has a
+    tail far below what rounding leaves, and a gradient there. One that cannot be is kept off by ROUNDING.
+    """
     kept = logprobs.masked_fill(~valid, -torch.inf)
-    covered = kept.logsumexp(-1, keepdim=True).clamp(max=-ROUNDING)
-    return torch.cat([kept, log1mexp(covered)], dim=-1)
+    if rest is None:
+        rest = log1mexp(kept.logsumexp(-1, keepdim=True).clamp(max=-ROUNDING))
+    return torch.cat([kept, rest.masked_fill(rest == -torch.inf, math.log(ROUNDING))], dim=-1)
 
 
 def log1mexp(x: Tensor) -> Tensor:
