@@ -12,7 +12,7 @@ ELEMENTS = {"cpu": 2**21, "cuda": 2**25}  # logits read at one time: 8 MiB, near
 
 @torch.no_grad()
 def head_logits(states: Tensor, weight: Tensor) -> Tensor:
-    """Form logits float32 [P, V], without gradient, from states [P, H] and the head's weight [V, H] of one dtype.
+    """Form logits float32 [P, V], without gradient, from states [P, H] and the head's weight [V, H].
 
     Products of 16-bit numbers are summed and kept in float32: rounded to bfloat16, as a linear layer returns them,
     logits near 20 would be wrong by up to 0.06. No float32 copy of the whole head is made.
@@ -21,7 +21,7 @@ def head_logits(states: Tensor, weight: Tensor) -> Tensor:
         if weight.dtype.itemsize != 2:
             return states.float() @ weight.float().T
         if states.is_cuda:
-            return torch.mm(states, weight.T, out_dtype=torch.float32)
+            return torch.mm(states.to(weight.dtype), weight.T, out_dtype=torch.float32)  # it takes one dtype
         logits = torch.empty(len(states), len(weight), device=states.device)
         for start in range(0, len(weight), COLUMNS):
             span = slice(start, start + COLUMNS)
@@ -36,7 +36,7 @@ def best_tokens(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     any may be chosen, as by `topk`.
     """
     count, size = logits.shape[-1] // BLOCK, logits.shape[-1]
-    if count < 2 * k:
+    if count < 8 * k:  # little would be left out
         best = logits.topk(min(k, size))
         return best.indices, best.values
     blocks = logits[:, : count * BLOCK].unflatten(-1, (count, BLOCK)).amax(-1).topk(k).indices

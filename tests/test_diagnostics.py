@@ -10,7 +10,7 @@ import pytest
 import torch
 from corpus_fixture import metrics
 
-from arkasr.distill.diagnostics import MAXIMA, dropped_sums, gap_recovery, rates, rollout_sums, support_sums
+from arkasr.distill.diagnostics import MAXIMA, gap_recovery, rates, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout
 from arkasr.interfaces import Alignment, Support
 from arkasr.model.generation import Generation
@@ -51,7 +51,7 @@ def test_rates_by_hand():
     sums = sums_of(support((4, 2), (5, 1), (2, 0))) | {
         name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 10, 2), 5).items()
     }
-    assert rates(sums) == {
+    assert rates(sums | {"unanswered": 2.0}) == {
         "vuss": pytest.approx(11 / 3),
         "vuss_min": 2,
         "vuss_max": 5,
@@ -65,6 +65,7 @@ def test_rates_by_hand():
         "share/reference": 0.25,
         "mismatch_rate": 0.5,
         "coverage": 0.7,
+        "unanswered_rate": 2 / 7,
     }
 
 
@@ -75,7 +76,9 @@ def test_nothing_counted_is_zero_and_not_infinite(made):
     assert sums["vuss_max"] == sums["neg_vuss_min"] == -math.inf
     rollout = Rollout([0], Generation([], [], torch.zeros(0, 3)), 0, 0, sources=["student"], scored=False)
     rows = torch.arange(0)
-    none = {name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 0, 1), 0).items()}
+    none = {name: float(value) for name, value in rollout_sums(rollout, Alignment([[3]], rows, rows, 9, 1), 0).items()}
+    assert none["rollout_tokens"] == none["teacher_tokens"] == none["mismatched"] == 0  # one is kept for the passes
+    none["unanswered"] = 0.0
     assert rates(sums | none) == dict.fromkeys(rates(sums | none), 0.0)
 
 
@@ -94,15 +97,22 @@ def test_micro_batches_and_ranks_add_up():
 def test_means_are_logged_where_something_was_counted():
     sums = sums_of(support()) | dict.fromkeys(("clips", "rolled", "stopped", "empty", "looping", "transcripts"), 0.0)
     sums |= dict.fromkeys(("from_student", "from_teacher", "from_reference", "mismatched", "rollout_tokens"), 0.0)
-    logged = rates(sums | {"paired": 0.0, "kl/all": 3.0, "kl/all#": 4.0, "kl/wrong": 0.0, "kl/wrong#": 0.0})
+    logged = rates(
+        sums | {"paired": 0.0, "unanswered": 0.0, "kl/all": 3.0, "kl/all#": 4.0, "kl/wrong": 0.0, "kl/wrong#": 0.0}
+    )
     assert logged["kl/all"] == 0.75 and "kl/wrong" not in logged and not any("#" in name for name in logged)
 
 
-def test_dropped_mass_is_that_of_the_view():
-    view = DenseView(torch.zeros(4, 3))
-    assert dropped_sums(view) == {}
-    view.dropped = torch.tensor([0.5, 0.0, 0.25, 0.25])
-    assert dropped_sums(view) == {"dropped_mass": 1.0, "dropped_mass#": 4.0}
+def test_lost_mass_is_that_without_a_counterpart_and_what_the_view_dropped():
+    """The student has the best token at the first position, none at the second, both at the third."""
+    view, nan = DenseView(torch.zeros(4, 8)), torch.nan
+    logprobs = torch.tensor([[0.5, 0.25], [0.5, 0.125], [0.75, 0.25], [nan, 0.5]]).log()
+    made = support(*[(4, 2)] * 4, width=4)
+    made.from_teacher = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]).bool()
+    found = {name: float(value) for name, value in teacher_sums(view, logprobs, made).items()}
+    assert found == {"dropped_mass": pytest.approx(0.25 + 0.625), "dropped_mass#": 3, "unanswered": 1}
+    view.dropped = torch.tensor([0.125, 0.0, 0.0625, nan])
+    assert float(teacher_sums(view, logprobs, made)["dropped_mass"]) == pytest.approx(0.875 + 0.1875)
 
 
 def test_gap_recovery_by_hand():

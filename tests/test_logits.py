@@ -28,6 +28,13 @@ def test_logits_are_rounded_to_float32_only(dtype, monkeypatch):
     assert ((states @ weight.T).double() - expected).abs().max() > (0.01 if dtype != torch.float32 else -1)
 
 
+def test_states_in_float32_may_meet_a_head_in_16_bits():
+    """As under autocast, where a last layer norm gives float32."""
+    draw = torch.Generator().manual_seed(3)
+    states, weight = torch.randn(7, 6, generator=draw), torch.randn(23, 6, generator=draw).bfloat16()
+    torch.testing.assert_close(logits.head_logits(states, weight), states @ weight.float().T)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 700), st.integers(1, 40), st.integers(0, 5), st.floats(0.0, 1.0))
 def test_best_tokens_are_those_of_topk(seed, size, k, rows, missing):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import batch, eager_to_stop, student, waveform
 
+from arkasr.corpora.grammar import sentences
 from arkasr.distill import rollout as rollout_module
 from arkasr.distill.rollout import draw_sources, roll_out
 from arkasr.model.generation import Generation, generate, token_caps
@@ -97,6 +102,23 @@ def test_where_all_have_words_the_policies_agree(empty):
     assert torch.equal(rollout.made.topk, expected.topk)
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+def test_without_a_reference_an_empty_transcript_is_scored(text):
+    rollout, (expected, _) = rolled("reference", texts=[text] * 6), plain()
+    assert rollout.made.ids == expected.ids and rollout.sources == ["student"] * 6
+
+
+def test_one_that_is_empty_and_loops_goes_by_the_policy_for_empty_ones(monkeypatch):
+    space = lm().tokenizer.encode("  ", add_special_tokens=False)
+    ids = (space * 20)[:20]
+    assert is_looping(ids, lm().stop_ids) and not lm().text(ids)
+    made = Generation([ids], [False], torch.zeros(20, K, dtype=torch.long))
+    monkeypatch.setattr("arkasr.distill.rollout.generate", lambda *arguments, **options: made)
+    rollout = rolled("reference", clips=[1], texts=["", "the sea"], looping="skip")
+    assert rollout.sources == ["reference"] and rollout.made.ids == [lm().text_ids("the sea")]
+    assert not rolled("skip", clips=[1], texts=["", "the sea"], looping="reference").scored
+
+
 def test_spaces_are_no_words(monkeypatch):
     stop = lm().stop_ids[0]
     words = [[*lm().tokenizer.encode(text, add_special_tokens=False), stop] for text in ("  ", "sea", "")]
@@ -108,7 +130,7 @@ def test_spaces_are_no_words(monkeypatch):
 
 def test_caps_follow_the_configuration():
     rollout = rolled("score", clips=[1, 3], tokens_per_second=2.0)
-    assert [len(ids) for ids in rollout.made.ids] <= [3, 5] and rollout.made.stopped == [False, False]
+    assert [len(ids) for ids in rollout.made.ids] == [3, 5] and rollout.made.stopped == [False, False]
 
 
 def test_reference_candidates_are_at_most_the_vocabulary():
@@ -143,13 +165,44 @@ def test_no_gradient_is_kept():
         ([*[1, 2, 3] * 4, 9], False),  # it found its way out
         ([1, 2, 3, 4, 5, 6, 7, 8] * 4, True),
         ([1, 2, 3, 4, 5, 6, 7, 8] * 3 + [1, 2, 3, 4, 5, 6, 7], False),  # a fourth repetition short of a token
-        ([1, 2, 3, 4, 5, 6, 7, 8, 9] * 5, False),  # nine tokens: too long a pattern
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9] * 4, True),
+        ([*range(24)] * 4, True),
+        ([*range(24)] * 4 + [*range(23)], True),
+        ([*range(24)] * 3 + [*range(23)], False),
+        ([*range(25)] * 5, False),  # twenty-five tokens: too long a pattern
         ([*range(30)], False),
         ([], False),
     ],
 )
 def test_loops_by_hand(ids, looping):
     assert is_looping(ids) is looping
+
+
+def test_a_chinese_word_said_again_and_again_is_a_loop_in_bytes_too():
+    for word in ("我", "你们", "图书馆", "公共汽车"):  # the last two take 9 and 12 bytes
+        assert is_looping([*("今天" + word * 4).encode()]), word
+        assert not is_looping([*("今天" + word * 3).encode()]), word
+
+
+@pytest.mark.parametrize(
+    "said", ["no no no", "very very much", "1 0 0 0 0 0", "020 7946 0000", "ha ha ha", "123123123"]
+)
+def test_what_people_repeat_is_no_loop(said):
+    for ids in ([*said.encode()], said.split(), lm().tokenizer.encode(said, add_special_tokens=False)):
+        assert not is_looping(ids)
+
+
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 6))
+def test_ordinary_sentences_are_no_loops(language, seed, length):
+    """Words, characters and bytes of one sentence or of several after each other."""
+    words = [
+        word for found in islice(sentences(language, "train", np.random.default_rng(seed)), length) for word in found
+    ]
+    text = (" " if language == "English" else "").join(words)
+    for ids in (words, [*text], [*text.encode()]):
+        assert not is_looping(ids)
 
 
 LOOP = [5, 6] * 6
@@ -246,6 +299,17 @@ def test_where_every_text_is_given_nothing_is_rolled_out(monkeypatch):
     monkeypatch.setattr(rollout_module, "generate", None)
     rollout = rolled("skip", given={i: ("teacher", "sea") for i in range(6)})
     assert rollout.sources == ["teacher"] * 6 and (rollout.num_rolled, rollout.num_stopped) == (0, 0)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_logits_of_given_texts_are_formed_some_at_a_time(at_once, monkeypatch):
+    given = {i: ("reference", text) for i, text in enumerate(["she sells", "one", "two three four", "", "a", "b"])}
+    expected = rolled(given=given)
+    monkeypatch.setattr(rollout_module, "READ", at_once)
+    seen, plain_logits = [], rollout_module.head_logits
+    monkeypatch.setattr(rollout_module, "head_logits", lambda *of: seen.append(len(of[0])) or plain_logits(*of))
+    assert torch.equal(rolled(given=given).made.topk, expected.made.topk)
+    assert max(seen) == at_once and sum(seen) == len(expected.made.topk)
 
 
 @pytest.mark.parametrize("text", ["one <|user|>two", "one <|im_end|>two"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from functools import lru_cache
 
 import pytest
@@ -9,10 +11,12 @@ import torch
 from test_mappers import rendered
 from tiny import batch, bpe_bytes, eager_to_stop, piece_bytes, student, teacher
 
+from arkasr.builtin.byte_offsets import ByteOffsets, ByteOffsetsOptions
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
 from arkasr.builtin.mappers import Identity, NoOptions, SharedStrings
 from arkasr.distill.diagnostics import rates
 from arkasr.distill.step import Opd
+from arkasr.interfaces import UserError
 from arkasr.schema import DistillConfig, RolloutConfig
 from arkasr.timing import Phases
 from arkasr.views import DenseView
@@ -188,6 +192,102 @@ def test_micro_batches_add_up(split):
 def empty_first():
     """A student that says nothing to the first clip."""
     return eager_to_stop(student(11))
+
+
+class Spoilt(InMemory):
+    """A teacher whose answer is made into another."""
+
+    def __init__(self, lm, spoil):
+        super().__init__(lm)
+        self.spoil = spoil
+
+    def score(self, waveforms, languages, token_ids):
+        """Score, and spoil it."""
+        return DenseView(self.spoil(super().score(waveforms, languages, token_ids).logits))
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda logits: logits[:-1], lambda logits: torch.cat([logits[:1], logits]), lambda logits: logits[:0]]
+)
+@pytest.mark.parametrize("mapper", [SharedStrings, lambda _, **models: ByteOffsets(ByteOffsetsOptions(), **models)])
+def test_a_teacher_that_gives_another_number_of_positions_is_named(spoil, mapper):
+    lm = trainable()
+    one = opd(lm, Spoilt(frozen_teacher().lm, spoil), mapper)
+    with pytest.raises(UserError, match=r"teacher Spoilt: gave \d+ positions where \d+ were asked for"):
+        one.collect(lm, batch(SIZES), Phases())
+
+
+def test_a_mapper_that_gives_another_number_of_positions_is_named():
+    lm = trainable()
+    one = opd(lm)
+    one.mapper.translate = lambda view, alignment: view.at(alignment.teacher_rows[:-1])
+    with pytest.raises(UserError, match="mapper SharedStrings: gave"):
+        one.collect(lm, batch(SIZES), Phases())
+
+
+def spoilt_rows(value, every):
+    def spoil(logits):
+        logits = logits.clone()
+        logits[::every] = value
+        return logits
+
+    return spoil
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("every", [1, 3])
+def test_positions_that_the_teacher_does_not_answer_count_nowhere(value, every):
+    """A row of nothing but NaN, inf or -inf is no distribution: the others give the numbers they give without it."""
+    lm, clips = trainable(), batch(SIZES)
+    healthy = opd(lm).collect(lm, clips, Phases())
+    one = opd(lm, Spoilt(frozen_teacher().lm, spoilt_rows(value, every)))
+    made = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, made, diagnose=True)
+    total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in lm.parameters())
+    good = torch.tensor([int(row) % every != 0 for row in one.mapper.align(made.rollout.made.ids).teacher_rows])
+    assert int(count) == int(made.sums["positions"]) == int((good & (healthy.support.valid.sum(-1) >= 2)).sum())
+    assert (int(count) > 0) == (every > 1) and int(made.sums["unanswered"]) == int((~good).sum()) > 0
+    logged = rates({name: float(number) for name, number in made.sums.items()})
+    assert all(math.isfinite(number) for number in logged.values())
+    if every == 1:
+        assert float(total.detach()) == 0.0 and "stop/late" not in logged and "dropped_mass" not in logged
+    else:
+        kept = healthy.support.valid[good]
+        assert torch.equal(made.support.valid[good], kept) and not made.support.valid[~good].any()
+
+
+@pytest.mark.parametrize("k", [1, 10**6])
+def test_k_may_be_one_or_more_than_any_vocabulary(k):
+    lm, clips = trainable(), batch(SIZES)
+    one = opd(lm, k=k)
+    made = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, made)
+    total.backward()
+    assert int(count) > 10 and 0 < float(total.detach()) < math.inf
+    logged = rates({name: float(number) for name, number in made.sums.items()})
+    assert logged["vuss_max"] <= (2 if k == 1 else 2 * len(lm.blocked)) and logged["overlap"] <= 1
+    if k > 1:
+        assert made.rollout.made.topk.shape[1] == len(lm.blocked) and logged["overlap"] > 0.3  # of what both hold
+
+
+def test_a_pad_token_that_is_the_stop_loses_no_stop():
+    """TRL's and others' trap: where padding is masked by its id, the stops go with it."""
+    lm, same = trainable(), trainable()
+    same.tokenizer = copy.deepcopy(same.tokenizer)
+    same.tokenizer.pad_token = same.tokenizer.eos_token = "<|im_end|>"
+    assert same.tokenizer.pad_token_id == same.stop_ids[0] != lm.tokenizer.pad_token_id
+    made, grads = [], []
+    for model in (lm, same):
+        one = opd(model)
+        made.append(one.collect(model, batch(SIZES), Phases()))
+        total, _ = one.rescore(model, made[-1])
+        total.backward()
+        grads.append(model.head.grad[model.stop_ids[0]])
+    assert made[0].rollout.made.ids == made[1].rollout.made.ids and any(made[0].rollout.made.stopped)
+    assert torch.equal(made[0].support.valid, made[1].support.valid)
+    torch.testing.assert_close(*grads)
+    assert grads[0].abs().sum() > 0
 
 
 def test_an_empty_rollout_teaches_its_stop():

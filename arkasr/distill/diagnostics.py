@@ -19,6 +19,8 @@ MAXIMA = ("vuss_max", "neg_vuss_min")
 def support_sums(support: Support, top_k: int) -> dict[str, Tensor]:
     """Sum valid union support sizes (VUSS; paper, 4.3) and overlap ratios |S_p and S_q| / k (arXiv 2604.13016, eq. 6).
 
+    top_k: k, or what the smaller vocabulary leaves of it.
+
     Counted are positions with at least two valid tokens, as in equation (1). Minimum and maximum are over positions.
     """
     sizes = support.valid.sum(-1)
@@ -46,19 +48,24 @@ def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict
         "transcripts": len(sources),
         **{f"from_{source}": sources.count(source) for source in SOURCES},
         "mismatched": alignment.num_mismatched if sources else 0,
-        "rollout_tokens": alignment.num_student,
-        "teacher_tokens": sum(map(len, alignment.teacher_ids)),
+        "rollout_tokens": alignment.num_student if sources else 0,
+        "teacher_tokens": sum(map(len, alignment.teacher_ids)) if sources else 0,
         "paired": len(alignment.student_rows),
     }
     return {name: torch.tensor(float(n)) for name, n in counts.items()}
 
 
-def dropped_sums(view: DistributionView) -> dict[str, Tensor]:
-    """Sum the teacher's probability that a mapper could not carry into its view: attribute `dropped` [P], if any."""
-    dropped = getattr(view, "dropped", None)
-    if dropped is None:
-        return {}
-    return {"dropped_mass": dropped.double().sum().cpu(), "dropped_mass#": torch.tensor(float(len(dropped)))}
+def teacher_sums(view: DistributionView, logprobs: Tensor, support: Support) -> dict[str, Tensor]:
+    """Sum the teacher's probability that is lost on the student, and count the positions that it did not answer.
+
+    Lost is that of its best tokens (log-probabilities [P, k], the support's first k) without a counterpart, and what
+    the mapper could not carry into the view: its attribute `dropped` [P], if any. Not answered is where one is NaN.
+    """
+    silent = logprobs.isnan().any(-1)
+    lost = logprobs.exp().masked_fill(support.from_teacher[:, : logprobs.shape[1]], 0.0).sum(-1)
+    lost = (lost + getattr(view, "dropped", torch.zeros_like(lost)))[~silent]
+    counts = {"dropped_mass#": lost.numel(), "unanswered": int(silent.sum())}
+    return {"dropped_mass": lost.double().sum().cpu()} | {name: torch.tensor(float(n)) for name, n in counts.items()}
 
 
 def gap_recovery(before: float, after: float, teacher: float) -> float | None:
@@ -89,5 +96,6 @@ def rates(sums: dict[str, float]) -> dict[str, float]:
         **{f"share/{source}": sums[f"from_{source}"] / scored for source in SOURCES},
         "mismatch_rate": sums["mismatched"] / scored,
         "coverage": sums["paired"] / max(sums["rollout_tokens"], 1.0),
+        "unanswered_rate": sums["unanswered"] / max(sums["paired"], 1.0),
         **{name: sums[name] / sums[name + "#"] for name in means},
     }

@@ -87,7 +87,7 @@ def _stops(probability: Tensor, stops: Tensor) -> dict[str, Tensor]:
     """Part positions as early (of the stops, those to which the teacher gives less than 0.5) and late (of the other
     tokens, those where it gives a stop 0.5 or more).
     """
-    unsure = (probability < 0.5).float()
+    unsure = (probability < 0.5).float().masked_fill(probability.isnan(), torch.nan)
     return _means("stop/early", unsure, stops) | _means("stop/late", 1 - unsure, ~stops)
 
 

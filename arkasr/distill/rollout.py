@@ -18,6 +18,8 @@ from arkasr.model.looping import is_looping
 from arkasr.model.speech_lm import SpeechLM
 from arkasr.schema import SOURCES, RolloutConfig
 
+READ = 256  # positions of given texts whose logits [READ, V] exist at one time
+
 
 @dataclass
 class Rollout:
@@ -72,7 +74,8 @@ def roll_out(
 
     given: by clip the source and the text that is read instead of a rollout. `score` keeps an odd transcript, an empty
     one as the premature stop that it is; `skip` leaves it out of the step; `reference` reads the clip's text instead,
-    once, as the paper allows (section 3.4). One that is empty and loops (of spaces) goes by the policy for empty ones.
+    once, as the paper allows (section 3.4), or is scored where there is none. One that is empty and loops (of spaces)
+    goes by the policy for empty ones.
     Audio is encoded once, whatever the number of samples, and that with gradient where one is wanted: the weights are
     the same in the second pass, which so need not encode again. All else goes without gradient.
     """
@@ -99,6 +102,8 @@ def _roll_out(
     empty = [not lm.text(t.ids) for t in rolled]
     looping = [is_looping(t.ids, lm.stop_ids) for t in rolled]
     policies = [config.empty if e else config.looping if loop else "score" for e, loop in zip(empty, looping)]
+    blank = [not text.strip() for text in references]
+    policies = ["score" if p == "reference" and blank[t.clip] else p for t, p in zip(rolled, policies)]
     kept = [t for t, policy in zip(rolled, policies) if policy == "score"]
     given |= {t.clip: ("reference", references[t.clip]) for t, p in zip(rolled, policies) if p == "reference"}
     kept = sorted(kept + _read(lm, prompts, given, top_k), key=lambda t: t.clip)
@@ -133,8 +138,8 @@ def _read(
         return []
     ids = [_allowed(lm, lm.text_ids(text)) for _, text in given.values()]
     states = lm.transcript_states([prompts[i] for i in given], ids)
-    logits = head_logits(states, lm.head).masked_fill_(lm.blocked, -torch.inf)
-    best = best_tokens(logits, top_k)[0].split([len(row) for row in ids])
+    parts = (head_logits(some, lm.head).masked_fill_(lm.blocked, -torch.inf) for some in states.split(READ))
+    best = torch.cat([best_tokens(logits, top_k)[0] for logits in parts]).split([len(row) for row in ids])
     sources = [source for source, _ in given.values()]
     return [_Transcript(i, source, row, True, top) for i, source, row, top in zip(given, sources, ids, best)]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from arkasr.data.batches import Batch
-from arkasr.distill.diagnostics import dropped_sums, rollout_sums, support_sums
+from arkasr.distill.diagnostics import rollout_sums, support_sums, teacher_sums
 from arkasr.distill.measures import measure, places
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
-from arkasr.distill.support import shared_support, union_support
+from arkasr.distill.support import answered, shared_support, union_support
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper, UserError
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm import SpeechLM
@@ -68,12 +68,15 @@ class Opd:
         student_rows = alignment.student_rows.to(student.device)
         with phases("teacher"), torch.no_grad():
             scored = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids)
+            _check_count(f"teacher {type(self.teacher).__name__}", scored, sum(map(len, alignment.teacher_ids)))
             view = self.mapper.translate(scored, alignment)
-            visited = torch.tensor([i for ids in rollout.made.ids for i in ids], device=student.device)
-            support = union_support(
-                view.topk(k)[0], rollout.made.topk[student_rows], visited[student_rows], self.mapper
-            )
-        sums = support_sums(support, k) | rollout_sums(rollout, alignment, num_clips) | dropped_sums(view)
+            _check_count(f"mapper {type(self.mapper).__name__}", view, len(student_rows))
+            best, logprobs = view.topk(k)
+            candidates = rollout.made.topk[student_rows]
+            visited = torch.tensor([i for ids in rollout.made.ids for i in ids], device=student.device)[student_rows]
+            support = answered(union_support(best, candidates, visited, self.mapper), logprobs)
+        sums = support_sums(support, min(k, best.shape[1], candidates.shape[1]))
+        sums |= rollout_sums(rollout, alignment, num_clips) | teacher_sums(view, logprobs, support)
         return Distillation(batch, rollout, student_rows, view, support, sums)
 
     def _given(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
@@ -119,3 +122,13 @@ class Opd:
         at = places(made.rollout.made.ids, made.batch.languages, made.student_rows, lm.stop_ids)
         stops = self.mapper.to_teacher(torch.tensor(lm.stop_ids, device=lm.device))
         return measure(view, made.teacher_view, made.support, at, stops[stops >= 0].unique())
+
+
+def _check_count(who: str, view: DistributionView, expected: int) -> None:
+    """Refuse a view of another number of positions than asked: rows would be compared with others than their own."""
+    found = len(view) if hasattr(view, "__len__") else len(view.topk(1)[0])
+    if found != expected:
+        raise UserError(
+            f"{who}: gave {found} positions where {expected} were asked for, one for each teacher token of the "
+            "transcripts (score) or each pair of the alignment (translate); arkasr.testing checks a plugin for this"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,13 @@ def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, m
         visited_student=visited,
         visited_teacher=mapper.to_teacher(visited),
     )
+
+
+def answered(support: Support, logprobs: Tensor) -> Support:
+    """Leave no token valid where the teacher's best log-probabilities [P, k] hold a NaN: it gave no distribution."""
+    here = ~logprobs.isnan().any(-1, keepdim=True)
+    sets = {name: getattr(support, name) & here for name in ("valid", "from_teacher", "from_student")}
+    return replace(support, **sets)
 
 
 def shared_support(vocab_size: int, visited: Tensor, mapper: TokenMapper) -> Support:

@@ -60,7 +60,7 @@ class Guards:
             self.norms.append(norm)
             self.in_a_row = 0
             return True
-        self._skip(step, "nothing to score" if finite else f"loss {loss}, gradient norm {norm}")
+        self._skip(step, "nothing to score on any rank" if finite else f"loss {loss}, gradient norm {norm}")
         return False
 
     def _tell(self, step: int, loss: float, norm: float, usual: float, clips: list[str]) -> None:
@@ -80,5 +80,6 @@ class Guards:
         log(f"step {step} skipped: {why} ({self.in_a_row} in a row)")
         if self.in_a_row >= self.settings.max_skipped:
             raise UserError(
-                f"{self.folder}: {self.in_a_row} steps in a row could not be taken; lower optim.lr, or look at the data"
+                f"{self.folder}: {self.in_a_row} steps in a row could not be taken; lower optim.lr, look at the data, "
+                f"or, in distillation, at the teacher (unanswered_rate in metrics.jsonl). The last: {why}"
             )
