@@ -49,7 +49,7 @@ def _left_padded(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _unread(mask: Tensor, lm: SpeechLM) -> Tensor:
     """Shape a mask [B, S] as attention takes it: transformers would ask it at every token whether it is all ones."""
-    return mask[:, None, None] if lm.hf.config.text_config._attn_implementation == "sdpa" else mask
+    return mask[:, None, None] if lm.hf.model.language_model.config._attn_implementation == "sdpa" else mask
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:

@@ -141,8 +141,8 @@ def student_items(
 
 
 def rollout_items(config: Any, batch: Batch, layout: Layout) -> dict[str, float]:
-    """Return the bytes of a rollout; next logits are in the compute type, as float32, and masked."""
-    logits = batch.transcripts * config.text_config.vocab_size * (layout.compute + 2 * FLOAT)
+    """Return the bytes of a rollout; next logits are float32, masked in place."""
+    logits = batch.transcripts * config.text_config.vocab_size * FLOAT
     return {
         "rollout's hearing": passing(config, batch, layout.compute),
         "kv cache": kv_cache(config, batch, layout.compute),
@@ -166,8 +166,8 @@ def phases(items: dict[str, float], accumulate: bool) -> dict[str, float]:
     """Return the peak of each phase from the items; accumulate: gradients are kept from one batch to the next.
 
     Clips are heard in the rollout, and what their gradient needs is kept from there on. In backward, gradients come as
-    activations go, the decoder's first. Teacher's logits are there twice while they are
-    normalised, and until the loss is known.
+    activations go, the decoder's first. Teacher's logits are there until the loss is known, and twice for a while
+    where the mapper leaves positions out.
     """
     of = defaultdict(float, items)
     early = of["gradients"] if accumulate else 0.0
