@@ -181,7 +181,7 @@ class _Gradients:
             if to_states is not None:
                 to_states[rows] = pull @ self.wide
             if to_weight is not None:
-                to_weight.addmm_(pull.T, self.states[rows].float())
+                torch.addmm(to_weight, pull.T, self.states[rows].float(), out=to_weight)
 
     def handed_out(self) -> list[Tensor | None]:
         """Return both gradients in their owners' dtypes."""

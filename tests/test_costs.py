@@ -79,7 +79,7 @@ def test_a_step_does_the_operations_predicted(opd, frozen, loss):
     said["rollout"] += said.pop("decode")
     assert said.pop("backward") == pytest.approx(found.pop("backward"), rel=0.1)
     if loss == "full_kl":  # positions that pair with none of the teacher's form no logits
-        said["student"] -= costs.head(lm.hf.config, load.tokens - len(collected[0].student_rows))
+        said["student"] -= 3 * costs.head(lm.hf.config, load.tokens - len(collected[0].student_rows))
     assert said == pytest.approx(found, rel=0.01)
 
 

@@ -153,17 +153,19 @@ def _times_backwards(part: str, frozen: Collection[str]) -> int:
 
 
 def pass_with_gradient(
-    config: Any, load: Load, frozen: Collection[str], logits: float, heard: bool = False
+    config: Any, load: Load, frozen: Collection[str], logits: float, whole: float = 0.0, heard: bool = False
 ) -> dict[str, float]:
     """Return FLOPs `student` (forwards) and `backward` of one pass over audio and transcripts.
 
-    logits: those of the head, forwards. heard: the rollout made the audio tokens, whose graph is carried on.
+    logits: those of the head, forwards; whole: of those that `head.sum_in_parts` forms, whose gradient it finds on the
+    way. heard: the rollout made the audio tokens, whose graph is carried on.
     """
     hearing = {name: load.clips * work for name, work in encoding(config, load.seconds / load.clips).items()}
     reads = _read_all(config, load, load.tokens, load.prompts[0]) + logits
     forward = hearing | {"decoder": reads}
     backward = sum(_times_backwards(name, frozen) * forward[name] for name in PARTS)
-    return {"student": reads if heard else sum(forward.values()), "backward": backward}
+    whole *= 1 + _times_backwards("decoder", frozen)
+    return {"student": (reads if heard else sum(forward.values())) + whole, "backward": backward}
 
 
 def rolling_out(config: Any, load: Load) -> dict[str, float]:
@@ -189,8 +191,8 @@ def scoring(config: Any, load: Load) -> float:
 
 def supervised(config: Any, load: Load, frozen: Collection[str] = (), ctc: bool = False) -> dict[str, float]:
     """Return FLOPs of a supervised step by phase; ctc: with the auxiliary head on the audio tokens."""
-    rows = load.tokens + (load.clips * audio_tokens(config, load.seconds / load.clips) if ctc else 0)
-    return pass_with_gradient(config, load, frozen, head(config, rows))
+    rows = load.clips * audio_tokens(config, load.seconds / load.clips) if ctc else 0
+    return pass_with_gradient(config, load, frozen, head(config, rows), head(config, load.tokens))
 
 
 def distilling(
@@ -198,10 +200,10 @@ def distilling(
 ) -> dict[str, float]:
     """Return FLOPs of an OPD step by phase; teacher None: one that computes elsewhere.
 
-    dense: the loss asks for the student's whole distributions.
+    dense: the loss compares whole distributions.
     """
     compared = 4 * load.tokens * top_k * student.text_config.hidden_size
-    logits = head(student, load.tokens) if dense else compared
+    logits = (0.0, head(student, load.tokens)) if dense else (compared, 0.0)
     made = rolling_out(student, load) if load.rolled else {"rollout": 0.0, "decode": 0.0}
     made |= {"teacher": scoring(teacher, load) if teacher is not None else 0.0}
-    return made | pass_with_gradient(student, load, frozen, logits, heard=True)
+    return made | pass_with_gradient(student, load, frozen, *logits, heard=True)

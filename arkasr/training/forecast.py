@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from arkasr import plugins
+from arkasr.head import ROWS
 from arkasr.model import costs, outline
 from arkasr.schema import Config
 from arkasr.training import memory
@@ -94,11 +95,9 @@ def memory_of(config: Config, given: Assumptions, student: Known, teacher: Known
     text, own = student.config.text_config, trained(student.counts, frozen)
     items = memory.student_items(student.config, student.counts, own, batch, layout, frozen)
     if config.objective == "sft":
-        rows = batch.transcripts * batch.tokens
-        if config.train.ctc_weight:
-            rows += batch.clips * costs.audio_tokens(student.config, batch.seconds)
+        heard = batch.clips * costs.audio_tokens(student.config, batch.seconds) if config.train.ctc_weight else 0
         del items["gathered for a rollout"]
-        items["logits"] = rows * text.vocab_size * (layout.compute + 4)
+        items["logits"] = text.vocab_size * (4 * ROWS + heard * (layout.compute + 4))
     else:
         items |= memory.rollout_items(student.config, batch, layout)
         items |= memory.teacher_items(teacher.config, teacher.counts, batch, layout) if teacher else {}

@@ -16,6 +16,7 @@ from arkasr import plugins
 from arkasr.data.batches import Batch
 from arkasr.distill.diagnostics import MAXIMA, rates
 from arkasr.distill.step import Opd
+from arkasr.head import sum_in_parts
 from arkasr.interfaces import Teacher, UserError
 from arkasr.model.sharding import shard
 from arkasr.model.speech_lm import SpeechLM
@@ -72,7 +73,7 @@ class Supervised:
         audio = lm.encode_audio(batch.waveforms)
         states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
         flat = torch.tensor([i for ids in targets for i in ids], device=lm.device)
-        ce = cross_entropy((states @ lm.head.T).float(), flat, reduction="sum")
+        ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # float32 whatever the weights are
         if lm.ctc_head is None:
             return ce, ce.new_zeros(())
         logprobs = pad_sequence([lm.ctc_head(a).float().log_softmax(-1) for a in audio])
@@ -84,6 +85,10 @@ class Supervised:
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
         """Return cross-entropy and CTC loss a token."""
         return {name: sums[name] / max(sums["count"], 1.0) for name in ("ce", "ctc")}
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return cross_entropy(scores, targets, reduction="sum"), torch.ones_like(targets).sum()
 
 
 class Distillation:
