@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_mappers import TEXT, chopped, side
+from test_mappers import SPECIAL, TEXT, chopped, side, with_prefix
 from test_step import SIZES, InMemory
 from tiny import (
     TEXTS,
@@ -65,6 +65,7 @@ class Case:
         self.ours, self.theirs = side(ours, "<|im_end|>"), side(theirs, "<|im_end|>")
         self.mapper = ByteOffsets(options, student=self.ours, teacher=self.theirs)
         self.student, self.teacher = bytes_of(ours), bytes_of(theirs)
+        self.prefixed = '"prepend_scheme":"always"' in theirs.backend_tokenizer.to_str().replace(" ", "")
         self.piece_of = {b: i for i, b in sorted(self.student.items())}
         self.stop, self.their_stop = self.ours.stop_ids[0], self.theirs.stop_ids[0]
 
@@ -108,8 +109,15 @@ def case(name):
         "numbers": lambda: Case(letters(), words()),
         "same": lambda: Case(teacher_tokenizer(), teacher_tokenizer()),
         "back": lambda: Case(words(), letters()),
+        "prefixed": lambda: Case(teacher_tokenizer(), with_prefix(student_tokenizer())),
+        "prefixed letters": lambda: Case(teacher_tokenizer(), with_prefix(letters(tuple(TEXTS)))),
+        "letters, prefixed": lambda: Case(letters(tuple(TEXTS)), with_prefix(student_tokenizer())),
     }
     return made[name]()
+
+
+PREFIXED = ["prefixed", "prefixed letters", "letters, prefixed"]
+PAIRS = ["pieces", "turned", "letters", "same", *PREFIXED]
 
 
 def scored(made, size, seed=0, scale=3.0):
@@ -127,11 +135,15 @@ def slow_row(one, ids, s, p):
     stopped = ids[-1] == one.stop
     spelt = [one.student.get(i, b"") for i in (ids[:-1] if stopped else ids)]
     data = b"".join(spelt)
-    new = one.theirs.tokenizer.encode(data[: first_error(data)].decode(), add_special_tokens=False)
+    text = data[: first_error(data)].decode()
+    new = one.theirs.tokenizer.encode(text, add_special_tokens=False)
     read = b"".join(spelt[:s])
+    spaced = one.prefixed and not text.startswith(" ")
+    opening = {token: text.removeprefix(b" ") for token, text in one.teacher.items()}
+    tables = [opening if spaced else one.teacher, *[one.teacher] * len(new)]
     borders = {0: b""}
     for row, token in enumerate(new):
-        before = borders[row] + one.teacher.get(token, b"")
+        before = borders[row] + tables[row].get(token, b"")
         if token not in one.teacher or not data.startswith(before):
             break
         borders[row + 1] = before
@@ -142,7 +154,10 @@ def slow_row(one, ids, s, p):
         at = [n for n in range(len(ids)) if b"".join(spelt[:n]) == borders[row]]
         visited = tuple(ids[at[0] : s]) if at else None
         weight = 1 / math.prod(p[j][new[j]] for j in range(row, own))
-        for token, text in one.teacher.items():
+        if row < own and not start:  # after a space alone that is not of the text: the whole first row but for it
+            total += weight * (1 - sum(p[row][token] for token in one.teacher))
+            told[one.stop] = told.get(one.stop, 0.0) + weight * p[row][one.their_stop]
+        for token, text in tables[row].items():
             spelling = one.spell(text)
             agrees = visited is not None and spelling[: len(visited)] == visited
             if not text.startswith(start) or (row < own and not agrees):
@@ -166,7 +181,7 @@ def slow_row(one, ids, s, p):
         rest = end[len(borders[last]) :]
         chain = math.prod(p[j][new[j]] for j in range(own, last))
         chain *= sum(p[last][t] for t, b in one.teacher.items() if b.startswith(rest))
-        text, at = one.teacher[new[own]], [n for n in range(len(ids)) if b"".join(spelt[:n]) == borders[own]]
+        text, at = tables[own][new[own]], [n for n in range(len(ids)) if b"".join(spelt[:n]) == borders[own]]
         visited = tuple(ids[at[0] : s]) if at else None
         spelling = one.spell(text)
         agrees = visited is not None and spelling[: len(visited)] == visited and len(spelling) > len(visited)
@@ -209,11 +224,14 @@ def compare(expected, row, dropped):
 
 @settings(max_examples=120, deadline=None)
 @given(
-    st.sampled_from(["pieces", "turned", "letters", "same"]),
+    st.sampled_from(PAIRS),
     st.lists(st.tuples(TEXT, st.integers(0, 30), st.booleans()), min_size=1, max_size=2),
 )
 @example("turned", [("\u4f60\u597d\u9f98", 3, False), ("caf\u0065\u0301 sea", 30, True)])
 @example("letters", [("the quick \U0001f600\u9f98", 30, True), ("", 0, True)])
+@example("prefixed", [("\u4f60\u597d the sea", 30, True), (" the", 30, True)])
+@example("prefixed letters", [("the sea", 30, True), ("\u4f60", 1, False)])
+@example("letters, prefixed", [("the quick", 30, True), ("", 0, True)])
 def test_texts_are_told_as_the_slow_rendering_tells_them(name, clips):
     one = case(name)
     transcripts = [one.ids(text, False)[:cut] + [one.stop] * ended for text, cut, ended in clips]
@@ -232,7 +250,7 @@ def test_byte_pieces_and_halved_characters_too(clips):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(["pieces", "turned", "letters"]), TEXT, st.integers(0, 2**31))
+@given(st.sampled_from(PAIRS), TEXT, st.integers(0, 2**31))
 def test_any_ids_at_all_are_aligned_and_told(name, text, seed):
     one = case(name)
     draw = torch.Generator().manual_seed(seed)
@@ -375,10 +393,115 @@ def test_it_speaks_the_students_ids_in_both_directions():
     assert isinstance(one.mapper, TokenMapper)
 
 
-@pytest.mark.parametrize("name", ["pieces", "turned", "letters", "same"])
+@pytest.mark.parametrize("name", PAIRS)
 def test_the_plugin_kit_is_content(name):
     one = case(name)
     check_token_mapper(one.mapper, one.ours, one.theirs, same_bytes=False, translates_to=one.ours)
+
+
+def given_view(logprobs):
+    """A view of log-probabilities as they are, whatever they are."""
+    return SimpleNamespace(
+        vocab_size=logprobs.shape[-1],
+        topk=lambda k: logprobs.topk(k)[::-1],
+        logprobs_at=lambda ids: logprobs.gather(-1, ids),
+        entropy=lambda: logprobs.sum(-1),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(PAIRS),
+    st.lists(TEXT, min_size=1, max_size=3),
+    st.integers(0, 60),
+    st.sampled_from([(math.nan, True), (-math.inf, True), (math.inf, True), (math.nan, False), (math.inf, False)]),
+)
+@example("letters", ["the sea", "sea shells", "the quick fox"], 0, (math.nan, True))
+@example("pieces", ["the sea", "sea shells"], 1, (-math.inf, True))
+@example("turned", ["the sea", "sea shells"], 2, (math.inf, False))
+def test_a_broken_teacher_row_costs_only_what_depends_on_it(name, texts, row, broken):
+    """Everything else is as without it; a row is broken as a whole, or by one value."""
+    one = case(name)
+    made = one.mapper.align([one.ids(text) for text in texts])
+    whole, bad = scored(made, len(one.theirs.tokenizer)).logprobs(), row % sum(map(len, made.teacher_ids))
+    spoilt = whole.clone()
+    spoilt[bad, slice(None) if broken[1] else 0] = broken[0]
+    before, after = (one.mapper.translate(given_view(rows), made) for rows in (whole, spoilt))
+    lost = after.logprobs.isnan().any(-1)
+    assert torch.equal(lost, after.logprobs.isnan().all(-1)) and (after.dropped[lost] == 1).all()
+    torch.testing.assert_close(after.logprobs[~lost], before.logprobs[~lost], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(after.dropped[~lost], before.dropped[~lost], rtol=1e-5, atol=1e-6)
+    clip_of = torch.tensor([n for n, ids in enumerate(made.teacher_ids) for _ in ids])
+    rows = made.teacher_rows
+    following = torch.cat([rows[1:], rows[-1:] + 1])  # no chain goes on past the row of the next position
+    near = (clip_of[rows] == clip_of[bad]) & (rows <= bad + STEPS_BACK) & ((following >= bad) | (rows >= bad))
+    assert not lost[~near].any() and lost[rows == bad].all()
+
+
+def test_a_broken_row_is_lost_on_the_words_that_it_may_begin():
+    """SEVENTY may begin at the first row and say TY after SEVEN; nothing at the third row may be SEVENTY's."""
+    one = case("numbers")
+    made = one.mapper.align([one.ids("SEVEN SEVEN")])
+    view = scored(made, len(one.theirs.tokenizer)).logprobs()
+    view[0] = math.nan
+    found = one.mapper.translate(given_view(view), made)
+    assert made.partials[:6] == [b"", b"S", b"SE", b"SEV", b"SEVE", b""]
+    assert found.logprobs.isnan().all(-1).tolist()[:6] == [True] * 6 and not found.logprobs[-1].isnan().any()
+
+
+@pytest.mark.parametrize("name", PREFIXED)
+def test_a_space_of_the_teachers_tokenizer_is_none_of_the_text(name):
+    one = case(name)
+    transcripts = [one.ids(text) for text in [*TEXTS[:4], ""]]
+    made = one.mapper.align(transcripts)
+    assert made.num_mismatched == 0 and len(made.student_rows) == made.num_student
+    check(one, transcripts)
+
+
+def test_the_first_token_is_told_without_the_space():
+    """What the space alone goes on with is not known; a stop at the first row is a stop."""
+    one = case("prefixed")
+    for text in ("the sea", ""):
+        made = one.mapper.align([one.ids(text)])
+        row = {" the": 0.5, "the": 0.125, " br": 0.125, " ": 0.125, "": 0.125}
+        view = given_rows(one, [row, *[{"": 1.0}] * (len(made.teacher_ids[0]) - 1)])
+        found, expected = one.mapper.translate(view, made), {one.stop: 0.125}
+        for word, value in ((b"the", 0.625), (b"br", 0.125)):
+            expected[one.spell(word)[0]] = expected.get(one.spell(word)[0], 0.0) + value
+        compare(expected, whole_rows(found)[0].double().exp(), float(found.dropped[0]))
+
+
+def test_the_space_as_a_token_is_passed_over():
+    """Row 0: the space alone .5, " the" .25, stop .25; row 1: the letter q .75, stop .25. q or a stop, or `the`."""
+    one = case("prefixed letters")
+    made = one.mapper.align([one.ids("q")])
+    assert made.teacher_rows.tolist() == [1, 2] and len(made.teacher_ids[0]) == 3
+    view = given_rows(one, [{" ": 0.5, "t": 0.25, "": 0.25}, {"q": 0.75, "": 0.25}, {"": 1.0}])
+    found = one.mapper.translate(view, made)
+    assert told(found, 0, one, "q", "t", "") == pytest.approx([0.375, 0.25, 0.375], rel=1e-4)
+    assert told(found, 1, one, "") == pytest.approx([1.0])
+
+
+def test_pairs_stay_before_a_special_token_on_either_side():
+    one = case("pieces")
+    spelt = [one.piece_of[bytes([b])] for b in b"a<|im_end|><b"]
+    made = one.mapper.align([[*spelt, one.stop]])
+    assert made.teacher_rows.tolist() == [0, 1, 1] and made.partials == [b"", b"", b"<"]  # a teacher token goes on
+    special = one.ours.tokenizer.convert_tokens_to_ids("<|user|>")
+    assert one.mapper.align([[*one.ids("a", False), special, *one.ids("b")]]).student_rows.tolist() == [0, 1]
+
+
+def test_each_stop_is_told_by_its_name_and_the_rest_by_the_first():
+    tokenizer = teacher_tokenizer()
+    ours, theirs = side(tokenizer, *SPECIAL), side(tokenizer, "<|im_end|>", "<asr_text>", "<|endoftext|>")
+    mapper = ByteOffsets(EXACT, student=ours, teacher=theirs)
+    made = mapper.align([[ours.stop_ids[1]]])
+    p = torch.zeros(1, len(tokenizer))
+    p[0, theirs.stop_ids] = torch.tensor([0.5, 0.125, 0.375])
+    found = mapper.translate(DenseView(p.log()), made).logprobs_at(torch.tensor([ours.stop_ids]))[0].exp()
+    assert found.tolist() == pytest.approx([0.625, 0.375, FLOOR])
+    assert mapper.to_teacher(torch.tensor(ours.stop_ids)).tolist() == ours.stop_ids
+    assert float(mapper.translate(DenseView(p.log()), made).dropped[0]) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_transcripts_without_anything_are_aligned():

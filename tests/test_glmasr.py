@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import pytest
 import torch
-from tiny import waveform
+from test_mappers import drive
+from test_step import InMemory
+from tiny import student, waveform
 from tiny_teachers import STATES, glm, glm_tokenizer
 from transformers import GlmAsrProcessor, WhisperFeatureExtractor
 
@@ -104,3 +106,10 @@ def test_what_stops_a_transcript(lm):
     assert lm.tokenizer.convert_ids_to_tokens(lm.stop_ids) == ["<|user|>", "<|endoftext|>", "<|observation|>"]
     assert not lm.blocked[lm.stop_ids].any() and lm.blocked[lm.hf.config.audio_token_id]
     assert lm.text([*lm.text_ids("sea"), *lm.stop_ids]) == "sea"
+
+
+@pytest.mark.parametrize(
+    ("mapper", "options"), [("shared_strings", {}), ("byte_offsets", {"least_told": 0.0})], ids=["shared", "bytes"]
+)
+def test_a_student_of_another_vocabulary_learns_from_it(lm, mapper, options):
+    drive(mapper, student(10), InMemory(lm), [waveform(n, n % 7) for n in (16000, 4000, WINDOW + 5000)], options)

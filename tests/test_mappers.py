@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from functools import lru_cache
 from types import SimpleNamespace
@@ -11,10 +12,17 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import bpe_bytes, piece_bytes, student_tokenizer, teacher_tokenizer
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
 from arkasr.builtin.mappers import Identity, NoOptions, SharedStrings
+from arkasr.distill.support import union_support
 from arkasr.interfaces import TokenMapper, UserError
+from arkasr.plugins import create
+from arkasr.testing import check_token_mapper
+from arkasr.views import DenseView, HeadView
 
 TEXT = st.text(
     st.one_of(
@@ -25,6 +33,7 @@ TEXT = st.text(
     ),
     max_size=16,
 )
+SPECIAL = ["<|im_end|>", "<|endoftext|>", "<|audio_pad|>"]
 
 
 def side(tokenizer, *stops):
@@ -37,6 +46,22 @@ def parts():
     ours, theirs = side(student_tokenizer(), "<|im_end|>"), side(teacher_tokenizer(), "<|im_end|>", "<|endoftext|>")
     mapper = SharedStrings(NoOptions(), student=ours, teacher=theirs)
     return ours, theirs, mapper, piece_bytes(ours.tokenizer), bpe_bytes(theirs.tokenizer)
+
+
+def with_prefix(tokenizer):
+    """A SentencePiece tokenizer that writes a space before every text, as those of Llama 2 and T5 do."""
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    spec["pre_tokenizer"]["prepend_scheme"] = "always"
+    backend, stop = Tokenizer.from_str(json.dumps(spec)), "<|im_end|>"
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=stop, unk_token="<unk>")
+
+
+@lru_cache
+def prefixed():
+    """The same as `parts` for a teacher whose tokenizer writes a space of its own."""
+    ours, theirs = side(teacher_tokenizer(), "<|im_end|>"), side(with_prefix(student_tokenizer()), "<|im_end|>")
+    mapper = SharedStrings(NoOptions(), student=ours, teacher=theirs)
+    return ours, theirs, mapper, bpe_bytes(ours.tokenizer), piece_bytes(theirs.tokenizer)
 
 
 @lru_cache
@@ -54,12 +79,17 @@ def chopped(text, choices):
     return ids
 
 
-def rendered(ids):
+def consumed(pieces):
+    """What tokens say together; None where one of them says nothing that is text."""
+    return None if None in pieces else b"".join(pieces)
+
+
+def rendered(ids, given=None):
     """Align one transcript the slow way: teacher ids, (student, teacher) positions, and whether all was read back."""
-    ours, theirs, _, student_bytes, teacher_bytes = parts()
+    ours, theirs, _, student_bytes, teacher_bytes = given or parts()
     stopped = len(ids) > 0 and ids[-1] in ours.stop_ids
-    spelt = [student_bytes.get(i, b"") for i in ids[: len(ids) - stopped]]
-    data, text = b"".join(spelt), None
+    spelt = [student_bytes.get(i) for i in ids[: len(ids) - stopped]]
+    data, text = b"".join(piece or b"" for piece in spelt), None
     for end in range(len(data), -1, -1):
         try:
             text = data[:end].decode("utf-8")
@@ -67,20 +97,25 @@ def rendered(ids):
         except UnicodeDecodeError:
             continue
     new = theirs.tokenizer.encode(text, add_special_tokens=False)
-    read = [teacher_bytes.get(i, b"") for i in new]
-    same = b"".join(read) == data
+    read = [teacher_bytes.get(i) for i in new]
+    spaced = given is prefixed() and not text.startswith(" ")
+    if spaced and read and read[0] is not None:
+        assert read[0][:1] == b" "
+        read[0] = read[0][1:]
+    same = b"".join(piece or b"" for piece in read) == data
     teacher_ids = [*new, theirs.stop_ids[0]] if (stopped and same) or not new else new
     pairs = []
     for s in range(len(ids)):
-        matches = [t for t in range(len(teacher_ids)) if b"".join(read[:t]) == b"".join(spelt[:s])]
-        pairs += [(s, t) for t in matches[:1]]
+        done = consumed(spelt[:s])
+        matches = [t for t in range(len(teacher_ids)) if done is not None and consumed(read[:t]) == done]
+        pairs += [(s, t) for t in matches[:1] if done or not spaced]
     return teacher_ids, pairs, same
 
 
-def check(transcripts):
-    _, _, mapper, _, _ = parts()
-    made = mapper.align(transcripts)
-    slow = [rendered(ids) for ids in transcripts]
+def check(transcripts, given=None):
+    given = given or parts()
+    made = given[2].align(transcripts)
+    slow = [rendered(ids, given) for ids in transcripts]
     assert made.teacher_ids == [new for new, _, _ in slow]
     assert all(made.teacher_ids)
     assert made.num_student == sum(map(len, transcripts))
@@ -113,6 +148,37 @@ def test_any_ids_at_all_are_aligned(transcripts, ended):
     stop = parts()[0].stop_ids[0]
     words = [[i for i in ids if i != stop] for ids in transcripts]
     check([ids + [stop] * (ended or not ids) for ids in words])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(TEXT, st.sampled_from([*SPECIAL, "<", "<|"])), min_size=1, max_size=5), st.booleans())
+@example(["a", "<|im_end|>", ">", "<b"], True)
+@example(["sea", "<|im_end|>", "<|im_end|>", "<|im_end|>"], True)
+def test_special_tokens_spelt_in_plain_text(pieces, ended):
+    """The teacher's tokenizer reads these as tokens without bytes: what it says after one is of another text."""
+    spelt = [[byte_ids()[b] for b in p.encode()] if p.startswith("<") else chopped(p, []) for p in pieces]
+    ids = [i for some in spelt for i in some] + [parts()[0].stop_ids[0]] * ended
+    check([ids or [parts()[0].stop_ids[0]]])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(TEXT, st.integers(0, 40), st.booleans()), min_size=1, max_size=3))
+@example([("the quick \u4f60\u597d", 40, True), ("", 0, True), (" the sea", 40, True)])
+@example([("\u4eca\u5929 hello", 40, True), ("\u4f60", 1, False)])
+def test_a_teacher_whose_tokenizer_writes_a_space_of_its_own(clips):
+    ours = prefixed()[0]
+    words = [(ours.tokenizer.encode(text, add_special_tokens=False)[:cut], ended) for text, cut, ended in clips]
+    check([ids + [ours.stop_ids[0]] * (ended or not ids) for ids, ended in words], prefixed())
+
+
+def test_a_space_of_the_teachers_own_costs_the_first_position_only():
+    ours, theirs, mapper, _, _ = prefixed()
+    ids = [*ours.tokenizer.encode("the sea"), ours.stop_ids[0]]
+    made = mapper.align([ids])
+    assert theirs.tokenizer.convert_ids_to_tokens(made.teacher_ids[0])[0].startswith("\u2581")
+    assert made.num_mismatched == 0 and made.teacher_ids[0][-1] == theirs.stop_ids[0]
+    assert 0 not in made.student_rows.tolist() and made.student_rows.tolist()[-1] == len(ids) - 1
+    check_token_mapper(mapper, ours, theirs, same_bytes=False)
 
 
 @settings(max_examples=100, deadline=None)
@@ -175,6 +241,105 @@ def test_a_piece_is_preferred_to_its_byte_token():
     assert mapper.to_teacher(torch.tensor([piece, byte_ids()[ord("q")]])).tolist() == [letter, -1]
 
 
+STOPS = st.permutations(SPECIAL).flatmap(lambda names: st.integers(1, 3).map(lambda n: names[:n]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([SharedStrings, Identity]), STOPS, STOPS)
+@example(Identity, SPECIAL[:2], SPECIAL[:2])
+def test_further_stops_are_mapped_by_their_strings(kind, ours, theirs):
+    tokenizer = teacher_tokenizer()
+    sides = {"student": side(tokenizer, *ours), "teacher": side(tokenizer, *theirs)}
+    mapper, ids = kind(NoOptions(), **sides), {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    expected = {ours[0]: ids[theirs[0]]} | {name: ids[name] if name in theirs[1:] else -1 for name in ours[1:]}
+    assert {name: int(mapper.to_teacher(torch.tensor(ids[name]))) for name in ours} == expected
+    every = torch.arange(len(tokenizer))
+    for there, back in ((mapper.to_teacher, mapper.to_student), (mapper.to_student, mapper.to_teacher)):
+        known = there(every) >= 0
+        assert torch.equal(back(there(every)[known]), every[known])
+        assert int(known.sum()) == len(bpe_bytes(tokenizer)) + sum(i >= 0 for i in expected.values())
+
+
+@pytest.mark.parametrize("name", ["identity", "shared_strings", "byte_offsets"])
+def test_a_premature_stop_is_unlearnt_by_either_stop(name):
+    """A student that is about to stop by its second stop id, and a teacher that would go on."""
+    both = side(teacher_tokenizer(), *SPECIAL[:2])
+    mapper = create("token_mapper", name, {}, student=both, teacher=both)
+    letters = both.tokenizer.convert_tokens_to_ids(["q", "x"])
+    ids, second = [letters[0], both.stop_ids[1]], both.stop_ids[1]
+    made = mapper.align([ids])
+    logits = torch.zeros(len(made.teacher_ids[0]), len(both.tokenizer))
+    logits[:, letters] = torch.tensor([16.0, 14.0])
+    teacher = mapper.translate(DenseView(logits), made).at(torch.tensor([1]))
+    student = torch.zeros(1, len(both.tokenizer)).index_fill_(1, torch.tensor([second]), 16.0).requires_grad_()
+    best = [view.topk(2)[0] for view in (teacher, DenseView(student.detach()))]
+    total, count = UnionTopkKl(UnionTopkKlOptions())(
+        DenseView(student), teacher, union_support(*best, torch.tensor([second]), mapper)
+    )
+    total.backward()
+    assert int(count) == 1 and float(student.grad[0, second]) > 0.9
+
+
+class Copies(TorchDispatchMode):
+    """Counts the tensors that are copied to another device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_table_is_copied_to_a_device_once():
+    ours, theirs, *_ = parts()
+    mapper, ids = SharedStrings(NoOptions(), student=ours, teacher=theirs), torch.arange(5)
+    expected, away = mapper.to_teacher(ids), ids.to("meta")
+    with Copies() as copies:
+        assert mapper.to_teacher(away).device.type == "meta" and copies.count == 1
+        assert torch.equal(mapper.to_teacher(ids), expected)
+        mapper.to_teacher(away)
+    assert copies.count == 1
+
+
+def drive(name, lm, teacher, clips, options=None):
+    """Take a step's passes between a student and a teacher whose vocabularies differ, and check what was compared."""
+    mapper = create("token_mapper", name, options or {}, student=lm, teacher=teacher)
+    own = (lm.stop_ids if name == "byte_offsets" else teacher.stop_ids)[0]
+    assert int(mapper.to_teacher(torch.tensor(lm.stop_ids[0]))) == own
+    assert int(mapper.to_student(torch.tensor(own))) == lm.stop_ids[0]
+    transcripts = [lm.text_ids(text) for text in (" the sea", " one \u4f60\u597d", "")]
+    made = mapper.align(transcripts)
+    student_bytes, teacher_bytes = piece_bytes(lm.tokenizer), bpe_bytes(teacher.tokenizer)
+    read = [("s", ids, student_bytes) for ids in transcripts], [("t", ids, teacher_bytes) for ids in made.teacher_ids]
+    ours, theirs = (
+        [
+            (clip, b"".join(table[i] for i in ids[:n]))
+            for clip, (_, ids, table) in enumerate(rows)
+            for n in range(len(ids))
+        ]
+        for rows in read
+    )
+    pairs = [(ours[s], theirs[t]) for s, t in zip(made.student_rows.tolist(), made.teacher_rows.tolist())]
+    equal = [place for place in ours if place in theirs]
+    assert made.num_mismatched == 0 and [s for s, t in pairs if s == t] == equal and len(equal) > 5
+    assert [ids[-1] for ids in made.teacher_ids] == [teacher.stop_ids[0]] * 3
+    assert len(pairs) == (len(ours) if name == "byte_offsets" else len(equal))
+    view = mapper.translate(teacher.score(clips, ["English"] * 3, made.teacher_ids), made)
+    prompts = lm.embed_prompts(lm.encode_audio(clips), ["English"] * 3)
+    states = lm.transcript_states(prompts, transcripts)[made.student_rows]
+    student = HeadView(states, lm.head, lm.blocked)
+    visited = torch.tensor([i for ids in transcripts for i in ids])[made.student_rows]
+    support = union_support(view.topk(8)[0], student.topk(8)[0], visited, mapper)
+    known, said = view.logprobs_at(support.teacher_ids), student.logprobs_at(support.student_ids)
+    assert known[support.valid].isfinite().all() and said[support.valid & support.from_student].isfinite().all()
+    total, count = UnionTopkKl(UnionTopkKlOptions())(student, view, support)
+    total.backward()
+    assert int(count) == int((support.valid.sum(-1) >= 2).sum()) > 5 and 0 < float(total.detach()) < float("inf")
+    assert all(p.grad.isfinite().all() for p in lm.hf.parameters() if p.grad is not None)
+
+
 def test_ids_of_any_shape_map_and_strangers_do_not():
     _, _, mapper, _, _ = parts()
     assert mapper.to_teacher(torch.tensor([[-1, 10**6], [3, 4]])).shape == (2, 2)
@@ -219,7 +384,7 @@ def test_identity_gives_the_teacher_the_students_ids():
     assert (made.num_student, made.num_mismatched) == (8, 0)
     table = bpe_bytes(both.tokenizer)
     for i in range(len(both.tokenizer)):
-        expected = i if i in table or i == end else -1
+        expected = i if i in table or i in both.stop_ids else -1
         assert mapper.to_teacher(torch.tensor(i)) == mapper.to_student(torch.tensor(i)) == expected
 
 

@@ -12,8 +12,10 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import TEXTS, bpe_bytes, piece_bytes, student_tokenizer, teacher_tokenizer
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from arkasr.interfaces import UserError
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS, SPACE, token_bytes, train_byte_bpe, train_sentencepiece
 
 MIXED = st.text(
@@ -84,6 +86,15 @@ def test_the_unknown_piece_is_special():
     unknown = tokenizer.get_vocab()["<unk>"]
     assert tokenizer.unk_token_id == unknown and token_bytes(tokenizer)[unknown] is None
     assert text_of(tokenizer, [unknown]) == ""
+
+
+@pytest.mark.parametrize("decoder", [decoders.WordPiece(), None])
+def test_tokens_whose_bytes_are_not_known_are_refused(decoder):
+    plain = Tokenizer(models.WordPiece({"a": 0, "##b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    if decoder:
+        plain.decoder = decoder
+    with pytest.raises(UserError, match="neither byte-level BPE nor SentencePiece"):
+        token_bytes(PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

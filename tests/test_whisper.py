@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import waveform
+from test_mappers import drive
+from tiny import student, waveform
 from tiny_teachers import STATES, save_whisper, whisper_tokenizer
 from transformers import WhisperFeatureExtractor
 
@@ -196,6 +197,13 @@ def test_features_are_exact(tmp_path):
     with torch.no_grad():
         expected = model.model.encoder(features).last_hidden_state
         torch.testing.assert_close(made.encode([clip]), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mapper", "options"), [("shared_strings", {}), ("byte_offsets", {"least_told": 0.0})], ids=["shared", "bytes"]
+)
+def test_a_student_of_another_vocabulary_learns_from_it(saved, mapper, options):
+    drive(mapper, student(10), create(saved[1]), [waveform(n, n % 7) for n in (16000, 4000, 9000)], options)
 
 
 def test_listing_the_plugins_imports_no_torch():

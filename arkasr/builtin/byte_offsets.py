@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import arkasr
-from arkasr.builtin.mappers import common_prefix, look_up, valid_text
+from arkasr.builtin.mappers import Reader, Tables, common_prefix, count_spoken, stop_pairs, valid_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +40,19 @@ class Chain:
 
 @dataclass
 class Place:
-    """A student position: bytes read since its teacher row, and `ways`, (rows back, table) of tokens that cross it."""
+    """A student position: bytes read since its teacher row, and `ways`, (rows back, table) of tokens that cross it.
+
+    Where no table is of the row itself (`bare`), that counts as it stands.
+    """
 
     partial: bytes
     ways: list[tuple[int, Any]]
     chain: Chain | None
+
+    @property
+    def bare(self) -> bool:
+        """Tell whether the position's own row counts as it stands."""
+        return all(back > 0 for back, _ in self.ways)
 
 
 @dataclass
@@ -60,7 +69,10 @@ class ByteAlignment(arkasr.Alignment):
 
 @dataclass
 class _Reading:
-    """One transcript: student ids and their byte offsets; the teacher's ids and the offsets of its rows."""
+    """One transcript: student ids and their byte offsets; the teacher's ids and the offsets of its rows.
+
+    spaced: the teacher's first row expects a text after a space of its tokenizer's own, which no offset counts.
+    """
 
     ids: Sequence[int]
     data: bytes
@@ -68,6 +80,7 @@ class _Reading:
     new: list[int]
     borders: list[int]
     agreed: int
+    spaced: bool
 
     def __post_init__(self):
         self.at = {offset: s for s, offset in reversed(list(enumerate(self.starts)))}
@@ -78,15 +91,17 @@ class _Reading:
         return None if start is None else tuple(self.ids[start:s])
 
 
-class ByteOffsets:
+class ByteOffsets(Tables):
     """Compares distributions over bytes: the teacher's, told in the student's tokens, at every position.
 
     The teacher reads the student's text in its own tokens. A student position is paired with the last border of these
     at or before it. Of the teacher's tokens there, those count that begin with the bytes read since and go on; the
-    mass of each goes to the student token that comes next in the student's own spelling of it, the stops' to the stop.
-    Weighed with them are tokens that begin up to 8 teacher tokens earlier and reach past the position, where the
-    student would spell them as it did: after SEVEN, the teacher's SEVENTY says TY. A visited student token that takes
-    several teacher tokens gets their chained probability, out of the mass of the token that begins the first.
+    mass of each goes to the student token that comes next in the student's own spelling of it, a stop's to the
+    student's stop of the same string, else to its first. Weighed with them are tokens that begin up to 8 teacher tokens
+    earlier and reach past the position, where the student would spell them as it did: after SEVEN, the teacher's
+    SEVENTY says TY. A visited student token that takes several teacher tokens gets their chained probability, out of
+    the mass of the token that begins the first. A space that the teacher's tokenizer itself puts before a text is not
+    part of it: the teacher's first tokens are told without it.
 
     Exact: equal tokenizers; single letters against words, as far as the teacher spells a text in one way and nothing
     is dropped. Approximate: how a teacher token goes on that ends at the position, inside the token that the teacher
@@ -105,24 +120,38 @@ class ByteOffsets:
         if options.top_k < 1 or not 0 <= options.least_told <= 1:
             given = f"top_k={options.top_k}, least_told={options.least_told}"
             raise arkasr.UserError(f"mapper.options: top_k must be above 0 and least_told within 0 and 1, not {given}")
-        self.options, self.teacher_tokenizer = options, teacher.tokenizer
+        self.options, self.reader, speller = options, Reader(teacher.tokenizer), Speller(student.tokenizer)
         self.student_stop, self.teacher_stop = list(student.stop_ids), list(teacher.stop_ids)
-        self.teacher_bytes = arkasr.token_bytes(teacher.tokenizer)
-        speller = Speller(student.tokenizer)
-        self.student_bytes, self.tables = speller.bytes, Continuations(speller, self.teacher_bytes)
-        self._firsts = self.tables.firsts(len(self.teacher_bytes))
-        self._firsts[self.teacher_stop] = self.student_stop[0]
+        self.stop_pairs = dict.fromkeys(self.teacher_stop, self.student_stop[0])
+        self.stop_pairs |= {t: s for s, t in stop_pairs(student, teacher)}
+        self.student_bytes, self.tables = speller.bytes, Continuations(speller, self.reader.bytes)
+        self._firsts = self._begun(self.tables)
         self.spoken = torch.tensor([bool(b) for b in self.student_bytes])
-        self.spoken[self.student_stop[0]] = True
-        self._same = torch.arange(len(self.student_bytes)).masked_fill(~self.spoken, -1)
+        self.spoken[self.student_stop] = True
+        # translated views speak the student's tokens, special ones but the stops apart: both tables are this one
+        super().__init__(*[torch.arange(len(self.spoken)).masked_fill(~self.spoken, -1)] * 2)
 
-    def to_teacher(self, student_ids: Tensor) -> Tensor:
-        """Return the student's ids: translated views speak its tokens; -1 for special ones but the stop."""
-        return look_up(self._same, student_ids)
+    def _begun(self, tables: Any) -> Tensor:
+        """Return the student token [V] that begins each of the teacher's tokens, as the tables spell them."""
+        firsts = tables.firsts(len(self.reader.bytes))
+        firsts[[*self.stop_pairs]] = firsts.new_tensor([*self.stop_pairs.values()])
+        return firsts
 
-    def to_student(self, teacher_ids: Tensor) -> Tensor:
-        """Return ids of a translated view, which are the student's; -1 for special ones but the stop."""
-        return look_up(self._same, teacher_ids)
+    @cached_property
+    def _opening(self) -> tuple[Any, Any, Any]:
+        """Return what a text may begin with after a space of the teacher's tokenizer's own, without that space.
+
+        These are the tables of it, a table of the whole first row, and one of it without the space alone.
+        """
+        import torch
+
+        from arkasr.builtin.byte_tables import Continuations, Table
+
+        opened = [text and text.removeprefix(b" ") for text in self.reader.bytes]
+        tables = Continuations(self.tables.student, opened)
+        firsts = self._begun(tables)
+        others = torch.tensor([i for i, text in enumerate(opened) if text != b""])
+        return tables, Table(torch.arange(len(firsts)), firsts), Table(others, firsts[others])
 
     def translate(self, view: arkasr.DistributionView, alignment: ByteAlignment) -> arkasr.DistributionView:
         """Return the teacher's distributions over the student's tokens, with `dropped` (float32 [P])."""
@@ -155,33 +184,41 @@ class ByteOffsets:
         stopped = bool(ids) and ids[-1] in self.student_stop
         pieces = [self.student_bytes[i] or b"" for i in (ids[:-1] if stopped else ids)]
         data = b"".join(pieces)
-        new = self.teacher_tokenizer.encode(valid_text(data)[1], add_special_tokens=False)
-        theirs = [self.teacher_bytes[i] or b"" for i in new]
+        new, theirs, spoken, spaced = self.reader.read(valid_text(data)[1])
         agreed = common_prefix(data, b"".join(theirs))
         same = agreed == len(data) == sum(map(len, theirs))
-        # rows after a special token spelt in plain text have read something else
-        spoken = next((n for n, b in enumerate(theirs) if not b), len(theirs))
         borders = [o for o in accumulate(map(len, theirs[:spoken]), initial=0) if o <= agreed]
-        starts = list(accumulate(map(len, pieces), initial=0))[: len(ids)]
-        return _Reading(ids, data, starts, new, borders, agreed), same
+        starts = list(accumulate(map(len, pieces[: count_spoken(pieces)]), initial=0))[: len(ids)]
+        return _Reading(ids, data, starts, new, borders, agreed, spaced), same
 
     def _places(self, reading: _Reading):
         """Yield (student position, teacher row, place) where all was agreed on, or some teacher token goes on."""
         for s, offset in enumerate(reading.starts):
             row = bisect_right(reading.borders, offset) - 1
             partial = reading.data[reading.borders[row] : offset]
-            if offset <= reading.agreed or self.tables.goes_on(partial):
-                own = self.tables.table(partial, reading.read(row, s), False, True) if partial else None
-                ways = [(0, own)] if partial else []
+            if offset <= reading.agreed or self._tables(reading, row).goes_on(partial):
+                own = self._own(reading, s, row, partial)
+                ways = [(0, own)] if own else []
                 ways += self._earlier(reading, s, offset, row, bool(partial))
                 yield s, row, Place(partial, ways, self._chain(reading, s, offset, row, own))
+
+    def _tables(self, reading: _Reading, row: int) -> Any:
+        return self._opening[0] if reading.spaced and row == 0 else self.tables
+
+    def _own(self, reading: _Reading, s: int, row: int, partial: bytes) -> Any:
+        """Return the table of a position's own row, None where this counts as it stands."""
+        if partial:
+            return self._tables(reading, row).table(partial, reading.read(row, s), False, True)
+        return self._opening[1] if reading.spaced and row == 0 else None
 
     def _earlier(self, reading: _Reading, s: int, offset: int, row: int, ends: bool):
         """Yield the ways that begin at earlier rows."""
         for earlier in range(row - 1, max(row - 1 - STEPS_BACK, -1), -1):
             start, read = reading.data[reading.borders[earlier] : offset], reading.read(earlier, s)
-            if read is not None and self.tables.goes_on(start):
-                table = self.tables.table(start, read, True, ends)
+            tables = self._tables(reading, earlier)
+            if read is not None and tables.goes_on(start):
+                # nothing was read since only where the teacher's tokenizer made its space a token
+                table = tables.table(start, read, True, ends) if start else self._opening[2]
                 if len(table.teacher):
                     yield row - earlier, table
 

@@ -14,7 +14,8 @@ ROWS = 128  # rows copied at a time
 
 
 class SpelledView:
-    """Probabilities [P, V] of the student's tokens, each row with at most 1 in sum; a row of zeros is not known.
+    """Probabilities [P, V] of the student's tokens, each row with at most 1 in sum; a row of zeros is not known, one of
+    NaN was not answered by the teacher.
 
     dropped: float32 [P], the teacher's mass that no student token tells; 1 where the position is not known.
     """
@@ -53,10 +54,14 @@ def whole(view: arkasr.DistributionView, positions: int, top_k: int) -> Tensor:
 
 
 def spelled_view(mass: Tensor, told: Tensor, allowed: Tensor, least_told: float) -> SpelledView:
-    """Make the view of probabilities `told` [P, V], given the log mass [P] of what was read; allowed: bool [V]."""
+    """Make the view of probabilities `told` [P, V], given the log mass [P] of what was read; allowed: bool [V].
+
+    Where the mass is NaN the teacher gave no distribution, and the row is NaN.
+    """
     share = told.sum(-1)
     known = (mass >= torch.tensor(LEAST_MASS, dtype=mass.dtype).log()) & (share >= least_told)
-    shown = (told.clamp(min=FLOOR) * allowed) * known[:, None]
+    unknown = torch.where(mass.isnan(), torch.nan, 0.0).float()
+    shown = torch.where(known[:, None], told.clamp(min=FLOOR) * allowed, unknown[:, None])
     return SpelledView(shown.log(), torch.where(known, 1 - share, 1.0).clamp(0, 1))
 
 
@@ -65,6 +70,7 @@ class Telling:
 
     A way starts at a teacher row and lists tokens that agree with what was read since. `log_of[C]` is its weight: how
     much likelier it is to get there than to the position's own row. Weights and masses are float64 logarithms.
+    A teacher's row with a NaN, with +inf or without any mass is a hole: the mass of positions that depend on it is NaN.
     """
 
     def __init__(self, logprobs: Tensor, alignment: arkasr.Alignment, firsts: Tensor, size: int):
@@ -73,8 +79,10 @@ class Telling:
         self.places = alignment.places[: len(self.rows)]
         path = self._ids([i for ids in alignment.teacher_ids for i in ids])
         steps = logprobs.gather(1, path[:, None])[:, 0].double().clamp(min=LEAST_LOGPROB)
-        self.before = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-        self.bare = self._ids([p for p, place in enumerate(self.places) if not place.partial])
+        holes = ~logprobs.amax(-1).isfinite()
+        self.before = torch.cat([steps.new_zeros(1), steps.masked_fill(holes, 0.0).cumsum(0)])
+        self.holes = torch.cat([path.new_zeros(1), holes.cumsum(0)])
+        self.bare = self._ids([p for p, place in enumerate(self.places) if place.bare])
 
     def _ids(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long).to(self.device)
@@ -95,7 +103,7 @@ class Telling:
         mass = torch.zeros(len(ways), dtype=torch.double, device=self.device).index_add_(0, owner, found.double())
         weight = self.before[rows] - self.before[self.rows[place]]
         shares = torch.cat([weight + mass.log(), mass.new_zeros(len(self.bare))])
-        total = _logsumexp(shares, torch.cat([place, self.bare]), len(self.rows))
+        total = _logsumexp(shares, torch.cat([place, self.bare]), len(self.rows)).masked_fill(self._lost(), torch.nan)
         factor = (weight - total[place]).exp().masked_fill(mass == 0, 0.0).float()
         told = torch.zeros(len(self.rows), self.size, device=self.device)
         students = torch.cat([*(table.student for _, _, table in ways), torch.zeros(0, dtype=torch.long)])
@@ -103,6 +111,12 @@ class Telling:
         self._add_bare(told, (-total).exp().float())
         self._move_chains(told, total)
         return total, told.clamp_(min=0)
+
+    def _lost(self) -> Tensor:
+        """Tell, bool [P], which positions depend on a hole: one between their first way's row and their chain's last."""
+        first = self.rows - self._ids([max((back for back, _ in place.ways), default=0) for place in self.places])
+        last = self.rows + self._ids([place.chain.steps if place.chain else 0 for place in self.places])
+        return self.holes[last + 1] > self.holes[first]
 
     def _add(self, told: Tensor, places: Tensor, ids: Tensor, amounts: Tensor) -> None:
         known = ids >= 0

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from arkasr.interfaces import UserError
+
 ARK_TOKENS = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -114,11 +116,17 @@ def _byte_of_char() -> dict[str, int]:
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
     """List the UTF-8 bytes each id stands for in running text; None for added and special tokens and for `<unk>`.
 
-    Knows byte-level BPE (Qwen, GPT-2) and SentencePiece pieces with byte fallback.
+    Knows byte-level BPE (Qwen, GPT-2) and SentencePiece pieces with byte fallback; raises UserError for others.
     """
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     special = {t["id"] for t in spec["added_tokens"]} | {tokenizer.unk_token_id}
-    byte_level = "ByteLevel" in json.dumps(spec["decoder"])
+    decoder = json.dumps(spec["decoder"], ensure_ascii=False)
+    byte_level = "ByteLevel" in decoder
+    if not byte_level and SPACE not in decoder:
+        raise UserError(
+            f"{tokenizer.name_or_path or type(tokenizer).__name__}: its tokens are neither byte-level BPE nor "
+            "SentencePiece pieces, so that their bytes are not known; use a model with one of these"
+        )
     table: list[bytes | None] = [None] * len(tokenizer)
     for token, index in tokenizer.get_vocab().items():
         if index not in special and token != "<unk>":
