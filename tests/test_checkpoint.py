@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from corpus_fixture import make_trainer, metrics
 from safetensors.torch import load_file
 
 from arkasr.interfaces import UserError
-from arkasr.training.checkpoint import Checkpoints
+from arkasr.training.checkpoint import COMPLETE, Checkpoints
 from arkasr.training.loop import Trainer, train
 from arkasr.training.ranks import Ranks
 
@@ -259,6 +260,24 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(conf, datadir, tmp_path
     shutil.rmtree(newest.with_name("step-00000001"))
     with pytest.raises(UserError, match="every checkpoint is damaged"):
         trainer.resume()
+
+
+def test_all_that_a_checkpoint_lists_is_on_the_disk_before_it_counts(conf, datadir, tmp_path, monkeypatch):
+    """A power cut keeps what was flushed: files first, then COMPLETE, then the name."""
+    flushed, fsync = [], os.fsync
+
+    def noted(handle):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    [path] = saved(conf, datadir, tmp_path, 1).checkpoints.complete()
+    sizes = json.loads((path / COMPLETE).read_text())
+    places = {
+        name: max(i for i, seen in enumerate(flushed) if str(seen).endswith(f"-00000001/{name}")) for name in sizes
+    }
+    marker = max(i for i, seen in enumerate(flushed) if seen.name == COMPLETE)
+    assert len(sizes) > 4 and max(places.values()) < marker < flushed.index(path.parent)
 
 
 def test_what_a_killed_run_left_half_deleted_or_half_written_goes(conf, datadir, tmp_path):

@@ -7,9 +7,11 @@ lists every file's size: one that was cut short later is found by it, and the on
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +105,14 @@ class Checkpoints:
     def _publish(self, made: _Pending) -> None:
         (made.aside / "state.json").write_text(json.dumps(made.state))
         sizes = {str(p.relative_to(made.aside)): p.stat().st_size for p in made.aside.rglob("*") if p.is_file()}
+        _flush(
+            made.aside.rglob("*")
+        )  # so that after a power cut COMPLETE does not stand beside files that never reached the disk
         (made.aside / COMPLETE).write_text(json.dumps(sizes, indent=1))
+        _flush([made.aside / COMPLETE, made.aside])
         remove(made.final)
         made.aside.rename(made.final)
+        _flush([self.folder])
         for old in self._superfluous(made.final):
             remove(old)
 
@@ -149,6 +156,16 @@ class Checkpoints:
             torch.manual_seed(torch.initial_seed() + state["step"])
         log(f"resuming from {path} (step {state['step']})")
         return state
+
+
+def _flush(paths: Iterable[Path]) -> None:
+    """Have files, and what folders list, written to the disk itself."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read_state(path: Path) -> dict[str, Any]:
