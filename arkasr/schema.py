@@ -7,11 +7,26 @@ key, what earlier layers put into the mapping no longer applies and is dropped.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 SOURCES = ("student", "teacher", "reference")  # of the transcripts that distillation scores
 PARTS = ("encoder", "adapter", "decoder")  # of a model, as `model.freeze` names them
+COLDEST, WARMEST = 0.01, 100.0  # temperatures: logits over them, up to 1e3 and -inf, stay numbers in float32
+
+
+def _check_numbers(section: Any, *endless: str) -> None:
+    """Refuse nan and infinities, but for keys in `endless`, where inf stands for no limit."""
+    for key in (item.name for item in fields(section)):
+        value = getattr(section, key)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not (math.isfinite(number) or (number == math.inf and key in endless)):
+                raise ValueError(f"{key}={value}: must be finite")
+
+
+def _check_cap(max_new_tokens: int) -> None:
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens}: at least 1")
 
 
 @dataclass
@@ -72,6 +87,7 @@ class DataConfig:
     max_clip_seconds: float = 30.0  # longer clips are dropped and counted
 
     def __post_init__(self):
+        _check_numbers(self, "max_seconds", "max_clip_seconds")
         if self.buffer_clips < 1:
             raise ValueError(f"buffer_clips={self.buffer_clips}: at least 1")
         if not 0 <= self.max_failed_share <= 1:
@@ -85,10 +101,13 @@ class OptimConfig:
     lr: float = 1e-4  # peak
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])  # of AdamW
     weight_decay: float = 0.005  # on matrices only
-    clip: float = 1.0  # largest global gradient norm
+    clip: float = 1.0  # largest global gradient norm; .inf: no limit
     warmup_steps: int = 1000  # of linear rise to the peak
     min_lr_ratio: float = 0.1  # floor of the cosine, as a share of the peak
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+
+    def __post_init__(self):
+        _check_numbers(self, "clip")
 
 
 @dataclass
@@ -110,6 +129,9 @@ class TrainConfig:
     threads: int = 0  # CPU threads a rank; 0: torch decides
     peak_tflops: float = 0.0  # of a worker, dense, in fsdp.compute_dtype, for `mfu`; 0: known GPUs' in bfloat16
 
+    def __post_init__(self):
+        _check_numbers(self)
+
 
 def _check_rate(tokens_per_second: float) -> None:
     if not 0 <= tokens_per_second < math.inf:
@@ -125,16 +147,17 @@ class RolloutConfig:
 
     max_new_tokens: int = 64  # cap of a transcript
     tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens; 0: it does not
-    temperature: float = 0.0  # 0: greedy
+    temperature: float = 0.0  # 0: greedy; else from 0.01 to 100
     top_p: float = 1.0  # sample among the fewest likeliest tokens that hold this much; 1: among all
     samples: int = 1  # transcripts a clip; more than one needs a temperature
     empty: Literal["score", "skip", "reference"] = "score"  # what becomes of a transcript without a word
     looping: Literal["score", "skip", "reference"] = "score"  # what becomes of one that ends in a repeated pattern
 
     def __post_init__(self):
+        _check_cap(self.max_new_tokens)
         _check_rate(self.tokens_per_second)
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: must not be below 0")
+        if self.temperature != 0 and not COLDEST <= self.temperature <= WARMEST:
+            raise ValueError(f"temperature={self.temperature}: must be 0, or from {COLDEST:g} to {WARMEST:g}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p}: must be above 0 and at most 1")
         if self.samples < 1 or (self.samples > 1 and self.temperature == 0):
@@ -164,7 +187,10 @@ class DistillConfig:
 
 @dataclass
 class TeacherDataConfig:
-    """Which of the teacher's transcripts `arkasr label` keeps; made once, before any run trains on them."""
+    """Which of the teacher's transcripts `arkasr label` makes training data of, before any run trains on them.
+
+    All of them stay in `td_teacher.jsonl`: another choice is made without the teacher.
+    """
 
     max_error: float = 1.0  # largest error rate against the reference (corpus's metric, at most 1 a clip); 1: keep all
 
@@ -185,7 +211,9 @@ class DecodeConfig:
     max_seconds: float = 160.0  # audio a batch
 
     def __post_init__(self):
+        _check_cap(self.max_new_tokens)
         _check_rate(self.tokens_per_second)
+        _check_numbers(self, "max_seconds")
 
 
 @dataclass

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from corpus_fixture import clips
+from corpus_fixture import clips, cut_of, write_cuts
 from lhotse import CutSet
 
 from arkasr import config as configs
@@ -23,20 +25,30 @@ from arkasr.model.loading import load_speech_lm
 SIZES = {"test-a": 5, "test-b": 3}
 ECHO = '''
 """A teacher that tells the length of what it hears, and is silent on clips below a second."""
+from dataclasses import dataclass
 import arkasr
+
+MADE, HEARD = [], []
+
+@dataclass
+class Options:
+    path: str = ""
+    voice: str = ""
 
 class Echo:
     tokenizer, stop_ids = None, [0]
     def __init__(self, options, device):
-        pass
+        MADE.append(options)
     def transcribe(self, waveforms, languages):
+        HEARD.extend(len(w) for w in waveforms)
         return [f"{lang} {len(w)}" if len(w) >= 16000 else "" for w, lang in zip(waveforms, languages, strict=True)]
     def score(self, waveforms, languages, token_ids):
         raise RuntimeError("is not asked for scores")
 
 @arkasr.hookimpl
 def register_teachers(register):
-    register("echo", Echo)
+    register("echo", Echo, Options)
+    register("echo_again", Echo, Options)
 '''
 
 
@@ -66,6 +78,7 @@ def echo(tmp_path, monkeypatch):
     plugins._load.cache_clear()
     yield
     plugins._load.cache_clear()
+    sys.modules.pop("fake_echo", None)
 
 
 def rows(path: Path) -> list[dict]:
@@ -230,11 +243,11 @@ def test_labels_replace_the_text_and_keep_the_reference(conf, own_data, tmp_path
         assert made[cut.id].recording.sources[0].source == cut.recording.sources[0].source
     said = f"{len(heard)} clips labelled by the teacher, {len(source) - len(heard)} left out (no words heard)"
     assert said in capsys.readouterr().out
-    assert [p.name for p in tmp_path.glob("*td_teacher*")] == ["td_teacher.jsonl.gz"]
-    before = (tmp_path / "td_teacher.jsonl.gz").stat().st_mtime_ns
+    files = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*td_teacher*")}
+    assert files.keys() == {"td_teacher.jsonl.gz", "td_teacher.jsonl", "td_teacher.json"}
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
-    assert "already there" in capsys.readouterr().out
-    assert (tmp_path / "td_teacher.jsonl.gz").stat().st_mtime_ns == before
+    assert "td_teacher.jsonl.gz: already there" in capsys.readouterr().out
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*td_teacher*")} == files
 
 
 def words(*texts):
@@ -334,3 +347,181 @@ def test_nothing_to_label_is_said(conf, own_data, tmp_path, echo):
     (own_data / "td.jsonl.gz").unlink()
     with pytest.raises(UserError, match="td.jsonl.gz: no such manifest; run the recipe from --stage 1"):
         label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
+
+
+# Labelling again
+
+
+class Labelling:
+    """Calls of `label` on four clips; the fourth is silence to the echo. Without another name the teacher is `echo`."""
+
+    def __init__(self, conf: Path, datadir: Path, folder: Path):
+        self.conf, self.datadir, self.expdir, self.td = conf, datadir, folder / "labels", datadir / "td.jsonl.gz"
+        texts = ["English 20000", "other words", "English", "red"]
+        sizes = [20000, 20001, 20002, 800]
+        self.cuts = [cut_of(folder / f"c{i}.wav", np.zeros(sizes[i]), text) for i, text in enumerate(texts)]
+        write_cuts(self.td, self.cuts)
+
+    def __call__(self, *overrides: str, name: str = "echo") -> dict[str, str]:
+        """Label, and return the texts by id."""
+        label(str(self.conf), str(self.expdir), str(self.datadir), [f"teacher.name={name}", *overrides])
+        return {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(self.target)}
+
+    @property
+    def target(self) -> Path:
+        return self.expdir / "td_teacher.jsonl.gz"
+
+    def files(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.expdir.iterdir()}
+
+    @staticmethod
+    def asked() -> tuple[int, int]:
+        """Return how many teachers were made and how many clips were heard, and begin to count anew."""
+        teacher = sys.modules["fake_echo"]
+        counts = len(teacher.MADE), len(teacher.HEARD)
+        teacher.MADE.clear()
+        teacher.HEARD.clear()
+        return counts
+
+
+ALL = {f"c{i}": f"English 2000{i}" for i in range(3)}
+
+
+@pytest.fixture
+def labelling(conf, own_data, tmp_path, echo) -> Labelling:
+    return Labelling(conf, own_data, tmp_path)
+
+
+def test_another_limit_chooses_among_the_same_transcripts(labelling, capsys):
+    assert labelling() == ALL and labelling.asked() == (1, 4)
+    assert labelling("teacher_data.max_error=0") == {"c0": ALL["c0"]}
+    assert labelling("teacher_data.max_error=0.5") == {"c0": ALL["c0"]}
+    assert f"{labelling.target}: made of other clips or settings; is made anew from" in capsys.readouterr().out
+    assert labelling("teacher_data.max_error=0.99") == {"c0": ALL["c0"]}  # two errors in two words, one in one: both 1
+    assert labelling() == ALL and labelling.asked() == (0, 0)
+
+
+def test_a_limit_that_leaves_nothing_leaves_no_older_labels(labelling):
+    write_cuts(labelling.td, labelling.cuts[1:])
+    few = labelling()
+    with pytest.raises(UserError, match="max_error=0; raise it"):
+        labelling("teacher_data.max_error=0")
+    assert not labelling.target.exists()
+    assert labelling() == few and labelling.asked() == (1, 3)
+
+
+@pytest.mark.parametrize("change", [{"metric": "cer"}, {"normalizer": "mandarin"}])
+def test_errors_that_are_counted_otherwise_choose_anew(labelling, capsys, change):
+    facts = json.loads((labelling.datadir / "corpus.json").read_text())
+    labelling("teacher_data.max_error=0.5")
+    (labelling.datadir / "corpus.json").write_text(json.dumps(facts | change))
+    for said in ("is made anew from", "td_teacher.jsonl.gz: already there"):
+        capsys.readouterr()
+        labelling("teacher_data.max_error=0.5")
+        assert said in capsys.readouterr().out
+    assert labelling.asked() == (1, 4)
+
+
+def test_only_new_clips_are_transcribed(labelling, tmp_path):
+    labelling()
+    new = [cut_of(tmp_path / f"new{i}.wav", np.zeros(30000 + i), "blue") for i in range(2)]
+    write_cuts(labelling.td, [*labelling.cuts[1:], *new])
+    labelling.asked()
+    expected = {"c1": ALL["c1"], "c2": ALL["c2"], "new0": "English 30000", "new1": "English 30001"}
+    assert labelling() == expected and labelling.asked() == (1, 2)
+    write_cuts(labelling.td, labelling.cuts)
+    assert labelling() == ALL and labelling.asked() == (0, 0)  # what left the subset was not forgotten
+
+
+def test_clips_that_cannot_be_read_need_no_teacher(labelling, tmp_path):
+    labelling()
+    gone = cut_of(tmp_path / "gone.wav", np.zeros(30000), "blue")
+    (tmp_path / "gone.wav").unlink()
+    write_cuts(labelling.td, [*labelling.cuts, gone])
+    labelling.asked()
+    assert labelling() == ALL and labelling.asked() == (0, 0)
+
+
+def test_a_mended_reference_is_the_one_that_counts(labelling):
+    labelling("teacher_data.max_error=0")
+    labelling.cuts[1].supervisions[0].text = "english 20001"
+    write_cuts(labelling.td, labelling.cuts)
+    assert labelling("teacher_data.max_error=0") == {"c0": ALL["c0"], "c1": ALL["c1"]}
+
+
+def weights(folder: Path, place: int) -> Path:
+    """Write a model of 3 MB that differs from others by a tenth of its bytes, from `place` on."""
+    folder.mkdir(exist_ok=True)
+    data = bytearray(3_000_000)
+    data[place : place + 300_000] = b"x" * 300_000
+    (folder / "model.safetensors").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("echo_again", ["path={model}"], "teacher.name"),
+        ("echo", ["path={model}", "voice=deep"], "teacher.options.voice"),
+        ("echo", ["path=some/model"], "teacher.options.path"),
+        ("echo", ["path={other}"], "other weights in teacher.options.path"),
+        ("echo_again", [], "teacher.name, teacher.options.path"),
+    ],
+)
+def test_transcripts_of_another_teacher_are_refused_until_they_are_deleted(
+    labelling, tmp_path, name, options, said, finished
+):
+    folders = {"model": weights(tmp_path / "model", 500_000), "other": weights(tmp_path / "other", 1_500_000)}
+    labelling(f"teacher.options.path={folders['model']}")
+    transcripts = labelling.expdir / "td_teacher.jsonl"
+    if not finished:
+        labelling.target.unlink()
+        transcripts = transcripts.rename(labelling.expdir / "td_teacher.jsonl.part")
+    before, words = labelling.files(), [f"teacher.options.{option}".format(**folders) for option in options]
+    labelling.asked()
+    with pytest.raises(UserError) as refusal:
+        labelling(*words, name=name)
+    assert str(refusal.value).startswith(f"{transcripts}: transcripts of another teacher ({said}): take the change")
+    assert labelling.files() == before and labelling.asked() == (0, 0)
+    transcripts.unlink()
+    assert labelling(*words, name=name) == ALL and labelling.asked() == (1, 4)
+
+
+def test_a_teacher_trained_on_is_another_and_one_that_moved_is_not(labelling, tmp_path, capsys):
+    model = weights(tmp_path / "model", 500_000)
+    labelling(f"teacher.options.path={model}")
+    moved = model.rename(tmp_path / "moved")
+    (moved / "README.md").write_text("what it is")
+    capsys.readouterr()
+    labelling(f"teacher.options.path={moved}")
+    assert "already there" in capsys.readouterr().out
+    weights(moved, 2_000_000)
+    with pytest.raises(UserError, match="other weights in teacher.options.path"):
+        labelling(f"teacher.options.path={moved}")
+    shutil.rmtree(moved)  # what is labelled needs no teacher any more
+    labelling(f"teacher.options.path={model}")
+    assert "already there" in capsys.readouterr().out and labelling.asked() == (1, 4)
+
+
+def test_a_teacher_that_could_not_be_made_leaves_nothing_to_refuse(labelling):
+    with pytest.raises(UserError, match="no teacher is called 'ecko'"):
+        labelling(name="ecko")
+    assert labelling() == ALL
+
+
+def test_labels_of_unknown_origin_are_made_anew(labelling, capsys):
+    labelling.expdir.mkdir()
+    write_cuts(labelling.target, labelling.cuts[:2])
+    assert labelling() == ALL
+    assert "its transcripts are gone, so the teacher is asked anew" in capsys.readouterr().out
+
+
+def test_cut_off_before_the_cuts_were_written_the_teacher_is_not_asked_again(labelling, monkeypatch):
+    labelling()
+    with monkeypatch.context() as patch:
+        patch.setattr(CutSet, "to_file", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            labelling("teacher_data.max_error=0")
+    assert labelling("teacher_data.max_error=0") == {"c0": ALL["c0"]}
+    assert labelling.asked() == (1, 4)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lhotse import CutSet
 from transformers.utils import logging as transformers_logging
 
 from arkasr import config as configs
 from arkasr import plugins
 from arkasr.data.batches import Batch, evaluation_batches
 from arkasr.data.manifests import read_cuts
-from arkasr.evaluation.normalize import normalizer
+from arkasr.evaluation.labels import Labels
 from arkasr.evaluation.records import read_corpus
 from arkasr.evaluation.transcribe import row, transcribe
-from arkasr.interfaces import Teacher, UserError
+from arkasr.interfaces import UserError
 from arkasr.model.loading import load_speech_lm
 from arkasr.schema import Config, DecodeConfig
 from arkasr.terminal import Progress, log
@@ -31,13 +31,11 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _teacher(config: Config) -> Teacher:
-    return plugins.create("teacher", config.teacher.name, config.teacher.options, device=_device())
+def _by_teacher(config: Config) -> Transcriber:
+    teacher = plugins.create("teacher", config.teacher.name, config.teacher.options, device=_device())
 
-
-def _by_teacher(teacher: Teacher) -> Transcriber:
     def transcriber(batch: Batch) -> list[dict[str, Any]]:
-        texts = teacher.transcribe(batch.waveforms, batch.languages) if batch.ids else []
+        texts = teacher.transcribe(batch.waveforms, batch.languages)
         return [row(batch, i, text) for i, text in enumerate(texts)]
 
     return transcriber
@@ -53,7 +51,10 @@ def _by_run(folder: Path, decode: DecodeConfig) -> Transcriber:
 def _write_hypotheses(
     manifest: Path, target: Path, transcriber: Callable[[], Transcriber], max_seconds: float, name: str
 ) -> None:
-    """Transcribe a manifest into `target`, clip by clip; what an interrupted call wrote is kept and carried on."""
+    """Transcribe a manifest into `target`, clip by clip; what an interrupted call wrote is kept and carried on.
+
+    transcriber: called for every batch that has clips, so that no model is loaded for none.
+    """
     if target.is_file():
         log(f"{target}: already there")
         return
@@ -62,9 +63,8 @@ def _write_hypotheses(
     done = _finished(part)
     total = sum(1 for _ in read_cuts(str(manifest)))
     with part.open("a", encoding="utf-8") as file, Progress(name, total, "clips", initial=len(done)) as progress:
-        work = transcriber()
         for batch in evaluation_batches(str(manifest), max_seconds, done):
-            for made in work(batch):
+            for made in transcriber()(batch) if batch.ids else []:
                 file.write(json.dumps(made, ensure_ascii=False) + "\n")
             file.flush()
             progress.update(len(batch.ids) + batch.num_failed)
@@ -112,13 +112,8 @@ def decode(expdir: str, datadir: str, runs: list[str]) -> None:
             config = configs.read(folder / "config.yaml")
         else:
             raise UserError(f"{folder}: no such run (no config.yaml); train it with --stage 3")
-        cached: list[Transcriber] = []
-
-        def transcriber() -> Transcriber:
-            if not cached:
-                cached.append(_by_teacher(_teacher(config)) if run == "teacher" else _by_run(folder, config.decode))
-            return cached[0]
-
+        making = partial(_by_teacher, config) if run == "teacher" else partial(_by_run, folder, config.decode)
+        transcriber = cache(making)
         for name in read_corpus(datadir)["test_sets"]:
             manifest, target = Path(datadir) / f"{name}.jsonl.gz", folder / "decode" / f"{name}.jsonl"
             _write_hypotheses(manifest, target, transcriber, config.decode.max_seconds, f"decode {run} {name}")
@@ -128,62 +123,19 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     """Have the teacher transcribe the TD subset: `<datadir>/td.jsonl.gz` becomes `<expdir>/td_teacher.jsonl.gz`.
 
     The reference stays in each supervision's custom field `reference`. Left out and counted are clips in which the
-    teacher hears nothing, and those whose error rate against their reference exceeds `teacher_data.max_error`.
+    teacher hears nothing, and those whose error rate against their reference exceeds `teacher_data.max_error`. Clips
+    that have this teacher's transcript are not transcribed again; UserError where it is another teacher's.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     names = configs.run_names(conf)
     name = next((n for n in names if configs.load(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
     config = configs.load(conf, name, expdir, datadir, overrides)
-    source, target = Path(datadir) / "td.jsonl.gz", Path(expdir) / "td_teacher.jsonl.gz"
-    if target.is_file():
-        if {cut.id for cut in read_cuts(str(target))} <= {cut.id for cut in read_cuts(str(source))}:
-            log(f"{target}: already there")
-            return
-        log(f"{target}: labels clips that {source} no longer holds; the teacher is asked anew")
-    rows = Path(expdir) / "td_teacher.jsonl"
-    _write_hypotheses(source, rows, lambda: _by_teacher(_teacher(config)), config.decode.max_seconds, "label td")
-    with rows.open(encoding="utf-8") as file:
-        texts = {made["id"]: made["hypothesis"] for made in map(json.loads, file)}
-    heard = [cut for cut in read_cuts(str(source)) if texts.get(cut.id)]
-    agreeing = _agreeing(heard, texts, config.teacher_data.max_error, datadir)
-    kept = [_relabelled(cut, texts[cut.id]) for cut in agreeing]
-    if kept:
-        part = target.with_name("part-" + target.name)
-        CutSet.from_cuts(kept).to_file(part)
-        os.replace(part, target)
-    rows.unlink()  # what it says stands in the cuts; another teacher, or another td, is to be asked anew
-    if not heard:
-        raise UserError(f"{source}: the teacher heard no words in any of its {len(texts)} clips; train it longer")
-    limit = f"above teacher_data.max_error={config.teacher_data.max_error:g}"
-    if not kept:
-        raise UserError(f"{source}: all {len(heard)} clips in which the teacher hears words are {limit}; raise it")
-    counts = f"{len(texts) - len(heard)} left out (no words heard), {len(heard) - len(kept)} left out ({limit})"
-    log(f"{target}: {len(kept)} clips labelled by the teacher, {counts}")
-
-
-def _agreeing(cuts: list, texts: dict[str, str], max_error: float, datadir: str) -> list:
-    """Keep the cuts whose transcript is within `max_error` of the reference, as test sets are scored.
-
-    A clip's rate counts as at most 1, so that 1 keeps all; a clip without a reference is kept.
-    """
-    from arkasr.evaluation.score import count
-
-    if max_error >= 1.0 or not cuts:
-        return cuts
-    corpus = read_corpus(datadir)
-    normalize = normalizer(corpus["normalizer"])
-    references = [normalize(cut.supervisions[0].text or "") for cut in cuts]
-    tally = count(references, [normalize(texts[cut.id]) for cut in cuts], corpus["metric"])
-    return [
-        cut
-        for cut, errors, length in zip(cuts, tally.errors, tally.lengths)
-        if not length or errors <= max_error * length
-    ]
-
-
-def _relabelled(cut, text: str):
-    supervision = cut.supervisions[0]
-    supervision.custom = {**(supervision.custom or {}), "reference": supervision.text}
-    supervision.text = text
-    return cut
+    labels = Labels(config, Path(expdir), Path(datadir))
+    if labels.ready():
+        log(f"{labels.target}: already there")
+        return
+    labels.begin()
+    transcriber = cache(partial(_by_teacher, config))
+    _write_hypotheses(labels.source, labels.rows, transcriber, config.decode.max_seconds, "label td")
+    labels.finish()

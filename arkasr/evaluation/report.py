@@ -43,7 +43,7 @@ smaller means more overlap. A logged step gives the mean over its positions; mea
 COUNTS = """\
 Percentages of the reference {units} ({unit}); S.Err: utterances (Snt) with an error. Missing: utterances without
 hypothesis, counted as deletions. Empty: nothing recognised. Cut off: no stop token within the token limit.
-Looping: the transcript ends in a pattern of at most 8 tokens, said four times or more.
+Looping: the transcript ends in a pattern of at most 24 tokens, said four times or more.
 Utterances with an empty reference: {empty}; what is recognised in them counts as insertions."""
 
 
