@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
+from math import inf, nan
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import student
 
 from arkasr import config as configs
 from arkasr.interfaces import UserError
-from arkasr.schema import Config, OptimConfig, PluginConfig
+from arkasr.model.generation import generate
+from arkasr.schema import COLDEST, WARMEST, Config, OptimConfig, PluginConfig, RolloutConfig
 from arkasr.strict_yaml import parse_yaml, read_yaml, to_yaml
+from arkasr.typed import kinds_of
 
 ROOT = Path(__file__).parents[1]
 CONFS = sorted(ROOT.glob("egs/*/conf/*.yaml"))
@@ -125,7 +130,15 @@ def test_only_true_and_false_are_booleans():
         ("model: {sizes: 3}", "model.sizes must hold keys of its own, not 3"),
         ("rollout: {top_p: 0}", "rollout: top_p=0.0: must be above 0 and at most 1"),
         ("rollout: {top_p: 1.5}", "rollout: top_p=1.5: must be above 0"),
-        ("rollout: {temperature: -1}", "rollout: temperature=-1.0: must not be below 0"),
+        ("rollout: {temperature: -1}", "rollout: temperature=-1.0: must be 0, or from 0.01 to 100"),
+        ("rollout: {temperature: 1e-40}", "rollout: temperature=1e-40: must be 0, or from 0.01 to 100"),
+        ("rollout: {temperature: .inf}", "rollout: temperature=inf: must be 0, or from"),
+        ("rollout: {temperature: !!float .nan}", "rollout: temperature=nan: must be 0, or from"),
+        ("rollout: {temperature: 1e39}", "rollout: temperature=1e+39: must be 0, or from"),
+        ("rollout: {max_new_tokens: 0}", "rollout: max_new_tokens=0: at least 1"),
+        ("decode: {max_new_tokens: -3}", "decode: max_new_tokens=-3: at least 1"),
+        ("optim: {betas: [0.9, !!float .nan]}", "optim: betas=[0.9, nan]: must be finite"),
+        ("optim: {clip: -.inf}", "optim: clip=-inf: must be finite"),
         ("rollout: {samples: 2}", "rollout: samples=2: at least 1, and more only with a temperature above 0"),
         ("rollout: {samples: 0, temperature: 1}", "rollout: samples=0: at least 1"),
         ("rollout: {looping: skp}", "rollout.looping must be one of 'score', 'skip', 'reference', not 'skp'"),
@@ -245,6 +258,36 @@ def test_dump_reads_back_equal(tmp_path):
 def test_read_takes_options_as_written_not_on_top_of_defaults(tmp_path):
     (tmp_path / "config.yaml").write_text(f"loss: {{name: {Config().loss.name}, options: {{a: 1}}}}\n")
     assert configs.read(tmp_path / "config.yaml").loss == PluginConfig(Config().loss.name, {"a": 1})
+
+
+ENDLESS = {"data.max_seconds", "data.max_clip_seconds", "optim.clip", "decode.max_seconds"}  # limits: inf is none
+
+
+def test_no_number_of_the_schema_is_nan_and_only_limits_are_infinite():
+    found = set()
+    for section, kind in kinds_of(Config).items():
+        for key in (key for key, hint in kinds_of(kind).items() if hint is float) if is_dataclass(kind) else ():
+            found.add(f"{section}.{key}")
+            for value in (nan,) if f"{section}.{key}" in ENDLESS else (nan, inf):
+                with pytest.raises(ValueError, match=f"^{key}={value}: "):
+                    kind(**{key: value})
+    assert found > ENDLESS and len(found) > 15
+    for key in ENDLESS:
+        section, _, name = key.partition(".")
+        assert getattr(kinds_of(Config)[section](**{name: inf}), name) == inf
+
+
+@pytest.mark.parametrize("temperature", [0.0, COLDEST, 1.0, WARMEST])
+@pytest.mark.parametrize("top_p", [0.9, 1.0])
+def test_at_every_temperature_that_is_taken_tokens_can_be_drawn(temperature, top_p):
+    config, lm = RolloutConfig(temperature=temperature, top_p=top_p), student(3)
+    with torch.no_grad():
+        lm.head.mul_(1e3)
+        prompts = [torch.randn(5, lm.head.shape[1], generator=torch.Generator().manual_seed(0))]
+        states = lm.hf.model.language_model(inputs_embeds=prompts[0][None]).last_hidden_state
+    assert (states @ lm.head.T).abs().max() > 1e3 and lm.blocked.any()
+    made = generate(lm, prompts, [9], temperature=config.temperature, top_p=config.top_p)
+    assert not lm.blocked[made.ids[0]].any()
 
 
 def test_read_refuses_a_conf_that_is_not_resolved(tmp_path):

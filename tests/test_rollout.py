@@ -178,6 +178,21 @@ def test_loops_by_hand(ids, looping):
     assert is_looping(ids) is looping
 
 
+def looks_looping(ids):
+    """The definition, read word by word."""
+    ends = [(p, ids[len(ids) - max(4 * p, 12) :]) for p in range(1, 25) if len(ids) >= max(4 * p, 12)]
+    return any(all(end[i] == end[i - p] for i in range(p, len(end))) for p, end in ends)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), min_size=1, max_size=26), st.integers(0, 130)
+)
+def test_loops_are_what_they_are_said_to_be(before, pattern, length):
+    ids = before + (pattern * 130)[:length]
+    assert is_looping(ids) is looks_looping(ids)
+
+
 def test_a_chinese_word_said_again_and_again_is_a_loop_in_bytes_too():
     for word in ("我", "你们", "图书馆", "公共汽车"):  # the last two take 9 and 12 bytes
         assert is_looping([*("今天" + word * 4).encode()]), word

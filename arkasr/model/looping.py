@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-LONGEST_PATTERN, LEAST_REPEATS, LEAST_TOKENS = 8, 4, 12
+LONGEST_PATTERN, LEAST_REPEATS, LEAST_TOKENS = 24, 4, 12  # tokens: eight Chinese characters spelt in bytes
 
 
 def is_looping(ids: Sequence[int], stop_ids: Collection[int] = ()) -> bool:
-    """Tell whether ids end in a pattern of 1 to 8 tokens, four times or more and over 12 tokens or more.
+    """Tell whether ids end in a pattern of 1 to 24 tokens, four times or more and over 12 tokens or more.
 
     The last repetition may be cut: a loop of five tokens that the cap ends in its third token is one all the same.
     stop_ids: ids that are no part of the text.
