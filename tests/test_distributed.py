@@ -6,6 +6,7 @@ This file is its own worker: torchrun starts it as a script.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -21,6 +22,8 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 
+from arkasr import plugins
+from arkasr.cli import main
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.snapshot import load_checkpoint
 from arkasr.training.loop import Trainer, train
@@ -47,6 +50,7 @@ OPD = ["train.eval_clips=1", "distill.diagnose_every=2", "distill.mix={student: 
 OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "rollout.looping=skip"]
 FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "model.path={trained}/base/final"]
 FROZEN += ["teacher.options.path={trained}/teacher/final"]
+LONELY = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register('lonely', list)\n"
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 
 
@@ -79,6 +83,23 @@ def cut_off(self, batches, take_step=Trainer.take_step):
     return take_step(self, batches)
 
 
+def refused(conf: Path, expdir: Path, datadir: Path, rank: int) -> tuple[int, str]:
+    """Begin to train with a plugin that the second rank alone has; returns the exit status and what is said."""
+    site = expdir.with_name(f"site-{rank}")
+    if rank == 1:
+        (site / "lonely-1.0.dist-info").mkdir(parents=True)
+        (site / "lonely-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lonely\nVersion: 1.0\n")
+        (site / "lonely-1.0.dist-info" / "entry_points.txt").write_text("[arkasr]\nlonely = lonely\n")
+        (site / "lonely.py").write_text(LONELY)
+    sys.path.insert(0, str(site))
+    plugins._load.cache_clear()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = main(["train", str(conf), "--run", "base", "--expdir", str(expdir), "--datadir", str(datadir)])
+    sys.path.remove(str(site))
+    plugins._load.cache_clear()
+    return status, said.getvalue()
+
+
 def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     """Do on each rank what the tests look at."""
     rank = int(os.environ["RANK"])
@@ -93,6 +114,7 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     # One group for all: torchrun's store would hand a second one the addresses of the first.
     dist.init_process_group, Ranks.close = lambda *arguments, **options: None, lambda ranks: None
     train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
+    (expdir / f"refused-{rank}.json").write_text(json.dumps(refused(conf, expdir / "unequal", datadir, rank)))
     overrides = [words.format(trained=expdir) for words in FROZEN]
     train(str(conf), "base_opd", str(expdir / "frozen"), str(datadir), overrides)
     Trainer.take_step = cut_off
@@ -129,6 +151,15 @@ def test_two_ranks_with_a_clip_each_are_one_rank_with_both(expdir, conf, datadir
 def test_ranks_may_name_different_sums(expdir):
     for rank in range(2):
         assert json.loads((expdir / f"sums-{rank}.json").read_text()) == REDUCED
+
+
+def test_ranks_with_other_plugins_all_end_with_the_reason(expdir):
+    """And go on together afterwards: neither waits for the other, and nothing of the run is written."""
+    for rank, where in enumerate(("", " (rank 1)")):
+        status, said = json.loads((expdir / f"refused-{rank}.json").read_text())
+        reason = "the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts"
+        assert (status, said) == (2, f"arkasr train: error: {reason}{where}\n")
+    assert not (expdir / "unequal").exists()
 
 
 def test_ranks_draw_apart_from_each_other(expdir):

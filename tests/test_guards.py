@@ -7,18 +7,23 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from corpus_fixture import clips, make_trainer
+from corpus_fixture import clips, make_trainer, metrics
 
+from arkasr import config as configs
 from arkasr.data.batches import Batch
+from arkasr.distill import rollout as rollout_module
 from arkasr.interfaces import UserError
 from arkasr.schema import TrainConfig
 from arkasr.training.guards import LEAST, WINDOW, Guards
+from arkasr.training.loop import Trainer
 from arkasr.training.ranks import Ranks
+from arkasr.views import DenseView
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,10 +123,25 @@ def test_the_clips_of_all_batches_of_a_step_are_named(conf, datadir, tmp_path):
 # Two ranks
 
 
-def worker(conf: Path, datadir: Path, expdir: Path) -> None:
-    """Take four steps, of which rank 1 spoils the second by its audio, and the third by its loss alone."""
-    rank = int(os.environ["RANK"])
+def weights_of(trainer: Trainer) -> float:
+    weights = torch.cat([p.detach().to_local().flatten() for p in trainer.student.parameters()])
+    return float(weights.double().sum())
+
+
+def worker(conf: Path, trained: Path, datadir: Path, expdir: Path) -> None:
+    """Do on each rank what the tests look at, in one process group."""
     trainer = make_trainer(conf, "base", expdir, datadir)
+    spoilt_steps(trainer, datadir, expdir)
+    overrides = [*OPD, f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    config = configs.load(conf, "base_opd", str(expdir), str(datadir), overrides)
+    (expdir / "base_opd").mkdir(exist_ok=True)
+    distilled(Trainer(config, expdir / "base_opd", trainer.ranks), expdir)
+    trainer.ranks.close()
+
+
+def spoilt_steps(trainer: Trainer, datadir: Path, expdir: Path) -> None:
+    """Take four steps, of which rank 1 spoils the second by its audio, and the third by its loss alone."""
+    rank = trainer.ranks.rank
     cuts, made = datadir / "train.jsonl.gz", []
     for step in range(4):
         batch = clips(cuts, [2 * step + rank])
@@ -132,12 +152,8 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
             trainer.objective = _LossOnly(objective)
         row = trainer.take_step(iter([batch]))
         trainer.objective, trainer.step = objective, step + 1
-        weights = torch.cat([p.detach().to_local().flatten() for p in trainer.student.parameters()])
-        made.append(
-            {"skipped": row["skipped_steps"], "norm": row["gradient_norm"], "weights": float(weights.double().sum())}
-        )
+        made.append({"skipped": row["skipped_steps"], "norm": row["gradient_norm"], "weights": weights_of(trainer)})
     (expdir / f"made-{rank}.json").write_text(json.dumps(made))
-    trainer.ranks.close()
 
 
 class _LossOnly:
@@ -152,15 +168,77 @@ class _LossOnly:
         return micro
 
 
+CASES = [  # of a distillation, a step each: what rank 0 meets, and rank 1; else the teacher answers all the same number
+    ("fine", "fine"),
+    ("fine", math.nan),
+    (-math.inf, "fine"),
+    ("fine", math.inf),
+    (math.nan, math.nan),
+    (-math.inf, -math.inf),
+    (math.inf, math.nan),
+    ("fine", "fine"),
+    ("fine", "unscored"),
+    ("unscored", "unscored"),
+    (math.nan, "unscored"),
+    ("fine", "fine"),
+]
+OPD = [f"train.steps={len(CASES)}", "train.save_every=5", f"train.eval_every={len(CASES)}", "train.spike_factor=0"]
+OPD += ["distill.diagnose_every=2"]
+
+
+class _Meeting:
+    """An objective that lets this rank meet its case of every step, and notes what it found.
+
+    unscored: every rollout is called looping and skipped.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.objective, self.rates = trainer, trainer.objective, trainer.objective.rates
+        self.teacher, self.made = trainer.objective.opd.teacher, []
+
+    def __call__(self, student, batch, phases, step):
+        case, opd, before = CASES[step - 1][self.trainer.ranks.rank], self.objective.opd, weights_of(self.trainer)
+        opd.teacher = _Spoilt(self.teacher, case) if isinstance(case, float) else self.teacher
+        policy = "skip" if case == "unscored" else "score"
+        opd.rollout = replace(opd.rollout, empty=policy, looping=policy)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rollout_module, "is_looping", lambda *arguments: case == "unscored")
+            micro = self.objective(student, batch, phases, step)
+        self.made.append({"count": micro.count, "loss": float(micro.total.detach()), "weights": before})
+        return micro
+
+
+class _Spoilt:
+    """A teacher all of whose scores are one number."""
+
+    def __init__(self, teacher, number: float):
+        self.teacher, self.number = teacher, number
+
+    def __getattr__(self, name):
+        return getattr(self.teacher, name)
+
+    def score(self, *arguments):
+        scored = self.teacher.score(*arguments)
+        return DenseView(torch.full_like(scored.logits, self.number))
+
+
+def distilled(trainer: Trainer, expdir: Path) -> None:
+    """Run a distillation to its end, with a case a step."""
+    meeting = trainer.objective = _Meeting(trainer)
+    assert trainer.run()
+    made = [*meeting.made, {"weights": weights_of(trainer)}]
+    (expdir / f"distilled-{trainer.ranks.rank}.json").write_text(json.dumps(made))
+
+
 @pytest.fixture(scope="module")
-def two_ranks(conf, datadir, tmp_path_factory) -> Path:
+def two_ranks(conf, trained, datadir, tmp_path_factory) -> Path:
     """Run the worker on two ranks and return its folder."""
     if not dist.is_gloo_available():
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("guards")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    words = [*launch, str(conf), str(datadir), str(folder)]
+    words = [*launch, str(conf), str(trained), str(datadir), str(folder)]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -180,6 +258,30 @@ def test_the_clips_of_all_ranks_are_named(two_ranks):
         (2, [["train-02"], ["train-03"]]),
         (3, [["train-04"], ["train-05"]]),
     ]
+
+
+def test_a_distillation_skips_steps_of_which_no_rank_scored_anything_and_goes_on(two_ranks):
+    ours, theirs = (json.loads((two_ranks / f"distilled-{rank}.json").read_text()) for rank in range(2))
+    rows = metrics(two_ranks / "base_opd")
+    assert [row["step"] for row in rows] == [*range(1, len(CASES) + 1)] and "dev_error" in rows[-1]
+    skipped = 0
+    for step, (case, row) in enumerate(zip(CASES, rows, strict=True)):
+        counts, losses = ([rank[step][key] for rank in (ours, theirs)] for key in ("count", "loss"))
+        assert [count > 0 for count in counts] == [what == "fine" for what in case]
+        taken = "fine" in case
+        skipped += not taken
+        assert row["tokens"] == sum(counts) and row["skipped_steps"] == skipped
+        assert row["loss"] == pytest.approx(sum(losses) / max(1, sum(counts))) and math.isfinite(row["gradient_norm"])
+        assert (row["gradient_norm"] > 0) is taken
+        for rank in (ours, theirs):  # each holds its own shard
+            assert (rank[step]["weights"] != rank[step + 1]["weights"]) is taken
+    assert skipped == 5
+
+
+def test_what_is_not_finite_is_not_logged_of_a_distillation(two_ranks):
+    for row in metrics(two_ranks / "base_opd"):
+        assert all(math.isfinite(value) for value in row.values()), row
+    assert spikes(two_ranks / "base_opd") == []
 
 
 if __name__ == "__main__":
