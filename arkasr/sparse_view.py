@@ -77,8 +77,8 @@ class _Known:
         """Return the best tokens [Q, k] of rows [Q], and their log-probabilities."""
         if k > self.width and not everything:
             raise UserError(
-                f"the {k} best tokens of a position are asked for, but only {self.width} came over the wire; ask the "
-                "server for more (teacher.options.top_k), or compare fewer (distill.top_k)"
+                f"the {k} best tokens of a position are asked for, but the teacher's view knows only {self.width}; "
+                "have it know more (teacher.options.top_k where a server answers), or compare fewer (distill.top_k)"
             )
         k = min(k, self.width)
         return self.best_ids[rows, :k], self.best_logprobs[rows, :k]

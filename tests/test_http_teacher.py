@@ -199,7 +199,7 @@ def test_without_exact_ids_the_loss_is_bounded_as_documented(folder):
 def test_more_than_the_server_is_asked_for_is_refused(folder):
     with (
         connected(folder, frozen_teacher().lm, top_k=5) as (remote, _),
-        pytest.raises(UserError, match=r"the 6 best .* only 5 came .*top_k"),
+        pytest.raises(UserError, match=r"the 6 best .* knows only 5; .*top_k"),
     ):
         step(remote)
 

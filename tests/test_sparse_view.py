@@ -68,9 +68,11 @@ def test_ids_outside_the_vocabulary_are_not_asked_for():
 
 
 def test_more_than_came_is_refused_by_the_names_of_the_keys():
-    with pytest.raises(UserError, match=r"the 9 best .* only 8 came .*teacher\.options\.top_k.*distill\.top_k"):
+    with pytest.raises(
+        UserError, match=r"the 9 best .* knows only 8;.*teacher\.options\.top_k where a server .*distill\.top_k"
+    ):
         sparse(logprobs()).topk(9)
-    with pytest.raises(UserError, match="only 7 came"):
+    with pytest.raises(UserError, match="knows only 7"):
         sparse(logprobs(), cut=True).topk(8)
 
 

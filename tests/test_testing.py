@@ -40,6 +40,8 @@ def test_the_builtin_mapper_that_answers_in_the_students_tokens_passes_as_such()
     ("name", "options"),
     [
         ("union_topk_kl", {"temperature": 0.5}),
+        ("union_topk_kl", {"temperature": 0.02}),
+        ("union_topk_kl", {"temperature": 100.0}),
         ("union_topk_kl", {"tail": True}),
         ("teacher_topk_kl", {}),
         ("student_topk_reverse_kl", {"temperature": 2.0}),

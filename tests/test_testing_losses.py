@@ -10,6 +10,9 @@ import torch
 from kit import Loud, caught
 
 from arkasr.testing import TableView, check_loss, make_case
+from arkasr.testing.cases import map_support
+from arkasr.testing.slopes import wrong_slope
+from arkasr.views import HeadView
 
 
 def good_loss(student, teacher, support, **broken):
@@ -29,6 +32,7 @@ def good_loss(student, teacher, support, **broken):
     p = known.masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
     scores = student.scores_at(support.student_ids)
     scores = scores.detach() if on("constant") else scores
+    scores = scores.bfloat16().float() if on("rounded") else scores
     q = scores.masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
     q = scores[counted] if on("raw") else q
     gap = p - q if on("infinite") else torch.where((p > -torch.inf) & (q > -torch.inf), p - q, 0.0)
@@ -39,10 +43,14 @@ def good_loss(student, teacher, support, **broken):
     total = total / counted.sum().clamp(min=1) if on("mean") else total
     total = total + scores.clamp(min=-9).sum() * 0 + 1.0 if on("offset") else total
     total = total.double() if on("double") else total
+    total = total.half().float() if on("half") else total
+    total = 2 * total.detach() - total if on("ascent") else total
+    total = total.detach() + 7 * (total - total.detach()) if on("scaled") else total
     total = terms if on("vector") else total
     total = (scores.clamp(min=-9) * 0).sum() if on("nothing") else total
     count = counted.sum() if not on("float") else counted.float().sum()
     count = int(count) if on("int") else count
+    count = count.int() if on("int32") else count
     count = count * 0 + 100 if on("many") else count
     count = count * 0 if on("none") else count
     return total if on("alone") else (total, count)
@@ -97,6 +105,11 @@ def test_a_loss_gets_the_support_that_it_needs():
         ("vector", r"the sum is float32 \[\d\]"),
         ("float", "the count is float32"),
         ("int", "the count is a int"),
+        ("int32", r"the count is int32 \[\], not int64"),
+        ("half", r"computes in 16 bits \(float16 \[\]\)"),
+        ("rounded", r"computes in 16 bits \(bfloat16 \[\d, \d\]\)"),
+        ("ascent", "gradient tells a slope of [\\d.]+ where the sum has -"),
+        ("scaled", "gradient tells a slope of"),
         ("many", "counts 100 of 7"),
         ("none", "over 0 counted positions; it must be 0"),
         ("constant", "the sum carries no gradient"),
@@ -118,6 +131,52 @@ def test_a_loss_gets_the_support_that_it_needs():
 )
 def test_a_broken_loss_is_caught(name, sentence):
     assert re.search(sentence, caught(check_loss, broken(name)))
+
+
+def without_head(student, teacher, support):
+    """Leaves the head untrained."""
+    return good_loss(HeadView(student.states, student.weight.detach(), student.blocked), teacher, support)
+
+
+def weighted(student, teacher, support):
+    """Positions weigh by the student's best probability, held fixed."""
+    total = student.scores_at(support.student_ids).clamp(min=-9).sum() * 0
+    for rows in torch.arange(len(support.valid))[:, None]:
+        one, _ = good_loss(
+            student.at(rows), teacher.at(rows), map_support(support, lambda field, rows=rows: field[rows])
+        )
+        total = total + one * student.at(rows).topk(1)[1].detach().exp().sum()
+    return total, good_loss(student, teacher, support)[1]
+
+
+@pytest.mark.parametrize("loss", [without_head, weighted])
+def test_a_gradient_that_lacks_a_part_is_caught(loss):
+    """Along the gradient itself, and along what it leaves out."""
+    assert "divergence=False) for a loss that holds a part of itself fixed" in caught(check_loss, loss)
+    check_loss(loss, divergence=False)
+
+
+def test_a_sum_with_kinks_passes():
+    """Squared differences, each clipped: the slope jumps there."""
+
+    def clipped(student, teacher, support):
+        total, count = good_loss(student, teacher, support)
+        known = teacher.logprobs_at(support.teacher_ids).detach()
+        valid = support.valid & known.isfinite()
+        rows = valid.sum(-1) >= 2
+        p = known.masked_fill(~valid, -1e9)[rows].softmax(-1)
+        q = student.scores_at(support.student_ids).masked_fill(~valid, -1e9)[rows].softmax(-1)
+        return total * 0 + ((p - q) ** 2).clamp(max=0.02).sum(), count
+
+    check_loss(clipped)
+
+
+def test_slopes_are_told_by_the_values():
+    point, value = [torch.tensor([3.0]), torch.tensor([-2.0])], lambda p: float(p[0] ** 2 + p[1] ** 3)
+    assert wrong_slope(value, point, [torch.tensor([6.0]), torch.tensor([12.0])]) is None
+    given, found = wrong_slope(value, point, [torch.tensor([-6.0]), torch.tensor([-12.0])])
+    assert given == pytest.approx(180**0.5, rel=1e-4) and found == pytest.approx(-(180**0.5), rel=1e-2)
+    assert wrong_slope(value, point, [torch.tensor([6.0]), torch.tensor([0.0])]) is not None
 
 
 def test_a_divergence_is_nothing_at_its_own_teacher():

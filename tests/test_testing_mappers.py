@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from kit import caught, student, teacher
 
 from arkasr.interfaces import Alignment
+from arkasr.model.tokenization import train_byte_bpe
 from arkasr.testing import TableView, check_token_mapper, create
-from arkasr.testing.rollouts import make_rollouts, side
+from arkasr.testing.rollouts import TEXTS, alike, make_rollouts, side
 from arkasr.views import DenseView
 
 
@@ -152,6 +154,39 @@ class Drop(Around):
         return Alignment(made.teacher_ids, made.student_rows[keep], made.teacher_rows[keep], made.num_student)
 
 
+class LastOnly(Around):
+    """Pairs the last position of a clip alone."""
+
+    def align(self, ids):
+        made = self.good.align(ids)
+        keep = torch.isin(made.student_rows, torch.tensor(list(itertools.accumulate(map(len, ids)))) - 1)
+        return Alignment(
+            made.teacher_ids, made.student_rows[keep], made.teacher_rows[keep], made.num_student, made.num_mismatched
+        )
+
+
+class Wavering(Around):
+    """Forgets the last pair of a large batch, from the second one on."""
+
+    batches = 0
+
+    def align(self, ids):
+        made = self.good.align(ids)
+        self.batches += len(ids) > 1
+        keep = slice(-1) if len(ids) > 1 and self.batches > 1 else slice(None)
+        rows = made.student_rows[keep], made.teacher_rows[keep]
+        return Alignment(made.teacher_ids, *rows, made.num_student, made.num_mismatched)
+
+
+class Crying(Around):
+    """Counts a mismatch more in batches."""
+
+    def align(self, ids):
+        made = self.good.align(ids)
+        made.num_mismatched += len(ids) > 1
+        return made
+
+
 class Late(Around):
     """Pairs each position of a text with the teacher's row before it."""
 
@@ -180,6 +215,16 @@ class Thin(Around):
         return DenseView(view.logits[alignment.teacher_rows][:, :100])
 
 
+class BestOnly(Around):
+    """Keeps the best token's probability and spreads the others' evenly."""
+
+    def translate(self, view, alignment):
+        logprobs = view.at(alignment.teacher_rows).logprobs()
+        best = logprobs.max(-1, keepdim=True)
+        rest = ((1 - best.values.exp()) / (logprobs.shape[-1] - 1)).log().expand_as(logprobs)
+        return DenseView(rest.scatter(-1, best.indices, best.values))
+
+
 class NothingToTranslate(Around):
     def translate(self, view, alignment):
         return view.at(alignment.teacher_rows[alignment.teacher_rows.argmax() * 0 :])
@@ -206,6 +251,17 @@ class Logits(Around):
         (First, "strictly increasing"),
         (Crowd, "alone and in a batch"),
         (Drop, "no text's stop is paired"),
+        (LastOnly, r"only \d of the 14 positions of texts that both tokenizers spell alike"),
+        (Wavering, "another alignment when it is called again"),
+        (Crying, r"num_mismatched is (\d+), but \d+ over the same clips"),
+        (
+            remade(num_mismatched=lambda m: len(m.teacher_ids)),
+            "'the sea', stopped: num_mismatched is 1 where .* as b'the",
+        ),
+        (
+            remade(num_mismatched=lambda m: 0),
+            r"'the sea', cut inside .*: num_mismatched is 0 where .* b'the sea\\xc2' as",
+        ),
         (remade(teacher_ids=lambda m: [[], *m.teacher_ids[1:]]), "teacher_ids is empty for a rollout that is only"),
         (remade(teacher_ids=lambda m: [[10**6], *m.teacher_ids[1:]]), "teacher_ids are out of range"),
         (remade(teacher_ids=lambda m: m.teacher_ids[1:]), r"teacher_ids holds \d+ of \d+ clips"),
@@ -219,6 +275,7 @@ class Logits(Around):
         (remade(num_mismatched=lambda m: 10**3), "num_mismatched is 1000"),
         (Untranslated, "what translate returns: topk's ids"),
         (Backwards, "translate does not return the teacher's distributions"),
+        (BestOnly, "translate does not return the teacher's distributions, whole"),
         (Thin, "translate answers over 100 tokens"),
         (NothingToTranslate, "translate at 0 aligned positions raises"),
         (Logits, "are these raw logits"),
@@ -262,6 +319,29 @@ def test_the_rollouts_are_of_every_kind():
     assert len(broken) == 5 and all("character" in what for what in broken)
     ended = [ids[-1] in ours.stops for ids, _ in made]
     assert any(ended) and not all(ended)
+
+
+def test_texts_that_both_spell_alike():
+    ours, theirs = side(student()), side(teacher())
+    found = {
+        what: alike(ids, ours, theirs) for ids, what in make_rollouts(ours, ["the sea", "it's 9", "ok \U0001f600"])
+    }
+    assert found["'the sea', stopped"] == {0, 1, 2} and found["'the sea', cut"] == {0, 1}
+    assert found["'the sea', cut inside a character"] == set() == found["a rollout that is only a stop"]
+    pieces = [ours.bytes[i] for i in ours.tokenizer.encode("ok \U0001f600")]
+    assert len(pieces) == 7 and found["'ok \U0001f600', stopped"] == {0, 1, 2, 3, 7}  # the last is four single bytes
+    assert alike(ours.tokenizer.encode("the quick brown fox"), ours, theirs) == set()  # cut differently
+
+
+def test_tokenizers_that_cut_every_text_differently_pass():
+    """Single bytes against words: next to nothing is spelled alike, and the mapper pairs what it can."""
+    letters = train_byte_bpe(["a"], 300)
+    letters = SimpleNamespace(tokenizer=letters, stop_ids=[letters.eos_token_id])
+    mapper = create("token_mapper", "shared_strings", {}, student=letters, teacher=teacher())
+    ours, theirs = side(letters), side(teacher())
+    spelled = {what for ids, what in make_rollouts(ours, TEXTS) if alike(ids, ours, theirs)}
+    assert len(spelled) <= 2
+    check_token_mapper(mapper, letters, teacher())
 
 
 def test_what_is_no_mapper_is_said_so():

@@ -9,13 +9,14 @@ import torch
 from kit import Loud, caught
 from torch import nn
 
-from arkasr.testing import check_teacher
+from arkasr.testing import TableView, check_teacher
 from arkasr.testing.tiny import teacher_tokenizer
+from arkasr.testing.views import check_view
 from arkasr.views import DenseView
 
 
 class Good:
-    """A teacher without a network: what follows depends on the audio's energy and on the token before."""
+    """A teacher without a network: what follows depends on the audio's energy and, less and less, on tokens before."""
 
     def __init__(self):
         self.tokenizer = teacher_tokenizer()
@@ -27,10 +28,13 @@ class Good:
     def before(self, ids):
         return [-1, *ids[:-1]]
 
+    def read(self, ids):
+        steps = torch.arange(len(ids))
+        return (0.5 ** (steps[:, None] - steps)).tril() @ self.table[self.before(ids)]
+
     def logits(self, waveforms, token_ids):
         energies = [w.square().mean() for w in waveforms]
-        rows = [self.table[self.before(ids)] + e * self.voice for ids, e in zip(token_ids, energies)]
-        return torch.cat(rows)
+        return torch.cat([self.read(ids) + e * self.voice for ids, e in zip(token_ids, energies)])
 
     def score(self, waveforms, languages, token_ids):
         return DenseView(self.logits(waveforms, token_ids))
@@ -52,6 +56,24 @@ class Raw(View):
         return best.indices, best.values
 
     logprobs_at = DenseView.scores_at
+    entropy = lambda self: None
+
+
+class Sunk(Raw):
+    """Logits so low that they sum to less than 1."""
+
+    def __init__(self, logits):
+        super().__init__(logits - 100)
+
+
+class HalfMass(View):
+    def topk(self, k):
+        ids, values = super().topk(k)
+        return ids, values - 0.7
+
+    def logprobs_at(self, ids):
+        return super().logprobs_at(ids) - 0.7
+
     entropy = lambda self: None
 
 
@@ -159,6 +181,8 @@ def test_a_good_teacher_passes(view):
     ("view", "sentence"),
     [
         (Raw, r"sum to [\d.e+]+; are these raw logits"),
+        (Sunk, r"a row gives all \d+ tokens a value, but its probabilities sum to .*e-\d+; are these raw logits"),
+        (HalfMass, r"a row gives all \d+ tokens a value, but its probabilities sum to 0\.49"),
         (Half, r"log-probabilities are float16 \[\d+, 1\], not float32"),
         (Narrow, "topk's ids are int32"),
         (Unsorted, "not sorted"),
@@ -176,6 +200,16 @@ def test_a_good_teacher_passes(view):
 )
 def test_a_broken_view_is_caught(view, sentence):
     assert re.search(sentence, caught(check_teacher, seen_through(view)))
+
+
+def test_only_what_is_told_in_other_tokens_may_lack_mass_without_saying_where():
+    half = TableView(torch.randn(3, 9).log_softmax(-1) - 0.7)
+    check_view("check", half, 3, 1e-4, drops=True)
+    assert "check: a row gives all 9 tokens a value" in str(
+        pytest.raises(AssertionError, check_view, "check", half, 3, 1e-4)
+    )
+    some = TableView(half.table.masked_fill(torch.arange(9) == 4, -torch.inf))
+    check_view("check", some, 3, 1e-4)  # one token is not known
 
 
 class Stopless(Good):
@@ -223,6 +257,42 @@ class Behind(Good):
         return [-1, -1, *ids[:-2]][: len(ids)]
 
 
+class Leaking(Good):
+    """From the fourth row on all rows have read the last token."""
+
+    def read(self, ids):
+        late = torch.arange(len(ids))[:, None] >= 3
+        return super().read(ids) + late * self.table[ids[-1]]
+
+
+class Peeping(Good):
+    """Row j has read token j + 1 too, from the fourth row on."""
+
+    def read(self, ids):
+        seen = [*self.before(ids)[:3], *[*ids, ids[-1]][4:]]
+        return super().read(ids) + 0.1 * self.table[seen[: len(ids)]]
+
+
+class Bigram(Good):
+    """Row j has read token j - 1 alone."""
+
+    def read(self, ids):
+        return self.table[self.before(ids)]
+
+
+class Trigram(Good):
+    """Row j has read tokens j - 2 and j - 1 alone."""
+
+    def read(self, ids):
+        before = self.before(ids)
+        return self.table[before] + 0.5 * self.table[[-1, *before[:-1]]]
+
+
+class Deaf(Good):
+    def logits(self, waveforms, token_ids):
+        return super().logits([torch.zeros(1600) for _ in waveforms], token_ids)
+
+
 class Noisy(Good):
     def logits(self, waveforms, token_ids):
         logits = super().logits(waveforms, token_ids)
@@ -265,6 +335,20 @@ class Pairs(Good):
         return [("the sea", 0.5) for _ in waveforms]
 
 
+class Dreaming(Good):
+    """Samples."""
+
+    def transcribe(self, waveforms, languages):
+        return [f"{torch.rand(()):.6f}" for _ in waveforms]
+
+
+class Counting(Good):
+    """The longest clip of the batch changes the others' texts."""
+
+    def transcribe(self, waveforms, languages):
+        return [f"{len(w)} of {max(map(len, waveforms))}" for w in waveforms]
+
+
 class Mute(Good):
     transcribe = None
 
@@ -284,6 +368,11 @@ class Dumb(Good):
         (Muddled, "alone and in a batch differs"),
         (Ahead, "depends on token j or later ones"),
         (Behind, "does not depend on token j - 1"),
+        (Leaking, "depends on token j or later ones"),
+        (Peeping, "depends on token j or later ones"),
+        (Bigram, "rows 4 to 8 do not depend on token 1"),
+        (Trigram, "rows 4 to 8 do not depend on token 1"),
+        (Deaf, "no row depends on the audio"),
         (Noisy, "the same clips twice differs"),
         (Trainable, "not frozen: weight, bias"),
         (Recording, "scores carry a gradient"),
@@ -291,6 +380,8 @@ class Dumb(Good):
         (Scaling, "writes into"),
         (OneText, "a list of 4 texts"),
         (Pairs, "'tuple'"),
+        (Dreaming, r"transcribing twice gives other texts \('0\.\d+' and '0\.\d+'\); decode greedily"),
+        (Counting, r"a clip transcribed in a batch and alone differs \('1600 of 17600' and '1600 of 1600'\)"),
         (Mute, "raises TypeError|lacks"),
         (Dumb, "transcribe raises Loud: English"),
     ],
@@ -299,15 +390,55 @@ def test_a_broken_teacher_is_caught(teacher, sentence):
     assert re.search(sentence, caught(check_teacher, teacher()))
 
 
-def test_a_coarse_teacher_needs_a_wider_tolerance():
-    class Coarse(Good):
-        def logits(self, waveforms, token_ids):
-            """Round to what a batch of this size rounds to."""
-            step = 0.002 * len(waveforms)
-            return (super().logits(waveforms, token_ids) / step).round() * step
+class Coarse(Good):
+    def logits(self, waveforms, token_ids):
+        """Round to what a batch of this size rounds to."""
+        step = 0.002 * len(waveforms)
+        return (super().logits(waveforms, token_ids) / step).round() * step
 
+
+def test_a_coarse_teacher_needs_a_wider_tolerance():
     assert "alone and in a batch" in caught(check_teacher, Coarse())
     check_teacher(Coarse(), tolerance=0.02)
+
+
+@pytest.mark.parametrize(("texts", "passes"), [(Counting, True), (Dreaming, False)])
+def test_the_texts_of_a_coarse_teacher_may_depend_on_the_batch_but_on_no_chance(texts, passes):
+    teacher = type("", (texts, Coarse), {})()
+    if passes:
+        check_teacher(teacher, tolerance=0.02)
+    else:
+        assert "transcribing twice" in caught(check_teacher, teacher, tolerance=0.02)
+
+
+def test_a_teacher_whose_very_scores_differ_from_call_to_call_is_not_held_to_equal_texts():
+    """As a server that batches what arrives."""
+
+    class Server(Dreaming):
+        calls = 0
+
+        def logits(self, waveforms, token_ids):
+            self.calls += 1
+            return super().logits(waveforms, token_ids) * (1 + 0.001 * (self.calls % 2))
+
+    check_teacher(Server(), tolerance=0.02)
+
+
+def test_few_calls_are_made():
+    """A teacher may be far away: all changes of a clip are scored in one call."""
+    calls = {"score": [], "transcribe": []}
+
+    class Remote(Good):
+        def score(self, waveforms, languages, token_ids):
+            calls["score"].append(len(waveforms))
+            return super().score(waveforms, languages, token_ids)
+
+        def transcribe(self, waveforms, languages):
+            calls["transcribe"].append(len(waveforms))
+            return super().transcribe(waveforms, languages)
+
+    check_teacher(Remote())
+    assert calls == {"score": [4, 4, 1, 1, 1, 1, 6, 4], "transcribe": [4, 4, 1, 1, 1, 1]}
 
 
 def test_what_is_no_teacher_is_said_so():

@@ -32,7 +32,6 @@ class TableView:
 
     def entropy(self) -> None:
         """Say nothing: the table need not hold the whole distribution."""
-        return None
 
     def at(self, rows: Tensor) -> TableView:
         """Return the view of positions `rows` (int64 [Q]) only."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from arkasr.interfaces import Loss, Support
 from arkasr.testing.cases import POSITIONS, VOCAB, Case, TableView, emptied, make_case, map_support, padded
 from arkasr.testing.require import attempt, described, distance, is_tensor, requirer
+from arkasr.testing.slopes import wrong_slope
 from arkasr.views import DenseView, HeadView
 
 require = requirer("check_loss")
@@ -32,15 +34,26 @@ class _Result:
         return self.count != other.count or any(distance(a, b) > TOLERANCE for a, b in pairs)
 
 
+class _Wide(TorchFunctionMode):
+    """Refuses what comes out in 16 bits: 3 digits of a sum over thousands of positions, whose count is exact."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        narrow = isinstance(made, Tensor) and made.dtype in (torch.float16, torch.bfloat16)
+        require(not narrow, f"computes in 16 bits ({described(made)}); compute in float32, as what it is given is")
+        return made
+
+
 def check_loss(loss: Loss, divergence: bool = True) -> None:
     """Check that a loss keeps the promises of `arkasr.Loss`; raises AssertionError for the first that it breaks.
 
-    Checked are a finite float32 sum with gradient to the student and none to the teacher, an integer count, additivity
-    over any split of the positions, independence of columns that are not valid and of how the teacher numbers its
-    tokens, and that everything odd is defined, forwards and backwards: no positions, an empty support, a token that
-    the student may never say, and -inf and NaN from the teacher, for one token or a whole row.
-    The support is what the loss `needs`. divergence: it is a divergence: at least 0, and 0 with no gradient where the
-    teacher is the student; False for a policy gradient and the like.
+    Checked are a finite float32 sum with gradient to the student and none to the teacher, an int64 count, that nothing
+    is computed in 16 bits, additivity over any split of the positions, independence of columns that are not valid and
+    of how the teacher numbers its tokens, and that everything odd is defined, forwards and backwards: no positions, an
+    empty support, a token that the student may never say, and -inf and NaN from the teacher, for one token or a whole
+    row. The support is what the loss `needs`. divergence: it is a divergence: at least 0, and 0 with no gradient where
+    the teacher is the student, its gradient being that of its sum; False for a policy gradient and the like, and for
+    a loss that holds a part of itself fixed (detached).
     """
     require(isinstance(loss, Loss), f"{described(loss)} cannot be called with student, teacher and support")
     needs = getattr(loss, "needs", "topk")
@@ -61,13 +74,14 @@ def check_loss(loss: Loss, divergence: bool = True) -> None:
     require(not whole.differs(same), f"depends on token numbers: {asked}")
     if divergence:
         _check_divergence(loss, case, make_case(names, self_teacher=True, needs=needs))
+        _check_gradient(loss, case, whole)
 
 
 def _run(loss: Loss, case: Case, what: str, view: type = DenseView) -> _Result:
     """Run a loss forwards and backwards, and see that the result is well-formed and its arguments are intact."""
     states, weight, table = case.leaves()
     support = map_support(case.support, torch.clone)
-    with attempt("check_loss", f"{what}: the loss"):
+    with attempt("check_loss", f"{what}: the loss"), _Wide():
         made = loss(HeadView(states, weight, case.blocked), view(table), support)
     require(isinstance(made, tuple) and len(made) == 2, f"returns {described(made)}, not a sum and a count")
     total, count = _well_formed(*made, what, len(states))
@@ -84,8 +98,7 @@ def _run(loss: Loss, case: Case, what: str, view: type = DenseView) -> _Result:
 
 def _well_formed(total: Any, count: Any, what: str, positions: int) -> tuple[Tensor, int]:
     require(is_tensor(total, torch.float32), f"{what}: the sum is {described(total)}, not float32 []")
-    whole = isinstance(count, Tensor) and not count.is_floating_point() and count.dim() == 0
-    require(whole, f"{what}: the count is {described(count)}, not int64 []")
+    require(is_tensor(count, torch.int64), f"{what}: the count is {described(count)}, not int64 []")
     require(bool(total.isfinite()), f"{what}: the sum is {float(total.detach())}")
     require(total.requires_grad, f"{what}: the sum carries no gradient; a rank with such a batch would hang")
     number = int(count)
@@ -130,3 +143,15 @@ def _check_divergence(loss: Loss, case: Case, own_teacher: Case) -> None:
     total, slope = float(same.total), float(same.states.abs().max())
     said = f"is {total:.4g}, with a gradient up to {slope:.4g}, where the teacher is the student"
     require(max(abs(total), slope) <= TOLERANCE, f"{said}: a divergence is 0 there")
+
+
+def _check_gradient(loss: Loss, case: Case, whole: _Result) -> None:
+    """Optimisers see the gradient alone: one that is turned, scaled or cut off trains something else than the sum."""
+
+    def value(point: list[Tensor]) -> float:
+        return float(_run(loss, replace(case, states=point[0], weight=point[1]), "a student moved a little").total)
+
+    wrong = wrong_slope(value, [case.states, case.weight], [whole.states, whole.weight])
+    if wrong is not None:
+        said = f"its gradient tells a slope of {wrong[0]:.4g} where the sum has {wrong[1]:.4g}"
+        require(False, f"{said} (check_loss(loss, divergence=False) for a loss that holds a part of itself fixed)")

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from arkasr.interfaces import Alignment, TokenMapper
+from arkasr.testing.alignments import (
+    check_alignment,
+    check_coverage,
+    check_mismatches,
+    check_reading,
+    check_repeatable,
+    check_stops,
+)
 from arkasr.testing.require import attempt, described, distance, is_tensor, requirer
-from arkasr.testing.rollouts import TEXTS, Side, make_rollouts, paired, side
+from arkasr.testing.rollouts import TEXTS, Side, make_rollouts, side
 from arkasr.testing.views import check_view
 from arkasr.views import DenseView
 
@@ -33,11 +41,13 @@ def check_token_mapper(
     after it, one cut inside a character; beside them the rollout that is only a stop. Checked are the maps (dtype,
     shape, one to one, -1 for ids outside and without counterpart, stop ids onto each other), the alignment (pairs in
     range, strictly increasing and inside their clip, at least one teacher token a clip, the stop of a text paired,
-    the same alone as in a batch) and translate (a view of the P aligned positions, also where there are none).
-    same_bytes: mapped tokens stand for the same bytes, and paired positions have read the same bytes; False for a
-    mapper that pairs other tokens on purpose. translates_to: whose vocabulary translate answers in, where it is not
-    the teacher's: anything with a `tokenizer` and `stop_ids`, such as the student; a teacher's row may then be paired
-    several times, as long as the teacher has read nothing that the student has not.
+    the same twice, and alone as in a batch) and translate (the teacher's distributions at the P aligned positions,
+    also where there are none). same_bytes: mapped tokens stand for the same bytes, paired positions have read the same
+    bytes, of the texts that both spell alike half the positions are paired at least, and num_mismatched counts the
+    clips whose bytes the teacher does not read; False for a mapper that pairs other tokens on purpose. translates_to:
+    whose vocabulary translate answers in, where it is not the teacher's: anything with a `tokenizer` and `stop_ids`,
+    such as the student; a teacher's row may then be paired several times, as long as the teacher has read nothing that
+    the student has not.
     """
     require(isinstance(mapper, TokenMapper), f"{described(mapper)} lacks align, to_student, to_teacher or translate")
     ours, theirs = side(student), side(teacher)
@@ -46,14 +56,16 @@ def check_token_mapper(
     _check_map("to_student", mapper.to_student, mapper.to_teacher, compared, ours, same_bytes)
     rollouts = make_rollouts(ours, texts)
     made = _align(mapper, [ids for ids, _ in rollouts])
-    _check_alignment(made, rollouts, theirs, strictly=translates_to is None)
+    check_alignment(made, rollouts, theirs, strictly=translates_to is None)
     if same_bytes:
-        _check_reading(made, rollouts, ours, theirs, equal=translates_to is None)
-    _check_stops(made, rollouts, ours, theirs)
+        check_reading(made, rollouts, ours, theirs, equal=translates_to is None)
+    check_stops(made, rollouts, ours, theirs)
     _check_translation(mapper, made, len(theirs.bytes), None if translates_to is None else len(compared.bytes))
-    for clip, (ids, what) in enumerate(rollouts):
-        alone, batched = paired(_align(mapper, [ids]), [ids])[0], paired(made, [r for r, _ in rollouts])[clip]
-        require(alone == batched, f"a clip aligned alone and in a batch differs ({what})")
+    again, *singles = (_align(mapper, batch) for batch in ([i for i, _ in rollouts], *([i] for i, _ in rollouts)))
+    check_repeatable(made, again, singles, rollouts)
+    if same_bytes:
+        check_coverage(made, rollouts, ours, theirs)
+        check_mismatches(singles, rollouts, ours, theirs)
 
 
 def _check_map(name: str, there: Callable, back: Callable, ours: Side, theirs: Side, same_bytes: bool) -> None:
@@ -95,43 +107,6 @@ def _align(mapper: TokenMapper, ids: list[list[int]]) -> Alignment:
     return made
 
 
-def _check_alignment(made: Alignment, rollouts: list[tuple[list[int], str]], theirs: Side, strictly: bool) -> None:
-    count, size = len(made.student_rows), len(theirs.bytes)
-    for name, rows in (("student_rows", made.student_rows), ("teacher_rows", made.teacher_rows)):
-        require(is_tensor(rows, torch.int64, count), f"{name} is {described(rows)}, not int64 [{count}]")
-        least = 1 if strictly or name == "student_rows" else 0
-        require(bool((rows.diff() >= least).all()), f"{name} must be {'strictly ' * least}increasing")
-    clips, read = len(rollouts), len(made.teacher_ids)
-    require(read == clips, f"teacher_ids holds {read} of {clips} clips")
-    for ids, (_, what) in zip(made.teacher_ids, rollouts):
-        require(len(ids) > 0, f"teacher_ids is empty for {what}: a teacher needs one token at least")
-        require(all(isinstance(i, int) and 0 <= i < size for i in ids), f"teacher_ids are out of range for {what}")
-    total = sum(len(ids) for ids, _ in rollouts)
-    require(made.num_student == total, f"num_student is {made.num_student}, but there are {total} student ids")
-    require(0 <= made.num_mismatched <= clips, f"num_mismatched is {made.num_mismatched} of {clips} clips")
-    paired(made, [ids for ids, _ in rollouts])  # refuses rows that are out of range or in another clip
-
-
-def _check_reading(
-    made: Alignment, rollouts: list[tuple[list[int], str]], ours: Side, theirs: Side, equal: bool
-) -> None:
-    """Paired positions have read the same bytes; without `equal` the student may be ahead."""
-    for (ids, what), (read, pairs) in zip(rollouts, paired(made, [ids for ids, _ in rollouts])):
-        for s, t in pairs:
-            a, b = ours.read(ids[:s]), theirs.read(read[:t])
-            good = a == b if equal else a.startswith(b)
-            require(good, f"{what}: rows {s} and {t} are paired, but have read {a!r} and {b!r}")
-
-
-def _check_stops(made: Alignment, rollouts: list[tuple[list[int], str]], ours: Side, theirs: Side) -> None:
-    """The stop is a token like any other: some text's stop is scored against the teacher's."""
-    for (ids, _), (read, pairs) in zip(rollouts, paired(made, [ids for ids, _ in rollouts])):
-        stopped = len(ids) > 1 and ids[-1] in ours.stops and read[-1] == theirs.stops[0]
-        if stopped and (len(ids) - 1, len(read) - 1) in pairs:
-            return
-    require(False, "no text's stop is paired with the teacher's stop: the student would not learn where to end")
-
-
 def _check_translation(mapper: TokenMapper, made: Alignment, size: int, other: int | None) -> None:
     """It is the teacher's view at the aligned positions; other: the size of the vocabulary, if not the teacher's."""
     draw = torch.Generator().manual_seed(0)
@@ -141,9 +116,9 @@ def _check_translation(mapper: TokenMapper, made: Alignment, size: int, other: i
         positions = len(alignment.student_rows)
         with attempt("check_token_mapper", f"translate at {positions} aligned positions"):
             view = mapper.translate(scored, alignment)
-        check_view("check_token_mapper: what translate returns", view, positions, tolerance=1e-4)
-        tokens, named = view.vocab_size, other or size
+        check_view("check_token_mapper: what translate returns", view, positions, 1e-4, drops=other is not None)
+        tokens, named, rows = view.vocab_size, other or size, scored.at(alignment.teacher_rows)
         require(tokens >= named, f"translate answers over {tokens} tokens, fewer than the {named} that there are")
-        ids, values = scored.at(alignment.teacher_rows).topk(1)
-        same = other is not None or distance(view.logprobs_at(ids), values) < 1e-4
-        require(same, "translate does not return the teacher's distributions at teacher_rows")
+        every = torch.arange(size).expand(positions, -1)
+        same = other is not None or distance(*(v.logprobs_at(every) for v in (view, rows))) < 1e-4
+        require(same, "translate does not return the teacher's distributions, whole, at teacher_rows")

@@ -34,6 +34,10 @@ class Side:
         """Return the bytes that ids stand for."""
         return b"".join(self.bytes[i] or b"" for i in ids)
 
+    def spoken(self, ids: Sequence[int]) -> list[int]:
+        """Return ids without the stop that ends them, if one does."""
+        return list(ids[:-1] if ids and ids[-1] in self.stops else ids)
+
 
 def side(owner: Any) -> Side:
     """Read a side off anything with a fast `tokenizer` and `stop_ids`."""
@@ -53,6 +57,20 @@ def make_rollouts(ours: Side, texts: Sequence[str]) -> list[tuple[list[int], str
     if half is not None:
         found += [([half], "half a character"), ([half, stop], "half a character, stopped")]
     return [(ids, what) for ids, what in found if ids]
+
+
+def alike(ids: list[int], ours: Side, theirs: Side) -> set[int]:
+    """Return at which of the student's tokens whole characters were read, if the teacher cuts the text as these ids do.
+
+    Nothing if it cuts otherwise, if the ids end inside a character, or if there is no text.
+    """
+    pieces = [ours.bytes[i] for i in ours.spoken(ids)]
+    text = b"".join(piece or b"" for piece in pieces).decode(errors="ignore")
+    theirs_of_it = [theirs.bytes[i] for i in theirs.tokenizer.encode(text, add_special_tokens=False)]
+    if not text or None in pieces or pieces != theirs_of_it:
+        return set()
+    borders = set(accumulate((len(c.encode()) for c in text), initial=0))
+    return {s for s in range(len(ids)) if len(ours.read(ids[:s])) in borders}
 
 
 def paired(made: Alignment, student_ids: list[list[int]]) -> list[tuple[list[int], list[tuple[int, int]]]]:

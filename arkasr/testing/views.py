@@ -12,13 +12,16 @@ from arkasr.testing.require import Require, attempt, described, distance, is_ten
 TOP = 5
 
 
-def check_view(check: str, view: Any, positions: int, tolerance: float) -> None:
-    """Check that a view of P positions holds true log-probabilities; raises AssertionError opened with `check`."""
+def check_view(check: str, view: Any, positions: int, tolerance: float, drops: bool = False) -> None:
+    """Check that a view of P positions holds true log-probabilities; raises AssertionError opened with `check`.
+
+    drops: rows may sum to less than 1 though all their values are finite, as where another vocabulary is told in.
+    """
     require = requirer(check)
     require(isinstance(view, DistributionView), f"{described(view)} is no DistributionView")
     _check_topk(check, view, positions)
     if positions:
-        _check_truth(require, view, tolerance)
+        _check_truth(require, view, tolerance, drops)
     _check_rows(check, view, tolerance)
 
 
@@ -51,13 +54,18 @@ def _check_pair(require: Require, ids: Any, values: Any, positions: int, width: 
     require(not bool(values.isnan().any()), "a log-probability is NaN; where a value is not known it is -inf")
 
 
-def _check_truth(require: Require, view: DistributionView, tolerance: float) -> None:
-    """Log-probabilities sum to at most 1, and to exactly 1 with the right entropy where all are known."""
+def _check_truth(require: Require, view: DistributionView, tolerance: float, drops: bool) -> None:
+    """Log-probabilities sum to at most 1, and to exactly 1 where all are known; entropy is that of such rows."""
     values = view.topk(view.vocab_size)[1].detach().double()
     mass, entropy = values.logsumexp(-1), view.entropy()
     over = "are these raw logits? subtract their logsumexp"
     require(float(mass.max()) <= tolerance, f"the probabilities of a row sum to {float(mass.max().exp()):.4g}; {over}")
     if entropy is None:
+        told = values.shape[-1] == view.vocab_size and not drops
+        full = mass[values.isfinite().all(-1) & told]
+        least = float(full.min().exp()) if len(full) else 1.0
+        short = f"a row gives all {view.vocab_size} tokens a value, but its probabilities sum to {least:.4g}"
+        require(distance(full, torch.zeros_like(full)) <= tolerance, f"{short}; {over}")
         return
     require(is_tensor(entropy, torch.float32, len(mass)), f"entropy is {described(entropy)}, not float32 [{len(mass)}]")
     require(entropy.device == values.device, f"entropy is on {entropy.device}, log-probabilities on {values.device}")
