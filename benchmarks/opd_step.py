@@ -124,24 +124,29 @@ def plain_supports(case: Case, pairs, candidates, scores: Tensor) -> list[tuple]
     return made
 
 
+def plain_teacher(case: Case, ids: list[list[int]], candidates: list[list[list[int]]]) -> list[tuple]:
+    """Score the transcripts by the teacher and build their supports, see plain_supports."""
+    alignment = case.mapper.align(ids)
+    ends = [0], [0]
+    for own, theirs in zip(ids, alignment.teacher_ids, strict=True):
+        ends[0].append(ends[0][-1] + len(own))
+        ends[1].append(ends[1][-1] + len(theirs))
+    pairs = []
+    for s, t in zip(alignment.student_rows.tolist(), alignment.teacher_rows.tolist(), strict=True):
+        clip = next(i for i, end in enumerate(ends[0][1:]) if s < end)
+        pairs.append((clip, s - ends[0][clip], t - ends[1][clip]))
+    width = max(case.cap, *map(len, alignment.teacher_ids))
+    logits, start = plain_logits(case.teacher.lm, case.batch, alignment.teacher_ids, width)
+    scores = logits[:, start - 1 : -1].float().log_softmax(-1)  # of the transcripts, padded to the cap
+    return plain_supports(case, pairs, candidates, scores)
+
+
 def plain_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> float:
     """Run Algorithm 1 the plain way; returns the loss."""
     with phases("rollout"), torch.no_grad():
         ids, candidates = plain_rollout(case)
     with phases("teacher"), torch.no_grad():
-        alignment = case.mapper.align(ids)
-        ends = [0], [0]
-        for own, theirs in zip(ids, alignment.teacher_ids, strict=True):
-            ends[0].append(ends[0][-1] + len(own))
-            ends[1].append(ends[1][-1] + len(theirs))
-        pairs = []
-        for s, t in zip(alignment.student_rows.tolist(), alignment.teacher_rows.tolist(), strict=True):
-            clip = next(i for i, end in enumerate(ends[0][1:]) if s < end)
-            pairs.append((clip, s - ends[0][clip], t - ends[1][clip]))
-        width = max(case.cap, *map(len, alignment.teacher_ids))
-        logits, start = plain_logits(case.teacher.lm, case.batch, alignment.teacher_ids, width)
-        scores = logits[:, start - 1 : -1].float().log_softmax(-1)  # of the transcripts, padded to the cap
-        supports = plain_supports(case, pairs, candidates, scores)
+        supports = plain_teacher(case, ids, candidates)
     with phases("student"):
         logits, start = plain_logits(case.student, case.batch, ids, case.cap)
         clips, at = [row[0] for row in supports], [start + row[1] - 1 for row in supports]
