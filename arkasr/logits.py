@@ -7,7 +7,7 @@ from torch import Tensor
 
 COLUMNS = 8192  # tokens whose rows of a 16-bit head are held in float32 at one time
 BLOCK = 128  # tokens of which best_tokens looks at the best one first
-ELEMENTS = {"cpu": 2**21, "cuda": 2**25}  # logits read at one time: 8 MiB, near a core's cache, or 128 MiB
+ELEMENTS = {"cpu": 2**19, "cuda": 2**25}  # logits read at one time: 2 MiB, in a core's cache, or 128 MiB
 
 
 @torch.no_grad()
