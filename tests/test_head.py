@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_views import Root
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
@@ -134,18 +135,6 @@ def test_half_precision_weights_give_float32_sums_and_their_own_gradients(autoca
     tolerance = 1e-4 if autocast else 1e-2  # the gradient itself is rounded to bfloat16, once
     for got, expected in zip((s.grad, w.grad), want[2:]):
         torch.testing.assert_close(got.double(), expected, atol=tolerance * 5, rtol=tolerance)
-
-
-class Root(torch.nn.Module):
-    """A model whose work is handed to it, as SpeechLM's is: embedding and head are one weight."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = torch.nn.Parameter(weight.clone())
-
-    def forward(self, work):
-        """Run it."""
-        return work(self)
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
