@@ -20,7 +20,10 @@ class UserError(ValueError):
 
 @runtime_checkable
 class DistributionView(Protocol):
-    """Next-token distributions at P positions, in the owner's own vocabulary, as true log-probabilities."""
+    """Next-token distributions at P positions, in the owner's own vocabulary, as true log-probabilities.
+
+    A view that has a length tells P by it; of others the best tokens are counted.
+    """
 
     vocab_size: int
 
