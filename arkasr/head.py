@@ -45,8 +45,8 @@ def in_parts(read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tup
 def sum_in_parts(read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
     """Add up the sum (with gradient) and the count that read(scores, *rows of tables) makes of some positions.
 
-    Each part's gradient is taken along with its sum, in place of its scores: these are formed once, where `in_parts`
-    forms them again in backward, which may be run once.
+    Each part's gradient is taken along with its sum, in place of its scores: these are formed once, while `in_parts`
+    forms them again in backward. A second backward pass raises RuntimeError.
     """
     if not torch.is_grad_enabled():  # a Function is told of gradients that its inputs could take, wanted or not
         states, weight = states.detach(), weight.detach()

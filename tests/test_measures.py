@@ -131,6 +131,8 @@ def test_what_the_teacher_does_not_know_is_left_out():
     made = means(teacher=teacher)
     assert made["kl/all"] == pytest.approx(kl([0.5, 0.1], [0.6, 0.2]), rel=1e-4)
     assert made["mass/student_support"] == pytest.approx((0.8 + 0) / 2)
+    assert "stop/early" not in made and made["stop/late"] == 0  # nothing is known of the second, where it stops
+    assert "stop/late" not in means(teacher=teacher, where=at(stops=(True, False)))
     assert all(isfinite(value) for value in made.values())
 
 

@@ -105,9 +105,8 @@ class Checkpoints:
     def _publish(self, made: _Pending) -> None:
         (made.aside / "state.json").write_text(json.dumps(made.state))
         sizes = {str(p.relative_to(made.aside)): p.stat().st_size for p in made.aside.rglob("*") if p.is_file()}
-        _flush(
-            made.aside.rglob("*")
-        )  # so that after a power cut COMPLETE does not stand beside files that never reached the disk
+        # else COMPLETE may stand, after a power cut, beside files that never reached the disk
+        _flush(made.aside.rglob("*"))
         (made.aside / COMPLETE).write_text(json.dumps(sizes, indent=1))
         _flush([made.aside / COMPLETE, made.aside])
         remove(made.final)
