@@ -9,17 +9,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from arkasr.errors import UserError
 from arkasr.hookspecs import hookimpl
-from arkasr.interfaces import (
-    Alignment,
-    DistributionView,
-    Loss,
-    StudentView,
-    Support,
-    Teacher,
-    TokenMapper,
-    UserError,
-)
+from arkasr.interfaces import SAMPLE_RATE, Alignment, DistributionView, Loss, StudentView, Support, Teacher, TokenMapper
 
 try:
     __version__ = version("arkasr")
@@ -27,24 +19,25 @@ except PackageNotFoundError:  # run from the source tree
     __version__ = "0+source"
 
 _LAZY = {
-    "ArkasrConfig": "arkasr.model.configuration",
-    "ArkasrFeatureExtractor": "arkasr.model.feature_extraction",
-    "ArkasrForConditionalGeneration": "arkasr.model.modeling",
-    "ArkasrProcessor": "arkasr.model.processing",
-    "DenseView": "arkasr.views",
-    "HeadView": "arkasr.views",
-    "SparseView": "arkasr.sparse_view",
-    "SpeechLM": "arkasr.model.base",
-    "check_waveforms": "arkasr.model.frontend",
+    "ArkasrConfig": "arkasr.model.arkasr.configuration_arkasr",
+    "ArkasrFeatureExtractor": "arkasr.model.arkasr.feature_extraction_arkasr",
+    "ArkasrForConditionalGeneration": "arkasr.model.arkasr.modeling_arkasr",
+    "ArkasrProcessor": "arkasr.model.arkasr.processing_arkasr",
+    "DenseView": "arkasr.distributions.views",
+    "HeadView": "arkasr.distributions.views",
+    "SparseView": "arkasr.distributions.sparse_view",
+    "SpeechLM": "arkasr.model.speech_lm.base",
+    "check_waveforms": "arkasr.model.log_mel",
     "generate": "arkasr.model.generation",
-    "head_logits": "arkasr.logits",
+    "head_logits": "arkasr.distributions.logits",
     "load_pretrained": "arkasr.model.loading",
     "load_speech_lm": "arkasr.model.loading",
-    "log_mel": "arkasr.model.frontend",
+    "log_mel": "arkasr.model.log_mel",
     "token_bytes": "arkasr.model.tokenization",
 }
 
 __all__ = [
+    "SAMPLE_RATE",
     "Alignment",
     "ArkasrConfig",
     "ArkasrFeatureExtractor",

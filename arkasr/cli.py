@@ -32,13 +32,13 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _label(args: argparse.Namespace) -> None:
-    from arkasr.evaluation.decode import label
+    from arkasr.evaluation.label import label
 
     label(args.conf, args.expdir, args.datadir, args.overrides)
 
 
 def _train(args: argparse.Namespace) -> None:
-    from arkasr.training.loop import train
+    from arkasr.training.train import train
 
     train(args.conf, args.run, args.expdir, args.datadir, args.overrides)
 
@@ -56,21 +56,21 @@ def _score(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from arkasr.evaluation.export import export
+    from arkasr.export.export import export
 
     runs = _names(args.runs)
     export(args.expdir, args.datadir, runs, args.checkpoint, args.published, args.outdir, args.license)
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from arkasr.training.plan import plan
+    from arkasr.planning.plan import plan
 
     given = {name: value for name in ASSUMED if (value := getattr(args, name)) is not None}
     plan(args.conf, args.run, args.overrides, given, args.json)
 
 
 def _plugins(args: argparse.Namespace) -> None:
-    from arkasr.plugins import listing
+    from arkasr.plugins.registry import listing
 
     rows = listing()
     print(json.dumps(rows, indent=2, ensure_ascii=False) if args.json else plugin_table(rows))

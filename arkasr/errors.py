@@ -7,7 +7,10 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 
-from arkasr.interfaces import UserError
+
+class UserError(ValueError):
+    """Something the user can mend. The message names the file or key, the value, and what to do."""
+
 
 # What writers say when the disk is full: the system and safetensors, torch.save (the next three), libsndfile.
 _FULL = ("No space left", "iostream error", "unexpected pos", "PytorchStreamWriter failed writing")

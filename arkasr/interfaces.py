@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-class UserError(ValueError):
-    """Something the user can mend. The message names the file or key, the value, and what to do."""
+SAMPLE_RATE = 16_000  # Hz; of every waveform that a model, a teacher or a plugin gets
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import Qwen2Tokenizer
 
 from arkasr import SpeechLM
-from arkasr.model.fresh import build
+from arkasr.model.build import build_fresh
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 
 # models: mini is that of egs/conf/mini.yaml; paper the published student and Qwen3-ASR-1.7B.
@@ -77,7 +77,7 @@ def teacher(size: str, words: Qwen2Tokenizer, device: str, dtype: str) -> Speech
 def _on(device: str, dtype: str, kind: str, sizes: dict[str, Any], words: Qwen2Tokenizer) -> SpeechLM:
     torch.manual_seed(0)
     with torch.device(device):
-        return build(kind, sizes, words).to(device, getattr(torch, dtype)).eval()
+        return build_fresh(kind, sizes, words).to(device, getattr(torch, dtype)).eval()
 
 
 def clips(count: int, seconds: float) -> list[Tensor]:

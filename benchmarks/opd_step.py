@@ -33,12 +33,14 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from arkasr import Loss, SpeechLM, Teacher, TokenMapper, config, load_speech_lm, plugins
+from arkasr import Loss, SpeechLM, Teacher, TokenMapper, load_speech_lm
+from arkasr.config.load import read_config
+from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.data.batches import Batch, load_batch
 from arkasr.data.manifests import read_cuts
 from arkasr.distill.step import Opd
-from arkasr.schema import DistillConfig, RolloutConfig
-from arkasr.timing import Phases
+from arkasr.plugins import registry
+from arkasr.utils.timing import Phases
 
 Step = Callable[..., float]
 PHASES = ("rollout", "teacher", "student", "backward", "optimizer")
@@ -229,22 +231,22 @@ def fresh_case(args: argparse.Namespace, device: str) -> Case:
     student = fresh.student(args.fresh, words, device, args.dtype)
     with TemporaryDirectory() as folder:  # through a folder, so that the teacher is the plugin itself
         fresh.teacher(args.fresh, words, device, args.dtype).save(Path(folder))
-        teacher = plugins.create("teacher", "qwen3_asr", {"path": folder, "dtype": args.dtype}, device=device)
+        teacher = registry.create("teacher", "qwen3_asr", {"path": folder, "dtype": args.dtype}, device=device)
     made = fresh.clips(args.clips, args.seconds)
     batch = Batch([f"clip-{i}" for i in range(len(made))], made, [""] * len(made), ["English"] * len(made))
-    mapper = plugins.create("token_mapper", "identity", {}, student=student, teacher=teacher)
-    return Case(student, teacher, mapper, plugins.create("loss", "union_topk_kl", {}), batch, args.top_k, args.cap)
+    mapper = registry.create("token_mapper", "identity", {}, student=student, teacher=teacher)
+    return Case(student, teacher, mapper, registry.create("loss", "union_topk_kl", {}), batch, args.top_k, args.cap)
 
 
 def trained_case(args: argparse.Namespace, device: str) -> Case:
     """Load a demo's Base and teacher, and its clips."""
-    made = config.read(Path(args.expdir) / "base_opd" / "config.yaml")
+    made = read_config(Path(args.expdir) / "base_opd" / "config.yaml")
     student = load_speech_lm(str(Path(args.expdir) / "base" / "final"), device=device)
     trained = Path(args.expdir) / "teacher" / "final"  # the config's own path may be relative to the recipe
     options = made.teacher.options | ({"path": str(trained)} if trained.is_dir() else {})
-    teacher = plugins.create("teacher", made.teacher.name, options, device=device)
-    mapper = plugins.create("token_mapper", made.mapper.name, made.mapper.options, student=student, teacher=teacher)
-    loss = plugins.create("loss", made.loss.name, made.loss.options)
+    teacher = registry.create("teacher", made.teacher.name, options, device=device)
+    mapper = registry.create("token_mapper", made.mapper.name, made.mapper.options, student=student, teacher=teacher)
+    loss = registry.create("loss", made.loss.name, made.loss.options)
     batch = load_batch(list(read_cuts(str(Path(args.datadir) / "base.jsonl.gz")))[: args.clips])
     return Case(student, teacher, mapper, loss, batch, made.distill.top_k, args.cap)
 

@@ -15,10 +15,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from arkasr import schema
-from arkasr.plugin_loader import KINDS, Entry, load_plugins
-from arkasr.plugins import BUILTINS
-from arkasr.typed import kinds_of
+from arkasr.config import schema
+from arkasr.config.validate import kinds_of
+from arkasr.plugins.loader import KINDS, Entry, load_plugins
+from arkasr.plugins.registry import BUILTINS
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """\

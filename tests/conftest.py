@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, conf: Path, datadir: Path)
     """An experiment directory with a teacher and a base that say some words; not to be written into."""
     from corpus_fixture import LONGER
 
-    from arkasr.training.loop import train
+    from arkasr.training.train import train
 
     expdir = tmp_path_factory.mktemp("trained")
     for run in ("teacher", "base"):

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from arkasr import __version__, cli
-from arkasr.interfaces import UserError
+from arkasr.errors import UserError
 
 DIRS = ["--expdir", "exp", "--datadir", "data"]
 CALLS = {
@@ -26,18 +26,18 @@ CALLS = {
     ),
     "label": ("arkasr.evaluation.decode", "label", ["c.yaml", *DIRS, "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"])),
     "train": (
-        "arkasr.training.loop", "train",
+        "arkasr.training.train", "train",
         ["c.yaml", "a.b=1", "--run", "base", *DIRS, "c=d e"], ("c.yaml", "base", "exp", "data", ["a.b=1", "c=d e"]),
     ),
     "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"])),
     "score": ("arkasr.evaluation.score", "score", [*DIRS, "--runs", "a", "b"], ("exp", "data", ["a", "b"])),
     "export": (
-        "arkasr.evaluation.export", "export",
+        "arkasr.export.export", "export",
         [*DIRS, "--runs", "a", "--checkpoint", "best", "--published", "--outdir", "o", "--license", "mit"],
         ("exp", "data", ["a"], "best", True, "o", "mit"),
     ),
     "plan": (
-        "arkasr.training.plan", "plan",
+        "arkasr.planning.plan", "plan",
         ["c.yaml", "--run", "base", "--gpus", "24", "--mfu", "0.5", "a.b=1", "--json"],
         ("c.yaml", "base", ["a.b=1"], {"gpus": 24, "mfu": 0.5}, True),
     ),
@@ -180,9 +180,9 @@ ROWS = [
 
 
 def test_plugins_fit_the_terminal_and_say_what_failed(monkeypatch, capsys):
-    fake = ModuleType("arkasr.plugins")
+    fake = ModuleType("arkasr.plugins.registry")
     fake.listing = lambda: ROWS
-    monkeypatch.setitem(sys.modules, "arkasr.plugins", fake)
+    monkeypatch.setitem(sys.modules, "arkasr.plugins.registry", fake)
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main(["plugins"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,1 +1,4 @@
-"""Corpora: facts of a corpus (`corpus.yaml`), its on-disk layout, and the way from there to Lhotse cuts."""
+"""From a corpus on disk to Lhotse cuts: corpus.yaml, download, on-disk layouts, synthetic corpora.
+
+May import `config`, `utils`, `interfaces` and `errors`.
+"""

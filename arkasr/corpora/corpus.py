@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from arkasr.interfaces import UserError
-from arkasr.strict_yaml import read_yaml
-from arkasr.typed import build, check
+from arkasr.config.validate import build_dataclass, check_values
+from arkasr.config.yaml_io import read_yaml
+from arkasr.errors import UserError
 
 # Names of the files that a data directory holds beside the test sets.
 RESERVED = ("train", "base", "td", "dev")
@@ -83,9 +83,9 @@ class Corpus:
         return getattr(self.scales, name)
 
 
-def read_corpus(path: str | Path) -> Corpus:
+def read_corpus_yaml(path: str | Path) -> Corpus:
     """Read a corpus.yaml. Raises UserError naming file, key and the nearest valid key."""
     where = str(path)
-    corpus = build(Corpus, check(Corpus, read_yaml(path), "", where), "", where)
+    corpus = build_dataclass(Corpus, check_values(Corpus, read_yaml(path), "", where), "", where)
     corpus.path = Path(path).resolve()
     return corpus

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arkasr.corpora.corpus import Scale
-from arkasr.corpora.entries import LEFT_OUT, Entry, Header, check_audio, mark_repeated
-from arkasr.corpora.layouts import Layout
-from arkasr.corpora.voices import SAMPLE_RATE
-from arkasr.interfaces import UserError
+from arkasr.corpora.layouts.entries import LEFT_OUT, Entry, Header, check_audio, mark_repeated
+from arkasr.corpora.layouts.registry import CorpusLayout
+from arkasr.errors import UserError
+from arkasr.interfaces import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -30,7 +30,7 @@ class PartCuts:
     dropped: list[Entry] = field(default_factory=list)
 
 
-def read_parts(layout: Layout, groups: list[list[str]], work_dir: Path, num_jobs: int) -> dict[str, PartCuts]:
+def read_parts(layout: CorpusLayout, groups: list[list[str]], work_dir: Path, num_jobs: int) -> dict[str, PartCuts]:
     """Scan the corpus, let Lhotse's own recipe read what can be used, and make cuts of it.
 
     groups: parts that become one set, in which an id may stand once. work_dir: an empty folder for Lhotse's
@@ -86,7 +86,7 @@ def _quiet() -> Iterator[None]:
         logging.root.handlers[:] = handlers  # logging.warning binds one to the redirected stream
 
 
-def _cuts(manifests: dict[str, Any], layout: Layout, root: Path, headers: dict[Path, Header]) -> Iterator[Cut]:
+def _cuts(manifests: dict[str, Any], layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Iterator[Cut]:
     from lhotse import CutSet, RecordingSet, SupervisionSet
     from lhotse.cut import MonoCut
 
@@ -101,7 +101,7 @@ def _cuts(manifests: dict[str, Any], layout: Layout, root: Path, headers: dict[P
         yield cut if cut.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
 
 
-def _true(recording: Any, layout: Layout, root: Path, headers: dict[Path, Header]) -> Any:
+def _true(recording: Any, layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Any:
     """Point a recording to the corpus itself, with the length and rate its file really has.
 
     Lhotse's prepare_wenet_speech believes the JSON and 16 kHz without opening a file.

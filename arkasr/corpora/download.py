@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from arkasr.corpora.corpus import Corpus, read_corpus
-from arkasr.corpora.layouts import LAYOUTS, find
-from arkasr.corpora.synth import ROLES, VERSION
-from arkasr.corpora.write import FILES, WRITERS
-from arkasr.interfaces import UserError
-from arkasr.terminal import Progress, log
+from arkasr.corpora.corpus import Corpus, read_corpus_yaml
+from arkasr.corpora.layouts.registry import LAYOUTS, find
+from arkasr.corpora.synthetic.synth import ROLES, VERSION
+from arkasr.corpora.synthetic.writers import FILES, WRITERS
+from arkasr.errors import UserError
+from arkasr.utils.console import Progress, log
 
 _DONE, _ASIDE = ".completed", ".speaking"
 
@@ -25,7 +25,7 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
     Raises UserError for a directory that holds something else, a missing espeakng-loader, a failed transfer, and
     for a corpus that cannot be fetched without its owner's leave.
     """
-    corpus = read_corpus(corpus_yaml)
+    corpus = read_corpus_yaml(corpus_yaml)
     corpus.scale(scale)
     folder = Path(corpus_dir).absolute()
     if scale == "mini":

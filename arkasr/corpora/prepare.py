@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arkasr.corpora.corpus import Corpus, Scale, read_corpus, set_name
+from arkasr.corpora.corpus import Corpus, Scale, read_corpus_yaml, set_name
 from arkasr.corpora.cuts import PartCuts, drop_by_length, read_parts, shares
-from arkasr.corpora.entries import Entry
-from arkasr.corpora.layouts import Layout, require
-from arkasr.interfaces import UserError
-from arkasr.terminal import log
+from arkasr.corpora.layouts.entries import Entry
+from arkasr.corpora.layouts.registry import CorpusLayout, require
+from arkasr.errors import UserError
+from arkasr.utils.console import log
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -40,7 +40,7 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
     Raises UserError for a corpus that is missing, of another layout, without a needed part or without a usable
     utterance in one, and for a data directory that holds another corpus.
     """
-    corpus = read_corpus(corpus_yaml)
+    corpus = read_corpus_yaml(corpus_yaml)
     facts = corpus.scale(scale)
     layout = require(corpus, Path(corpus_dir))
     data = Path(datadir).absolute()
@@ -56,7 +56,7 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
     _write(data, sets, identity | _describe(corpus, facts, parts, sets) | {"parts": parts, "inputs": inputs})
 
 
-def choose_parts(layout: Layout, facts: Scale) -> dict[str, list[str]]:
+def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
     """Return the parts on disk for train, dev and test. Raises UserError if one of the three has none."""
     present, chosen = layout.parts(), {}
     for use in ("train", "dev", "test"):
@@ -73,7 +73,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _state(data: Path, layout: Layout, identity: dict[str, str], inputs: dict[str, Any]) -> str:
+def _state(data: Path, layout: CorpusLayout, identity: dict[str, str], inputs: dict[str, Any]) -> str:
     """Return "prepared", or why there is work to do (empty for a first time). Raises UserError for another corpus."""
     marker = data / "corpus.json"
     if not marker.is_file():
@@ -102,7 +102,7 @@ def _touched(data: Path, marker: Path, transcripts: list[Path]) -> bool:
 
 
 def _collect(
-    layout: Layout, parts: dict[str, list[str]], facts: Scale, data: Path, num_jobs: int
+    layout: CorpusLayout, parts: dict[str, list[str]], facts: Scale, data: Path, num_jobs: int
 ) -> dict[str, CutsOfSet]:
     """Read all parts and lay them out as sets, sorted by id."""
     manifests = data / "manifests"

@@ -1,1 +1,4 @@
-"""From Lhotse cuts to batches of waveforms and transcripts."""
+"""From Lhotse cuts to batches of waveforms: manifests, bucketed sampling, audio loading.
+
+May import `config`, `utils`, `interfaces` and `errors`.
+"""

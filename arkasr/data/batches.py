@@ -11,7 +11,8 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from arkasr.data.manifests import read_cuts
-from arkasr.terminal import log
+from arkasr.interfaces import SAMPLE_RATE
+from arkasr.utils.console import log
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Batch:
     @property
     def seconds(self) -> float:
         """Audio seconds in the batch."""
-        return sum(len(w) for w in self.waveforms) / 16000
+        return sum(len(w) for w in self.waveforms) / SAMPLE_RATE
 
     def select(self, clips: list[int]) -> Batch:
         """Return the batch of the clips at these places."""
@@ -63,8 +64,8 @@ def load_batch(cuts: CutSet | list[Cut]) -> Batch:
 
 def _waveform(cut: Cut) -> Tensor:
     """Read one clip, float32 [num_samples]. Raises ValueError where it is not what the models hear."""
-    if cut.sampling_rate != 16000:
-        raise ValueError(f"{cut.sampling_rate} Hz, not 16000: prepare the corpus anew, or resample the cut")
+    if cut.sampling_rate != SAMPLE_RATE:
+        raise ValueError(f"{cut.sampling_rate} Hz, not {SAMPLE_RATE}: prepare the corpus anew, or resample the cut")
     channels = torch.from_numpy(cut.load_audio())
     if len(channels) != 1:
         raise ValueError(f"{len(channels)} channels: choose one of them in the manifest, or mix them down")

@@ -16,9 +16,9 @@ from lhotse.cut import Cut
 from lhotse.lazy import LazyIteratorChain
 from lhotse.serialization import decode_json_line, deserialize_item, open_best
 
-from arkasr.interfaces import UserError
-from arkasr.schema import DataConfig
-from arkasr.terminal import log
+from arkasr.config.schema import DataConfig
+from arkasr.errors import UserError
+from arkasr.utils.console import log
 
 LINES = (".jsonl", ".jsonl.gz")  # what can be read line by line
 LARGE = 64 * 2**20  # bytes of manifests, about 600,000 cuts: from here on `data.lazy=auto` reads line by line

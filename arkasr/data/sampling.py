@@ -21,10 +21,10 @@ from lhotse.dataset.sampling.base import CutSampler, TimeConstraint
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset
 
+from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch, load_batch
 from arkasr.data.manifests import Manifest, open_manifest
-from arkasr.schema import DataConfig
-from arkasr.terminal import log
+from arkasr.utils.console import log
 
 FOR_BINS = 10_000  # clips whose durations say where buckets begin
 START = (0, 0)

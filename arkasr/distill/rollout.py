@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from arkasr.logits import best_tokens, head_logits
-from arkasr.model.generation import Generation, generate, token_caps
-from arkasr.model.looping import is_looping
-from arkasr.model.speech_lm import SpeechLM
-from arkasr.schema import SOURCES, RolloutConfig
+from arkasr.config.schema import SOURCES, RolloutConfig
+from arkasr.distributions.logits import best_tokens, head_logits
+from arkasr.model.generation import Generation, generate, is_looping, token_caps
+from arkasr.model.speech_lm.auto import SpeechLM
 
 READ = 256  # positions of given texts whose logits [READ, V] exist at one time
 

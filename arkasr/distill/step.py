@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.data.batches import Batch
-from arkasr.distill.diagnostics import rollout_sums, support_sums, teacher_sums
-from arkasr.distill.measures import measure, places
+from arkasr.distill.metrics import measure, places, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
 from arkasr.distill.support import answered, shared_support, union_support
-from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper, UserError
+from arkasr.distributions.views import HeadView
+from arkasr.errors import UserError
+from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
 from arkasr.model.sharding import gathered
-from arkasr.model.speech_lm import SpeechLM
-from arkasr.schema import DistillConfig, RolloutConfig
-from arkasr.timing import Phases
-from arkasr.views import HeadView
+from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.utils.timing import Phases
 
 
 @dataclass
-class Distillation:
+class ScoredRollout:
     """One micro-batch of OPD: what the student is re-scored on, and the sums measured so far.
 
     batch holds a clip a transcript: the same clip several times where it was sampled several times.
@@ -54,7 +54,7 @@ class Opd:
     def _needs(self) -> str:
         return getattr(self.loss, "needs", "topk")
 
-    def collect(self, student: SpeechLM, batch: Batch, phases: Phases) -> Distillation:
+    def collect(self, student: SpeechLM, batch: Batch, phases: Phases) -> ScoredRollout:
         """Lines 1 to 4 and 6: rollout, alignment, teacher scores and the union support; only audio keeps a gradient."""
         k, num_clips = self.distill.top_k, len(batch.waveforms)
         given = self._given(batch, phases)
@@ -77,7 +77,7 @@ class Opd:
             support = answered(union_support(best, candidates, visited, self.mapper), logprobs)
         sums = support_sums(support, min(k, best.shape[1], candidates.shape[1]))
         sums |= rollout_sums(rollout, alignment, num_clips) | teacher_sums(view, logprobs, support)
-        return Distillation(batch, rollout, student_rows, view, support, sums)
+        return ScoredRollout(batch, rollout, student_rows, view, support, sums)
 
     def _given(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
         """Draw what each clip is scored on; returns by clip the source and text of those that are not rolled out.
@@ -95,7 +95,7 @@ class Opd:
     def _transcripts(self, clips: Batch) -> list[str]:
         return self.teacher.transcribe(clips.waveforms, clips.languages) if clips.ids else []
 
-    def rescore(self, student: SpeechLM, made: Distillation, diagnose: bool = False) -> tuple[Tensor, Tensor]:
+    def rescore(self, student: SpeechLM, made: ScoredRollout, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count.
 
         Audio is not encoded again: the graph of the rollout's is carried on, so this can be done once. diagnose: also
@@ -118,7 +118,7 @@ class Opd:
             return support
         return shared_support(len(lm.blocked), support.visited_student, self.mapper)
 
-    def _diagnosis(self, lm: SpeechLM, view: HeadView, made: Distillation) -> dict[str, float]:
+    def _diagnosis(self, lm: SpeechLM, view: HeadView, made: ScoredRollout) -> dict[str, float]:
         at = places(made.rollout.made.ids, made.batch.languages, made.student_rows, lm.stop_ids)
         stops = self.mapper.to_teacher(torch.tensor(lm.stop_ids, device=lm.device))
         return measure(view, made.teacher_view, made.support, at, stops[stops >= 0].unique())

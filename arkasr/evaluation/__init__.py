@@ -1,1 +1,4 @@
-"""Evaluation: transcripts of the test sets, their error rates, and the tables and figures made from them."""
+"""Decoding, teacher labels, scoring, confidence intervals, tables and figures.
+
+May import `model`, `data`, `plugins`, `config`, `utils` and `errors`.
+"""

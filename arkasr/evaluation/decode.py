@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from arkasr import config as configs
-from arkasr import plugins
+from arkasr.config.load import read_config
+from arkasr.config.schema import Config, DecodeConfig
 from arkasr.data.batches import Batch, evaluation_batches
 from arkasr.data.manifests import read_cuts
-from arkasr.evaluation.labels import Labels
-from arkasr.evaluation.records import read_corpus
-from arkasr.evaluation.transcribe import row, transcribe
-from arkasr.interfaces import UserError
+from arkasr.errors import UserError
+from arkasr.evaluation.hypotheses import row, transcribe
+from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.model.loading import load_speech_lm
-from arkasr.schema import Config, DecodeConfig
-from arkasr.terminal import Progress, log
+from arkasr.plugins import registry
+from arkasr.utils.console import Progress, log
 
 Transcriber = Callable[[Batch], list[dict[str, Any]]]
 
@@ -31,8 +30,8 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _by_teacher(config: Config) -> Transcriber:
-    teacher = plugins.create("teacher", config.teacher.name, config.teacher.options, device=_device())
+def by_teacher(config: Config) -> Transcriber:
+    teacher = registry.create("teacher", config.teacher.name, config.teacher.options, device=_device())
 
     def transcriber(batch: Batch) -> list[dict[str, Any]]:
         texts = teacher.transcribe(batch.waveforms, batch.languages)
@@ -48,7 +47,7 @@ def _by_run(folder: Path, decode: DecodeConfig) -> Transcriber:
     return lambda batch: transcribe(lm, batch, decode)
 
 
-def _write_hypotheses(
+def write_hypotheses(
     manifest: Path, target: Path, transcriber: Callable[[], Transcriber], max_seconds: float, name: str
 ) -> None:
     """Transcribe a manifest into `target`, clip by clip; what an interrupted call wrote is kept and carried on.
@@ -92,7 +91,7 @@ def _finished(part: Path) -> set[str]:
 
 def _config_with_teacher(expdir: Path) -> Config:
     for saved in sorted(expdir.glob("*/config.yaml")):
-        config = configs.read(saved)
+        config = read_config(saved)
         if config.objective == "opd":
             return config
     raise UserError(
@@ -109,33 +108,11 @@ def decode(expdir: str, datadir: str, runs: list[str]) -> None:
         if run == "teacher":
             config = _config_with_teacher(Path(expdir))
         elif (folder / "config.yaml").is_file():
-            config = configs.read(folder / "config.yaml")
+            config = read_config(folder / "config.yaml")
         else:
             raise UserError(f"{folder}: no such run (no config.yaml); train it with --stage 3")
-        making = partial(_by_teacher, config) if run == "teacher" else partial(_by_run, folder, config.decode)
+        making = partial(by_teacher, config) if run == "teacher" else partial(_by_run, folder, config.decode)
         transcriber = cache(making)
-        for name in read_corpus(datadir)["test_sets"]:
+        for name in read_corpus_facts(datadir)["test_sets"]:
             manifest, target = Path(datadir) / f"{name}.jsonl.gz", folder / "decode" / f"{name}.jsonl"
-            _write_hypotheses(manifest, target, transcriber, config.decode.max_seconds, f"decode {run} {name}")
-
-
-def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
-    """Have the teacher transcribe the TD subset: `<datadir>/td.jsonl.gz` becomes `<expdir>/td_teacher.jsonl.gz`.
-
-    The reference stays in each supervision's custom field `reference`. Left out and counted are clips in which the
-    teacher hears nothing, and those whose error rate against their reference exceeds `teacher_data.max_error`. Clips
-    that have this teacher's transcript are not transcribed again; UserError where it is another teacher's.
-    """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    names = configs.run_names(conf)
-    name = next((n for n in names if configs.load(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
-    config = configs.load(conf, name, expdir, datadir, overrides)
-    labels = Labels(config, Path(expdir), Path(datadir))
-    if labels.ready():
-        log(f"{labels.target}: already there")
-        return
-    labels.begin()
-    transcriber = cache(partial(_by_teacher, config))
-    _write_hypotheses(labels.source, labels.rows, transcriber, config.decode.max_seconds, "label td")
-    labels.finish()
+            write_hypotheses(manifest, target, transcriber, config.decode.max_seconds, f"decode {run} {name}")

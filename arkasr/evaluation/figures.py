@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arkasr.evaluation import paper
+from arkasr.evaluation import paper_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,9 @@ def _curve(axis: Axes, run: str, metrics: Metrics, key: str, style: str) -> None
     if len(rows) >= SMOOTH_FROM:
         axis.plot(steps, values, color=look["color"], linewidth=0.7, alpha=0.35)
         values = running_mean(values)
-    axis.plot(steps, values, **look, linewidth=1.8, label=paper.title(run), marker="o" if len(rows) == 1 else None)
+    axis.plot(
+        steps, values, **look, linewidth=1.8, label=paper_numbers.title(run), marker="o" if len(rows) == 1 else None
+    )
 
 
 def _pale(metrics: Metrics, runs: Iterable[str]) -> str:
@@ -134,7 +136,7 @@ def error_bars(path: Path, corpus: dict, scores: dict[str, dict[str, Any]]) -> P
         rates = np.array([sets[i]["rate_percent"] for i in known])
         lows, highs = np.array([sets[i]["interval_percent"] for i in known]).T
         arms = np.stack([rates - lows, highs - rates]).clip(min=0)
-        axis.bar(places, rates, 0.9 * width, color=color(run, list(scores)), label=paper.title(run))
+        axis.bar(places, rates, 0.9 * width, color=color(run, list(scores)), label=paper_numbers.title(run))
         axis.errorbar(places, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
         for place, rate, high in zip(places, rates, highs):
             tip = (place, max(high, rate))

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arkasr.interfaces import UserError
+from arkasr.errors import UserError
 
 # Right and left single quotes, reversed quote, modifier letters, primes, backquote, acute accent.
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u201b\u02bc\u02b9\u02bb\u2032\u2035`\u00b4", "'"))

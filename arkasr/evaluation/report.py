@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arkasr.evaluation import paper, records, tables
+from arkasr.evaluation import paper_numbers, results_io, tables
 from arkasr.evaluation.tables import Scores, markdown, number
 
 Metrics = dict[str, list[dict[str, Any]]]
@@ -69,7 +69,7 @@ def training_facts(metrics: Metrics, facts: Facts) -> str:
     for run, record in facts.items():
         steps = metrics.get(run) or []
         distilled = any("vuss" in row for row in steps)
-        row = {"run": paper.title(run), "last logged step": str(steps[-1]["step"]) if steps else "-"}
+        row = {"run": paper_numbers.title(run), "last logged step": str(steps[-1]["step"]) if steps else "-"}
         for name, path in SETTINGS.items():
             row[name] = _setting(record.get("config"), path) if distilled or name not in OPD_SETTINGS else "-"
         rows.append(row)
@@ -89,7 +89,7 @@ def environment(scores: Scores, facts: Facts) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for run, record in facts.items():
         versions = ", ".join(f"{name} {value}" for name, value in sorted((record.get("versions") or {}).items()))
-        groups.setdefault((str(record.get("commit") or "not recorded"), versions), []).append(paper.title(run))
+        groups.setdefault((str(record.get("commit") or "not recorded"), versions), []).append(paper_numbers.title(run))
     for (commit, versions), names in groups.items():
         lines.append(f"- {', '.join(names)}: commit `{commit}`; {versions or 'versions not recorded'}")
     return "\n".join(lines)
@@ -97,14 +97,16 @@ def environment(scores: Scores, facts: Facts) -> str:
 
 def commands(expdir: str, datadir: str, facts: Facts) -> str:
     """Return the recipe's command where one was recorded, each run's own by its start, and scoring's."""
-    started = {path.parent.name: records.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")}
+    started = {
+        path.parent.name: results_io.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")
+    }
     runs = sorted((facts | started).items(), key=lambda item: str(item[1].get("started", "")))
     recipes = dict.fromkeys(record["recipe"] for _, record in runs if record.get("recipe"))
     lines = ["# the recipe", *recipes] if recipes else []
     for run, record in runs:
         command = record.get("command")
         when = f"started {record.get('started', '-')}" if command else "no training command recorded"
-        lines += [f"# {paper.title(run)}: {when}", *([command] if command else [])]
+        lines += [f"# {paper_numbers.title(run)}: {when}", *([command] if command else [])]
     where = shlex.join(["--expdir", str(expdir), "--datadir", str(datadir), "--runs", " ".join(facts)])
     lines += ["# transcripts and scores", f"arkasr decode {where}", f"arkasr score {where}"]
     return "```sh\n" + "\n".join(lines) + "\n```"

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from arkasr.evaluation import bootstrap, figures, records, report, tables
+from arkasr.errors import UserError
+from arkasr.evaluation import bootstrap, figures, report, results_io, tables
 from arkasr.evaluation.normalize import Normalizer, normalizer
-from arkasr.interfaces import UserError
-from arkasr.terminal import log
+from arkasr.utils.console import log
 
 BASE = "base"
 
@@ -110,7 +110,7 @@ def _score_set(
 ) -> tuple[Tally, dict[str, Any]]:
     """Return the tally of one run on one test set, and its summary."""
     normalize = normalizer(corpus["normalizer"])
-    rows = records.read_hypotheses(expdir, run, test_set, references, datadir)
+    rows = results_io.read_hypotheses(expdir, run, test_set, references, datadir)
     _same_text(references, rows, normalize, (expdir, run, test_set, datadir))
     missing = [identity for identity in references if identity not in rows]
     if missing:
@@ -142,7 +142,7 @@ def score_runs(expdir: str, datadir: str, runs: Sequence[str], corpus: dict[str,
     }
     scores: dict[str, dict[str, Any]] = {run: {"run": run, **header, "sets": {}} for run in runs}
     for test_set in corpus["test_sets"]:
-        references = records.read_references(datadir, test_set)
+        references = results_io.read_references(datadir, test_set)
         tallies = {}
         for run in runs:
             tallies[run], scores[run]["sets"][test_set] = _score_set(expdir, datadir, run, test_set, corpus, references)
@@ -166,15 +166,17 @@ def score(expdir: str, datadir: str, runs: list[str]) -> None:
     if not runs:
         raise UserError("no run to score: name some, such as --runs 'teacher base base_opd'")
     runs = list(dict.fromkeys(runs))
-    corpus = records.read_corpus(datadir)
+    corpus = results_io.read_corpus_facts(datadir)
     scores = score_runs(expdir, datadir, runs, corpus)
     for run, content in scores.items():
-        records.write_text(Path(expdir) / run / "scores.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    metrics = {run: records.read_metrics(expdir, run) for run in runs}
+        results_io.write_text(
+            Path(expdir) / run / "scores.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        )
+    metrics = {run: results_io.read_metrics(expdir, run) for run in runs}
     drawn = figures.draw(Path(expdir) / "figures", corpus, scores, metrics)
-    facts = {run: records.read_run(expdir, run) for run in runs}
+    facts = {run: results_io.read_run(expdir, run) for run in runs}
     results = Path(expdir) / "RESULTS.md"
-    records.write_text(results, report.results(expdir, datadir, corpus, scores, metrics, facts, drawn))
+    results_io.write_text(results, report.results(expdir, datadir, corpus, scores, metrics, facts, drawn))
     print(tables.terminal(corpus, scores))
     print(f"\nResults: {_shown(results)}")
     for path in drawn:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from arkasr.distill.diagnostics import gap_recovery
-from arkasr.evaluation import paper
+from arkasr.evaluation import paper_numbers
 
 Scores = dict[str, dict[str, Any]]
 COUNT_COLUMNS = ("hits", "substitutions", "deletions", "insertions", "errors")
 ODD_COLUMNS = ("missing_hypotheses", "empty_hypotheses", "not_stopped", "looping")
+
+
+def gap_recovery(before: float, after: float, teacher: float) -> float | None:
+    """(after - before) / (teacher - before): the share of the gap to the teacher that was closed; None without a gap.
+
+    "Gap recovery rate" of arXiv 2604.13016. Holds for accuracies and for error rates alike, as the signs cancel.
+    """
+    return None if teacher == before else (after - before) / (teacher - before)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,7 +45,9 @@ def error_rates(corpus: dict, scores: Scores) -> str:
     metric, pairs = corpus["metric"].upper(), _paper_sets(corpus)
     header = ["Model", *(f"{name} {metric} [95 %]" for name in corpus["test_sets"])]
     header += (["paper's model"] if pairs else []) + [f"paper: {column}" for _, column in pairs]
-    others = [run for run in paper.TABLE1 if run not in scores and run not in paper.TITLES] if pairs else []
+    others = (
+        [run for run in paper_numbers.TABLE1 if run not in scores and run not in paper_numbers.TITLES] if pairs else []
+    )
     rows = []
     for run in [*scores, *others]:
         sets = scores[run]["sets"] if run in scores else {}
@@ -46,14 +55,14 @@ def error_rates(corpus: dict, scores: Scores) -> str:
             number(sets[name]["rate_percent"]) + interval(sets[name]["interval_percent"]) if sets else "-"
             for name in corpus["test_sets"]
         ]
-        theirs = [paper.TABLE1[run][0] if run in paper.TABLE1 else "-"] if pairs else []
-        theirs += [number(paper.rate(run, column)) for _, column in pairs]
-        rows.append([paper.title(run) if run in scores else "(the paper's alone)", *cells, *theirs])
+        theirs = [paper_numbers.TABLE1[run][0] if run in paper_numbers.TABLE1 else "-"] if pairs else []
+        theirs += [number(paper_numbers.rate(run, column)) for _, column in pairs]
+        rows.append([paper_numbers.title(run) if run in scores else "(the paper's alone)", *cells, *theirs])
     return markdown(header, rows)
 
 
 def _paper_change(run: str, column: str) -> str:
-    ours, base = paper.rate(run, column), paper.rate("base", column)
+    ours, base = paper_numbers.rate(run, column), paper_numbers.rate("base", column)
     return "-" if ours is None or base is None else f"{100 * (ours / base - 1):+.1f} %"
 
 
@@ -82,7 +91,7 @@ def changes(corpus: dict, scores: Scores) -> str:
             points = number(change["difference_percent"], sign="+") + interval(change["interval_percent"], sign="+")
             cells.append(f"{relative} ({points})")
         cells += [_paper_change(run, column) for _, column in pairs]
-        rows.append([paper.title(run), *cells, *(_recovered(scores, run, name) for name in closed)])
+        rows.append([paper_numbers.title(run), *cells, *(_recovered(scores, run, name) for name in closed)])
     header = ["Model", *(f"{name} relative (points [95 %])" for name in corpus["test_sets"])]
     header += [f"paper: {column} relative" for _, column in pairs]
     return markdown([*header, *(f"{name} gap recovery" for name in closed)], rows)
@@ -98,7 +107,14 @@ def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any]) -> str:
         values = [row["vuss"] for row in metrics.get(run, ()) if row.get("vuss")]
         ours = [sum(values) / len(values), min(values), max(values)] if values else [None] * 3
         cells = [*map(number, ours), str(len(values) or "-"), str(top_k.get(run) or "-") if values else "-"]
-        rows.append([f"{when} ({paper.title(run)})", *cells, *map(number, paper.TABLE2[run]), str(paper.TOP_K)])
+        rows.append(
+            [
+                f"{when} ({paper_numbers.title(run)})",
+                *cells,
+                *map(number, paper_numbers.TABLE2[run]),
+                str(paper_numbers.TOP_K),
+            ]
+        )
     header = ["Condition", "Mean", "Min", "Max", "Logged steps", "k"]
     return markdown([*header, *(f"paper: {name}" for name in ("Mean", "Min", "Max", "k"))], rows)
 
@@ -116,7 +132,7 @@ def counts(corpus: dict, scores: Scores) -> str:
             shares = [number(100 * got[key] / length if length else None, 1) for key in COUNT_COLUMNS]
             wrong = number(100 * got["utterances_with_errors"] / got["utterances"], 1)
             odd = ["-" if got[key] is None else str(got[key]) for key in ODD_COLUMNS]
-            rows.append([paper.title(run), name, str(got["utterances"]), str(length), *shares, wrong, *odd])
+            rows.append([paper_numbers.title(run), name, str(got["utterances"]), str(length), *shares, wrong, *odd])
     return markdown(header, rows)
 
 
@@ -131,8 +147,8 @@ def terminal(corpus: dict, scores: Scores) -> str:
             change = got.get("against_base", {}).get("relative_percent")
             interval = "-" if pair is None else f"{number(pair[0])} to {number(pair[1])}"
             cells = [number(got["rate_percent"]), interval, "-" if change is None else f"{change:+.1f} %"]
-            theirs = number(paper.rate(run, columns.get(name)))
-            lines.append((name if index == 0 else "", paper.title(run), *cells, theirs))
+            theirs = number(paper_numbers.rate(run, columns.get(name)))
+            lines.append((name if index == 0 else "", paper_numbers.title(run), *cells, theirs))
     widths = [max(map(len, column)) for column in zip(*lines)]
     texts = []
     for line in lines:

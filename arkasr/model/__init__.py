@@ -1,6 +1,6 @@
-"""The student, native, and the wrapper through which every recogniser is trained, sampled and scored.
+"""The student, the models that can be teachers, and what loads, builds, runs and shards them.
 
-Importing any of it registers the student with transformers' Auto classes.
+May import `config`, `distributions`, `interfaces` and `errors`. Importing it registers Ark-ASR with transformers.
 """
 
-import arkasr.model.processing  # noqa: F401
+import arkasr.model.arkasr.processing_arkasr  # noqa: F401

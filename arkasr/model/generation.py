@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from arkasr.logits import best_tokens, head_logits
-from arkasr.model.frontend import SAMPLE_RATE
-from arkasr.model.speech_lm import SpeechLM
+from arkasr.distributions.logits import best_tokens, head_logits
+from arkasr.interfaces import SAMPLE_RATE
+from arkasr.model.speech_lm.auto import SpeechLM
 
 CHECK_EVERY = 4
 
@@ -130,3 +130,22 @@ def _collect(tokens: Tensor, top: Tensor, limits: Tensor, stops: Tensor) -> Gene
     inside = steps < lengths[:, None]
     ids = [row[:n] for row, n in zip(tokens.tolist(), lengths.tolist())]
     return Generation(ids, (first < limits).tolist(), top[inside])
+
+
+LONGEST_PATTERN, LEAST_REPEATS, LEAST_TOKENS = 24, 4, 12  # tokens: eight Chinese characters spelt in bytes
+
+
+def is_looping(ids: Sequence[int], stop_ids: Collection[int] = ()) -> bool:
+    """Tell whether ids end in a pattern of 1 to 24 tokens, four times or more and over 12 tokens or more.
+
+    The last repetition may be cut: a loop of five tokens that the cap ends in its third token is one all the same.
+    stop_ids: ids that are no part of the text.
+    """
+    ids = [i for i in ids if i not in stop_ids]
+    for period in range(1, min(LONGEST_PATTERN, len(ids) // LEAST_REPEATS) + 1):
+        covered = period
+        while covered < len(ids) and ids[-1 - covered] == ids[-1 - covered + period]:
+            covered += 1
+        if covered >= max(LEAST_REPEATS * period, LEAST_TOKENS):
+            return True
+    return False

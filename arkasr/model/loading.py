@@ -17,10 +17,10 @@ from transformers import (
     Qwen3ASRForConditionalGeneration,
 )
 
-from arkasr.interfaces import UserError
-from arkasr.model.modeling import ArkasrForConditionalGeneration
-from arkasr.model.speech_lm import SpeechLM, wrap
-from arkasr.model.strict import refuse_incomplete, tensor_names, weight_files
+from arkasr.errors import UserError
+from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
+from arkasr.model.speech_lm.auto import SpeechLM, wrap
+from arkasr.model.weight_files import is_hub_id, refuse_incomplete, tensor_names, weight_files
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "arkasr": ArkasrForConditionalGeneration,
@@ -51,8 +51,7 @@ def load_pretrained(
     """Load one of `models`, by model_type, and its tokenizer; arguments and errors are those of `load_speech_lm`."""
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"{path}: dtype {dtype!r} is none of torch's: use float32 or bfloat16")
-    is_folder = path.startswith((".", "/")) or path.count("/") != 1  # a Hub id is owner/name
-    if is_folder and not (Path(path) / "config.json").is_file():
+    if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
         raise UserError(
             f"{path}: no model here (no config.json): give a folder with a model, or a Hub id; "
             f"relative folders are looked for in {Path.cwd()}"
@@ -75,7 +74,7 @@ def _load_weights(path: str, models: Mapping[str, type[PreTrainedModel]], **opti
         code = "; it names code of its own (auto_map), which is never run here" if "auto_map" in config else ""
         raise UserError(f"{path}: model_type {kind!r} in config.json is none of {', '.join(sorted(models))}{code}")
     if "thinker_config" in config:
-        from arkasr.model.qwen3_asr import from_original
+        from arkasr.model.speech_lm.qwen3_asr import from_original
 
         hf, info = from_original(path, ignore_mismatched_sizes=True, **options)
     elif kind == "arkasr":  # strict by itself

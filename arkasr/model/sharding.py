@@ -18,7 +18,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
-from arkasr.model.speech_lm import SpeechLM
+from arkasr.errors import UserError
+from arkasr.model.speech_lm.auto import SpeechLM
 
 
 def block_names(lm: SpeechLM) -> set[str]:
@@ -88,3 +89,15 @@ def gathered(lm: object) -> Iterator[None]:
         for module in sharded:
             module.reshard()
             module.set_reshard_after_forward(module.reshards, recurse=False)
+
+
+def mesh_shape(world_size: int, replicate: int, node_size: int) -> tuple[int, ...]:
+    """Return (ranks,), or (groups, ranks a group); replicate: groups, 0: one for each `node_size` ranks.
+
+    Raises UserError where that does not divide the ranks.
+    """
+    groups, over = (replicate, world_size % replicate) if replicate else divmod(world_size, node_size)
+    if over:
+        wanted = f"{replicate} equal groups" if replicate else f"nodes of {node_size}"
+        raise UserError(f"fsdp.replicate={replicate}: {world_size} ranks do not make {wanted}; give a divisor of them")
+    return (world_size,) if groups == 1 else (groups, world_size // groups)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from arkasr.interfaces import UserError
+from arkasr.errors import UserError
 
 ARK_TOKENS = [
     "<|endoftext|>",

@@ -14,7 +14,7 @@ a student, teacher and support as a loss gets them (`make_case`, `TableView`).
 
 from __future__ import annotations
 
-from arkasr.plugins import create
+from arkasr.plugins.registry import create
 from arkasr.testing.cases import TableView, make_case
 from arkasr.testing.losses import check_loss
 from arkasr.testing.mappers import check_token_mapper

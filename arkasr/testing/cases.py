@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from arkasr.distributions.views import HeadView
 from arkasr.interfaces import Support
-from arkasr.views import HeadView
 
 POSITIONS, WIDTH, VOCAB, TOP = 7, 6, 24, 4
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from arkasr.distributions.views import DenseView, HeadView
 from arkasr.interfaces import Loss, Support
 from arkasr.testing.cases import POSITIONS, VOCAB, Case, TableView, emptied, make_case, map_support, padded
 from arkasr.testing.require import attempt, described, distance, is_tensor, requirer
 from arkasr.testing.slopes import wrong_slope
-from arkasr.views import DenseView, HeadView
 
 require = requirer("check_loss")
 TOLERANCE = 1e-4

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arkasr.distributions.views import DenseView
 from arkasr.interfaces import Alignment, TokenMapper
 from arkasr.testing.alignments import (
     check_alignment,
@@ -21,7 +22,6 @@ from arkasr.testing.alignments import (
 from arkasr.testing.require import attempt, described, distance, is_tensor, requirer
 from arkasr.testing.rollouts import TEXTS, Side, make_rollouts, side
 from arkasr.testing.views import check_view
-from arkasr.views import DenseView
 
 require = requirer("check_token_mapper")
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from arkasr.model.fresh import build
-from arkasr.model.speech_lm import SpeechLM
+from arkasr.interfaces import SAMPLE_RATE
+from arkasr.model.build import build_fresh
+from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.model.tokenization import train_byte_bpe, train_sentencepiece
 
 TEXTS = [
@@ -67,12 +68,12 @@ def tiny_teacher(seed: int = 1, tokenizer: PreTrainedTokenizerBase | None = None
 def _fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> SpeechLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(model_type, sizes, tokenizer).eval()
+        return build_fresh(model_type, sizes, tokenizer).eval()
 
 
 def waveform(num_samples: int, seed: int = 0) -> Tensor:
     """Make float32 [num_samples] at 16 kHz: two tones that swell under noise."""
-    time = torch.arange(num_samples) / 16000
+    time = torch.arange(num_samples) / SAMPLE_RATE
     noise = torch.randn(num_samples, generator=torch.Generator().manual_seed(seed))
     tones = torch.sin(6.28 * (200 + 90 * seed) * time) + torch.sin(6.28 * 1300 * time**2)
     return (0.2 * tones * (0.3 + time.sin() ** 2) + 0.02 * noise).float()

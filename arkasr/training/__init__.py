@@ -1,1 +1,4 @@
-"""One loop for supervised training, teacher data and on-policy distillation."""
+"""The training loop for supervised training, teacher data and on-policy distillation, with checkpoints and fault handling.
+
+May import `evaluation`, `distill`, `planning` and every room below them.
+"""

@@ -20,13 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
-from arkasr.interfaces import UserError
-from arkasr.model.snapshot import COMPLETE, WEIGHTS, describe, whole_checkpoints
-from arkasr.model.speech_lm import SpeechLM
-from arkasr.terminal import log
+from arkasr.errors import UserError
+from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, describe, whole_checkpoints
+from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training.ranks import Ranks
+from arkasr.utils.console import log
 
 # Said of every run of one process. By message, for the writing thread does not know this one's filters.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -217,3 +222,20 @@ def _set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
+
+
+def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
+    """Write the whole model as a Hugging Face folder (safetensors), aside first, renamed when whole."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(student, options=options)
+    if ranks.first:
+        aside = folder.with_name(f"writing-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
+        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies: written twice
+            weights.pop(name, None)
+        student.save(aside, weights)
+        shutil.rmtree(folder.parent / "decode", ignore_errors=True)  # transcripts by earlier weights, and their scores
+        (folder.parent / "scores.json").unlink(missing_ok=True)
+        aside.rename(folder)
+    ranks.barrier()

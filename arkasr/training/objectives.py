@@ -12,17 +12,18 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import cross_entropy, ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
-from arkasr import plugins
+from arkasr.config.schema import Config
 from arkasr.data.batches import Batch
-from arkasr.distill.diagnostics import MAXIMA, rates
+from arkasr.distill.metrics import MAXIMA, rates
 from arkasr.distill.step import Opd
-from arkasr.head import sum_in_parts
-from arkasr.interfaces import Teacher, UserError
+from arkasr.distributions.chunked_head import sum_in_parts
+from arkasr.errors import UserError
+from arkasr.interfaces import Teacher
 from arkasr.model.sharding import shard
-from arkasr.model.speech_lm import SpeechLM
-from arkasr.schema import Config
-from arkasr.terminal import log
-from arkasr.timing import Phases
+from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.plugins import registry
+from arkasr.utils.console import log
+from arkasr.utils.timing import Phases
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Objective(Protocol):
         """Turn sums over the global batch into what is logged beside the loss."""
 
 
-class Supervised:
+class SupervisedObjective:
     """Cross-entropy on transcripts; `(1 - w) * CE + w * CTC` where the model has a CTC head, both a token."""
 
     def __init__(self, ctc_weight: float):
@@ -91,7 +92,7 @@ def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return cross_entropy(scores, targets, reduction="sum"), torch.ones_like(targets).sum()
 
 
-class Distillation:
+class DistillationObjective:
     """OPD: Algorithm 1 on the student's own transcripts; every so many steps more is measured."""
 
     def __init__(self, opd: Opd):
@@ -114,16 +115,18 @@ def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = 
     mesh: of the ranks, over which a teacher is sharded where the config says so.
     """
     if config.objective == "sft":
-        return Supervised(config.train.ctc_weight)
+        return SupervisedObjective(config.train.ctc_weight)
     if config.train.ctc_weight:
         raise UserError("train.ctc_weight: CTC needs transcripts; set it to 0 with objective: opd")
     device = str(student.device)
-    teacher = plugins.create("teacher", config.teacher.name, config.teacher.options, device=device)
+    teacher = registry.create("teacher", config.teacher.name, config.teacher.options, device=device)
     if config.fsdp.teacher == "shard":
         shard_teacher(config.teacher.name, teacher, mesh)
-    mapper = plugins.create("token_mapper", config.mapper.name, config.mapper.options, student=student, teacher=teacher)
-    loss = plugins.create("loss", config.loss.name, config.loss.options)
-    return Distillation(Opd(teacher, mapper, loss, config.rollout, config.distill))
+    mapper = registry.create(
+        "token_mapper", config.mapper.name, config.mapper.options, student=student, teacher=teacher
+    )
+    loss = registry.create("loss", config.loss.name, config.loss.options)
+    return DistillationObjective(Opd(teacher, mapper, loss, config.rollout, config.distill))
 
 
 def shard_teacher(name: str, teacher: Teacher, mesh: DeviceMesh | None) -> None:

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from arkasr.distill.diagnostics import MAXIMA
-from arkasr.interfaces import UserError
+from arkasr.distill.metrics import MAXIMA
+from arkasr.model.sharding import mesh_shape
 
 SLOTS = 256  # numbers that a rank sends a step, at most
 
@@ -103,18 +103,6 @@ class Ranks:
         """Leave the process group."""
         if self.mesh is not None:
             dist.destroy_process_group()
-
-
-def mesh_shape(world_size: int, replicate: int, node_size: int) -> tuple[int, ...]:
-    """Return (ranks,), or (groups, ranks a group); replicate: groups, 0: one for each `node_size` ranks.
-
-    Raises UserError where that does not divide the ranks.
-    """
-    groups, over = (replicate, world_size % replicate) if replicate else divmod(world_size, node_size)
-    if over:
-        wanted = f"{replicate} equal groups" if replicate else f"nodes of {node_size}"
-        raise UserError(f"fsdp.replicate={replicate}: {world_size} ranks do not make {wanted}; give a divisor of them")
-    return (world_size,) if groups == 1 else (groups, world_size // groups)
 
 
 def _digest(names) -> float:

@@ -20,18 +20,17 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoTokenizer
 
-from arkasr import config as configs
-from arkasr import plugins
+from arkasr.config.load import config_differences, dump_config, read_config
+from arkasr.config.schema import Config, OptimConfig
 from arkasr.data.manifests import read_cuts
-from arkasr.interfaces import UserError
-from arkasr.model import fresh, tokenization
-from arkasr.model.assembly import assemble, model_sizes
-from arkasr.model.freezing import freeze
+from arkasr.errors import UserError
+from arkasr.model import build, tokenization
+from arkasr.model.build import assemble, freeze, model_sizes
 from arkasr.model.loading import load_speech_lm
-from arkasr.model.parts import reading
+from arkasr.model.pretrained_parts import reading
 from arkasr.model.sharding import checkpoint_blocks, shard
-from arkasr.model.speech_lm import SpeechLM
-from arkasr.schema import Config, OptimConfig
+from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.plugins import registry
 from arkasr.training.ranks import Ranks
 
 PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
@@ -108,22 +107,20 @@ def _write_record(folder: Path, config: Config, batches: int) -> None:
     if saved.is_file():
         record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
         same = record.get("batches_a_step") == batches  # fewer ranks may take more batches each
-        changed = configs.differences(
-            configs.read(saved), config, (*MAY_CHANGE, *(["train.accumulate"] if same else []))
-        )
+        changed = config_differences(read_config(saved), config, (*MAY_CHANGE, *(["train.accumulate"] if same else [])))
         if changed:
             raise UserError(
                 f"{saved}: this run was made with other settings ({', '.join(changed)}): take them back, "
                 f"give another --expdir, or delete {folder}"
             )
-    configs.dump(config, saved)
+    dump_config(config, saved)
     if not (folder / "run.json").is_file():
         record = {
             "recipe": os.environ.get("ARKASR_RECIPE", ""),
             "command": shlex.join(["arkasr", *sys.argv[1:]]),
             "commit": _commit(),
             "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
-            "plugins": plugins.listing(),
+            "plugins": registry.listing(),
             "world_size": int(os.environ.get("WORLD_SIZE", "1")),
             "batches_a_step": batches,
             "started": datetime.now().isoformat(timespec="seconds"),
@@ -158,7 +155,7 @@ def _new_tokenizer(config: Config):
         tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
         return tokenizer
     texts = [s.text for cut in read_cuts(settings.text) for s in cut.supervisions if s.text]
-    texts += fresh.prompt_examples(config.model.type) * max(1, len(texts) // 20)
+    texts += build.prompt_examples(config.model.type) * max(1, len(texts) // 20)
     kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
     return kinds[settings.kind](texts, settings.vocab_size)
 

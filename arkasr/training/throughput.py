@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from arkasr.model import costs
-from arkasr.model.speech_lm import SpeechLM
-from arkasr.schema import Config
-from arkasr.training.forecast import TERA, compares_all, work_of
+from arkasr.config.schema import Config
+from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.planning import flops
+from arkasr.planning.forecast import TERA, compares_all, work_of
 
 # Dense bfloat16 TFLOP/s, as the vendor's data sheets have them; the first name that is part of the device's counts.
 PEAKS = {
@@ -57,7 +57,7 @@ class Throughput:
         found, self.peak = model_in(teacher) if teacher is not None else None, peak_tflops(config, student.device)
         self.teacher, self.dense = found.config if found is not None else None, compares_all(config)
         theirs = getattr(teacher, "lm", None)
-        other = costs.PROMPT.get(getattr(self.teacher, "model_type", ""), 0)
+        other = flops.PROMPT.get(getattr(self.teacher, "model_type", ""), 0)
         self.prompts = _prompt(student), _prompt(theirs) if isinstance(theirs, SpeechLM) else other
 
     def flops(self, sums: dict[str, float]) -> float:
@@ -68,7 +68,7 @@ class Throughput:
         tokens = sums.get("rollout_tokens", sums["count"])
         rolled = min(tokens, tokens * sums.get("rolled", 0.0) / transcripts)
         read = sums.get("teacher_tokens", 0.0)
-        load = costs.Load(sums["num_clips"], sums["seconds"], transcripts, tokens, rolled, read, self.prompts)
+        load = flops.Load(sums["num_clips"], sums["seconds"], transcripts, tokens, rolled, read, self.prompts)
         return sum(work_of(self.config, self.student, self.teacher, load, self.dense).values())
 
     def __call__(self, sums: dict[str, float]) -> dict[str, float]:

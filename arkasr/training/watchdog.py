@@ -13,8 +13,8 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
-from arkasr.timing import Phases
 from arkasr.training.ranks import Ranks
+from arkasr.utils.timing import Phases
 
 HANG_STATUS = 70  # EX_SOFTWARE
 

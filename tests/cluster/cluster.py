@@ -21,7 +21,7 @@ import harm  # noqa: E402
 from bench import Bench, Row  # noqa: E402
 from hosts import Hosts, why_not  # noqa: E402
 
-from arkasr.training.loop import train  # noqa: E402
+from arkasr.training.train import train  # noqa: E402
 
 # Distillation under a name to which the recipe adds no other runs.
 OWN = '  opd: {objective: opd, model: {path: "{expdir}/base/final"}}\n'

@@ -18,8 +18,8 @@ import directories
 import disks
 import kills
 import stops
-from fault_bench import Bench
 from corpus_fixture import CONF, write_corpus
+from fault_bench import Bench
 
 ALONE = {
     "kill -9": kills.killed,

@@ -1,0 +1,217 @@
+"""THE loop: supervised training, teacher data and on-policy distillation differ in their objective and data only."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from arkasr.config.load import load_config
+from arkasr.config.schema import Config
+from arkasr.data.batches import SILENCE
+from arkasr.data.sampling import TrainingBatches
+from arkasr.distill.metrics import MAXIMA
+from arkasr.errors import UserError
+from arkasr.evaluation.dev_set import DevSet
+from arkasr.plugins import registry
+from arkasr.training.checkpoint import Checkpoints, save_final
+from arkasr.training.guards import FailedClips, Guards
+from arkasr.training.metrics_log import MetricsLog
+from arkasr.training.objectives import MicroLoss, make_objective
+from arkasr.training.preemption import Preemption, end_with_launcher
+from arkasr.training.ranks import Ranks
+from arkasr.training.setup import make_model, make_optimizer, run_directory
+from arkasr.training.throughput import Throughput
+from arkasr.training.watchdog import Watchdog
+from arkasr.utils.console import log
+from arkasr.utils.timing import Phases
+
+
+class Trainer:
+    """One run: holds the model and everything that moves with it."""
+
+    def __init__(self, config: Config, folder: Path, ranks: Ranks):
+        self.config, self.folder, self.ranks = config, folder, ranks
+        self.student = make_model(config, folder, ranks)
+        self.objective = make_objective(config, self.student, ranks.mesh)
+        teacher = getattr(getattr(self.objective, "opd", None), "teacher", None)
+        self.throughput = Throughput(config, self.student, teacher, ranks.world_size)
+        self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
+        self.batches = TrainingBatches(config.data, config.seed, ranks.rank, ranks.world_size)
+        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
+        self.phases, self.preemption = Phases(ranks.device.type), Preemption()
+        self.guards = Guards(folder, ranks, config.train)
+        self.failed = FailedClips(config.data.max_failed_share, ranks)
+        self.step, self.hours, self.tokens = 0, 0.0, 0.0
+
+    def resume(self) -> None:
+        """Carry on from the newest checkpoint, if there is one."""
+        state = self.checkpoints.load_newest(self.student, self.optimizer)
+        if state is not None:
+            self.step, self.hours, self.tokens = (state[k] for k in ("step", "hours", "tokens"))
+            self.schedule.load_state_dict(state["schedule"])
+            self.batches.load_state_dict(state["batches"])
+            self.guards.load_state_dict(state["guards"])
+            self.failed.load_state_dict(state["failed"])
+        self.guards.forget_after(self.step)
+
+    def save(self, dev_error: float | None = None) -> None:
+        """Begin to write a checkpoint of this step; dev_error: the one of this very step, where it was measured."""
+        extra = {
+            "schedule": self.schedule.state_dict(),
+            "batches": self.batches.state_dict(),
+            "guards": self.guards.state_dict(),
+            "failed": self.failed.state_dict(),
+            "hours": self.hours,
+            "tokens": self.tokens,
+            "dev_error": dev_error,
+            "config": asdict(self.config),
+            "plugins": registry.listing(),
+        }
+        with self.phases("save"):
+            self.checkpoints.save(self.step, self.student, self.optimizer, extra)
+
+    def run(self) -> bool:
+        """Train to the last step; log, evaluate and save on the way. Returns False where a signal stopped it."""
+        settings, batches = self.config.train, iter(self.batches)
+        dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
+        metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
+        try:
+            while self.step < settings.steps:
+                with self.phases("step"):
+                    row = self.take_step(batches)
+                self.step += 1
+                stop = row.pop("asked_to_stop") > 0 and self.step < settings.steps
+                if settings.eval_every and (self.step % settings.eval_every == 0 or self.step == settings.steps):
+                    row["dev_error"] = self.evaluate(dev)
+                    metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
+                metrics.add(self.step, row, due=self.step % settings.log_every == 0 or "dev_error" in row)
+                if stop or (self.step % settings.save_every == 0 and self.step < settings.steps):
+                    self.save(row.get("dev_error"))
+                self.checkpoints.poll()
+                metrics.advance(row)
+                if stop:
+                    break
+            self.checkpoints.wait()
+        except BaseException:
+            with suppress(BaseException):  # what ended the run is raised, not what may have come of it
+                self.checkpoints.wait()
+            raise
+        finally:
+            metrics.close()
+        return self.step == settings.steps
+
+    def take_step(self, batches) -> dict[str, float]:
+        """Accumulate gradients of summed losses, divide by the global count, and step where the guards allow it."""
+        sums: dict[str, float] = {}
+        clips: list[str] = []
+        for _ in range(self.config.train.accumulate):
+            with self.phases("data"):
+                batch = next(batches)
+            with self._autocast():
+                micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases, self.step + 1)
+            micro = micro if batch.ids else micro.unweighted()
+            with self.phases("backward"):
+                micro.total.backward()
+            _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
+            clips += batch.ids
+            self.failed.last = batch.last_failed or self.failed.last
+        sums = self.ranks.reduce(sums | self._own_state())
+        self.failed.judge(sums["failed"], sums["num_clips"])
+        rate = self.schedule.get_last_lr()[0]
+        with self.phases("optimizer"):
+            norm = self._update(sums["loss"], sums["count"], clips)
+        return self._row(sums, norm, rate)
+
+    def _own_state(self) -> dict[str, float]:
+        """Return what this rank says of itself with a step's sums; its times are those since it last did."""
+        asked = {"asked_to_stop": float(self.preemption.requested)}
+        return asked | self.phases.take() | {"memory/peak_gib": self.ranks.peak_memory() / 2**30}
+
+    def _autocast(self):
+        dtype = getattr(torch, self.config.fsdp.compute_dtype)
+        alone = self.ranks.mesh is None and dtype != torch.float32
+        return torch.autocast(self.ranks.device.type, dtype) if alone else nullcontext()
+
+    def _update(self, loss: float, count: float, clips: list[str]) -> float:
+        """Scale, clip and apply the gradients; returns their norm before clipping."""
+        params = [p for p in self.student.parameters() if p.grad is not None]
+        for p in params:  # FSDP2 averages over ranks; what is wanted is the sum over ranks divided by the global count
+            p.grad.mul_(self.ranks.world_size / max(count, 1.0))
+        norm = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if self.guards.allow(self.step + 1, loss, count, norm, clips):
+            self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _row(self, sums: dict[str, float], norm: float, rate: float) -> dict[str, float]:
+        """Name what was measured in one step."""
+        self.hours += sums["seconds"] / 3600
+        self.tokens += sums["count"]
+        return {
+            **{name: value for name, value in sums.items() if name.startswith(("asked_", "time/", "memory/"))},
+            "loss": sums["loss"] / max(sums["count"], 1.0),
+            **self.objective.rates(sums),
+            **self.throughput(sums),
+            "gradient_norm": norm,
+            "skipped_steps": float(self.guards.skipped),
+            "learning_rate": rate,
+            "tokens": sums["count"],
+            "clips": sums["num_clips"],
+            "failed_clips": sums["failed"],
+            "hours_seen": self.hours,
+            "tokens_seen": self.tokens,
+        }
+
+    def evaluate(self, dev: DevSet) -> float:
+        """Return the error rate on the dev clips, over all ranks."""
+        with self.phases("dev"):
+            errors = self.ranks.reduce(dev.errors(self.student, self.config.decode))
+        return errors["errors"] / max(errors["words"], 1.0)
+
+
+def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:
+    more = {
+        "loss": float(micro.total.detach()),
+        "count": micro.count,
+        "seconds": seconds,
+        "num_clips": clips,
+        "failed": failed,
+    }
+    for name, value in (micro.sums | more).items():
+        sums[name] = max(sums.get(name, value), value) if name in MAXIMA else sums.get(name, 0.0) + value
+
+
+def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> None:
+    """Train one run of a config into `<expdir>/<run>`; carries on where an interrupted run stopped."""
+    end_with_launcher()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    config = load_config(conf, run, expdir, datadir, overrides)
+    folder = Path(expdir) / run
+    ranks = Ranks(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate)
+    if len(set(ranks.gather(registry.fingerprint()))) > 1:
+        raise UserError("the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts")
+    with run_directory(folder, config, ranks):
+        if (folder / "final" / "config.json").is_file():
+            log(f"{folder}: already trained; nothing to do")
+        else:
+            trainer = Trainer(config, folder, ranks)
+            trainer.resume()
+            with trainer.preemption:  # so that a signal in the last moment leaves time to write what is done
+                with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
+                    done = trainer.run()
+                if done:
+                    save_final(folder / "final", trainer.student, ranks)
+            if done:
+                log(f"{folder / 'final'}: written")
+            else:
+                log(
+                    f"{folder}: stopped by a signal after step {trainer.step}, which is saved; the same command carries on"
+                )
+    ranks.close()

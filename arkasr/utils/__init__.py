@@ -1,0 +1,4 @@
+"""Console output and timing.
+
+May import the standard library and tqdm only.
+"""

@@ -1,0 +1,145 @@
+"""What is measured at every step, on cases worked by hand, and the page that says what it means."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from corpus_fixture import metrics
+
+from arkasr.distill.metrics import MAXIMA, rates, rollout_sums, support_sums, teacher_sums
+from arkasr.distill.rollout import Rollout
+from arkasr.distributions.views import DenseView
+from arkasr.evaluation.tables import gap_recovery
+from arkasr.interfaces import Alignment, Support
+from arkasr.model.generation import Generation
+from arkasr.training.train import train
+
+
+def support(*sizes_and_overlaps, width=6):
+    """A support whose positions have so many valid tokens, of which so many are named by both."""
+    sizes = torch.tensor([size for size, _ in sizes_and_overlaps]).reshape(-1)
+    valid = torch.arange(width) < sizes[:, None]
+    ids = torch.zeros(len(sizes), width, dtype=torch.long)
+    shared = torch.arange(width) < torch.tensor([shared for _, shared in sizes_and_overlaps]).reshape(-1)[:, None]
+    return Support(ids, ids, valid, valid, shared, ids[:, 0], ids[:, 0])
+
+
+def sums_of(made, top_k=3):
+    return {name: float(value) for name, value in support_sums(made, top_k).items()}
+
+
+def test_support_sizes_by_hand():
+    """Top 3 of both: sizes 4, 5, 2 count with overlaps 2, 1, 0 of 3; sizes 1 and 0 do not count."""
+    sums = sums_of(support((4, 2), (1, 1), (5, 1), (0, 0), (2, 0)))
+    assert sums == {
+        "positions": 3,
+        "vuss": 11,
+        "overlap": pytest.approx(2 / 3 + 1 / 3),
+        "vuss_max": 5,
+        "neg_vuss_min": -2,
+    }
+
+
+def test_rates_by_hand():
+    """Of four rollouts one is empty and two loop; four transcripts are scored, two of them read."""
+    sources, made = ["student", "reference", "teacher", "student"], Generation([], [], torch.zeros(0, 3))
+    rollout = Rollout([0, 1, 2, 3], made, 1, num_stopped=3, num_looping=2, num_rolled=4, sources=sources)
+    rows = torch.arange(7)
+    sums = sums_of(support((4, 2), (5, 1), (2, 0))) | {
+        name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 10, 2), 5).items()
+    }
+    assert rates(sums | {"unanswered": 2.0}) == {
+        "vuss": pytest.approx(11 / 3),
+        "vuss_min": 2,
+        "vuss_max": 5,
+        "overlap": pytest.approx(1 / 3),
+        "stop_rate": 0.75,
+        "cut_rate": 0.25,
+        "empty_rate": 0.25,
+        "loop_rate": 0.5,
+        "share/student": 0.5,
+        "share/teacher": 0.25,
+        "share/reference": 0.25,
+        "mismatch_rate": 0.5,
+        "coverage": 0.7,
+        "unanswered_rate": 2 / 7,
+    }
+
+
+@pytest.mark.parametrize("made", [support(), support((1, 1), (0, 0))])
+def test_nothing_counted_is_zero_and_not_infinite(made):
+    sums = sums_of(made)
+    assert (sums["positions"], sums["vuss"], sums["overlap"]) == (0, 0, 0)
+    assert sums["vuss_max"] == sums["neg_vuss_min"] == -math.inf
+    rollout = Rollout([0], Generation([], [], torch.zeros(0, 3)), 0, 0, sources=["student"], scored=False)
+    rows = torch.arange(0)
+    none = {name: float(value) for name, value in rollout_sums(rollout, Alignment([[3]], rows, rows, 9, 1), 0).items()}
+    assert none["rollout_tokens"] == none["teacher_tokens"] == none["mismatched"] == 0  # one is kept for the passes
+    none["unanswered"] = 0.0
+    assert rates(sums | none) == dict.fromkeys(rates(sums | none), 0.0)
+
+
+def test_micro_batches_and_ranks_add_up():
+    """Sums add; the two extremes are maxima, and a part that counts nothing does not disturb them."""
+    parts = [support((4, 2), (6, 3)), support(), support((1, 0)), support((2, 1), (3, 3))]
+    together = sums_of(support((4, 2), (6, 3), (1, 0), (2, 1), (3, 3)))
+    merged = {}
+    for part in map(sums_of, parts):
+        for name, value in part.items():
+            merged[name] = max(merged.get(name, value), value) if name in MAXIMA else merged.get(name, 0.0) + value
+    assert merged == pytest.approx(together)
+    assert set(MAXIMA) <= set(together)
+
+
+def test_means_are_logged_where_something_was_counted():
+    sums = sums_of(support()) | dict.fromkeys(("clips", "rolled", "stopped", "empty", "looping", "transcripts"), 0.0)
+    sums |= dict.fromkeys(("from_student", "from_teacher", "from_reference", "mismatched", "rollout_tokens"), 0.0)
+    logged = rates(
+        sums | {"paired": 0.0, "unanswered": 0.0, "kl/all": 3.0, "kl/all#": 4.0, "kl/wrong": 0.0, "kl/wrong#": 0.0}
+    )
+    assert logged["kl/all"] == 0.75 and "kl/wrong" not in logged and not any("#" in name for name in logged)
+
+
+def test_lost_mass_is_that_without_a_counterpart_and_what_the_view_dropped():
+    """The student has the best token at the first position, none at the second, both at the third."""
+    view, nan = DenseView(torch.zeros(4, 8)), torch.nan
+    logprobs = torch.tensor([[0.5, 0.25], [0.5, 0.125], [0.75, 0.25], [nan, 0.5]]).log()
+    made = support(*[(4, 2)] * 4, width=4)
+    made.from_teacher = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]).bool()
+    found = {name: float(value) for name, value in teacher_sums(view, logprobs, made).items()}
+    assert found == {"dropped_mass": pytest.approx(0.25 + 0.625), "dropped_mass#": 3, "unanswered": 1}
+    view.dropped = torch.tensor([0.125, 0.0, 0.0625, nan])
+    assert float(teacher_sums(view, logprobs, made)["dropped_mass"]) == pytest.approx(0.875 + 0.1875)
+
+
+def test_gap_recovery_by_hand():
+    assert gap_recovery(40.0, 25.0, 10.0) == pytest.approx(0.5)  # error rates
+    assert gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
+    assert gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
+    assert gap_recovery(10.0, 9.0, 10.0) is None
+
+
+def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_path):
+    """The page's table names them, `<...>` standing for a name of the data or of a phase, and names no other."""
+    overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    overrides += [
+        "distill.diagnose_every=1",
+        "distill.mix={student: 2, teacher: 1}",
+        "train.save_every=2",
+        "train.peak_tflops=1",
+    ]
+    train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides)
+    logged = {key for folder in (tmp_path / "base_opd", trained / "base") for row in metrics(folder) for key in row}
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    named = {
+        name for line in page.splitlines() if line[:3] == "| `" for name in re.findall("`([^`]+)`", line.split("|")[1])
+    }
+    patterns = [re.compile(re.sub("<[a-z]+>", ".+", name)) for name in named]
+    assert [key for key in sorted(logged) if not any(pattern.fullmatch(key) for pattern in patterns)] == []
+    unseen = {p.pattern for p in patterns if not any(p.fullmatch(key) for key in logged)}
+    assert unseen <= {"dropped_mass", "stop/early", "stop/late", "kl/correct", "kl/wrong"}
+    assert len(page.splitlines()) <= 80

@@ -1,0 +1,177 @@
+"""The three recipes from stage 0 on through their own run.sh, on a few spoken sentences and with the smallest models.
+
+The recipes are copied, their corpora are made smaller and their configurations overlaid; nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from arkasr.model.loading import load_speech_lm
+
+pytest.importorskip("espeakng_loader")
+
+ROOT = Path(__file__).parents[2]
+SIZES = {
+    "librispeech": "{train-clean-5: 24, dev-clean-2: 4, test-clean: 6, test-other: 6}",
+    "aishell": "{train: 20, dev: 4, test: 6}",
+    "wenetspeech": "{L: 20, M: 6, S: 4, DEV: 4, TEST_NET: 6, TEST_MEETING: 6}",
+}
+OVERLAY = """
+base: ../../conf/mini.yaml
+model:
+  sizes:
+    audio: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
+    text: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1}
+tokenizer: {vocab_size: 60}
+train: {threads: 1, log_every: 1, eval_clips: 2, keep: 1}
+rollout: {max_new_tokens: 8}
+decode: {max_new_tokens: 8}
+teacher: {options: {max_new_tokens: 8}}
+runs:
+  teacher:
+    model:
+      sizes:
+        audio: {d_model: 16, encoder_ffn_dim: 32, encoder_layers: 1, encoder_attention_heads: 2}
+        text: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, head_dim: 8}
+    tokenizer: {vocab_size: 300}
+    optim: {lr: 2e-2, warmup_steps: 4}
+    train: {steps: 30, eval_every: 0}
+  base: {train: {steps: BASE_STEPS, eval_every: 0, save_every: 10}}
+  base_opd: {train: {steps: 3, eval_every: 3}}
+  base_td: {train: {steps: 3, eval_every: 0}}
+  base_td_opd: {train: {steps: 3, eval_every: 0}}
+"""
+# What stage 5 and a look at a finished run write anew.
+WRITTEN_AGAIN = re.compile(r"lock|\.lock\.0|config\.yaml|scores\.json|RESULTS\.md|.*\.png|tensorboard")
+Recipe = Callable[..., str]
+
+
+@pytest.fixture
+def recipe(request, tmp_path) -> Recipe:
+    """Return a function that runs a copied recipe and returns its output; `recipe.start` only starts it."""
+    corpus, base_steps = request.param
+    egs, made_by_runs = tmp_path / "egs", shutil.ignore_patterns("data", "exp", "downloads")
+    shutil.copytree(ROOT / "egs", egs, ignore=made_by_runs)
+    facts = egs / corpus / "corpus.yaml"
+    facts.write_text(re.sub(r"^  sizes: .*", f"  sizes: {SIZES[corpus]}", facts.read_text(), count=1, flags=re.M))
+    (egs / corpus / "conf" / "mini.yaml").write_text(OVERLAY.replace("BASE_STEPS", str(base_steps)))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def start(*words: str) -> subprocess.Popen:
+        command = [egs / corpus / "run.sh", "--python", sys.executable, *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True, **pipes)
+
+    def run(*words: str) -> str:
+        process = start(*words)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        return output
+
+    run.start, run.folder = start, egs / corpus
+    return run
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Return when each file that is to be kept was written."""
+    kept = (p for p in folder.rglob("*") if p.is_file() and not any(WRITTEN_AGAIN.fullmatch(q) for q in p.parts))
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in kept}
+
+
+def check_results(folder: Path, runs: list[str], test_sets: list[str], metric: str) -> None:
+    """Check what stage 5 leaves: scores, tables and figures."""
+    exp = folder / "exp" / "mini"
+    corpus = json.loads((folder / "data" / "mini" / "corpus.json").read_text())
+    assert corpus["test_sets"] == test_sets and corpus["metric"] == metric
+    for run in runs:
+        scores = json.loads((exp / run / "scores.json").read_text())
+        assert list(scores["sets"]) == test_sets and scores["metric"] == metric
+        for name, found in scores["sets"].items():
+            assert found["utterances"] == corpus["sets"][name]["cuts"] == 6 and found["missing_hypotheses"] == 0
+            assert found["rate_percent"] > 0
+            assert len((exp / run / "decode" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    results = (exp / "RESULTS.md").read_text()
+    assert "## Table 1" in results and all(f"{name} {metric.upper()}" in results for name in test_sets)
+    assert "arkasr train conf/mini.yaml --run base " in results
+    drawn = list((exp / "figures").glob("*.png"))
+    assert len(drawn) >= 2 and all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+@pytest.mark.parametrize("recipe", [("librispeech", 4)], indirect=True)
+def test_librispeech_from_stage_0_to_5_and_again(recipe):
+    output = recipe()
+    runs = ["teacher", "base", "base_opd", "base_td_opd"]
+    check_results(recipe.folder, runs, ["test-clean", "test-other"], "wer")
+    assert f"Results: {recipe.folder}/exp/mini/RESULTS.md" in output and "Successfully finished" in output
+    data, exp = recipe.folder / "data" / "mini", recipe.folder / "exp" / "mini"
+    sets = json.loads((data / "corpus.json").read_text())["sets"]
+    assert sets["train"]["cuts"] == 24 and sets["dev"]["cuts"] == 4
+    assert (exp / "td_teacher.jsonl.gz").is_file()
+    results = (exp / "RESULTS.md").read_text()
+    assert all(title in results for title in ("## Table 2", "Before TD", "After TD", "Base+TD+OPD", "paper"))
+    for run in ("base_opd", "base_td_opd"):
+        rows = [json.loads(line) for line in (exp / run / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [1, 2, 3] and all("vuss" in row for row in rows)
+
+    recipe("--stage", "6", "--stop_stage", "6", "--variants", "base_opd")
+    card = (exp / "base_opd" / "export" / "README.md").read_text()
+    assert load_speech_lm(str(exp / "base_opd" / "export")).hf.config.model_type == "arkasr"
+    assert "synthetic voices" in card.lower() and "egs/librispeech/run.sh" in card and str(recipe.folder) not in card
+    assert not (exp / "base" / "export").exists() and not (exp / "teacher" / "export").exists()
+
+    before = files(recipe.folder)
+    assert any(name.endswith(".flac") for name in before) and len(before) > 80
+    output = recipe("--variants", "base_td", "--stop_stage", "3")  # half of the runs say as much as all
+    assert files(recipe.folder) == before
+    assert output.count("already trained; nothing to do") == 3
+    for said in ("is there already", "is prepared already", "td_teacher.jsonl.gz: already there"):
+        assert said in output
+
+
+@pytest.mark.parametrize("recipe", [("aishell", 400)], indirect=True)
+def test_aishell_killed_in_the_middle_of_stage_3_carries_on(recipe):
+    words = ["--variants", "base base_opd"]
+    process = recipe.start(*words)
+    base = recipe.folder / "exp" / "mini" / "base"
+    while not list(base.glob("checkpoints/step-*/COMPLETE")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (base / "final").exists()
+    before = files(recipe.folder / "exp" / "mini" / "teacher")
+
+    output = recipe("--stage", "3", *words)
+    begun = re.search(r"resuming from \S+/step-\d+ \(step (\d+)\)", output)
+    assert begun and 0 < int(begun[1]) < 400
+    steps = [json.loads(line)["step"] for line in (base / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 401))
+    after = files(recipe.folder / "exp" / "mini" / "teacher")
+    assert before and {name: after[name] for name in before} == before
+    check_results(recipe.folder, ["teacher", "base", "base_opd"], ["test"], "cer")
+
+
+@pytest.mark.parametrize("recipe", [("wenetspeech", 4)], indirect=True)
+def test_wenetspeech_stage_3_alone_on_prepared_data_by_torchrun(recipe):
+    recipe("--stop_stage", "1")
+    data = recipe.folder / "data" / "mini"
+    before = files(data)
+    assert {"base.jsonl.gz", "test-net.jsonl.gz", "corpus.json"} <= before.keys()
+    output = recipe("--stage", "3", "--variants", "base", "--ngpu", "2")
+    assert "Stage 3: Train base" in output and "Stage 1" not in output and "Stage 2" not in output
+    assert files(data) == before
+    check_results(recipe.folder, ["base"], ["test-net", "test-meeting"], "cer")
+    record = json.loads((recipe.folder / "exp" / "mini" / "base" / "run.json").read_text())
+    assert record["world_size"] == 2

@@ -1,0 +1,74 @@
+"""Rows of a hypothesis file: caps by the audio, loops, and clips with next to nothing in them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import batch, eager_to_stop, student, teacher
+
+from arkasr.config.load import load_config
+from arkasr.config.schema import DecodeConfig
+from arkasr.errors import UserError
+from arkasr.evaluation.hypotheses import transcribe
+from arkasr.model.generation import is_looping
+
+
+def monotonous(token: int):
+    """Return a student that only ever says one token, and that token's id."""
+    lm = student(2)
+    with torch.no_grad():
+        lm.hf.get_input_embeddings().weight.zero_()
+    allowed = [i for i in range(len(lm.blocked)) if not lm.blocked[i] and i not in lm.stop_ids]
+    lm.blocked[:] = True
+    lm.blocked[allowed[token]] = False
+    return lm
+
+
+@pytest.mark.parametrize(
+    ("most", "rate", "expected"),
+    [(64, 50.0, [3, 7, 52]), (20, 50.0, [3, 7, 20]), (20, 0.0, [20] * 3), (64, 10, [3, 3, 12])],
+)
+def test_tokens_are_capped_by_the_audio(most, rate, expected):
+    rows = transcribe(
+        monotonous(40), batch([160, 1600, 16000]), DecodeConfig(max_new_tokens=most, tokens_per_second=rate)
+    )
+    assert [row["num_tokens"] for row in rows] == expected
+    assert not any(row["stopped"] for row in rows)
+    assert [row["looping"] for row in rows] == [n >= 12 for n in expected]
+
+
+def test_the_default_cap_leaves_room_for_fast_speech_in_single_bytes():
+    """25 characters a second for 4 s, none of which the tokenizer knows as more than one byte each."""
+    [row] = transcribe(monotonous(40), batch([4 * 16000]), DecodeConfig())
+    assert row["num_tokens"] >= 2 * 25 * 4
+
+
+def test_a_loop_before_the_stop_is_one_all_the_same():
+    text = [5, 6, 7] * 5
+    assert is_looping([*text, 2], [2, 3]) and not is_looping([*text, 2]) and is_looping(text)
+    assert not is_looping([5, 2, 6] * 5, [2, 5])  # one token alone, but too few of it
+
+
+@pytest.mark.parametrize("make", [student, teacher])
+def test_clips_of_almost_nothing_get_a_transcript_like_any_other(make):
+    lm, config = eager_to_stop(make(10), 2.0), DecodeConfig(max_new_tokens=9, tokens_per_second=12)
+    sizes, caps = [1, 80, 160, 1599, 8000], [3, 3, 3, 4, 8]
+    clips = batch(sizes)
+    clips.waveforms[2:] = [torch.zeros(n) for n in sizes[2:]]  # three silent ones
+    rows = transcribe(lm, clips, config)
+    for i, (row, cap) in enumerate(zip(rows, caps, strict=True)):
+        assert isinstance(row["hypothesis"], str) and 1 <= row["num_tokens"] <= cap
+        assert row["stopped"] or row["num_tokens"] == cap
+        assert row["seconds"] == round(sizes[i] / 16000, 3)
+        assert transcribe(lm, clips.select([i]), config) == [row]
+
+
+def test_no_clips_no_rows():
+    assert transcribe(student(1), batch([]), DecodeConfig()) == []
+
+
+@pytest.mark.parametrize("section", ["decode", "rollout"])
+@pytest.mark.parametrize("rate", ["-1", ".inf"])
+def test_a_rate_must_be_one(conf, section, rate):
+    with pytest.raises(UserError, match="tokens_per_second.*must not be below 0, and finite"):
+        load_config(str(conf), "base", "exp", "data", [f"{section}.tokens_per_second={rate}"])

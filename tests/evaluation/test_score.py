@@ -1,0 +1,295 @@
+"""Counting against an edit distance written here, intervals on cases worked by hand, and what `score` refuses."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arkasr.errors import UserError
+from arkasr.evaluation import bootstrap
+from arkasr.evaluation.results_io import read_metrics
+from arkasr.evaluation.score import against, count, score, summary
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6)
+
+
+def edit_distance(reference, hypothesis):
+    table = [[max(i, j) if not i * j else 0 for j in range(len(hypothesis) + 1)] for i in range(len(reference) + 1)]
+    for i, left in enumerate(reference, 1):
+        for j, right in enumerate(hypothesis, 1):
+            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (left != right))
+    return table[-1][-1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+def test_word_counts_are_the_edit_distance(pairs):
+    tally = count([" ".join(r) for r, _ in pairs], [" ".join(h) for _, h in pairs], "wer")
+    assert tally.errors.tolist() == [edit_distance(r, h) for r, h in pairs]
+    assert tally.lengths.tolist() == [len(r) for r, _ in pairs]
+    assert (tally.hits + tally.substitutions + tally.insertions).tolist() == [len(h) for _, h in pairs]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("今天好ab", max_size=8), st.text("今天好ab", max_size=8))
+def test_character_counts_are_the_edit_distance(reference, hypothesis):
+    tally = count([reference], [hypothesis], "cer")
+    assert tally.errors[0] == edit_distance(reference, hypothesis) and tally.lengths[0] == len(reference)
+
+
+def test_rate_is_micro_averaged_and_counts_an_empty_references_insertions():
+    got = summary(count(["a b", "c d e f", ""], ["a x", "c d e f", "thank you"], "wer"))
+    assert (got["substitutions"], got["deletions"], got["insertions"], got["hits"]) == (1, 0, 2, 5)
+    assert got["rate_percent"] == pytest.approx(50.0) and got["empty_references"] == 1
+    assert got["utterances_with_errors"] == 2
+
+
+def test_without_any_reference_word_there_is_no_rate():
+    got = summary(count(["", ""], ["a", ""], "wer"))
+    assert got["rate_percent"] is None and got["interval_percent"] is None and got["errors"] == 1
+
+
+def test_interval_of_two_utterances_is_worked_by_hand():
+    # Drawn twice from {0, 1} errors of one word each: rates 0, 1/2, 1 with chances 1/4, 1/2, 1/4.
+    assert bootstrap.interval(np.array([0, 1]), np.array([1, 1])) == (0.0, 1.0)
+    rates = bootstrap.resampled_rates([np.array([0, 1])], np.array([1, 1]), resamples=4000, seed=1)[:, 0]
+    assert [np.mean(rates == value) for value in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+
+
+def test_interval_of_many_words_is_the_normal_approximation():
+    errors = np.tile([0, 1, 0, 0], 100)  # 400 one-word utterances, a quarter wrong: 1.96 sqrt(p q / n) = 4.24 points
+    low, high = bootstrap.interval(errors, np.ones(400, dtype=int))
+    assert (low, high) == pytest.approx((0.25 - 0.0424, 0.25 + 0.0424), abs=0.006)
+
+
+def test_interval_weighs_long_utterances_more():
+    # Ratio of sums: one utterance of 9 words without error, one of 1 word with one: 0, 1/10, 1 may be drawn.
+    rates = bootstrap.resampled_rates([np.array([0, 1])], np.array([9, 1]), resamples=200, seed=0)
+    assert set(np.round(rates[:, 0], 6)) == {0.0, 0.1, 1.0}
+
+
+def test_draws_without_a_reference_word_are_left_out():
+    low, high = bootstrap.interval(np.array([1, 2]), np.array([2, 0]))
+    assert (low, high) == (0.5, 1.5)
+
+
+def test_paired_interval_knows_that_both_runs_saw_the_same_utterances():
+    generator = np.random.default_rng(3)
+    base, lengths = generator.integers(1, 9, size=60), np.full(60, 10)
+    assert bootstrap.paired_interval(base, base, lengths) == (0.0, 0.0)
+    assert bootstrap.paired_interval(base - 1, base, lengths) == pytest.approx((-0.1, -0.1))
+    low, high = bootstrap.interval(base, lengths)
+    assert high - low > 0.05
+
+
+def test_intervals_are_the_same_again():
+    errors, lengths = np.arange(30) % 4, np.full(30, 5)
+    assert bootstrap.interval(errors, lengths) == bootstrap.interval(errors, lengths)
+
+
+def test_change_from_base():
+    base, better = count(["a b c d"] * 3, ["a x y z"] * 3, "wer"), count(["a b c d"] * 3, ["a b c z"] * 3, "wer")
+    got = against(better, base)
+    assert got["difference_percent"] == -50 and got["interval_percent"] == [-50, -50]
+    assert got["relative_percent"] == pytest.approx(-66.6667)
+    assert against(better, count(["a b c d"] * 3, ["a b c d"] * 3, "wer"))["relative_percent"] is None
+
+
+# -- score: files in, files out -----------------------------------------------------------------------------------
+
+REFERENCES = {"u1": "THE CAT SAT", "u2": "A DOG", "u3": ""}
+
+
+def cut(identity, text):
+    recording = {"id": identity, "sources": [], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
+    part = {"id": identity, "recording_id": identity, "start": 0.0, "duration": 1.0, "channel": 0, "text": text}
+    head = {"id": identity, "start": 0.0, "duration": 1.0, "channel": 0, "type": "MonoCut"}
+    return {**head, "recording": recording, "supervisions": [part]}
+
+
+def hypothesis(identity, text, **more):
+    fixed = {"reference": REFERENCES.get(identity, ""), "seconds": 1.0, "num_tokens": 3}
+    fixed |= {"stopped": True, "looping": False}
+    return {"id": identity, "hypothesis": text, **fixed, **more}
+
+
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def room(tmp_path):
+    """A data folder with one test set of three utterances, and the decoded run "base"."""
+    data, exp = tmp_path / "data", tmp_path / "exp"
+    data.mkdir()
+    corpus = {"name": "toy", "metric": "wer", "normalizer": "english", "scale": "mini", "test_sets": ["test"]}
+    (data / "corpus.json").write_text(json.dumps(corpus))
+    with gzip.open(data / "test.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(cut(identity, text)) + "\n" for identity, text in REFERENCES.items())
+    rows = [hypothesis("u1", "the cat sat"), hypothesis("u2", "a frog", stopped=False, looping=True)]
+    rows += [hypothesis("u3", "thank you")]
+    write_lines(exp / "base" / "decode" / "test.jsonl", rows)
+    return exp, data
+
+
+def scores_of(exp, run="base"):
+    return json.loads((exp / run / "scores.json").read_text())
+
+
+def test_score_writes_scores_results_and_figures(room, capsys, monkeypatch):
+    exp, data = room
+    monkeypatch.chdir(exp.parent)
+    score("exp", "data", ["base"])
+    content = scores_of(exp)
+    got = content["sets"]["test"]
+    assert content["normalizer"] == {"name": "english", "version": "1"} and content["jiwer"].count(".") == 2
+    assert (got["reference_length"], got["errors"], got["insertions"], got["not_stopped"]) == (5, 3, 2, 1)
+    assert got["looping"] == 1
+    assert got["rate_percent"] == pytest.approx(60) and got["missing_hypotheses"] == 0
+    out = capsys.readouterr().out
+    assert out.rstrip().endswith("Figure:  exp/figures/error_rates.png") and "Results: exp/RESULTS.md" in out
+    assert max(map(len, out.splitlines())) <= 80 and "60.00" in out
+    assert (exp / "RESULTS.md").read_text().startswith("# Results: toy, miniature")
+
+
+def test_a_missing_hypothesis_is_all_deletions_and_an_empty_one_is_counted(room, capsys):
+    exp, data = room
+    write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u2", "..."), hypothesis("u3", "")])
+    score(str(exp), str(data), ["base"])
+    got = scores_of(exp)["sets"]["test"]
+    assert (got["deletions"], got["missing_hypotheses"], got["empty_hypotheses"]) == (5, 1, 2)
+    assert "warning: base, test: 1 of 3 utterances have no hypothesis (the first: u1)" in capsys.readouterr().out
+
+
+def test_a_decoder_that_cannot_tell_where_it_stopped_is_not_counted_as_stopping(room):
+    exp, data = room
+    write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "the cat sat", stopped=None)])
+    score(str(exp), str(data), ["base"])
+    assert scores_of(exp)["sets"]["test"]["not_stopped"] is None
+    assert "| 2 | 0 | - | 0 |" in (exp / "RESULTS.md").read_text()
+
+
+def test_transcripts_made_before_loops_were_reported_still_score(room):
+    exp, data = room
+    row = hypothesis("u1", "the cat sat")
+    del row["looping"]
+    write_lines(exp / "base" / "decode" / "test.jsonl", [row])
+    score(str(exp), str(data), ["base"])
+    got = scores_of(exp)["sets"]["test"]
+    assert got["looping"] is None and got["not_stopped"] == 0
+
+
+def test_runs_are_compared_with_base(room):
+    exp, data = room
+    write_lines(exp / "base_opd" / "decode" / "test.jsonl", [hypothesis(i, t) for i, t in REFERENCES.items()])
+    score(str(exp), str(data), ["base", "base_opd"])
+    assert scores_of(exp, "base_opd")["sets"]["test"]["against_base"]["relative_percent"] == -100
+    assert "against_base" not in scores_of(exp)["sets"]["test"]
+
+
+def test_a_mandarin_corpus_is_scored_by_character(room):
+    exp, data = room
+    corpus = json.loads((data / "corpus.json").read_text()) | {"metric": "cer", "normalizer": "mandarin"}
+    (data / "corpus.json").write_text(json.dumps(corpus))
+    score(str(exp), str(data), ["base"])
+    assert scores_of(exp)["sets"]["test"]["reference_length"] == len("thecatsat" + "adog")
+
+
+def break_ids(exp, data):
+    write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("v9", "x")])
+
+
+def break_text(exp, data):
+    write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "x", reference="other words")])
+
+
+def break_line(exp, data):
+    (exp / "base" / "decode" / "test.jsonl").write_text('{"id": "u1", "hyp')
+
+
+def break_twice(exp, data):
+    write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "x")] * 2)
+
+
+def break_key(exp, data):
+    write_lines(exp / "base" / "decode" / "test.jsonl", [{"id": "u1", "stopped": True}])
+
+
+def break_decode(exp, data):
+    (exp / "base" / "decode" / "test.jsonl").unlink()
+
+
+def break_references(exp, data):
+    (data / "test.jsonl.gz").unlink()
+
+
+def break_gzip(exp, data):
+    (data / "test.jsonl.gz").write_bytes((data / "test.jsonl.gz").read_bytes()[:40])
+
+
+def break_empty_set(exp, data):
+    gzip.open(data / "test.jsonl.gz", "wt").close()
+
+
+def break_corpus(exp, data):
+    (data / "corpus.json").unlink()
+
+
+def break_metric(exp, data):
+    (data / "corpus.json").write_text('{"name": "x", "metric": "mer", "normalizer": "raw", "test_sets": ["test"]}')
+
+
+def break_normalizer(exp, data):
+    (data / "corpus.json").write_text('{"name": "x", "metric": "wer", "normalizer": "oral", "test_sets": ["test"]}')
+
+
+def break_sets(exp, data):
+    (data / "corpus.json").write_text('{"name": "x", "metric": "wer", "normalizer": "raw", "test_sets": []}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (break_ids, ["base/decode/test.jsonl was decoded from other data", "v9", "test.jsonl.gz"]),
+        (break_text, ["base/decode/test.jsonl was decoded from other data", "u1", "data/test.jsonl.gz"]),
+        (break_line, ["test.jsonl, line 1", "--stage 4"]),
+        (break_twice, ["line 2", "u1 is there twice"]),
+        (break_key, ["line 1, has no 'hypothesis'"]),
+        (break_decode, ["base/decode/test.jsonl is missing", "--stage 4"]),
+        (break_references, ["test.jsonl.gz is missing", "--stage 1"]),
+        (break_gzip, ["test.jsonl.gz cannot be read", "--stage 1"]),
+        (break_empty_set, ["test.jsonl.gz holds no utterance"]),
+        (break_corpus, ["corpus.json is missing", "--stage 1"]),
+        (break_metric, ["corpus.json", "'mer'", "wer, cer"]),
+        (break_normalizer, ["corpus.json", "'oral'", "english, mandarin, raw"]),
+        (break_sets, ["corpus.json has no 'test_sets'"]),
+    ],
+)
+def test_broken_input_is_named(room, spoil, parts):
+    exp, data = room
+    spoil(exp, data)
+    with pytest.raises(UserError) as caught:
+        score(str(exp), str(data), ["base"])
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+    assert not (exp / "RESULTS.md").exists()
+
+
+def test_no_run_is_an_error(room):
+    with pytest.raises(UserError, match="--runs"):
+        score(str(room[0]), str(room[1]), [])
+
+
+def test_metrics_keep_the_last_row_of_a_resumed_step(tmp_path, capsys):
+    path = tmp_path / "base" / "metrics.jsonl"
+    write_lines(path, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "dev_error": 0.5}])
+    with open(path, "a") as file:
+        file.write('{"step": 3, "lo\n{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.0}\n')
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path, "base")] == [(1, 3.0), (2, 1.5), (3, 1.0)]
+    assert "line 4, is not a metrics row" in capsys.readouterr().out
+    assert read_metrics(tmp_path, "teacher") == []

@@ -1,0 +1,185 @@
+"""RESULTS.md and the terminal's table: every number in its place, the paper's apart from ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from arkasr.errors import UserError
+from arkasr.evaluation import paper_numbers, report, tables
+
+CORPUS = {
+    "name": "librispeech",
+    "metric": "wer",
+    "normalizer": "english",
+    "scale": "mini",
+    "test_sets": ["test-clean", "test-other"],
+    "paper": {"test-clean": "Libri clean", "test-other": "Libri Other"},
+    "sets": {"train": {"cuts": 7, "hours": 0.5, "speakers": 2, "dropped": {"no text": 3, "empty audio": 1}}},
+}
+
+
+def set_scores(rate, relative=None):
+    got = {
+        "utterances": 10,
+        "reference_length": 200,
+        "hits": 150,
+        "substitutions": 30,
+        "deletions": 20,
+        "insertions": 4,
+        "errors": 54,
+        "utterances_with_errors": 9,
+        "empty_references": 0,
+        "missing_hypotheses": 2,
+        "empty_hypotheses": 1,
+        "not_stopped": 3,
+        "looping": None,
+        "rate_percent": rate,
+        "interval_percent": None if rate is None else [rate - 1, rate + 2],
+    }
+    if relative is not None:
+        change = {"difference_percent": -5.0, "interval_percent": [-6.0, 1.5], "relative_percent": relative}
+        got["against_base"] = change
+    return got
+
+
+def run_scores(rate, relative=None):
+    header = {"normalizer": {"name": "english", "version": "1"}, "jiwer": "4.0.0"}
+    header["bootstrap"] = {"resamples": 1000, "seed": 0, "level": 0.95}
+    return {**header, "sets": {name: set_scores(rate, relative) for name in CORPUS["test_sets"]}}
+
+
+SCORES = {"teacher": run_scores(5, -87.5), "base": run_scores(40), "base_opd": run_scores(20, -50)}
+METRICS = {
+    "teacher": [],
+    "base": [{"step": 10, "loss": 2.0}],
+    "base_opd": [{"step": i, "loss": 1.0, "vuss": v} for i, v in enumerate([20.0, 23.0, 26.0, 0.0], 1)],
+}
+FACTS = {
+    "teacher": {"config": {}},
+    "base": {"commit": "abc1", "versions": {"torch": "2.12"}, "command": "arkasr train a --run base", "config": {}},
+    "base_opd": {
+        "commit": "abc2",
+        "versions": {"torch": "2.12"},
+        "command": "arkasr train a --run base_opd",
+        "started": "2026-01-01",
+        "config": {"seed": 7, "train": {"steps": 300}, "distill": {"top_k": 16}, "rollout": {"temperature": 0.0}},
+    },
+}
+
+
+def rows_of(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+
+
+def test_error_rates_hold_ours_and_the_papers_in_separate_columns():
+    header, _, *rows = rows_of(tables.error_rates(CORPUS, SCORES))
+    assert header[1].startswith("test-clean WER") and header[3:] == [
+        "paper's model",
+        "paper: Libri clean",
+        "paper: Libri Other",
+    ]
+    assert rows[1] == ["Base", "40.00 [39.00, 42.00]", "40.00 [39.00, 42.00]", "Ark-Base", "3.75", "7.17"]
+    assert rows[0][0] == "Teacher" and rows[0][3:] == ["Qwen3-ASR-1.7B", "2.20", "4.05"]
+    assert rows[3] == ["(the paper's alone)", "-", "-", "Qwen3-ASR-0.6B", "2.81", "5.05"]
+
+
+def test_a_corpus_without_paper_columns_has_ours_only():
+    header, _, *rows = rows_of(tables.error_rates({**CORPUS, "paper": {"test-clean": None}}, SCORES))
+    assert len(header) == 3 and [row[0] for row in rows] == ["Teacher", "Base", "Base+OPD"]
+
+
+def test_an_unknown_paper_column_lists_the_columns():
+    with pytest.raises(UserError, match="'Libri dirty'.*Libri clean"):
+        tables.error_rates({**CORPUS, "paper": {"test-clean": "Libri dirty"}}, SCORES)
+
+
+def test_changes_give_relative_points_interval_and_the_papers():
+    _, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
+    assert [row[0] for row in rows] == ["Teacher", "Base+OPD"]
+    assert rows[1][1] == "-50.0 % (-5.00 [-6.00, +1.50])"
+    assert rows[1][3] == "-23.2 %"  # 2.88 / 3.75 - 1
+    assert tables.changes(CORPUS, {"base_opd": SCORES["base_opd"]}) == ""
+
+
+def test_changes_end_with_the_gap_to_the_teacher_that_was_closed():
+    header, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
+    assert header[-2:] == ["test-clean gap recovery", "test-other gap recovery"]
+    assert rows[0][-2:] == ["100.0 %"] * 2 and rows[1][-2:] == ["57.1 %"] * 2  # (40 - 20) / (40 - 5)
+    without = rows_of(tables.changes(CORPUS, {run: SCORES[run] for run in ("base", "base_opd")}))
+    assert not any("gap" in cell for cell in without[0])
+    level = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(40, 0.0)}))
+    unknown = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(None, 0.0)}))
+    assert level[3][-1] == unknown[3][-1] == "-"
+
+
+def test_vuss_is_over_steps_and_beside_the_papers():
+    _, _, before, after = rows_of(tables.vuss(METRICS, {"base_opd": 16}))
+    assert before == ["Before TD (Base+OPD)", "23.00", "20.00", "26.00", "3", "16", "53.06", "52.38", "54.20", "32"]
+    assert after == ["After TD (Base+TD+OPD)", "-", "-", "-", "-", "-", "51.61", "50.88", "52.41", "32"]
+
+
+def test_counts_are_shares_of_the_reference():
+    header, _, *rows = rows_of(tables.counts(CORPUS, SCORES))
+    row = dict(zip(header, rows[0]))
+    assert (row["Wrd"], row["Corr"], row["Sub"], row["Del"], row["Ins"]) == ("200", "75.0", "15.0", "10.0", "2.0")
+    assert (row["Err"], row["S.Err"], row["Missing"], row["Empty"]) == ("27.0", "90.0", "2", "1")
+    assert (row["Cut off"], row["Looping"]) == ("3", "-")
+    assert "Chr" in rows_of(tables.counts({**CORPUS, "metric": "cer"}, SCORES))[0]
+
+
+def test_terminal_fits_80_columns_with_the_longest_names():
+    corpus = {**CORPUS, "test_sets": ["test_meeting"], "paper": {"test_meeting": "Wenet meeting"}}
+    got = {"sets": {"test_meeting": set_scores(120.25, -12.5)}}
+    text = tables.terminal(corpus, {"base": got, "base_td_opd": got})
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[-1].split() == "Base+TD+OPD 120.25 119.25 to 122.25 -12.5 % 5.92".split()
+    assert "miniature" in text and "miniature" not in tables.terminal({**corpus, "scale": "paper"}, {"base": got})
+
+
+def test_a_rate_that_is_not_known_is_a_dash():
+    scores = {"base": run_scores(None)}
+    assert rows_of(tables.error_rates(CORPUS, scores))[2][1:3] == ["-", "-"]
+    assert tables.terminal(CORPUS, scores).splitlines()[-1].split()[1:] == ["Base", "-", "-", "-", "7.17"]
+
+
+def results(**corpus):
+    return report.results("exp", "my data", {**CORPUS, **corpus}, SCORES, METRICS, FACTS, [])
+
+
+def test_results_hold_commands_commits_versions_settings_and_corpus():
+    text = results()
+    for part in (
+        "arkasr train a --run base_opd",
+        "arkasr score --expdir exp --datadir 'my data' --runs 'teacher base base_opd'",
+        "# Teacher: no training command recorded",
+        "Base+OPD: commit `abc2`; torch 2.12",
+        "normaliser `english` version 1, jiwer 4.0.0",
+        "| train | 7 | 0.500 | 2 | 1 empty audio, 3 no text |",
+    ):
+        assert part in text
+    header, _, *rows = rows_of(text.split("## Runs")[1])
+    assert dict(zip(header, rows[2])) == {
+        "Run": "Base+OPD",
+        "Last logged step": "4",
+        "Seed": "7",
+        "Steps": "300",
+        "Top-k": "16",
+    }
+
+
+def test_only_a_miniature_says_that_it_cannot_be_compared():
+    assert "# Results: librispeech, miniature" in results() and "not comparable to the paper's" in results()
+    assert "miniature" not in results(scale="paper").lower()
+
+
+def test_the_papers_tables_say_what_its_text_says():
+    # Section 5.1 names these changes; section 5.2 these means.
+    for column, before, after in zip(
+        paper_numbers.COLUMNS, (3.48, 10.22, 7.74, 3.75, 7.17), (3.00, 7.18, 6.13, 2.88, 5.50)
+    ):
+        assert (paper_numbers.rate("base", column), paper_numbers.rate("base_opd", column)) == (before, after)
+    final = [paper_numbers.rate("base_td_opd", column) for column in paper_numbers.COLUMNS]
+    assert final == [1.95, 5.92, 5.39, 2.45, 4.56]
+    wins = [ours < theirs for ours, theirs in zip(final, paper_numbers.TABLE1["qwen3_asr_0.6b"][1])]
+    assert wins == [True, False, True, True, True]
+    assert [paper_numbers.TABLE2[run][0] for run in ("base_opd", "base_td_opd")] == [53.06, 51.61]

@@ -1,0 +1,56 @@
+"""Shards of cuts, and epochs of batches over them."""
+
+from __future__ import annotations
+
+import pytest
+from lhotse import AudioSource, CutSet, MonoCut, Recording, SupervisionSegment
+
+from arkasr.config.schema import DataConfig
+from arkasr.data import manifests, sampling
+from arkasr.data.batches import Batch
+from arkasr.data.sampling import TrainingBatches
+
+NUM_CLIPS = 60
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    """Return a folder of six shards of clips of 1 to 9 s whose audio nobody reads."""
+    monkeypatch.setattr(sampling, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard in range(6):
+        cuts = []
+        for i in range(NUM_CLIPS // 6):
+            name, seconds = f"clip-{shard}-{i}", 1.0 + (7 * shard + 3 * i) % 9
+            source = AudioSource("file", [0], f"/nowhere/{name}.wav")
+            recording = Recording(name, [source], 16000, int(16000 * seconds), seconds)
+            cuts.append(
+                MonoCut(name, 0.0, seconds, 0, [SupervisionSegment(name, name, 0.0, seconds)], recording=recording)
+            )
+        CutSet.from_cuts(cuts).to_file(folder / f"train.{shard:03d}.jsonl.gz")
+    return folder
+
+
+def settings(folder, **changes) -> DataConfig:
+    fixed = {"max_seconds": 20.0, "max_cuts": 3, "num_buckets": 3, "lazy": "always", "buffer_clips": 9}
+    return DataConfig(**{"train": str(folder)} | fixed | changes)
+
+
+def epoch(batches: TrainingBatches) -> list[str]:
+    """Return the clips of the rest of the epoch that `batches` stands at."""
+    made, number = [], batches.epoch
+    for batch in batches:
+        if batches.epoch != number:
+            return made
+        made += batch.ids
+    raise AssertionError("training batches came to an end")
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the cuts that are made of lines from now on."""
+    made = []
+    deserialize = manifests.deserialize_item
+    monkeypatch.setattr(manifests, "deserialize_item", lambda item: made.append(item["id"]) or deserialize(item))
+    return made

@@ -1,0 +1,52 @@
+"""One OPD step of tiny models: a student with gradient, a frozen teacher, a mapper and a loss."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from tiny import eager_to_stop, student, teacher
+
+from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
+from arkasr.builtin.mappers.shared_strings import NoMapperOptions, SharedStrings
+from arkasr.config.schema import DistillConfig, RolloutConfig
+from arkasr.distill.step import Opd
+from arkasr.distributions.views import DenseView
+
+SIZES = [16000, 4000, 9000, 24000, 160, 12345]
+
+K = 6
+
+
+class InMemory:
+    """A teacher around a SpeechLM, as the built-in one is around a folder."""
+
+    def __init__(self, lm):
+        self.lm, self.tokenizer, self.stop_ids = lm.requires_grad_(False), lm.tokenizer, lm.stop_ids
+
+    def transcribe(self, waveforms, languages):
+        """Hear the same in all clips, but nothing in short ones."""
+        return ["she sells" if len(w) > 5000 else "" for w in waveforms]
+
+    def score(self, waveforms, languages, token_ids):
+        """Score by teacher forcing."""
+        with torch.no_grad():
+            prompts = self.lm.embed_prompts(self.lm.encode_audio(waveforms), languages)
+            return DenseView(self.lm.transcript_states(prompts, token_ids) @ self.lm.head.T)
+
+
+@lru_cache
+def frozen_teacher():
+    return InMemory(eager_to_stop(teacher(10), 2.0))
+
+
+def trainable(seed=10):
+    return eager_to_stop(student(seed), 2.0)
+
+
+def opd(lm, its_teacher=None, mapper=SharedStrings, temperature=1.0, k=K, mix=None, **rollout):
+    its_teacher = its_teacher or frozen_teacher()
+    made = mapper(NoMapperOptions(), student=lm, teacher=its_teacher)
+    loss = UnionTopkKl(UnionTopkKlOptions(temperature))
+    config = RolloutConfig(**{"max_new_tokens": 9} | rollout)
+    return Opd(its_teacher, made, loss, config, DistillConfig(top_k=k, **({"mix": mix} if mix else {})))

@@ -1,0 +1,379 @@
+"""A student put together from tiny pretrained parts, against the parts' own classes and an independent reordering."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from corpus_fixture import CONF
+from safetensors.torch import load_file, save_file
+from tiny import ARK_SIZES, student, student_tokenizer, teacher_tokenizer, waveform
+from transformers import (
+    GlmAsrConfig,
+    GlmAsrForConditionalGeneration,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
+
+from arkasr.config.load import load_config
+from arkasr.config.schema import ModelConfig
+from arkasr.errors import UserError
+from arkasr.model.build import assemble, build_fresh, model_sizes
+from arkasr.model.generation import generate
+from arkasr.model.loading import load_speech_lm
+from arkasr.model.tokenization import ARK_TOKENS
+from arkasr.training.train import train
+
+MELS, WIDTH, HEADS, LAYERS = 16, 32, 2, 2
+TEXT = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT |= {"num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+WHISPER_V3 = {"model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20}
+WHISPER_V3 |= {"encoder_ffn_dim": 5120, "num_mel_bins": 128, "max_source_positions": 1500, "vocab_size": 51866}
+QWEN_HALF_B = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+QWEN_HALF_B |= {"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "rms_norm_eps": 1e-6}
+QWEN_HALF_B |= {"rope_theta": 1000000.0, "max_position_embeddings": 32768, "tie_word_embeddings": True}
+QWEN_HALF_B |= {"torch_dtype": "bfloat16", "bos_token_id": 151643, "eos_token_id": 151643}
+
+
+def loud(model, seed: int):
+    """Draw weights at which attention is far from uniform, and norms and biases that are none's default."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        weight.data = 0.6 * torch.randn(weight.shape, generator=generator)
+    return model.eval()
+
+
+def saved(model, folder: Path) -> str:
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def whisper(seed: int = 1):
+    sizes = dict(d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=1, encoder_attention_heads=HEADS)
+    sizes |= dict(decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=40, num_mel_bins=MELS, vocab_size=60)
+    sizes |= dict(max_source_positions=20, max_target_positions=9, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    return loud(WhisperForConditionalGeneration(WhisperConfig(**sizes, decoder_start_token_id=1)), seed)
+
+
+def glm(seed: int = 2):
+    audio = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    config = GlmAsrConfig(
+        text_config=dict(TEXT, model_type="llama", vocab_size=70),
+        audio_config=audio | dict(num_mel_bins=MELS, rope_parameters=rope),
+        audio_token_id=3,
+    )
+    return loud(GlmAsrForConditionalGeneration(config), seed)
+
+
+def qwen2(vocab_size: int, tied: bool = True, seed: int = 3):
+    config = Qwen2Config(**TEXT, vocab_size=vocab_size, tie_word_embeddings=tied, rms_norm_eps=1e-5)
+    return loud(Qwen2ForCausalLM(config), seed)
+
+
+def made(**keys):
+    sizes = {name: ARK_SIZES[name] for name, part in (("audio", "encoder"), ("text", "decoder")) if part not in keys}
+    return assemble(ModelConfig(sizes=keys.pop("sizes", sizes), **keys), student_tokenizer()).eval()
+
+
+def mel(frames: int, seed: int = 0):
+    return torch.randn(2, MELS, frames, generator=torch.Generator().manual_seed(seed))
+
+
+# Encoders
+
+
+@pytest.mark.parametrize("layout", ["audio_tower.", "model.audio_tower."])
+def test_the_encoder_of_glm_asr_is_taken_whole(tmp_path, layout):
+    theirs = glm()
+    theirs.save_pretrained(tmp_path, save_original_format=layout == "audio_tower.")
+    assert any(key.startswith(layout) for key in load_file(tmp_path / "model.safetensors"))
+    lm = made(encoder=str(tmp_path))
+    features = mel(24)
+    with torch.no_grad():
+        expected = theirs.model.audio_tower(features).last_hidden_state
+        assert torch.equal(lm.hf.model.audio_tower(features), expected) and expected.abs().mean() > 0.1
+    assert not torch.equal(
+        lm.hf.model.multi_modal_projector.linear_2.weight, theirs.model.multi_modal_projector.linear_2.weight
+    )
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_encoder_of_another_arkasr_is_taken_in_either_layout(tmp_path, published):
+    other = student(5)
+    other.tokenizer.save_pretrained(tmp_path)
+    other.hf.save_pretrained(tmp_path, save_original_format=published)
+    keys = load_file(tmp_path / "model.safetensors").keys()
+    assert any(key.startswith("audio_encoder.whisper.") for key in keys) == published
+    lm = made(encoder=str(tmp_path))
+    ours, theirs = (model.hf.model.audio_tower.state_dict() for model in (lm, other))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_without_rotation_it_is_whispers_encoder_without_positions(tmp_path):
+    """What no rotation touches, and that q and k are reordered alike, against transformers' own Whisper."""
+    theirs = whisper()
+    lm = made(encoder=saved(theirs, tmp_path))
+    encoder, tower, features = theirs.model.encoder, lm.hf.model.audio_tower, mel(40)
+    with torch.no_grad():
+        with_rotation = tower(features)
+        encoder.embed_positions.weight.zero_()
+        tower.rotary_emb.inv_freq.zero_()
+        expected, found = encoder(features).last_hidden_state, tower(features)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (with_rotation - expected).abs().max() > 0.05
+
+
+def rotated(x):
+    """Turn neighbouring pairs of the first half of each head's dimensions: x [heads, T, D], one pair at a time."""
+    x, turned = x.clone(), x.shape[-1] // 2
+    for pair in range(turned // 2):
+        angle = torch.arange(x.shape[1], dtype=torch.float64) / 10000 ** (2 * pair / turned)
+        a, b = x[..., 2 * pair].clone(), x[..., 2 * pair + 1].clone()
+        x[..., 2 * pair] = a * angle.cos() - b * angle.sin()
+        x[..., 2 * pair + 1] = b * angle.cos() + a * angle.sin()
+    return x
+
+
+def published_encoder(weights, features):
+    """Whisper's encoder as the published code changes it, in float64, one clip [M, T] at a time."""
+    w = {k.removeprefix("model.encoder."): v.double() for k, v in weights.items() if k.startswith("model.encoder.")}
+    gelu, norm = torch.nn.functional.gelu, torch.nn.functional.layer_norm
+
+    def affine(x, name):
+        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0)
+
+    def normed(x, name):
+        return norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
+
+    x = gelu(torch.nn.functional.conv1d(features.double(), w["conv1.weight"], w["conv1.bias"], padding=1))
+    x = gelu(torch.nn.functional.conv1d(x, w["conv2.weight"], w["conv2.bias"], stride=2, padding=1)).T
+    for layer in (f"layers.{n}" for n in range(LAYERS)):
+        y = normed(x, f"{layer}.self_attn_layer_norm")
+        q, k, v = (affine(y, f"{layer}.self_attn.{n}_proj").unflatten(-1, (HEADS, -1)).transpose(0, 1) for n in "qkv")
+        weight = (rotated(q) @ rotated(k).transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
+        x = x + affine((weight @ v).transpose(0, 1).flatten(1), f"{layer}.self_attn.out_proj")
+        y = normed(x, f"{layer}.final_layer_norm")
+        x = x + affine(gelu(affine(y, f"{layer}.fc1")), f"{layer}.fc2")
+    return normed(x, "layer_norm")
+
+
+def test_whispers_encoder_turns_its_own_neighbouring_pairs(tmp_path):
+    theirs = whisper()
+    lm = made(encoder=saved(theirs, tmp_path))
+    tower, features = lm.hf.model.audio_tower, mel(33)
+    expected = torch.stack([published_encoder(theirs.state_dict(), clip) for clip in features]).float()
+    with torch.no_grad():
+        torch.testing.assert_close(tower(features), expected, rtol=1e-4, atol=1e-5)
+        for layer, other in zip(
+            tower.layers, theirs.model.encoder.layers
+        ):  # in Whisper's own order it is another model
+            layer.self_attn.q_proj.weight.copy_(other.self_attn.q_proj.weight)
+            layer.self_attn.q_proj.bias.copy_(other.self_attn.q_proj.bias)
+            layer.self_attn.k_proj.weight.copy_(other.self_attn.k_proj.weight)
+        assert (tower(features) - expected).abs().max() > 0.01
+
+
+def test_rows_of_queries_and_keys_by_hand(tmp_path):
+    """Heads of 16: the pairs (0, 1), (2, 3), (4, 5), (6, 7) turn; their firsts come before their seconds."""
+    theirs = whisper()
+    lm = made(encoder=saved(theirs, tmp_path))
+    head = [0, 2, 4, 6, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    rows = head + [16 + row for row in head]
+    for ours, other in zip(lm.hf.model.audio_tower.layers, theirs.model.encoder.layers):
+        assert torch.equal(ours.self_attn.q_proj.weight, other.self_attn.q_proj.weight[rows])
+        assert torch.equal(ours.self_attn.q_proj.bias, other.self_attn.q_proj.bias[rows])
+        assert torch.equal(ours.self_attn.k_proj.weight, other.self_attn.k_proj.weight[rows])
+        assert torch.equal(ours.self_attn.v_proj.weight, other.self_attn.v_proj.weight)
+        assert torch.equal(ours.self_attn.o_proj.bias, other.self_attn.out_proj.bias)
+        assert torch.equal(ours.input_layernorm.weight, other.self_attn_layer_norm.weight)
+        assert torch.equal(ours.post_attention_layernorm.bias, other.final_layer_norm.bias)
+
+
+# Decoders
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_on_text_alone_it_is_the_decoder_bit_for_bit(tmp_path, tied):
+    size = len(student_tokenizer()) + 7
+    theirs = qwen2(size, tied)
+    lm = made(decoder=saved(theirs, tmp_path))
+    ids = torch.randint(0, size, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+        assert torch.equal(lm.hf(input_ids=ids).logits, expected) and expected.std() > 0.1
+    assert lm.hf.config.text_config.vocab_size == size
+    assert (lm.hf.lm_head.weight is lm.hf.get_input_embeddings().weight) == tied
+    assert lm.blocked[-7:].all() and lm.stop_ids == [student_tokenizer().eos_token_id]
+
+
+def test_a_vocabulary_grows_by_the_mean_row(tmp_path):
+    theirs = qwen2(len(student_tokenizer()) - 5, tied=False)
+    lm = made(decoder=saved(theirs, tmp_path))
+    for ours, other in (
+        (lm.hf.get_input_embeddings().weight, theirs.get_input_embeddings().weight),
+        (lm.hf.lm_head.weight, theirs.lm_head.weight),
+    ):
+        assert torch.equal(ours[:-5], other) and len(ours) == len(student_tokenizer())
+        torch.testing.assert_close(ours[-5:], other.mean(0).expand(5, -1))
+
+
+def test_both_parts_with_a_fresh_adapter_transcribe_after_a_round_trip(tmp_path):
+    torch.manual_seed(0)
+    keys = dict(
+        encoder=saved(whisper(), tmp_path / "w"), decoder=saved(qwen2(len(student_tokenizer())), tmp_path / "q")
+    )
+    lm = made(**keys, dtype="bfloat16")
+    assert {p.dtype for p in lm.parameters()} == {torch.bfloat16}
+    assert lm.hf.model.audio_tower.rotary_emb.inv_freq.dtype == torch.float32
+    torch.manual_seed(0)
+    lm = made(**keys)
+    lm.save(tmp_path / "student")
+    again = load_speech_lm(str(tmp_path / "student"))
+    heard = [
+        generate(one, one.embed_prompts(one.encode_audio([waveform(9000)]), ["English"]), [6]).ids
+        for one in (lm, again)
+    ]
+    assert heard[0] == heard[1]
+    torch.manual_seed(1)
+    other = made(**keys)
+    name = "model.multi_modal_projector.linear_1.weight"
+    assert not torch.equal(other.hf.get_parameter(name), lm.hf.get_parameter(name))
+    assert torch.equal(other.hf.model.audio_tower.conv1.weight, lm.hf.model.audio_tower.conv1.weight)
+
+
+# The true size
+
+
+def test_the_papers_base_starts_from_two_parts():
+    paper = Path(__file__).parents[2] / "egs" / "conf" / "paper.yaml"
+    model, tokenizer = (getattr(load_config(str(paper), "base", "exp", "data", []), k) for k in ("model", "tokenizer"))
+    assert (model.encoder, model.decoder) == ("openai/whisper-large-v3", "Qwen/Qwen2.5-0.5B")
+    assert (model.path, model.sizes, tokenizer.path) == ("", {}, "")
+
+
+def test_the_published_size_from_the_two_configurations(tmp_path):
+    for name, config in (("whisper", WHISPER_V3), ("qwen", QWEN_HALF_B)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    config = ModelConfig(encoder=str(tmp_path / "whisper"), decoder=str(tmp_path / "qwen"))
+    with torch.device("meta"):
+        hf = build_fresh("arkasr", model_sizes(config, 151670), student_tokenizer()).hf
+    text, audio = hf.config.text_config, hf.config.audio_config
+    assert (text.vocab_size, text.rope_parameters["rope_theta"], text.tie_word_embeddings) == (151936, 1e6, True)
+    assert (audio.num_mel_bins, audio.hidden_size // audio.num_attention_heads, audio.hidden_act) == (128, 64, "gelu")
+    assert {p.dtype for p in hf.parameters()} == {torch.float32}
+    unused_positions, speech_tokens = 1500 * 1280, (163958 - 151936) * 896  # which the published files hold beside
+    assert sum(p.numel() for p in hf.parameters()) + unused_positions + speech_tokens == 1_152_556_800
+
+
+# What cannot work
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda w: w.pop("model.encoder.conv2.bias"), "configuration: no tensor for model.audio_tower.conv2.bias"),
+        (
+            lambda w: w.update({"model.encoder.layers.1.self_attn.k_proj.bias": torch.zeros(WIDTH)}),
+            "model.safetensors: model.encoder.layers.1.self_attn.k_proj.bias has no place in the model",
+        ),
+        (
+            lambda w: w.update({"model.encoder.layers.0.fc1.weight": torch.zeros(40, WIDTH)}),
+            r"model.safetensors: model.encoder.layers.0.fc1.weight has shape \[40, 32\], not \[48, 32\]",
+        ),
+        (
+            lambda w: w.update({"model.encoder.layers.0.self_attn.q_proj.weight": torch.zeros(8, WIDTH)}),
+            r"self_attn.q_proj.weight has shape \[8, 32\], not \[32, 32\]",
+        ),
+        (lambda w: [w.pop(k) for k in list(w) if "encoder" in k], "and 31 more"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, said):
+    path = saved(whisper(), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=said):
+        made(encoder=path)
+
+
+def test_weights_in_several_files_and_one_that_is_gone(tmp_path):
+    theirs = qwen2(400)
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    files = sorted(tmp_path.glob("model-*.safetensors"))
+    lm = made(decoder=str(tmp_path))
+    state = lm.hf.model.language_model.state_dict()
+    assert len(files) > 1 and all(torch.equal(state[n], t) for n, t in theirs.model.state_dict().items())
+    files[0].unlink()
+    with pytest.raises(UserError, match=files[0].name):
+        made(decoder=str(tmp_path))
+
+
+def test_a_decoders_missing_row_is_named(tmp_path):
+    path = saved(qwen2(400), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"embed_tokens.weight has shape \[399, 24\], not \[400, 24\]"):
+        made(decoder=path)
+
+
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        ({"encoder": "w", "sizes": ARK_SIZES}, "w brings its own sizes: take model.sizes.audio away"),
+        ({"decoder": "q", "sizes": ARK_SIZES}, "q brings its own sizes: take model.sizes.text away"),
+        ({"sizes": {"text": {}}}, "`audio` is missing"),
+        ({"encoder": "w", "sizes": {}}, "`text` is missing"),
+        ({"encoder": "q", "sizes": {"text": {}}}, "is of model_type 'qwen2'; give one of whisper, glmasr, arkasr"),
+        ({"decoder": "w", "sizes": {"audio": {}}}, "is of model_type 'whisper'; give a qwen2"),
+        ({"decoder": "none", "sizes": {"audio": {}}}, "none: no model here"),
+        ({"type": "qwen3_asr", "encoder": "w", "sizes": {"text": {}}}, "not a qwen3_asr"),
+        ({"encoder": "pickled", "sizes": {"text": {}}}, "pickled: no safetensors here"),
+        ({"encoder": "broken", "sizes": {"text": {}}}, "model.safetensors: cannot be read as safetensors"),
+    ],
+)
+def test_mistakes_are_said(tmp_path, keys, said):
+    saved(whisper(), tmp_path / "w")
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "config.json").write_text('{"model_type": "qwen2"}')
+    for name in ("pickled", "broken"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text((tmp_path / "w" / "config.json").read_text())
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"nothing")
+    keys = {key: str(tmp_path / value) if key in ("encoder", "decoder") else value for key, value in keys.items()}
+    if keys["sizes"] == {"text": {}} and "encoder" in keys:
+        keys["sizes"] = {"text": ARK_SIZES["text"]}
+    with pytest.raises(UserError, match=said):
+        assemble(ModelConfig(**keys), student_tokenizer())
+
+
+# A run
+
+
+def test_a_run_starts_from_its_parts_with_the_decoders_tokenizer(tmp_path, datadir):
+    theirs = qwen2(len(teacher_tokenizer()) + 2)
+    teacher_tokenizer().save_pretrained(saved(theirs, tmp_path / "q"))
+    settings = yaml.safe_load(CONF)
+    settings["model"] = {"encoder": saved(whisper(), tmp_path / "w"), "decoder": str(tmp_path / "q")}
+    settings["runs"] = {"base": {}}
+    del settings["tokenizer"]
+    conf = tmp_path / "conf.yaml"
+    conf.write_text(yaml.safe_dump(settings))
+    train(str(conf), "base", str(tmp_path), str(datadir), [])
+    lm = load_speech_lm(str(tmp_path / "base" / "final"))
+    assert lm.tokenizer.encode("she sells") == teacher_tokenizer().encode("she sells")
+    missing = set(ARK_TOKENS) - teacher_tokenizer().get_vocab().keys()
+    assert len(lm.head) == len(lm.tokenizer) == len(teacher_tokenizer()) + len(missing) > len(theirs.lm_head.weight)
+    moved = (lm.head[: len(theirs.lm_head.weight)] - theirs.lm_head.weight).abs().max()
+    assert 0 < moved < 0.1  # four small steps from where it started
+    with pytest.raises(UserError, match="tokenizer.path other: model.decoder .*q brings its own tokenizer"):
+        train(str(conf), "base", str(tmp_path / "two"), str(datadir), ["tokenizer.path=other"])

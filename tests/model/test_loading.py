@@ -1,0 +1,256 @@
+"""Loading a recogniser: what is whole loads, what is not is refused with its path and its keys."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import student, teacher, waveform
+
+from arkasr.builtin.teachers.local import LocalTeacher, LocalTeacherOptions
+from arkasr.errors import UserError
+from arkasr.interfaces import Teacher
+from arkasr.model.loading import load_speech_lm
+from arkasr.model.speech_lm.arkasr import ArkSpeechLM
+from arkasr.model.speech_lm.qwen3_asr import QwenSpeechLM
+
+MAKERS = {"ark": student, "qwen": teacher}
+NORM = "model.language_model.norm.weight"
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def saved(request, tmp_path_factory):
+    """A folder with a whole model, and the model; not to be written into."""
+    folder, lm = tmp_path_factory.mktemp(request.param) / "model", MAKERS[request.param](9)
+    lm.save(folder)
+    return folder, lm
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy to break."""
+    return shutil.copytree(saved[0], tmp_path / "broken")
+
+
+def change(folder, edit):
+    """Rewrite the tensors of a folder."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def refused(folder, *words):
+    with pytest.raises(UserError) as caught:
+        load_speech_lm(str(folder))
+    for word in (str(folder), *words):
+        assert word in str(caught.value)
+
+
+def scores(lm, clip):
+    """Logits of a transcript, from a waveform."""
+    with torch.no_grad():
+        prompts = lm.embed_prompts(lm.encode_audio([clip]), ["English"])
+        return lm.transcript_states(prompts, [lm.text_ids("the sea")]) @ lm.head.T
+
+
+def test_a_whole_model_loads_as_it_was(saved):
+    folder, lm = saved
+    loaded = load_speech_lm(str(folder))
+    assert type(loaded) is type(lm) and type(loaded) in (ArkSpeechLM, QwenSpeechLM) and not loaded.training
+    assert loaded.tokenizer.get_vocab() == lm.tokenizer.get_vocab() and loaded.stop_ids == lm.stop_ids
+    assert torch.equal(loaded.blocked, lm.blocked)
+    before, after = lm.hf.state_dict(), loaded.hf.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(scores(loaded, waveform(8000)), scores(lm, waveform(8000)))
+
+
+def test_a_model_loads_in_another_dtype(saved):
+    loaded = load_speech_lm(str(saved[0]), "bfloat16")
+    assert loaded.head.dtype == torch.bfloat16
+    close = torch.nn.functional.cosine_similarity(
+        scores(loaded, waveform(8000)).float(), scores(saved[1], waveform(8000))
+    )
+    assert close.min() > 0.99
+
+
+def test_a_folder_that_is_absent(tmp_path):
+    refused(tmp_path / "nowhere", "no config.json")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    (tmp_path / "notes.txt").write_text("no model")
+    refused(tmp_path, "no config.json")
+
+
+def test_a_missing_tensor(folder):
+    change(folder, lambda tensors: tensors.pop(NORM))
+    refused(folder, NORM)
+
+
+def test_a_tensor_too_many(folder):
+    change(folder, lambda tensors: tensors.update(surprise=torch.ones(2)))
+    refused(folder, "surprise")
+
+
+def test_a_tensor_of_another_shape(folder):
+    change(folder, lambda tensors: tensors.update({NORM: torch.ones(5)}))
+    refused(folder, NORM, "5")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_cut_file(folder, keep):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    refused(folder, "model.safetensors")
+
+
+def test_no_weights_at_all(folder):
+    (folder / "model.safetensors").unlink()
+    refused(folder, "model.safetensors")
+
+
+@pytest.mark.parametrize("other", ["qwen2", "no-such-type"])
+def test_another_kind_of_model(folder, other):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": other}))
+    refused(folder, other, "arkasr", "qwen3_asr")
+
+
+def test_a_configuration_that_is_no_json(folder):
+    (folder / "config.json").write_text("{")
+    refused(folder, "config.json")
+
+
+def test_no_tokenizer(folder):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    refused(folder, "tokenizer")
+
+
+def test_a_dtype_that_is_none(saved):
+    with pytest.raises(UserError, match="float23"):
+        load_speech_lm(str(saved[0]), "float23")
+
+
+def test_a_teacher_scores_and_transcribes_what_was_saved(tmp_path):
+    lm = teacher(9)
+    lm.save(tmp_path)
+    made = LocalTeacher(LocalTeacherOptions(path=str(tmp_path), dtype="float32", max_new_tokens=6))
+    assert isinstance(made, Teacher) and made.stop_ids == lm.stop_ids
+    assert not any(weight.requires_grad for weight in made.lm.parameters())
+    clip, ids = waveform(8000), lm.text_ids("the sea")
+    view = made.score([clip], ["English"], [ids])
+    everything = torch.arange(view.vocab_size).expand(len(ids), -1)
+    expected = scores(lm, clip).double().log_softmax(-1)
+    torch.testing.assert_close(view.logprobs_at(everything).double(), expected, atol=1e-5, rtol=0)
+    texts = made.transcribe([clip, waveform(4000)], ["English", "Chinese"])
+    assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
+
+
+def test_a_teacher_of_another_kind(tmp_path):
+    student(9).save(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}.*'arkasr', not 'qwen3_asr'"):
+        LocalTeacher(LocalTeacherOptions(path=str(tmp_path), dtype="float32"))
+
+
+class Trap:
+    """What a malicious pickle is: reading it calls something."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def to_pickle(folder, content=None):
+    """Turn safe weights into pickled ones, or into `content`."""
+    file = folder / "model.safetensors"
+    torch.save(load_file(file) if content is None else content, folder / "pytorch_model.bin")
+    file.unlink()
+
+
+def test_pickled_weights_are_refused_unless_asked_for(saved, folder):
+    to_pickle(folder)
+    refused(folder, "pytorch_model.bin", "allow_pickle")
+    same = load_speech_lm(str(folder), allow_pickle=True)
+    before, after = saved[1].hf.state_dict(), same.hf.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_safe_weights_beside_pickled_ones_are_read(saved, folder):
+    torch.save({"surprise": torch.ones(1)}, folder / "pytorch_model.bin")
+    for allow_pickle in (False, True):
+        loaded = load_speech_lm(str(folder), allow_pickle=allow_pickle)
+        assert torch.equal(loaded.head, saved[1].head)
+
+
+def test_an_allowed_pickle_runs_nothing_and_must_be_whole(folder, tmp_path):
+    to_pickle(folder, {NORM: Trap(tmp_path / "ran")})
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: cannot be read"):
+        load_speech_lm(str(folder), allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: cannot be read"):
+        load_speech_lm(str(folder), allow_pickle=True)
+
+
+@pytest.fixture
+def sharded(saved, folder):
+    """A copy whose weights lie in several files."""
+    (folder / "model.safetensors").unlink()
+    saved[1].hf.save_pretrained(folder, max_shard_size="100KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    return folder
+
+
+def test_a_model_in_shards(saved, sharded):
+    assert torch.equal(load_speech_lm(str(sharded)).head, saved[1].head)
+
+
+def test_a_missing_shard(sharded):
+    first, second, *_ = sorted(file.name for file in sharded.glob("model-*.safetensors"))
+    for name in (first, second):
+        (sharded / name).unlink()
+    refused(sharded, first, second, "model.safetensors.index.json")
+
+
+def test_a_broken_shard(sharded):
+    file = sorted(sharded.glob("model-*.safetensors"))[1]
+    file.write_bytes(file.read_bytes()[:100])
+    refused(sharded, str(file), "cannot be read as safetensors")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', b"\xff"])
+def test_a_broken_index(sharded, text):
+    (sharded / "model.safetensors.index.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    refused(sharded, "model.safetensors.index.json: cannot be read")
+
+
+def test_code_that_a_configuration_names_is_not_run(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    changed = config | {"model_type": "new", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(changed))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    refused(folder, "'new'", "auto_map", "never run")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_a_model_that_we_know_is_not_run(saved, folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    names = {auto: "code.Thing" for auto in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer")}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert torch.equal(load_speech_lm(str(folder)).head, saved[1].head)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_configuration_with_a_value_of_another_type(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["hidden_size"] = "many"
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(folder, "hidden_size", "many")

@@ -1,0 +1,189 @@
+"""How ranks are grouped, which modules are blocks, and what computing them twice leaves as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from corpus_fixture import clips, make_trainer
+from tiny import batch, student, teacher, waveform
+from tiny_teachers import glm, save_whisper
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.fsdp import FSDPModule
+
+from arkasr.config.load import load_config
+from arkasr.distributions.views import HeadView
+from arkasr.errors import UserError
+from arkasr.model.build import freeze
+from arkasr.model.generation import generate
+from arkasr.model.loading import load_speech_lm
+from arkasr.model.sharding import blocks, checkpoint_blocks, gathered, mesh_shape
+from arkasr.training.checkpoint import save_final
+from arkasr.training.ranks import Ranks
+
+RECOMPUTED = "fsdp.activation_checkpointing=blocks"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "replicate", "node", "shape"),
+    [
+        (4, 1, 4, (4,)),
+        (4, 2, 4, (2, 2)),
+        (4, 4, 1, (4, 1)),
+        (24, 0, 8, (3, 8)),
+        (24, 3, 8, (3, 8)),
+        (8, 0, 8, (8,)),
+        (3, 0, 1, (3, 1)),
+    ],
+)
+def test_ranks_are_grouped(ranks, replicate, node, shape):
+    assert mesh_shape(ranks, replicate, node) == shape
+
+
+@pytest.mark.parametrize(("ranks", "replicate", "node"), [(4, 3, 4), (4, 8, 4), (6, 0, 4), (2, 0, 8)])
+def test_groups_that_are_not_equal_are_refused(ranks, replicate, node):
+    with pytest.raises(UserError, match=f"fsdp.replicate={replicate}: {ranks} ranks do not make .* give a divisor"):
+        mesh_shape(ranks, replicate, node)
+
+
+def test_a_launch_whose_ranks_do_not_divide_is_refused_before_it_begins(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="fsdp.replicate=3: 4 ranks do not make 3 equal groups"):
+        Ranks(replicate=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("replicate=-1", "replicate=-1: a number of groups, or 0"),
+        ("activation_checkpointing=all", "activation_checkpointing must be one of 'none', 'blocks', not 'all'"),
+        ("teacher=split", "teacher must be one of 'replicate', 'shard', not 'split'"),
+    ],
+)
+def test_settings_are_checked(conf, setting, said):
+    with pytest.raises(UserError, match=f"fsdp.*{said}"):
+        load_config(str(conf), "base", "exp", "data", [f"fsdp.{setting}"])
+
+
+KINDS = {
+    "arkasr": (student, {"GlmAsrEncoderLayer": 2, "Qwen2DecoderLayer": 2}),
+    "qwen3_asr": (teacher, {"Qwen3ASRAudioEncoderLayer": 2, "Qwen3DecoderLayer": 2}),
+    "glmasr": (glm, {"GlmAsrEncoderLayer": 2, "LlamaDecoderLayer": 2}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_are_those_that_the_models_declare(name):
+    make, expected = KINDS[name]
+    found = [type(module).__name__ for module in blocks(make())]
+    assert {kind: found.count(kind) for kind in found} == expected
+
+
+def losses_and_gradients(lm, clip_sizes=(16000, 9000)):
+    """A loss through both of the head's own gradients, its gradients by name, and how often each block ran."""
+    lm.requires_grad_(True).train()
+    inner, runs = [m for m in lm.modules() if type(m).__name__.endswith("Layer")], []
+    for module in inner:
+        module.register_forward_pre_hook(lambda *_: runs.append(1))
+    heard = batch(list(clip_sizes))
+    ids = [lm.text_ids("one two three four five six seven eight nine ten " * 3) for _ in heard.ids]
+    prompts = lm.embed_prompts(lm.encode_audio(heard.waveforms), heard.languages)
+    states = lm.transcript_states(prompts, ids)
+    some = torch.arange(12).expand(len(states), -1)
+    view = HeadView(states, lm.head, lm.blocked)
+    (entropy,) = view.in_parts(lambda part: (part.entropy(),))
+    assert len(states) > 64  # more than one part of the head
+    scores = view.scores_at(some)
+    loss = scores.masked_fill(scores.isinf(), 0.0).square().mean() + entropy.mean()
+    before = len(runs)
+    loss.backward()
+    made = {n.replace("_checkpoint_wrapped_module.", ""): p.grad for n, p in lm.named_parameters()}
+    return loss.item(), {n: g for n, g in made.items() if g is not None}, (before, len(runs) - before)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_computed_twice_give_the_same_gradients_bit_for_bit(name):
+    make, expected = KINDS[name]
+    number = sum(expected.values())
+    loss, gradients, runs = losses_and_gradients(make(3))
+    same, others, more_runs = losses_and_gradients(checkpoint_blocks(make(3)))
+    assert runs == (number, 0) and more_runs == (number, number)
+    assert loss == same and gradients.keys() == others.keys() and len(gradients) > 20
+    assert all(torch.equal(others[n], gradient) for n, gradient in gradients.items())
+
+
+def test_blocks_computed_twice_hold_less_for_backward():
+    """Counted are the bytes that autograd keeps: a block's inputs stay, what it computes from them does not."""
+
+    def kept(lm):
+        sizes = {}
+
+        def pack(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        lm.requires_grad_(True).train()
+        weights = {p.untyped_storage().data_ptr() for p in lm.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            audio = lm.encode_audio([waveform(48000)])
+        assert len(audio) == 1
+        return sum(size for place, size in sizes.items() if place not in weights)
+
+    assert kept(checkpoint_blocks(student(1))) < 0.6 * kept(student(1))
+
+
+def test_a_rollout_is_the_same_and_computes_each_block_once(recwarn):
+    plain, again = student(4), checkpoint_blocks(student(4)).train()
+    clip = [waveform(16000)]
+    made = [generate(lm, lm.embed_prompts(lm.encode_audio(clip), ["English"]), [8], 4).ids for lm in (plain, again)]
+    assert made[0] == made[1] and not recwarn.list
+
+
+def test_frozen_parts_may_be_computed_twice():
+    def gradients(lm):
+        freeze(lm.requires_grad_(True), ["encoder"])
+        prompts = lm.embed_prompts(lm.encode_audio([waveform(16000)]), ["English"])
+        lm.transcript_states(prompts, [lm.text_ids("the sea")]).square().sum().backward()
+        return [p.grad for p in lm.parameters() if p.grad is not None]
+
+    ours, theirs = gradients(checkpoint_blocks(student(2))), gradients(student(2))
+    assert len(ours) == len(theirs) > 10 and all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+
+def test_checkpoints_and_exports_do_not_tell_whether_blocks_were_computed_twice(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir, RECOMPUTED)
+    for _ in range(2):
+        trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [0, 1])]))
+    trainer.save()
+    trainer.checkpoints.wait()
+    again = make_trainer(conf, "base", tmp_path, datadir, "seed=5")
+    again.resume()
+    (model, optimizer), (same, resumed) = (get_state_dict(t.student, t.optimizer) for t in (trainer, again))
+    torch.testing.assert_close(model, same, rtol=0, atol=0)
+    assert optimizer["param_groups"] == resumed["param_groups"]
+    assert len(optimizer["state"]) == len(list(trainer.student.parameters()))
+    torch.testing.assert_close(optimizer["state"], resumed["state"], rtol=0, atol=0)
+    save_final(tmp_path / "final", trainer.student, trainer.ranks)
+    loaded, weights = load_speech_lm(str(tmp_path / "final")), trainer.student.hf.state_dict()
+    assert loaded.hf.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.hf.state_dict().items())
+
+
+def test_nothing_is_gathered_of_what_is_not_sharded():
+    lm = student()
+    with gathered(lm), gathered(None):
+        assert not isinstance(lm, FSDPModule)
+
+
+def test_a_teacher_that_is_no_speech_lm_cannot_be_sharded(conf, trained, datadir, tmp_path):
+    save_whisper(tmp_path / "whisper")
+    overrides = [f"model.path={trained}/base/final", "teacher.name=whisper", f"teacher.options.path={tmp_path}/whisper"]
+    make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "teacher.options.dtype=float32")
+    with pytest.raises(UserError, match="fsdp.teacher: teacher 'whisper' cannot be sharded .* set it to replicate"):
+        make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "fsdp.teacher=shard")
+
+
+def test_a_process_alone_keeps_its_teacher_whole(conf, trained, datadir, tmp_path):
+    overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    trainer = make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "fsdp.teacher=shard", "fsdp.replicate=3")
+    row = trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [0, 1])]))
+    assert row["loss"] > 0 and not isinstance(trainer.objective.opd.teacher.lm, FSDPModule)

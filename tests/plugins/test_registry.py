@@ -1,0 +1,312 @@
+"""The plugin host, against distributions made here: what loads, what fails and with which words, and no torch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import arkasr
+from arkasr import hookspecs
+from arkasr.errors import UserError
+from arkasr.plugins import registry
+from arkasr.plugins.loader import KINDS
+
+ROOT = Path(__file__).parents[2]
+
+GOOD = """
+from dataclasses import dataclass
+import arkasr
+
+@dataclass
+class Options:
+    rate: float = 1.0
+
+class Made:
+    def __init__(self, options, **context):
+        self.options, self.context = options, context
+
+@arkasr.hookimpl
+def register_teachers(register):
+    register("{name}", Made, Options)
+
+@arkasr.hookimpl
+def register_token_mappers(register):
+    register("{name}", "{name}_parts:Mapper", "{name}_parts:Options")
+
+@arkasr.hookimpl
+def register_losses(register):
+    register("{name}", Made)
+"""
+PARTS = """
+from dataclasses import dataclass
+
+@dataclass
+class Options:
+    depth: int
+
+class Mapper:
+    def __init__(self, options, student, teacher):
+        self.depth, self.pair = options.depth, (student, teacher)
+"""
+ONE_LOSS = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register({arguments})\n"
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """Load anew in each test, with nothing set, and forget the modules that it imported."""
+    monkeypatch.delenv("ARKASR_PLUGINS", raising=False)
+    monkeypatch.delenv("ARKASR_STRICT_PLUGINS", raising=False)
+    registry._load.cache_clear()
+    before = set(sys.modules)
+    yield
+    registry._load.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.startswith("fake_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that puts a distribution with one entry point and its modules on the import path."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(distribution: str, entry: str, modules: dict[str, str], target: str = "") -> Path:
+        folder = tmp_path / f"{distribution.replace('-', '_')}-1.5.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+        (folder / "entry_points.txt").write_text(f"[arkasr]\n{entry} = {target or next(iter(modules))}\n")
+        for module, text in modules.items():
+            (tmp_path / f"{module}.py").write_text(text)
+        importlib.invalidate_caches()
+        return tmp_path
+
+    return make
+
+
+def rows(distribution: str) -> list[dict[str, str]]:
+    return [row for row in registry.listing() if row["distribution"] == distribution]
+
+
+def good(install, name: str = "fake_good", distribution: str = "arkasr-good") -> Path:
+    return install(distribution, name, {name: GOOD.format(name=name), f"{name}_parts": PARTS})
+
+
+def refusal(call, *arguments, **context) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments, **context)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def cause(install, text: str, target: str = "") -> str:
+    """Install a plugin that must fail, and return the cause listed; the others are not disturbed."""
+    folder = install("arkasr-bad", "fake_bad", {"fake_bad": text}, target)
+    good(install)
+    assert [row["kind"] for row in rows("arkasr-good")] == ["loss", "teacher", "token_mapper"]
+    (row,) = rows("arkasr-bad")
+    assert (row["kind"], row["name"], row["version"]) == ("", "fake_bad", "1.5")
+    assert row["file"] == str(folder / "fake_bad.py")
+    return row["error"]
+
+
+def test_a_good_plugin_is_listed_and_made(install):
+    folder = good(install)
+    expected = {"name": "fake_good", "distribution": "arkasr-good", "version": "1.5", "error": ""}
+    expected["file"] = str(folder / "fake_good.py")
+    assert rows("arkasr-good") == [expected | {"kind": kind} for kind in ("loss", "teacher", "token_mapper")]
+    teacher = registry.create("teacher", "fake_good", {"rate": 2}, device="cpu")
+    assert (teacher.options.rate, teacher.context) == (2.0, {"device": "cpu"})
+    assert registry.create("loss", "fake_good", {}).options is None
+
+
+def test_what_is_named_lazily_is_imported_on_use(install):
+    good(install)
+    registry.listing()
+    assert "fake_good_parts" not in sys.modules
+    mapper = registry.create("token_mapper", "fake_good", {"depth": 3}, student="s", teacher="t")
+    assert (mapper.depth, mapper.pair) == (3, ("s", "t"))
+
+
+def test_options_are_checked_without_making_anything(install):
+    good(install)
+    assert registry.check_plugin("teacher", "fake_good", {"rate": 2}).rate == 2.0
+    assert registry.check_plugin("loss", "fake_good", {}) is None
+    where = "fake_good', arkasr-good 1.5 (fake_good): "
+    wrong = refusal(registry.create, "teacher", "fake_good", {"rtae": 2})
+    assert wrong == f"options of teacher '{where}unknown key rtae; did you mean rate?"
+    assert "rate must be a number, not 'x'" in refusal(registry.check_plugin, "teacher", "fake_good", {"rate": "x"})
+    assert "depth is missing" in refusal(registry.check_plugin, "token_mapper", "fake_good", {})
+    unwanted = refusal(registry.check_plugin, "loss", "fake_good", {"a": 1, "b": 2})
+    assert unwanted == f"options of loss '{where}it takes no options; remove a, b"
+
+
+def test_an_unknown_name_lists_what_there_is_and_what_failed(install):
+    good(install)
+    install("arkasr-bad", "fake_bad", {"fake_bad": "import fake_nothing_here\n"})
+    message = refusal(registry.create, "token_mapper", "nosuch", {})
+    assert message.startswith("no token mapper is called 'nosuch'; available: ") and "fake_good" in message
+    failed = "not loaded: arkasr-bad 1.5 (fake_bad): ModuleNotFoundError: No module named 'fake_nothing_here'"
+    assert message.endswith(failed)
+    assert registry.create("loss", "fake_good", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import fake_nothing_here", "ModuleNotFoundError: No module named 'fake_nothing_here'"),
+        ("import sys\nsys.exit('bye')", "SystemExit: bye"),
+        ("def broken(:", "SyntaxError: "),
+        ("x = 1", "registers nothing: mark a function called register_teachers,"),
+        (
+            ONE_LOSS.replace("losses", "loses").format(arguments="'x', print"),
+            "register_loses is marked as a hook, but arkasr has none of this name; use register_losses",
+        ),
+        (ONE_LOSS.replace("losses", "teacher").format(arguments="'x', print"), "use register_teachers"),
+        (ONE_LOSS.replace("(register)", "(regster)").format(arguments="'x'"), "PluginValidationError: "),
+        (ONE_LOSS.format(arguments="'x'"), "TypeError: "),
+        (ONE_LOSS.format(arguments="'two words', print"), "loss 'two words': a name is made of letters"),
+        (ONE_LOSS.format(arguments="3, print"), "loss 3: a name is made of letters"),
+        (ONE_LOSS.format(arguments="'x', 'a b'"), "factory must be callable or 'module:attribute', not 'a b'"),
+        (ONE_LOSS.format(arguments="'x', 5"), "factory must be callable or 'module:attribute', not 5"),
+        (ONE_LOSS.format(arguments="'x', print, int"), "config must be a dataclass or 'module:attribute'"),
+        (ONE_LOSS.format(arguments="'x', print)\n    register('x', print"), "registers loss 'x' twice"),
+    ],
+)
+def test_a_broken_plugin_is_listed_with_its_cause(install, text, said):
+    assert said in cause(install, text)
+
+
+def test_an_entry_point_to_nothing(install):
+    assert "AttributeError" in cause(install, "x = 1", "fake_bad:nothing")
+
+
+def test_a_plugin_that_fails_half_way_registers_nothing(install):
+    text = GOOD.format(name="fake_bad").replace('register("fake_bad", Made)', "raise RuntimeError('no GPU\\nhere')")
+    assert cause(install, text) == "RuntimeError: no GPU here"
+    assert "no teacher is called 'fake_bad'" in refusal(registry.create, "teacher", "fake_bad", {})
+
+
+def test_a_lazy_name_that_cannot_be_imported(install):
+    install("arkasr-lazy", "fake_lazy", {"fake_lazy": ONE_LOSS.format(arguments="'a', 'fake_nothing:Loss'")})
+    assert rows("arkasr-lazy")[0]["error"] == ""
+    message = refusal(registry.create, "loss", "a", {})
+    assert message.startswith("loss 'a', arkasr-lazy 1.5 (fake_lazy): fake_nothing:Loss cannot be imported: ")
+    install("arkasr-odd", "fake_odd", {"fake_odd": ONE_LOSS.format(arguments="'b', print, 'os.path:sep'")})
+    registry._load.cache_clear()
+    assert "its config must be a dataclass" in refusal(registry.create, "loss", "b", {})
+
+
+def test_two_claims_on_one_name_stop_only_that_name(install):
+    text = ONE_LOSS.format(arguments="'same', list)\n    register('{}', lambda options: options")
+    install("arkasr-a", "fake_one", {"fake_a": text.format("only_a")})
+    install("arkasr-b", "fake_one", {"fake_b": text.format("only_b")})
+    message = refusal(registry.create, "loss", "same", {})
+    assert message == (
+        "loss 'same' is claimed by arkasr-a 1.5 (fake_a) and arkasr-b 1.5 (fake_b); "
+        "uninstall one, or set ARKASR_PLUGINS to leave one out"
+    )
+    found = {(row["name"], row["distribution"]): row["error"] for row in rows("arkasr-a") + rows("arkasr-b")}
+    assert found == {
+        ("only_a", "arkasr-a"): "",
+        ("same", "arkasr-a"): message,
+        ("only_b", "arkasr-b"): "",
+        ("same", "arkasr-b"): message,
+    }
+    assert registry.create("loss", "only_b", {}) is None
+
+
+def test_a_claim_on_a_builtin_name(install):
+    name = next(row["name"] for row in registry.listing() if row["kind"] == "loss" and row["distribution"] == "arkasr")
+    registry._load.cache_clear()
+    install("arkasr-thief", "fake_thief", {"fake_thief": ONE_LOSS.format(arguments=f"'{name}', list")})
+    message = refusal(registry.check_plugin, "loss", name, {})
+    assert "(arkasr.builtin.losses)" in message and "arkasr-thief 1.5 (fake_thief)" in message
+
+
+def test_environment_limits_installed_plugins(install, monkeypatch):
+    good(install)
+    good(install, "fake_other", "arkasr-other")
+    for value, kept in (
+        ("", set()),
+        ("fake_other", {"arkasr-other"}),
+        (" fake_good , fake_other", {"arkasr-good", "arkasr-other"}),
+    ):
+        monkeypatch.setenv("ARKASR_PLUGINS", value)
+        registry._load.cache_clear()
+        assert {row["distribution"] for row in registry.listing()} - {"arkasr"} == kept
+    monkeypatch.setenv("ARKASR_PLUGINS", "fake_goood")
+    registry._load.cache_clear()
+    assert registry.listing()[-1]["error"].startswith("ARKASR_PLUGINS names fake_goood, but no installed plugin")
+
+
+def test_strict_makes_failures_and_clashes_fatal(install, monkeypatch):
+    monkeypatch.setenv("ARKASR_STRICT_PLUGINS", "1")
+    good(install)
+    monkeypatch.setenv("ARKASR_PLUGINS", "fake_good")
+    assert registry.create("loss", "fake_good", {})
+    install("arkasr-bad", "fake_bad", {"fake_bad": "import fake_nothing_here\n"})
+    install("arkasr-c", "fake_c", {"fake_c": ONE_LOSS.format(arguments="'fake_good', list")})
+    monkeypatch.setenv("ARKASR_PLUGINS", "fake_good,fake_bad,fake_c")
+    registry._load.cache_clear()
+    for call in (registry.listing, lambda: registry.check_plugin("teacher", "fake_good", {})):
+        message = refusal(call)
+        assert "arkasr-bad 1.5 (fake_bad): ModuleNotFoundError" in message and "'fake_good' is claimed by" in message
+    monkeypatch.setenv("ARKASR_STRICT_PLUGINS", "0")
+    assert registry.listing()
+
+
+def test_fingerprint_follows_names_and_versions_not_places(install, monkeypatch, tmp_path):
+    alone = registry.fingerprint()
+    folder = good(install)
+    registry._load.cache_clear()
+    both = registry.fingerprint()
+    assert both != alone and len(both) == 64
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in [*folder.glob("fake_*.py"), *folder.glob("*.dist-info")]:
+        path.rename(elsewhere / path.name)
+    del sys.modules["fake_good"]
+    importlib.invalidate_caches()
+    monkeypatch.syspath_prepend(elsewhere)
+    registry._load.cache_clear()
+    assert rows("arkasr-good")[0]["file"] == str(elsewhere / "fake_good.py")
+    assert registry.fingerprint() == both
+
+
+def test_builtins_come_through_the_same_hooks_and_all_load():
+    found = rows("arkasr")
+    assert {row["kind"] for row in found} == set(KINDS) and not any(row["error"] for row in found)
+    assert all(row["version"] == arkasr.__version__ and row["file"].startswith(str(ROOT)) for row in found)
+
+
+def test_listing_is_light(install):
+    """Neither the face of arkasr nor the listing may import what takes seconds."""
+    folder = good(install)
+    heavy = ("torch", "transformers", "lhotse", "numpy", "scipy")
+    code = "import json, sys, arkasr, arkasr.plugins as p\n"
+    code += "print(json.dumps([p.listing(), p.fingerprint(), [*sys.modules]]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    listed, fingerprint, modules = json.loads(done.stdout)
+    assert not set(heavy) & set(modules)
+    assert listed == registry.listing() and fingerprint == registry.fingerprint()
+
+
+def test_every_hook_has_a_kind_and_says_how_its_factory_is_called():
+    hooks = {name for name in vars(hookspecs) if name.startswith("register_")}
+    assert hooks == set(KINDS.values())
+    for name in hooks:
+        assert "register(name, factory, config=None)" in getattr(hookspecs, name).__doc__
+
+
+def test_the_public_face():
+    assert sorted(arkasr.__all__) == dir(arkasr) and arkasr.hookimpl is hookspecs.hookimpl
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        arkasr.nothing
+    assert arkasr.__version__

@@ -1,0 +1,92 @@
+"""What pyproject.toml declares is imported by us, or named here with the reason; what we import is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULE_OF = {"pyyaml": "yaml"}  # where the module is not called as the distribution is
+NEEDED_BY_OTHERS = {
+    "urllib3": "Lhotse imports it without declaring it",
+    "scipy": "Lhotse resamples with it",
+    "accelerate": "transformers asks for it to load onto the meta device, as a test does",
+}
+OURS = {"arkasr"}
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """Return the distributions that the package needs, and those of its extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [item for items in project.get("optional-dependencies", {}).values() for item in items]
+    return {_name(item) for item in project["dependencies"]}, {_name(item) for item in extras} - OURS
+
+
+def _name(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()
+
+
+def module_of(distribution: str) -> str:
+    return MODULE_OF.get(distribution, distribution.replace("-", "_"))
+
+
+def imported(*folders: str) -> dict[str, str]:
+    """Return the third-party modules imported in the folders, each with a file that does."""
+    found: dict[str, str] = {}
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for name in modules_in(path.read_text()):
+            found.setdefault(name, str(path.relative_to(ROOT)))
+    beside = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+    return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | OURS | beside}
+
+
+def modules_in(text: str) -> set[str]:
+    """Return the top-level modules that a source imports; torch.utils.tensorboard stands for tensorboard too."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names} | {"tensorboard" for name in names if "tensorboard" in name}
+
+
+def test_each_dependency_is_imported_or_has_a_reason():
+    core, extras = declared()
+    ours, with_tests = imported("arkasr"), imported("arkasr", "tests", "benchmarks")
+    unused = {name for name in core if module_of(name) not in ours} | {
+        name for name in extras if module_of(name) not in with_tests
+    }
+    assert unused <= set(NEEDED_BY_OTHERS), "remove what nobody imports, or give a reason in NEEDED_BY_OTHERS"
+    assert set(NEEDED_BY_OTHERS) <= core | extras
+
+
+def test_each_import_is_declared():
+    core, extras = declared()
+    available = {module_of(name) for name in core | extras}
+    everywhere = imported("arkasr", "tests", "benchmarks")
+    undeclared = {name: path for name, path in everywhere.items() if name not in available}
+    assert not undeclared, "declare these in pyproject.toml"
+
+
+def test_an_extra_is_imported_only_inside_functions():
+    """`import arkasr.anything` must work without extras."""
+    core, extras = declared()
+    optional = {module_of(name) for name in extras - core}
+    for path in sorted((ROOT / "arkasr").rglob("*.py")):
+        top = "\n".join(
+            ast.unparse(node)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        )
+        assert not modules_in(top) & optional, path
+
+
+def test_the_reading_of_imports():
+    text = "import os.path, yaml as y\nfrom torch.utils.tensorboard import X\nfrom . import a\n"
+    text += "def f():\n    import scipy\n"
+    assert modules_in(text) == {"os", "yaml", "torch", "tensorboard", "scipy"}
+    assert [_name(item) for item in ("torch>=2.11,<2.13", "a-b==2.*", "PyYAML")] == ["torch", "a-b", "pyyaml"]

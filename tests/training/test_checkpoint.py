@@ -1,0 +1,340 @@
+"""Checkpoints: a run that was cut off ends as one that was not, bit by bit; what is half written is left aside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from corpus_fixture import make_trainer, metrics
+from safetensors.torch import load_file
+from training_runs import cost_free, train_until
+
+from arkasr.errors import UserError
+from arkasr.training.checkpoint import COMPLETE, Checkpoints
+from arkasr.training.ranks import Ranks
+from arkasr.training.train import Trainer, train
+
+SIX = ["train.steps=6", "train.save_every=3", "train.eval_every=3"]
+
+
+def steps_of(folder) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    "run, changes",
+    [
+        ("base", []),
+        ("base", ["data.num_workers=1", "train.accumulate=2"]),
+        ("teacher", []),
+        ("base_opd", []),
+        ("base_opd", ["rollout.temperature=1.0"]),  # drawn tokens: the state of the generators is kept too
+        (  # and drawn samples and sources; step 6 is diagnosed after the cut as before
+            "base_opd",
+            ["rollout.temperature=1.0", "rollout.top_p=0.9", "rollout.samples=2", "distill.diagnose_every=2"]
+            + ["distill.mix={student: 1, teacher: 1, reference: 1}"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("cut_at", [4, 6])
+def test_cut_off_and_resumed_is_bitwise_the_same(conf, trained, datadir, tmp_path, monkeypatch, run, changes, cut_at):
+    if run == "base_opd":
+        changes = [*changes, f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    arguments = [[str(conf), run, str(tmp_path / name), str(datadir), [*SIX, *changes]] for name in ("whole", "cut")]
+    torch.manual_seed(1234)
+    train(*arguments[0])
+    train_until(monkeypatch, cut_at, *arguments[1])
+    folders = [tmp_path / name / run for name in ("whole", "cut")]
+    assert steps_of(folders[1]) == ["step-00000003"] and not (folders[1] / "final").exists()
+    torch.manual_seed(4321)  # another process would start from any state
+    train(*arguments[1])
+    weights = [load_file(folder / "final" / "model.safetensors") for folder in folders]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    rows = [cost_free(metrics(folder)) for folder in folders]
+    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]  # no step twice
+    assert rows[0] == rows[1]
+    assert [row["step"] for row in rows[1] if "dev_error" in row] == [3, 6]
+
+
+def test_cut_off_before_the_first_checkpoint_starts_over(conf, datadir, tmp_path, monkeypatch):
+    arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
+    train(*arguments[0])
+    train_until(monkeypatch, 3, *arguments[1])
+    assert [row["step"] for row in metrics(tmp_path / "cut" / "base")] == [1, 2]
+    train(*arguments[1])
+    rows = [cost_free(metrics(tmp_path / name / "base")) for name in ("whole", "cut")]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+
+
+def test_all_that_moves_is_restored(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir)
+    for _ in zip(range(3), stream := iter(trainer.batches)):
+        trainer.take_step(stream)
+    trainer.step, trainer.guards.in_a_row = 3, 2
+    trainer.save()
+    torch.rand(5)
+    expected = torch.rand(3)
+    trainer.checkpoints.load_newest(trainer.student, trainer.optimizer)
+    torch.rand(5)
+    assert torch.equal(torch.rand(3), expected)
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert (other.step, other.guards.in_a_row, other.hours) == (3, 2, trainer.hours)
+    assert list(other.guards.norms) == list(trainer.guards.norms) and len(other.guards.norms) == 3
+    assert other.batches.state_dict() == trainer.batches.state_dict()
+    assert other.schedule.get_last_lr() == trainer.schedule.get_last_lr()
+    for one, two in zip(trainer.student.parameters(), other.student.parameters(), strict=True):
+        assert torch.equal(one, two)
+        ours, theirs = trainer.optimizer.state[one], other.optimizer.state[two]
+        assert ours.keys() == theirs.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    rates = [[group["lr"] for group in t.optimizer.param_groups] for t in (trainer, other)]
+    assert rates[0] == rates[1]
+
+
+def test_half_written_checkpoints_are_left_aside(conf, datadir, tmp_path, monkeypatch, capsys):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train_until(monkeypatch, 5, *arguments)
+    folder = tmp_path / "base" / "checkpoints"
+    shutil.copytree(folder / "step-00000003", folder / "step-00000004")
+    (folder / "step-00000004" / "COMPLETE").unlink()
+    shutil.copytree(folder / "step-00000003", folder / "writing-00000005")
+    broken = folder / "writing-00000006" / "weights"
+    broken.mkdir(parents=True)
+    (broken / "__0_0.distcp").write_bytes(b"half")
+    capsys.readouterr()
+    train(*arguments)
+    assert f"resuming from {folder / 'step-00000003'} (step 3)" in capsys.readouterr().out
+    assert (tmp_path / "base" / "final" / "model.safetensors").is_file()
+
+
+def test_what_was_left_half_written_is_written_anew(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir)
+    left = tmp_path / "base" / "checkpoints" / "writing-00000002"
+    left.mkdir(parents=True)
+    (left / "COMPLETE").touch()
+    (left / "state.json").write_text("half")
+    trainer.take_step(iter(trainer.batches))
+    trainer.step = 2
+    trainer.save()
+    trainer.checkpoints.wait()
+    assert steps_of(tmp_path / "base") == ["step-00000002"]
+    assert json.loads((tmp_path / "base" / "checkpoints" / "step-00000002" / "state.json").read_text())["step"] == 2
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert other.step == 2
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_newest_are_kept(conf, datadir, tmp_path, keep):
+    changes = ["train.steps=6", "train.save_every=1", f"train.keep={keep}", "train.keep_best=0"]
+    train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in range(6 - keep, 6)]
+
+
+def test_a_checkpoint_that_cannot_be_deleted_half_way_does_not_count(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (9, 10, 100):
+        (folder / f"step-{step:08d}").mkdir(parents=True)
+    (folder / "step-00000009" / "COMPLETE").touch()
+    (folder / "step-00000100" / "COMPLETE").touch()
+    assert [path.name for path in Checkpoints(folder, Ranks(), 2).complete()] == ["step-00000009", "step-00000100"]
+
+
+def test_a_half_written_line_of_metrics_goes(conf, datadir, tmp_path, monkeypatch):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train_until(monkeypatch, 6, *arguments)
+    path = tmp_path / "base" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    train(*arguments)
+    assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_anew_removes_what_earlier_weights_transcribed(conf, datadir, tmp_path):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train(*arguments)
+    folder = tmp_path / "base"
+    (folder / "decode").mkdir()
+    (folder / "decode" / "test-a.jsonl").write_text("{}\n")
+    train(*arguments)
+    assert (folder / "decode" / "test-a.jsonl").is_file()  # nothing was trained
+    shutil.rmtree(folder / "final")
+    train(*arguments)
+    assert (folder / "final" / "config.json").is_file() and not (folder / "decode").exists()
+
+
+def test_a_final_model_that_was_half_written_is_written_anew(conf, datadir, tmp_path):
+    (tmp_path / "base" / "writing-final").mkdir(parents=True)
+    (tmp_path / "base" / "writing-final" / "config.json").write_text("half")
+    train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
+    assert not (tmp_path / "base" / "writing-final").exists()
+    assert json.loads((tmp_path / "base" / "final" / "config.json").read_text())["model_type"] == "arkasr"
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_touch_it(conf, datadir, tmp_path, monkeypatch):
+    write_data = dcp.FileSystemWriter.write_data
+
+    def slow(self, *arguments):
+        time.sleep(1.0)
+        return write_data(self, *arguments)
+
+    monkeypatch.setattr(dcp.FileSystemWriter, "write_data", slow)
+    trainer = make_trainer(conf, "base", tmp_path, datadir)
+    stream = iter(trainer.batches)
+    trainer.take_step(stream)
+    trainer.step = 1
+    before = [p.detach().clone() for p in trainer.student.parameters()]
+    trainer.save()
+    trainer.take_step(stream)
+    trainer.checkpoints.poll()
+    assert steps_of(tmp_path / "base") == ["writing-00000001"]  # it is still being written, and a step was taken
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
+    trainer.checkpoints.wait()
+    assert steps_of(tmp_path / "base") == ["step-00000001"]
+    trainer.resume()
+    assert trainer.step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
+
+
+def saved(conf, datadir, tmp_path, *steps):
+    """Make a trainer that has saved these steps."""
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=9")
+    stream = iter(trainer.batches)
+    for step in steps:
+        while trainer.step < step:
+            trainer.take_step(stream)
+            trainer.step += 1
+        trainer.save()
+    trainer.checkpoints.wait()
+    return trainer
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing", "marker"])
+def test_a_damaged_checkpoint_is_left_for_the_one_before(conf, datadir, tmp_path, capsys, harm):
+    trainer = saved(conf, datadir, tmp_path, 1, 2)
+    newest = tmp_path / "base" / "checkpoints" / "step-00000002"
+    weights = next((newest / "weights").glob("*.distcp"))
+    if harm == "truncated":
+        with weights.open("r+b") as file:
+            file.truncate(weights.stat().st_size - 1)
+    elif harm == "missing":
+        weights.unlink()
+    else:
+        (newest / "COMPLETE").write_text("half")
+    trainer.resume()
+    said = capsys.readouterr().out
+    assert trainer.step == 1 and f"{newest}: " in said and "the checkpoint before it taken" in said
+    shutil.rmtree(newest.with_name("step-00000001"))
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        trainer.resume()
+
+
+def test_all_that_a_checkpoint_lists_is_on_the_disk_before_it_counts(conf, datadir, tmp_path, monkeypatch):
+    """A power cut keeps what was flushed: files first, then COMPLETE, then the name."""
+    flushed, fsync = [], os.fsync
+
+    def noted(handle):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    [path] = saved(conf, datadir, tmp_path, 1).checkpoints.complete()
+    sizes = json.loads((path / COMPLETE).read_text())
+    places = {
+        name: max(i for i, seen in enumerate(flushed) if str(seen).endswith(f"-00000001/{name}")) for name in sizes
+    }
+    marker = max(i for i, seen in enumerate(flushed) if seen.name == COMPLETE)
+    assert len(sizes) > 4 and max(places.values()) < marker < flushed.index(path.parent)
+
+
+def test_what_a_killed_run_left_half_deleted_or_half_written_goes(conf, datadir, tmp_path):
+    saved(conf, datadir, tmp_path, 1, 2, 3)
+    folder = tmp_path / "base" / "checkpoints"
+    (folder / "step-00000001" / "COMPLETE").unlink()
+    (folder / "writing-00000004").mkdir()
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert other.step == 3 and steps_of(tmp_path / "base") == ["step-00000002", "step-00000003"]
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_sound_one(conf, datadir, tmp_path):
+    saved(conf, datadir, tmp_path, 1, 4)
+    newest = tmp_path / "base" / "checkpoints" / "step-00000004"
+    (newest / "state.json").write_text("half")
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=1", "train.keep_best=0")
+    trainer.resume()
+    stream = iter(trainer.batches)
+    for trainer.step, left in ((2, [2, 4]), (3, [3, 4]), (5, [5])):  # it goes once training has passed it
+        trainer.take_step(stream)
+        trainer.save()
+        trainer.checkpoints.wait()
+        assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in left]
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(conf, datadir, tmp_path):
+    saved(conf, datadir, tmp_path, 1)
+    other = make_trainer(conf, "base", tmp_path / "other", datadir, "model.sizes.text.intermediate_size=40")
+    shutil.copytree(tmp_path / "base" / "checkpoints", tmp_path / "other" / "base" / "checkpoints")
+    with pytest.raises(UserError, match=r"step-00000001: holds another model .*\(16, 32\) there, \(16, 40\) here"):
+        other.resume()
+
+
+def test_the_best_is_kept_beside_the_newest(conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=1", "train.keep_best=2")
+    trainer.take_step(iter(trainer.batches))
+    for trainer.step, dev_error in enumerate([0.5, 0.2, None, 0.3, 0.4, None], start=1):
+        trainer.save(dev_error)
+    trainer.checkpoints.wait()
+    assert steps_of(tmp_path / "base") == ["step-00000002", "step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_after_the_step_and_the_same_command_carries_on(conf, datadir, tmp_path, monkeypatch, number):
+    arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
+    train(*arguments[0])
+    take_step = Trainer.take_step
+
+    def signalled(self, batches):
+        if self.step == 3:  # the fifth is then neither saved nor evaluated by plan
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        return take_step(self, batches)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", signalled)
+        train(*arguments[1])
+    folder = tmp_path / "cut" / "base"
+    assert steps_of(folder)[-1] == "step-00000004" and not (folder / "final").exists()
+    assert signal.getsignal(number) == before
+    train(*arguments[1])
+    weights = [load_file(tmp_path / name / "base" / "final" / "model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    rows = [cost_free(metrics(tmp_path / name / "base")) for name in ("whole", "cut")]
+    assert rows[0] == rows[1]
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(conf, datadir, tmp_path, monkeypatch):
+    write_data, folder = dcp.FileSystemWriter.write_data, tmp_path / "base" / "checkpoints"
+
+    def full(self, *arguments):
+        if "00000004" in str(self.path):
+            raise OSError(28, "No space left on device", str(self.path))
+        return write_data(self, *arguments)
+
+    monkeypatch.setattr(dcp.FileSystemWriter, "write_data", full)
+    changes = ["train.steps=8", "train.save_every=2"]
+    with pytest.raises(BaseException, match="No space left"):
+        train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert [p.name for p in folder.iterdir()] == ["step-00000002"]  # and what was begun gives its space back
+    monkeypatch.undo()
+    train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert [row["step"] for row in metrics(tmp_path / "base")] == list(range(1, 9))

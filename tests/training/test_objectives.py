@@ -1,0 +1,161 @@
+"""What a run minimises, against the models' own losses and torch's CTC on inputs that are built here."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from corpus_fixture import clips, make_trainer
+from torch.nn.functional import ctc_loss
+
+from arkasr.config.load import load_config
+from arkasr.errors import UserError
+from arkasr.model.loading import load_speech_lm
+from arkasr.training.objectives import MicroLoss, SupervisedObjective, make_objective
+from arkasr.utils.timing import Phases
+
+
+@pytest.fixture(params=["base", "teacher"])
+def lm(request, trained):
+    """An Ark-ASR and a Qwen3-ASR."""
+    return load_speech_lm(str(trained / request.param / "final"))
+
+
+@pytest.fixture
+def batch(datadir):
+    return clips(datadir / "train.jsonl.gz", [0, 1, 2, 3])
+
+
+def own_loss(lm, batch) -> torch.Tensor:
+    """Return the mean loss that the Hugging Face model gives for labels, on ids, features and masks built here."""
+    features, mask = lm.features(batch.waveforms)
+    rows = []
+    for text, language, count in zip(batch.texts, batch.languages, lm.count_audio_tokens(mask)):
+        before, after = (lm.tokenizer.encode(part, add_special_tokens=False) for part in lm.prompt_text(language))
+        prompt = [*before, *[lm.hf.config.audio_token_id] * count, *after]
+        answer = [*lm.tokenizer.encode(text, add_special_tokens=False), lm.stop_ids[0]]
+        rows.append((prompt + answer, [-100] * len(prompt) + answer))
+    longest = max(len(ids) for ids, _ in rows)
+    pad = lm.tokenizer.pad_token_id
+    ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows])
+    labels = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in rows])
+    attention = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in rows])
+    arguments = {"input_ids": ids, "attention_mask": attention, "labels": labels, "use_cache": False}
+    return lm.hf(**arguments, input_features=features, input_features_mask=mask).loss
+
+
+def test_cross_entropy_is_the_models_own_loss_times_tokens(lm, batch):
+    micro = SupervisedObjective(0.0)(lm, batch, Phases())
+    count = sum(len(lm.tokenizer.encode(text)) + 1 for text in batch.texts)
+    assert micro.count == count and micro.sums == {"ce": float(micro.total.detach()), "ctc": 0.0}
+    torch.testing.assert_close(micro.total, own_loss(lm, batch) * count, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_the_models_own(lm, batch):
+    wanted = own_loss(lm, batch)
+    expected = torch.autograd.grad(wanted, lm.head)[0]
+    micro = SupervisedObjective(0.0)(lm, batch, Phases())
+    found = torch.autograd.grad(micro.total / micro.count, lm.head)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_ctc_is_torchs_on_each_clip_alone(lm, batch):
+    torch.manual_seed(0)
+    lm.add_ctc_head()
+    micro = SupervisedObjective(0.25)(lm, batch, Phases())
+    expected = torch.zeros(())
+    for waveform, text in zip(batch.waveforms, batch.texts):
+        logprobs = lm.ctc_head(lm.encode_audio([waveform])[0]).log_softmax(-1)
+        ids = torch.tensor(lm.tokenizer.encode(text, add_special_tokens=False))
+        blank = len(lm.tokenizer)
+        assert logprobs.shape[1] == blank + 1
+        one = ctc_loss(logprobs, ids, torch.tensor(len(logprobs)), torch.tensor(len(ids)), blank=blank, reduction="sum")
+        expected = expected + torch.where(one.isinf(), 0.0, one)  # more tokens than frames: nothing to learn from
+    assert expected > 0 and micro.sums["ctc"] == pytest.approx(expected.item(), rel=1e-4)
+    assert micro.total.item() == pytest.approx(0.75 * micro.sums["ce"] + 0.25 * micro.sums["ctc"], rel=1e-5)
+
+
+def test_sums_do_not_depend_on_how_clips_are_batched(lm, batch):
+    lm.add_ctc_head()
+    objective = SupervisedObjective(0.5)
+    together = objective(lm, batch, Phases())
+    alone = [objective(lm, batch.select([i]), Phases()) for i in range(len(batch.ids))]
+    assert together.count == sum(micro.count for micro in alone)
+    torch.testing.assert_close(together.total, sum(micro.total for micro in alone), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", ["<|audio|>", "<|im_end|>", "<|user|>"])
+def test_a_text_with_tokens_that_no_transcript_holds_is_dropped_and_named(trained, batch, capsys, bad):
+    lm, objective = load_speech_lm(str(trained / "base" / "final")), SupervisedObjective(0.0)
+    expected = objective(lm, batch.select([0, 2, 3]), Phases())
+    batch.texts[1] = f"one {bad} two"
+    found = objective(lm, batch, Phases())
+    assert (found.count, found.sums) == (expected.count, expected.sums)
+    assert f"dropped {batch.ids[1]}: its text holds tokens that no transcript may hold" in capsys.readouterr().out
+
+
+def test_a_batch_without_a_usable_text_weighs_nothing(trained, batch):
+    lm, objective = load_speech_lm(str(trained / "base" / "final")), SupervisedObjective(0.0)
+    batch.texts[:] = ["<|user|>"] * 4
+    micro = objective(lm, batch, Phases())
+    assert (micro.total.item(), micro.count, micro.sums) == (0.0, 0.0, {"ce": 0.0, "ctc": 0.0})
+    micro.total.backward()  # under sharding the other ranks wait for this pass
+    assert lm.head.grad is not None and float(lm.head.grad.abs().max()) == 0.0
+
+
+def test_an_empty_text_teaches_to_stop(trained, batch):
+    lm = load_speech_lm(str(trained / "base" / "final"))
+    lm.add_ctc_head()
+    batch.texts[:] = [""] * 4
+    micro = SupervisedObjective(0.5)(lm, batch, Phases())
+    assert micro.count == 4 and micro.sums["ce"] > 0 and math.isfinite(micro.sums["ctc"])
+
+
+def test_without_weight_maxima_count_for_nothing_too():
+    made = MicroLoss(torch.tensor(3.0), 2.0, {"vuss": 9.0, "vuss_max": 5.0, "neg_vuss_min": -4.0}).unweighted()
+    assert (float(made.total), made.count) == (0.0, 0.0)
+    assert made.sums == {"vuss": 0.0, "vuss_max": -math.inf, "neg_vuss_min": -math.inf}
+
+
+@pytest.mark.parametrize("run", ["base", "base_opd"])
+def test_a_batch_of_which_no_clip_could_be_read_changes_nothing(conf, trained, datadir, tmp_path, run):
+    rows, weights = [], []
+    for folder, extra in (("one", False), ("two", True)):
+        changes = [f"teacher.options.path={trained}/teacher/final", f"model.path={trained}/base/final"]
+        overrides = [*(changes if run == "base_opd" else []), f"train.accumulate={1 + extra}"]
+        trainer = make_trainer(conf, run, tmp_path / folder, datadir, *overrides)
+        good = clips(datadir / "train.jsonl.gz", [4, 5])
+        bad = good.select([])
+        bad.num_failed = 2
+        row = trainer.take_step(iter([bad, good] if extra else [good]))
+        rows.append({name: value for name, value in row.items() if not name.startswith(("time/", "memory/"))})
+        weights.append(trainer.student.head.detach().clone())
+    assert rows[1].pop("failed_clips") == 2 and rows[0].pop("failed_clips") == 0
+    assert rows[0] == rows[1] and rows[0]["clips"] == 2
+    assert torch.equal(*weights)
+
+
+def test_rates_are_per_token():
+    assert SupervisedObjective(0.5).rates({"count": 4.0, "ce": 8.0, "ctc": 2.0}) == {"ce": 2.0, "ctc": 0.5}
+    assert SupervisedObjective(0.5).rates({"count": 0.0, "ce": 0.0, "ctc": 0.0}) == {"ce": 0.0, "ctc": 0.0}
+
+
+def test_distillation_and_ctc_exclude_each_other(conf, trained, datadir):
+    config = load_config(conf, "base_opd", str(trained), str(datadir), ["train.ctc_weight=0.5"])
+    with pytest.raises(UserError, match="train.ctc_weight: CTC needs transcripts; set it to 0 with objective: opd"):
+        make_objective(config, load_speech_lm(str(trained / "base" / "final")))
+
+
+def test_distillation_gradient_reaches_the_student_and_not_the_teacher(conf, trained, datadir, batch):
+    config = load_config(conf, "base_opd", str(trained), str(datadir))
+    student = load_speech_lm(str(trained / "base" / "final"))
+    objective = make_objective(config, student)
+    micro = objective(student, batch, Phases())
+    micro.total.backward()
+    assert micro.count > 0 and float(student.head.grad.abs().sum()) > 0
+    teacher = objective.opd.teacher.lm
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    assert micro.sums["clips"] == 4 and micro.sums["positions"] == micro.count
+    logged = objective.rates(micro.sums)
+    assert 2 <= logged["vuss_min"] <= logged["vuss"] <= logged["vuss_max"] <= 8 and 0 < logged["coverage"] <= 1

@@ -1,0 +1,236 @@
+"""Two ranks on gloo against one: the same losses, weights and files. One launch does everything; the tests look at it.
+
+This file is its own worker: torchrun starts it as a script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from corpus_fixture import clips, make_trainer, metrics
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.optim.lr_scheduler import LambdaLR
+
+from arkasr.cli import main
+from arkasr.model.checkpoint_files import load_checkpoint
+from arkasr.model.loading import load_speech_lm
+from arkasr.plugins import registry
+from arkasr.training.ranks import Ranks
+from arkasr.training.train import Trainer, train
+
+ROOT = Path(__file__).parents[2]
+PAIRS = [(0, 1), (2, 3), (4, 5), (6, None)]  # the clips of the ranks, a step a pair; None: could not be read
+CUT_OFF = ["train.steps=6", "train.save_every=2", "train.eval_clips=1"]  # a dev clip for one of the ranks only
+SUMS = [  # of rank 0 and rank 1: the same names, names that only one has, maxima that only one has, and one of no names
+    ({"b": 1.0, "a": 2.0}, {"a": 10.0, "b": 20.0}),
+    ({"kl/language_English": 1.0, "n": 2.0}, {"kl/language_Chinese": 4.0, "n": 8.0}),
+    ({"n": 1.0, "vuss_max": 5.0, "neg_vuss_min": -2.0}, {"n": 1.0, "vuss_max": 4.0, "neg_vuss_min": -1.0}),
+    ({"n": 1.0}, {"n": 1.0, "vuss_max": 4.0}),
+    ({}, {"n": 3.0}),
+]
+REDUCED = [
+    {"a": 12.0, "b": 21.0},
+    {"kl/language_English": 1.0, "kl/language_Chinese": 4.0, "n": 10.0},
+    {"n": 2.0, "vuss_max": 5.0, "neg_vuss_min": -1.0},
+    {"n": 2.0, "vuss_max": 4.0},
+    {"n": 3.0},
+]
+OPD = ["train.eval_clips=1", "distill.diagnose_every=2", "distill.mix={student: 1, reference: 1}"]
+OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "rollout.looping=skip"]
+FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "model.path={trained}/base/final"]
+FROZEN += ["teacher.options.path={trained}/teacher/final"]
+LONELY = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register('lonely', list)\n"
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+
+
+def stepped(trainer: Trainer, stream) -> dict:
+    """Take a step for each pair of clips, along the gradient itself, which rounding cannot blow up."""
+    trainer.optimizer = torch.optim.SGD(trainer.student.parameters(), lr=0.05)
+    trainer.schedule = LambdaLR(trainer.optimizer, lambda step: 1.0)
+    rows = [trainer.take_step(stream) for _ in PAIRS]
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return {"rows": rows, "weights": get_model_state_dict(trainer.student, options=options)}
+
+
+def measured(row: dict[str, float]) -> dict[str, float]:
+    """Return what a step measured of the data, without what it cost."""
+    return {name: value for name, value in row.items() if not name.startswith(("time/", "memory/"))}
+
+
+def clip(datadir: Path, place: int | None):
+    return clips(datadir / "train.jsonl.gz", [] if place is None else [place])
+
+
+class Killed(BaseException):
+    """What no part of the program catches."""
+
+
+def cut_off(self, batches, take_step=Trainer.take_step):
+    """Take a step, but be killed instead of taking the sixth."""
+    if self.step == 5:
+        raise Killed
+    return take_step(self, batches)
+
+
+def refused(conf: Path, expdir: Path, datadir: Path, rank: int) -> tuple[int, str]:
+    """Begin to train with a plugin that the second rank alone has; returns the exit status and what is said."""
+    site = expdir.with_name(f"site-{rank}")
+    if rank == 1:
+        (site / "lonely-1.0.dist-info").mkdir(parents=True)
+        (site / "lonely-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lonely\nVersion: 1.0\n")
+        (site / "lonely-1.0.dist-info" / "entry_points.txt").write_text("[arkasr]\nlonely = lonely\n")
+        (site / "lonely.py").write_text(LONELY)
+    sys.path.insert(0, str(site))
+    registry._load.cache_clear()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = main(["train", str(conf), "--run", "base", "--expdir", str(expdir), "--datadir", str(datadir)])
+    sys.path.remove(str(site))
+    registry._load.cache_clear()
+    return status, said.getvalue()
+
+
+def worker(conf: Path, datadir: Path, expdir: Path) -> None:
+    """Do on each rank what the tests look at."""
+    rank = int(os.environ["RANK"])
+    stream = (clip(datadir, pair[rank]) for pair in PAIRS)
+    trainer = make_trainer(conf, "base", expdir / "pairs", datadir)
+    (expdir / f"sums-{rank}.json").write_text(json.dumps([trainer.ranks.reduce(made[rank]) for made in SUMS]))
+    with torch.random.fork_rng():
+        (expdir / f"drawn-{rank}.json").write_text(json.dumps(torch.rand(4).tolist()))
+    made = stepped(trainer, stream)
+    if rank == 0:
+        torch.save(made, expdir / "pairs.pt")
+    # One group for all: torchrun's store would hand a second one the addresses of the first.
+    dist.init_process_group, Ranks.close = lambda *arguments, **options: None, lambda ranks: None
+    train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
+    (expdir / f"refused-{rank}.json").write_text(json.dumps(refused(conf, expdir / "unequal", datadir, rank)))
+    overrides = [words.format(trained=expdir) for words in FROZEN]
+    train(str(conf), "base_opd", str(expdir / "frozen"), str(datadir), overrides)
+    Trainer.take_step = cut_off
+    with contextlib.suppress(Killed):
+        train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def expdir(conf, trained, datadir, tmp_path_factory):
+    """Run the worker on two ranks and return its folder."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for run in ("teacher", "base"):
+        (folder / run).symlink_to(trained / run)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    words = [*launch, __file__, str(conf), str(datadir), str(folder)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=180, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_two_ranks_with_a_clip_each_are_one_rank_with_both(expdir, conf, datadir, tmp_path):
+    trainer = make_trainer(conf, "base", tmp_path, datadir, "train.accumulate=2")
+    alone = stepped(trainer, (clip(datadir, place) for pair in PAIRS for place in pair))
+    together = torch.load(expdir / "pairs.pt", weights_only=False)
+    for one, two in zip(alone["rows"], together["rows"], strict=True):
+        assert measured(one) == pytest.approx(measured(two), rel=2e-4)
+    assert [row["clips"] for row in together["rows"]] == [2, 2, 2, 1]
+    assert alone["weights"].keys() == together["weights"].keys()
+    torch.testing.assert_close(together["weights"], alone["weights"], rtol=1e-3, atol=2e-5)
+
+
+def test_ranks_may_name_different_sums(expdir):
+    for rank in range(2):
+        assert json.loads((expdir / f"sums-{rank}.json").read_text()) == REDUCED
+
+
+def test_ranks_with_other_plugins_all_end_with_the_reason(expdir):
+    """And go on together afterwards: neither waits for the other, and nothing of the run is written."""
+    for rank, where in enumerate(("", " (rank 1)")):
+        status, said = json.loads((expdir / f"refused-{rank}.json").read_text())
+        reason = "the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts"
+        assert (status, said) == (2, f"arkasr train: error: {reason}{where}\n")
+    assert not (expdir / "unequal").exists()
+
+
+def test_ranks_draw_apart_from_each_other(expdir):
+    first, second = (json.loads((expdir / f"drawn-{rank}.json").read_text()) for rank in range(2))
+    assert not set(first) & set(second)
+
+
+def test_distillation_on_two_ranks_ends_with_a_model_like_any_other(expdir, conf, trained, datadir, tmp_path):
+    folder = expdir / "base_opd"
+    overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
+    train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides)
+    ours, theirs = (load_file(path / "final" / "model.safetensors") for path in (tmp_path / "base_opd", folder))
+    assert {name: (t.shape, t.dtype) for name, t in ours.items()} == {n: (t.shape, t.dtype) for n, t in theirs.items()}
+    start = load_file(trained / "base" / "final" / "model.safetensors")
+    assert any(not torch.equal(theirs[name], start[name]) for name in start)
+    assert sorted(p.name for p in (folder / "final").iterdir()) == sorted(
+        p.name for p in (tmp_path / "base_opd" / "final").iterdir()
+    )
+    load_speech_lm(str(folder / "final"))
+
+
+def test_two_ranks_leave_a_frozen_encoder_alone(expdir, trained):
+    start = load_file(trained / "base" / "final" / "model.safetensors")
+    found = load_file(expdir / "frozen" / "base_opd" / "final" / "model.safetensors")
+    encoder = {name for name in start if "audio_tower." in name}
+    assert encoder and start.keys() == found.keys()
+    assert {name for name in start if torch.equal(found[name], start[name])} == encoder
+
+
+def test_one_rank_writes_and_counts_for_both(expdir):
+    folder = expdir / "base_opd"
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert max(row["clips"] for row in rows) > 3  # more than the batch of one rank holds
+    assert [row["step"] for row in rows if "kl/all" in row] == [2, 4]
+    assert all(row["loss"] >= 0 and row["vuss_min"] <= row["vuss"] <= row["vuss_max"] for row in rows)
+    assert [row["step"] for row in rows if "dev_error" in row] == [2, 4]
+    assert json.loads((folder / "run.json").read_text())["world_size"] == 2
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+
+
+def test_both_ranks_write_their_part_of_a_checkpoint(expdir):
+    folder = expdir / "cut" / "base" / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == ["step-00000002", "step-00000004"]
+    for checkpoint in folder.iterdir():
+        assert {"COMPLETE", "state.json", "rng-00000.pt", "rng-00001.pt", "model", "weights"} == {
+            p.name for p in checkpoint.iterdir()
+        }
+        assert {p.name for p in (checkpoint / "weights").glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+
+
+def test_one_process_reads_the_model_of_a_checkpoint_of_two_ranks(expdir, tmp_path):
+    checkpoint = expdir / "cut" / "base" / "checkpoints" / "step-00000002"
+    dcp_to_torch_save(checkpoint / "weights", tmp_path / "whole.pt")
+    expected = torch.load(tmp_path / "whole.pt")["model"]
+    lm = load_checkpoint(checkpoint)
+    found = {f"hf.{name}": weight for name, weight in lm.hf.state_dict().items()}
+    assert found.keys() == {name for name in expected if name.startswith("hf.")}  # without its CTC head
+    assert all(torch.equal(found[name], expected[name]) for name in found) and not lm.training
+    assert not dist.is_initialized()
+
+
+def test_what_two_ranks_began_one_finishes(expdir, conf, datadir, capsys):
+    train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
+    folder = expdir / "cut" / "base"
+    assert f"resuming from {folder / 'checkpoints' / 'step-00000004'} (step 4)" in capsys.readouterr().out
+    assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4, 5, 6]
+    state = json.loads((folder / "checkpoints" / "step-00000004" / "state.json").read_text())
+    assert state["batches"]["world_size"] == 2
+    load_speech_lm(str(folder / "final"))
+
+
+if __name__ == "__main__":
+    worker(*map(Path, sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""Progress lines: their rate and time left, by a clock of our own."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from arkasr.utils import console
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only moves when told to."""
+    now = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+
+    def pass_seconds(seconds: float) -> None:
+        now[0] += seconds
+
+    return pass_seconds
+
+
+def test_time_left_of_a_resumed_run_goes_by_its_own_steps_with_evaluation(clock, capsys):
+    """Resumed at 700 of 1000: 100 steps of 0.25 s and an evaluation of 25 s, so 0.5 s a step and 200 to go."""
+    progress = console.Progress("train base", 1000, "steps", initial=700)
+    for step in range(100):
+        clock(25.0 if step == 49 else 0.0)
+        clock(0.25)
+        progress.update()
+    progress.close()
+    assert capsys.readouterr().out.splitlines()[-1].endswith("train base: 800/1000 steps, 2.0 steps/s, 1:40 left")
+
+
+def test_a_plain_line_comes_every_ten_seconds(clock, capsys):
+    progress = console.Progress("work", None, "files")
+    for _ in range(25):
+        clock(1.0)
+        progress.update(note="loss 1")
+    assert [line.split("(arkasr) ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "work: 10 files, 1.0 files/s, loss 1",
+        "work: 20 files, 1.0 files/s, loss 1",
+    ]
+
+
+def test_a_bar_s_time_left_goes_by_the_mean_too(monkeypatch):
+    terminal_like = io.StringIO()
+    terminal_like.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal_like)
+    progress = console.Progress("train base", 1000, "steps", initial=700)
+    bar = progress.bar
+    bar.start_t, bar._time = 0.0, lambda: 50.0
+    bar.n = 800
+    shown = bar.format_meter(**bar.format_dict)
+    bar.close()
+    assert bar.smoothing == 0 and "800/1000" in shown and "<01:40" in shown
