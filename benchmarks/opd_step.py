@@ -39,6 +39,7 @@ from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.data.batches import Batch, load_batch
 from arkasr.data.manifests import read_cuts
 from arkasr.distill.step import Opd
+from arkasr.model.generation import cache_argument
 from arkasr.plugins import registry
 from arkasr.utils.timing import Phases
 
@@ -82,11 +83,10 @@ def plain_rollout(case: Case) -> tuple[list[list[int]], list[list[list[int]]]]:
     lm, ids, candidates = case.student, [[] for _ in case.batch.ids], [[] for _ in case.batch.ids]
     embeds, mask = left_padded(lm.embed_prompts(lm.encode_audio(case.batch.waveforms), case.batch.languages))
     cache, done = DynamicCache(config=lm.hf.config.text_config), [False] * len(ids)
+    cached = {cache_argument(lm.hf): cache, "use_cache": True}
     for _ in range(case.cap):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
-        out = lm.hf(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        out = lm.hf(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, **cached)
         logits = out.logits[:, -1].float().masked_fill(lm.blocked, -torch.inf)
         chosen, best = logits.argmax(-1), logits.topk(case.top_k).indices
         for b in range(len(ids)):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from arkasr.distributions.logits import best_tokens, head_logits
@@ -68,6 +69,20 @@ def _choose(
     return torch.multinomial(nucleus(probs, top_p) if top_p < 1.0 else probs, 1, generator=generator)[:, 0]
 
 
+def cache_argument(module: nn.Module) -> str:
+    """Return the name under which a transformers module takes its key-value cache.
+
+    transformers 5.24 renamed `past_key_values` to `cache`; the old name is to be removed in 5.40.
+
+    Args:
+        module: A transformers model or decoder with a `forward` that can use a cache.
+
+    Returns:
+        "cache" or "past_key_values".
+    """
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
+
+
 @torch.no_grad()
 def generate(
     lm: SpeechLM,
@@ -95,13 +110,14 @@ def generate(
         torch.zeros(len(prompts), dtype=torch.bool, device=lm.device),
     )
     cache, embed = DynamicCache(config=lm.hf.config.text_config), lm.hf.get_input_embeddings()
+    decoder = lm.hf.model.language_model
+    cached = {cache_argument(decoder): cache, "use_cache": True}
     for step in range(max(caps)):
-        states = lm.hf.model.language_model(
+        states = decoder(
             inputs_embeds=embeds,
             attention_mask=_unread(mask, lm) if step else mask,
             position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
+            **cached,
         )
         logits = head_logits(states.last_hidden_state[:, -1], lm.head).masked_fill_(lm.blocked, -torch.inf)
         best = best_tokens(logits, max(1, top_k))[0]

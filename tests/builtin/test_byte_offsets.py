@@ -27,7 +27,8 @@ from tiny import (
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
 from arkasr.builtin.mappers.byte_offsets import STEPS_BACK, ByteOffsets, ByteOffsetsOptions
 from arkasr.builtin.mappers.byte_views import FLOOR
-from arkasr.builtin.mappers.shared_strings import NoMapperOptions, SharedStrings
+from arkasr.builtin.mappers.common import NoMapperOptions
+from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.distill.step import Opd
 from arkasr.distill.support import union_support

@@ -14,7 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
 
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
-from arkasr.builtin.mappers.shared_strings import Identity, NoMapperOptions, SharedStrings
+from arkasr.builtin.mappers.common import NoMapperOptions
+from arkasr.builtin.mappers.identity import Identity
+from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.distill.support import union_support
 from arkasr.distributions.views import DenseView
 from arkasr.errors import UserError

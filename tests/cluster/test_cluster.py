@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-HERE = Path(__file__).parent / "cluster"
+HERE = Path(__file__).parent
 sys.path.append(str(HERE))
 
 from hosts import PREFIX, ip, why_not  # noqa: E402

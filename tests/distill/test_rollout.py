@@ -311,7 +311,7 @@ def test_given_texts_stand_where_their_clips_do():
 
 def test_where_every_text_is_given_nothing_is_rolled_out(monkeypatch):
     monkeypatch.setattr(rollout_module, "generate", None)
-    rollout = rolled("skip", given={i: ("teacher", "sea") for i in range(6)})
+    rollout = rolled("skip", given=dict.fromkeys(range(6), ("teacher", "sea")))
     assert rollout.sources == ["teacher"] * 6 and (rollout.num_rolled, rollout.num_stopped) == (0, 0)
 
 

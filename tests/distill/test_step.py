@@ -12,7 +12,8 @@ from steps import SIZES, InMemory, frozen_teacher, opd, trainable
 from tiny import batch, bpe_bytes, eager_to_stop, piece_bytes, student, teacher
 
 from arkasr.builtin.mappers.byte_offsets import ByteOffsets, ByteOffsetsOptions
-from arkasr.builtin.mappers.shared_strings import Identity, SharedStrings
+from arkasr.builtin.mappers.identity import Identity
+from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.config.schema import RolloutConfig
 from arkasr.distill.metrics import rates
 from arkasr.distributions.views import DenseView

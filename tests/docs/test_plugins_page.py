@@ -120,7 +120,7 @@ def test_the_examples_pass_the_tests_of_the_page(installed, tmp_path, name):
     space: dict = {}
     exec(blocks("python", section("Testing one"))[0], space)
     assert {key for key in space if key.startswith("test_")} == {"test_the_loss", "test_the_mapper", "test_the_teacher"}
-    space[name](**{key: tmp_path for key in inspect.signature(space[name]).parameters})
+    space[name](**dict.fromkeys(inspect.signature(space[name]).parameters, tmp_path))
 
 
 def test_the_mapper_compares_up_to_the_first_token_that_the_teacher_lacks(installed):

@@ -132,7 +132,7 @@ def test_terminal_fits_80_columns_with_the_longest_names():
     got = {"sets": {"test_meeting": set_scores(120.25, -12.5)}}
     text = tables.terminal(corpus, {"base": got, "base_td_opd": got})
     assert max(map(len, text.splitlines())) <= 80
-    assert text.splitlines()[-1].split() == "Base+TD+OPD 120.25 119.25 to 122.25 -12.5 % 5.92".split()
+    assert text.splitlines()[-1].split() == ["Base+TD+OPD", "120.25", "119.25", "to", "122.25", "-12.5", "%", "5.92"]
     assert "miniature" in text and "miniature" not in tables.terminal({**corpus, "scale": "paper"}, {"base": got})
 
 

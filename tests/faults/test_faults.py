@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "faults"))
+sys.path.append(str(Path(__file__).parent))
 
 import directories
 import disks

@@ -15,7 +15,7 @@ from arkasr.data.batches import Batch, load_batch
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer
 
-WORDS = "one two three red blue green dogs cats run sleep".split()
+WORDS = ["one", "two", "three", "red", "blue", "green", "dogs", "cats", "run", "sleep"]
 SIZES = {"train": 12, "dev": 4, "test-a": 5, "test-b": 3}
 CONF = """
 model:

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
-from arkasr.builtin.mappers.shared_strings import NoMapperOptions, SharedStrings
+from arkasr.builtin.mappers.common import NoMapperOptions
+from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.distill.support import union_support
 from arkasr.distributions.views import HeadView
 from arkasr.plugins.registry import create

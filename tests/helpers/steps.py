@@ -8,7 +8,8 @@ import torch
 from tiny import eager_to_stop, student, teacher
 
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
-from arkasr.builtin.mappers.shared_strings import NoMapperOptions, SharedStrings
+from arkasr.builtin.mappers.common import NoMapperOptions
+from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.distill.step import Opd
 from arkasr.distributions.views import DenseView

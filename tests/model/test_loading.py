@@ -242,7 +242,7 @@ def test_code_that_a_configuration_names_is_not_run(folder, tmp_path):
 
 def test_code_beside_a_model_that_we_know_is_not_run(saved, folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
-    names = {auto: "code.Thing" for auto in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer")}
+    names = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"), "code.Thing")
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     assert torch.equal(load_speech_lm(str(folder)).head, saved[1].head)

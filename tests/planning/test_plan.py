@@ -17,6 +17,7 @@ from arkasr import cli
 from arkasr.config.load import load_config
 from arkasr.errors import UserError
 from arkasr.model.build import build_fresh
+from arkasr.model.generation import cache_argument
 from arkasr.planning import memory, model_sizes, plan
 from arkasr.planning.forecast import Assumptions
 from arkasr.planning.plan import forecast, student_of, table, teacher_of
@@ -125,7 +126,8 @@ def test_activations_are_the_bytes_that_autograd_keeps(dtype):
 def test_a_cache_has_the_bytes_predicted():
     lm = student()
     text, rows = lm.hf.config.text_config, torch.zeros(3, 40, 24)
-    cache = lm.hf.model.language_model(inputs_embeds=rows, use_cache=True).past_key_values
+    read = lm.hf.model.language_model(inputs_embeds=rows, use_cache=True)
+    cache = getattr(read, cache_argument(lm.hf.model.language_model))
     found = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     load = memory.BatchShape(3, 1.6, 3, 10)  # 20 audio tokens, 10 of the prompt, 10 written
     said = memory.kv_cache(lm.hf.config, load, 4)

@@ -237,7 +237,11 @@ def two_ranks(conf, trained, datadir, tmp_path_factory) -> Path:
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("guards")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     words = [*launch, str(conf), str(trained), str(datadir), str(folder)]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, done.stdout + done.stderr

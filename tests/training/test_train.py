@@ -202,7 +202,7 @@ def test_distillation_logs_its_diagnostics(conf, trained, datadir, tmp_path):
     for row in rows:
         named = "loss vuss vuss_min vuss_max overlap stop_rate empty_rate mismatch_rate coverage tokens_per_second"
         assert set(named.split()) <= row.keys()
-        assert {f"time/{phase}" for phase in "rollout teacher student backward data".split()} <= row.keys()
+        assert {f"time/{phase}" for phase in ["rollout", "teacher", "student", "backward", "data"]} <= row.keys()
         assert row["loss"] >= 0 and 0 <= row["overlap"] <= 1 and row["vuss"] <= 8
     load_speech_lm(str(tmp_path / "base_opd" / "final"))
 

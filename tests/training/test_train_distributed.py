@@ -130,7 +130,11 @@ def expdir(conf, trained, datadir, tmp_path_factory):
     for run in ("teacher", "base"):
         (folder / run).symlink_to(trained / run)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     words = [*launch, __file__, str(conf), str(datadir), str(folder)]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=180, env=env)
     assert done.returncode == 0, done.stdout + done.stderr

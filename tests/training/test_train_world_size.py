@@ -143,7 +143,11 @@ def made(conf, trained, datadir, tmp_path_factory):
     """Run the worker on four processes; return what each case measured, by its name."""
     folder = tmp_path_factory.mktemp("one-number")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     words = [*launch, __file__, str(conf), str(trained), str(datadir), str(folder)]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=600, env=env)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -68,7 +68,7 @@ watchdog.__exit__()
 
 @pytest.mark.parametrize(("what", "status"), [("end", HANG_STATUS), ("exit", 0)])
 def test_a_store_that_never_answers_holds_nobody(what, status):
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
     done = subprocess.run([sys.executable, "-c", LOST, what], capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == status, done.stderr
     assert ("no progress for 0.5 s, and the host of rank 0 does not answer" in done.stderr) == (what == "end")
@@ -88,7 +88,11 @@ def worker() -> None:
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_a_rank_that_hangs_ends_the_run_by_name():
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     done = subprocess.run(launch, check=False, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode != 0 and f"exitcode  : {HANG_STATUS}" in done.stderr
     assert "no progress for 2 s; behind: rank 1 on " in done.stderr and "(in data, the 7th begun)" in done.stderr

@@ -133,8 +133,10 @@ class WhisperTeacher:
         cap = min(self.options.max_new_tokens, self.model.config.max_target_positions + 1 - len(prompts[0]))
         inputs, written = torch.tensor(prompts, device=self.device), []
         stopped = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
+        decoder = self.model.model.decoder
+        cached = {arkasr.cache_argument(decoder): cache, "use_cache": True}
         while len(written) < cap and not bool(stopped.all()):
-            read = self.model.model.decoder(inputs, encoder_hidden_states=heard, past_key_values=cache, use_cache=True)
+            read = decoder(inputs, encoder_hidden_states=heard, **cached)
             logits = arkasr.head_logits(read.last_hidden_state[:, -1], self.model.proj_out.weight)
             chosen = logits.masked_fill(self.blocked if written else self.first_blocked, -torch.inf).argmax(-1)
             stopped, inputs = stopped | (chosen == self.stop_ids[0]), chosen[:, None]

@@ -14,7 +14,8 @@ Span = tuple[float, float]
 @dataclass(frozen=True)
 class Condition:
     """Ranges to draw from: signal-to-noise ratio in dB, speech level in dB of full scale, and the room's
-    reverberation time in seconds with its share of the energy (0 s: no room)."""
+    reverberation time in seconds with its share of the energy (0 s: no room).
+    """
 
     snr_db: Span
     level_db: Span = (-30.0, -20.0)

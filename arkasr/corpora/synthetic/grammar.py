@@ -60,7 +60,7 @@ _MANDARIN_PATTERNS = (
 )
 
 _GRAMMARS = {"English": (_ENGLISH, _ENGLISH_PATTERNS), "Chinese": (_MANDARIN, _MANDARIN_PATTERNS)}
-SHARES = {"dev": range(0, 12), "test": range(12, 28), "train": range(28, 100)}
+SHARES = {"dev": range(12), "test": range(12, 28), "train": range(28, 100)}
 
 
 def group_of(words: tuple[str, ...]) -> str:

@@ -61,7 +61,8 @@ class ReorderForRope(ConversionOps):
 
 def _mapping() -> list[WeightRenaming | WeightConverter]:
     """Published to native. Applied in this order, the reorderings last; backwards on saving, so every rule is anchored
-    or says `audio_tower`, lest it catch the decoder's names too."""
+    or says `audio_tower`, lest it catch the decoder's names too.
+    """
     layer = r"(audio_tower\.layers\.\d+)\."
     leaves = {
         "self_attn_layer_norm": "input_layernorm",
