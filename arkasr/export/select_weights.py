@@ -9,7 +9,7 @@ from arkasr.config.load import read_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.evaluation import results_io
-from arkasr.model.checkpoint_files import load_checkpoint, whole_checkpoints
+from arkasr.model.checkpoint_files import complete_checkpoints, load_checkpoint
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.speech_lm.auto import SpeechLM
 
@@ -53,7 +53,7 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
     """
     folder, config = Path(expdir) / run, _read_config(expdir, run)
     found = {path.name: WeightSource(run, path.name, path, int(path.name.split("-")[1]), config)
-             for path in whole_checkpoints(folder / "checkpoints")}  # fmt: skip
+             for path in complete_checkpoints(folder / "checkpoints")}  # fmt: skip
     if (folder / FINAL / "config.json").is_file():
         found[FINAL] = WeightSource(run, FINAL, folder / FINAL, config.train.steps, config)
     names = ", ".join(found) or "none"

@@ -1,6 +1,7 @@
-"""The student, the models that can be teachers, and what loads, builds, runs and shards them.
+"""The student, the models that can serve as teachers, and the code that loads, builds, runs and shards them.
 
-May import `config`, `distributions`, `interfaces` and `errors`. Importing it registers Ark-ASR with transformers.
+Importing this subpackage registers Ark-ASR with transformers' auto classes. It may import `config`, `distributions`,
+`interfaces` and `errors`.
 """
 
 import arkasr.model.arkasr.processing_arkasr  # noqa: F401

@@ -1,11 +1,11 @@
-"""The model a run starts from where it loads none: pretrained parts, a fresh adapter, fresh weights for the rest."""
+"""Build the model that a run starts from if it loads none: pretrained parts, and fresh weights for the rest."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,29 +20,86 @@ from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.arkasr.published_weights import POSITIONS, published_name, row_order
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 
-TOWER, DECODER = "model.audio_tower.", "model.language_model."
-ENCODER = ("audio_encoder.whisper.", "audio_encoder.layer_norm.")  # published names of the encoder's tensors
-SHOWN = 5  # of the tensors that an error names
+AUDIO_TOWER, DECODER = "model.audio_tower.", "model.language_model."
+PUBLISHED_ENCODER = ("audio_encoder.whisper.", "audio_encoder.layer_norm.")  # prefixes of the encoder's tensors
+MAX_SHOWN = 5  # tensors that an error message names
+
+NamedTensor = tuple[str, str, str, Tensor]  # file, key in the file, parameter name in the student, tensor
+HF = TypeVar("HF", bound=PreTrainedModel)
 
 
-def model_sizes(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    """Return `sizes` for `build`: a pretrained part's own where there is one, those of `config.sizes` elsewhere.
+def assemble(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> SpeechLM:
+    """Build the model of `config` and copy its pretrained parts into it, one tensor at a time.
 
-    vocab_size: ids of the tokenizer. A decoder's rows are all kept, so its vocabulary grows but never shrinks. Raises
-    UserError where a part has no sizes, has them twice, or the model is not an arkasr.
+    The adapter gets fresh weights, and so does a part for which `config` names no checkpoint.
+
+    Encoder (Whisper, GLM-ASR or Ark-ASR):
+
+    * Its final layer norm becomes the layer norm before the adapter.
+    * Whisper's learned positions are dropped. Rotary positions (RoPE) replace them.
+    * The rows of Whisper's query and key projections are reordered (`published_weights.row_order`). RoPE then rotates
+      Whisper's neighbouring dimensions (2i, 2i + 1) together, as the published code does. GLM-ASR in transformers'
+      layout already has this order.
+
+    Decoder (Qwen2):
+
+    * Every embedding row is kept, including rows beyond the end of its tokenizer.
+    * Rows that the student's tokenizer needs in addition are set to the mean of all rows. No new token is then more
+      likely than an average token.
+
+    Args:
+        config: The section `model` of the configuration.
+        tokenizer: The student's tokenizer, with the special tokens of its prompt.
+
+    Returns:
+        The model in training mode on the CPU, with parameters in `config.dtype`. Buffers keep their own dtype: the
+        frequencies of RoPE need float32.
+
+    Raises:
+        UserError: As in `student_sizes`, or a tensor of a pretrained part is missing, unexpected or has another shape.
+    """
+    lm = build_fresh(config.type, student_sizes(config, len(tokenizer)), tokenizer)
+    if config.encoder:
+        _copy_encoder(lm, config.encoder)
+    if config.decoder:
+        _copy_decoder(lm, config.decoder)
+    for weight in lm.parameters():
+        weight.data = weight.data.to(getattr(torch, config.dtype))
+    return lm
+
+
+def student_sizes(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """Return the argument `sizes` of `build_fresh`: those of the pretrained parts, and `config.sizes` for the others.
+
+    Args:
+        config: The section `model` of the configuration.
+        vocab_size: Length of the student's tokenizer. The vocabulary of a pretrained decoder grows to it but never
+            shrinks.
+
+    Returns:
+        A dictionary with the keys `audio` and `text`, and the other keys of `config.sizes`.
+
+    Raises:
+        UserError: A part has no sizes or has them twice, or the model type cannot be assembled from parts.
     """
     sizes = dict(config.sizes)
     for part, section in (("encoder", "audio"), ("decoder", "text")):
         path = getattr(config, part)
         if path and section in sizes:
-            raise UserError(f"model.{part} {path} brings its own sizes: take model.sizes.{section} away, or the {part}")
+            raise UserError(
+                f"config key `model.sizes.{section}` is not allowed beside model.{part} {path}, which defines these "
+                f"sizes; remove model.sizes.{section} or model.{part}"
+            )
         if not path and section not in sizes:
             raise UserError(
-                f"model.sizes: give `audio` and `text` sizes (`{section}` is missing), model.encoder and "
-                "model.decoder to take pretrained parts, or model.path to start from"
+                f"config key `model.sizes.{section}` is missing; set model.sizes.audio and model.sizes.text, or "
+                "model.encoder and model.decoder to use pretrained parts, or model.path to start from a model"
             )
         if path and config.type != "arkasr":
-            raise UserError(f"model.{part} {path}: only an arkasr is put together from parts, not a {config.type}")
+            raise UserError(
+                f"model.{part} {path}: only model.type arkasr can be assembled from pretrained parts, not "
+                f"{config.type}; remove model.{part}"
+            )
     if config.encoder:
         sizes["audio"] = pretrained_parts.encoder_sizes(config.encoder)
     if config.decoder:
@@ -51,126 +108,86 @@ def model_sizes(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
     return sizes
 
 
-def assemble(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> SpeechLM:
-    """Build the model of `config` and read its pretrained parts into it, tensor by tensor.
+def build_fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> SpeechLM:
+    """Build a model with fresh weights, drawn from torch's global generator.
 
-    Encoder (Whisper's, GLM-ASR's or Ark-ASR's): its final layer norm becomes the one before the adapter; Whisper's
-    learned positions are dropped, as rotary ones stand in their place. A Whisper encoder's query and key rows are
-    reordered (`released.row_order`) so that the published code's rotation of neighbouring pairs acts on Whisper's own
-    dimensions; GLM-ASR in transformers' layout is in that order already.
-    Decoder (Qwen2): every embedding row is kept, those past its tokenizer's end as well; rows that the student's
-    tokenizer needs beyond them start as the mean of all rows, so that none is likelier than an average token.
-    The adapter, and a part without a pretrained one, are fresh. Raises UserError as `model_sizes` does, and where a
-    tensor is missing, left over, or of another shape.
+    Args:
+        model_type: "arkasr" or "qwen3_asr".
+        sizes: See `fresh_config`.
+        tokenizer: Its length is the vocabulary size unless `sizes["text"]` has one.
+
+    Returns:
+        The model in training mode, with float32 weights on torch's default device.
     """
-    lm = build_fresh(config.type, model_sizes(config, len(tokenizer)), tokenizer)
-    if config.encoder:
-        _read_encoder(lm, config.encoder)
-    if config.decoder:
-        _read_decoder(lm, config.decoder)
-    for weight in lm.parameters():  # buffers stay as they are: RoPE's frequencies need float32
-        weight.data = weight.data.to(getattr(torch, config.dtype))
-    return lm
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    audio_token = {"arkasr": "<|audio|>", "qwen3_asr": "<|audio_pad|>"}[model_type]
+    audio_id = tokenizer.convert_tokens_to_ids(audio_token)
+    config = fresh_config(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
+    model_class = ArkasrForConditionalGeneration if model_type == "arkasr" else Qwen3ASRForConditionalGeneration
+    return wrap(_init_convolutions(model_class(config)), tokenizer)
 
 
-Row = tuple[str, str, str, Tensor]  # a file, a key in it, the student's name of that tensor, and the tensor
+def fresh_config(model_type: str, sizes: dict[str, Any], vocab_size: int, **ids: Any) -> ArkasrConfig | Qwen3ASRConfig:
+    """Return the configuration of a model of the given sizes.
+
+    Args:
+        model_type: "arkasr" or "qwen3_asr".
+        sizes: `audio` and `text` hold keys of the encoder's and the decoder's configuration. `text` may set
+            `vocab_size` and `tie_word_embeddings` (default true). `initializer_range` (default 0.02) is the standard
+            deviation of all fresh linear layers and embeddings. 0.02 suits large widths, 1 / sqrt(width) small ones.
+        vocab_size: Vocabulary size if `sizes["text"]` has none.
+        **ids: Ids of special tokens: `audio_token_id`, `pad_token_id`, `eos_token_id`.
+
+    Returns:
+        The configuration. No weights are created.
+    """
+    spread = {"initializer_range": sizes.get("initializer_range", 0.02)}
+    text = {"vocab_size": vocab_size, "tie_word_embeddings": True} | sizes["text"] | spread
+    text_ids = {name: value for name, value in ids.items() if name != "audio_token_id"}
+    common = ids | {"tie_word_embeddings": text["tie_word_embeddings"]} | spread
+    if model_type == "arkasr":
+        return ArkasrConfig(audio_config=sizes["audio"] | spread, text_config=text | text_ids, **common)
+    audio = sizes["audio"] | spread | {"output_dim": text["hidden_size"]}
+    return Qwen3ASRConfig(audio_config=audio, text_config=text | {"model_type": "qwen3"} | text_ids, **common)
 
 
-def _read_encoder(lm: SpeechLM, path: str) -> None:
-    wanted = {name: p for name, p in lm.hf.named_parameters() if name.startswith(TOWER)}
-    ours = {published_name(name): name for name in wanted}
-    order = row_order(lm.hf.config.audio_config)
+def freeze(lm: SpeechLM, names: Iterable[str]) -> None:
+    """Exclude parts of the model from training. Call this before the model is sharded.
 
-    def rows() -> Iterator[Row]:
-        for file, key, tensor in pretrained_parts.tensors(path):
-            published = _published(key)
-            if published.startswith(ENCODER) and published != POSITIONS:
-                turned = bool(re.search(r"\.self_attn\.[qk]_proj\.", key)) and len(tensor) == len(order)
-                yield file, key, ours.get(published, published), tensor[order] if turned else tensor
-            elif native := re.fullmatch(r"(?:model\.)?audio_tower\.(.*)", key):
-                yield file, key, TOWER + native[1], tensor
-
-    _fill(wanted, path, rows())
-
-
-def _published(key: str) -> str:
-    """Return the published name of a tensor of Whisper's encoder; any other name as it is."""
-    key = re.sub(r"^(?:model\.)?encoder\.", ENCODER[0], key)
-    return key.replace(f"{ENCODER[0]}layer_norm.", ENCODER[1])
-
-
-def _read_decoder(lm: SpeechLM, path: str) -> None:
-    head, tied = "lm_head.weight", lm.hf.config.tie_word_embeddings
-    wanted = {n: p for n, p in lm.hf.named_parameters() if n.startswith(DECODER) or (n == head and not tied)}
-    rows = (
-        (file, key, head if key == head else DECODER + key.removeprefix("model."), tensor)
-        for file, key, tensor in pretrained_parts.tensors(path)
-        if not (tied and key == head)
-    )
-    _fill(wanted, path, rows, pretrained_parts.decoder_sizes(path)["vocab_size"])
-
-
-def _fill(wanted: dict[str, Tensor], path: str, rows: Iterable[Row], vocab_size: int = 0) -> None:
-    """Copy tensors into the parameters `wanted`, each exactly once; vocab_size: rows that an embedding must have."""
-    bad: list[str] = []
-    left = dict(wanted)
-    for file, key, name, tensor in rows:
-        target = left.pop(name, None)
-        if target is None:
-            bad.append(f"{file}: {key} has no place in the model, or has two values")
-            continue
-        height = vocab_size if name.endswith(("embed_tokens.weight", "lm_head.weight")) else len(target)
-        expected = [height, *target.shape[1:]]
-        if list(tensor.shape) != expected:
-            bad.append(f"{file}: {key} has shape {list(tensor.shape)}, not {expected}")
-            continue
-        target.data[:height] = tensor
-        if height < len(target):
-            target.data[height:] = tensor.to(torch.float32).mean(0)
-    bad += [f"no tensor for {name}" for name in left]
-    if bad:
-        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise UserError(f"{path}: its tensors are not those of its configuration: {'; '.join(bad[:SHOWN])}{more}")
+    Args:
+        lm: The model. `requires_grad` of the parameters is set to false in place.
+        names: Some of "encoder", "adapter" and "decoder" (with embeddings and output head).
+    """
+    model = lm.hf.model
+    parts = {
+        "encoder": [model.audio_tower],
+        "adapter": [model.multi_modal_projector],
+        "decoder": [model.language_model, lm.hf.lm_head],
+    }
+    for name in names:
+        for module in parts[name]:
+            module.requires_grad_(False)
 
 
 def prompt_examples(model_type: str) -> list[str]:
-    """Return the prompt's plain words, for training a tokenizer that keeps prompts short."""
+    """Return the plain text of the model's prompt. A tokenizer trained on it encodes the prompt in few tokens.
+
+    Args:
+        model_type: "arkasr" or "qwen3_asr".
+
+    Returns:
+        Texts without special tokens.
+    """
     if model_type == "arkasr":
         return [INSTRUCTION]
     return ["system\n", "user\n", "assistant\n", "language English", "language Chinese"]
 
 
-def build_fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> SpeechLM:
-    """Build a model with fresh weights; `sizes` as in `configured`, vocab_size is the tokenizer's length otherwise."""
-    ids = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
-    token = {"arkasr": "<|audio|>", "qwen3_asr": "<|audio_pad|>"}[model_type]
-    audio_id = tokenizer.convert_tokens_to_ids(token)
-    config = fresh_config(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
-    kind = ArkasrForConditionalGeneration if model_type == "arkasr" else Qwen3ASRForConditionalGeneration
-    return wrap(_with_loud_convolutions(kind(config)), tokenizer)
+def _init_convolutions(hf: HF) -> HF:
+    """Draw the convolutions again with standard deviation 2 / sqrt(fan_in).
 
-
-def fresh_config(model_type: str, sizes: dict[str, Any], vocab_size: int, **ids: int) -> ArkasrConfig | Qwen3ASRConfig:
-    """Return the configuration of a model of these sizes.
-
-    sizes: `audio` and `text`, keys of the model's own two configurations, and `initializer_range`, the standard
-    deviation of fresh linear layers and embeddings everywhere (0.02 suits large widths; 1/sqrt(width) small ones).
-    `text` may say vocab_size (the one given otherwise) and tie_word_embeddings (true otherwise). ids: of special
-    tokens: audio_token_id, pad_token_id, eos_token_id.
-    """
-    spread = dict(initializer_range=sizes.get("initializer_range", 0.02))
-    text = dict(vocab_size=vocab_size, tie_word_embeddings=True) | sizes["text"] | spread
-    ends = {name: value for name, value in ids.items() if name != "audio_token_id"}
-    common = dict(ids, tie_word_embeddings=text["tie_word_embeddings"], **spread)
-    if model_type == "arkasr":
-        return ArkasrConfig(audio_config=sizes["audio"] | spread, text_config=text | ends, **common)
-    audio = sizes["audio"] | spread | dict(output_dim=text["hidden_size"])
-    return Qwen3ASRConfig(audio_config=audio, text_config=dict(text, model_type="qwen3") | ends, **common)
-
-
-def _with_loud_convolutions(hf: PreTrainedModel) -> PreTrainedModel:
-    """Draw fresh convolutions with standard deviation 2 / sqrt(fan_in): GELU halves what is small, so that the signal
-    keeps its size. At a fixed 0.02 a small encoder hears its position codes only.
+    GELU halves small values, so this keeps the scale of the signal. With a fixed 0.02 the output of a small encoder
+    would depend on its positions only, not on the audio.
     """
     for module in hf.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d):
@@ -178,18 +195,60 @@ def _with_loud_convolutions(hf: PreTrainedModel) -> PreTrainedModel:
     return hf
 
 
-def part(lm: SpeechLM, name: str) -> list[nn.Module]:
-    """Return the modules of `encoder`, `adapter` or `decoder` (with embeddings and head)."""
-    model = lm.hf.model
-    return {
-        "encoder": [model.audio_tower],
-        "adapter": [model.multi_modal_projector],
-        "decoder": [model.language_model, lm.hf.lm_head],
-    }[name]
+def _copy_encoder(lm: SpeechLM, path: str) -> None:
+    targets = {name: p for name, p in lm.hf.named_parameters() if name.startswith(AUDIO_TOWER)}
+    native_names = {published_name(name): name for name in targets}
+    order = row_order(lm.hf.config.audio_config)
+
+    def source() -> Iterator[NamedTensor]:
+        for file, key, tensor in pretrained_parts.tensors(path):
+            published = _published_key(key)
+            if published.startswith(PUBLISHED_ENCODER) and published != POSITIONS:
+                reorder = bool(re.search(r"\.self_attn\.[qk]_proj\.", key)) and len(tensor) == len(order)
+                yield file, key, native_names.get(published, published), tensor[order] if reorder else tensor
+            elif native := re.fullmatch(r"(?:model\.)?audio_tower\.(.*)", key):
+                yield file, key, AUDIO_TOWER + native[1], tensor
+
+    _copy_tensors(targets, path, source())
 
 
-def freeze(lm: SpeechLM, names: Iterable[str]) -> None:
-    """Take the gradient from the named parts; to be called before the model is sharded."""
-    for name in names:
-        for module in part(lm, name):
-            module.requires_grad_(False)
+def _published_key(key: str) -> str:
+    """Return the published name of a tensor of Whisper's encoder, and any other name unchanged."""
+    key = re.sub(r"^(?:model\.)?encoder\.", PUBLISHED_ENCODER[0], key)
+    return key.replace(f"{PUBLISHED_ENCODER[0]}layer_norm.", PUBLISHED_ENCODER[1])
+
+
+def _copy_decoder(lm: SpeechLM, path: str) -> None:
+    head, tied = "lm_head.weight", lm.hf.config.tie_word_embeddings
+    targets = {n: p for n, p in lm.hf.named_parameters() if n.startswith(DECODER) or (n == head and not tied)}
+    source = (
+        (file, key, head if key == head else DECODER + key.removeprefix("model."), tensor)
+        for file, key, tensor in pretrained_parts.tensors(path)
+        if not (tied and key == head)
+    )
+    _copy_tensors(targets, path, source, pretrained_parts.decoder_sizes(path)["vocab_size"])
+
+
+def _copy_tensors(
+    targets: dict[str, nn.Parameter], path: str, source: Iterable[NamedTensor], vocab_size: int = 0
+) -> None:
+    """Copy each tensor of `source` into its parameter. `vocab_size` is the number of rows an embedding must have."""
+    problems: list[str] = []
+    missing = dict(targets)
+    for file, key, name, tensor in source:
+        target = missing.pop(name, None)
+        if target is None:
+            problems.append(f"{file}: {key} matches no parameter of the model, or is a duplicate")
+            continue
+        num_rows = vocab_size if name.endswith(("embed_tokens.weight", "lm_head.weight")) else len(target)
+        expected = [num_rows, *target.shape[1:]]
+        if list(tensor.shape) != expected:
+            problems.append(f"{file}: {key} has shape {list(tensor.shape)}, expected {expected}")
+            continue
+        target.data[:num_rows] = tensor
+        if num_rows < len(target):
+            target.data[num_rows:] = tensor.to(torch.float32).mean(0)
+    problems += [f"no tensor for {name}" for name in missing]
+    if problems:
+        more = f"; and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
+        raise UserError(f"{path}: tensors do not match its config.json: {'; '.join(problems[:MAX_SHOWN])}{more}")

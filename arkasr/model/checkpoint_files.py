@@ -1,4 +1,4 @@
-"""A training checkpoint on disk, as far as others than the training loop read it: which are whole, and their model."""
+"""Read training checkpoints outside the training loop: find the complete ones and load their model."""
 
 from __future__ import annotations
 
@@ -14,31 +14,50 @@ from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 
-COMPLETE, WEIGHTS, DESCRIPTION = "COMPLETE", "weights", "model"
+COMPLETE, WEIGHTS, DESCRIPTION = "COMPLETE", "weights", "model"  # in a checkpoint: a file and two subfolders
 
 
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints `step-*` of a folder that were written to the end, oldest first."""
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """List the complete checkpoints of a run.
+
+    Args:
+        folder: The run's folder `checkpoints`.
+
+    Returns:
+        The subfolders `step-*` that hold the file COMPLETE, oldest first.
+    """
     return sorted(p for p in folder.glob("step-*") if (p / COMPLETE).is_file())
 
 
 def describe(checkpoint: Path, lm: SpeechLM) -> None:
-    """Write what a Hugging Face folder holds beside weights, so that a checkpoint can be read without its run."""
+    """Write configuration and tokenizer into a checkpoint, so that it can be loaded without its run.
+
+    Args:
+        checkpoint: The checkpoint's folder. The files go to its subfolder `model`.
+        lm: The model whose weights the checkpoint holds.
+    """
     lm.hf.config.save_pretrained(checkpoint / DESCRIPTION)
     lm.tokenizer.save_pretrained(checkpoint / DESCRIPTION)
 
 
 def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
-    """Return the student that a checkpoint of any number of ranks holds, in eval mode on the CPU; in one process.
+    """Load the student of a training checkpoint in one process. Any number of ranks may have written it.
 
-    dtype: torch's name of one. Raises UserError where the checkpoint does not say what model it holds, or its weights
-    cannot be read.
+    Args:
+        checkpoint: The checkpoint's folder `step-*`.
+        dtype: Name of a torch dtype, such as "bfloat16".
+
+    Returns:
+        The student in evaluation mode on the CPU.
+
+    Raises:
+        UserError: The checkpoint has no model configuration, or its weights cannot be read.
     """
-    place = checkpoint / DESCRIPTION
-    if not (place / "config.json").is_file():
-        raise UserError(f"{place}: no config.json, so that its model is not known: take another checkpoint, or final")
-    hf = AutoModelForCausalLM.from_config(ArkasrConfig.from_pretrained(place), dtype=getattr(torch, dtype))
-    lm = wrap(hf, AutoTokenizer.from_pretrained(place))
+    description = checkpoint / DESCRIPTION
+    if not (description / "config.json").is_file():
+        raise UserError(f"{description}: no config.json, so the model is unknown; use another checkpoint or `final`")
+    hf = AutoModelForCausalLM.from_config(ArkasrConfig.from_pretrained(description), dtype=getattr(torch, dtype))
+    lm = wrap(hf, AutoTokenizer.from_pretrained(description))
     state = {"model": get_model_state_dict(lm)}
     try:
         with warnings.catch_warnings():
@@ -46,6 +65,6 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
             dcp.load(state, checkpoint_id=checkpoint / WEIGHTS, no_dist=True)
     except (dcp.CheckpointException, RuntimeError, OSError, ValueError) as error:
         why = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(f"{checkpoint / WEIGHTS}: cannot be read ({why[0]}); take another checkpoint") from error
+        raise UserError(f"{checkpoint / WEIGHTS}: cannot be read ({why[0]}); use another checkpoint") from error
     lm.load_state_dict(state["model"])
     return lm.eval()

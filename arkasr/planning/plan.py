@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from arkasr.config.load import load_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
-from arkasr.model.build import fresh_config, model_sizes
+from arkasr.model.build import fresh_config, student_sizes
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 from arkasr.planning import flops
 from arkasr.planning.forecast import (
@@ -67,7 +67,7 @@ def student_of(conf: str, config: Config) -> Known:
             if path := getattr(config.model, part):
                 folders[part], source = stack.enter_context(config_folder(path))
                 sources.append(f"{path}: {source}")
-        sizes = model_sizes(replace(config.model, **folders), _vocab_size(config))
+        sizes = student_sizes(replace(config.model, **folders), _vocab_size(config))
     made = fresh_config(config.model.type, sizes, _vocab_size(config))
     return _known(made, "; ".join(sources) or "model.sizes")
 

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from arkasr.errors import UserError
-from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, describe, whole_checkpoints
+from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, describe
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
@@ -60,7 +60,7 @@ class Checkpoints:
 
     def complete(self) -> list[Path]:
         """List the whole checkpoints, oldest first."""
-        return whole_checkpoints(self.folder)
+        return complete_checkpoints(self.folder)
 
     def save(self, step: int, student: SpeechLM, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
         """Copy the state of step `step` and begin to write it, under a temporary name, in the background."""

@@ -25,7 +25,7 @@ from arkasr.config.schema import Config, OptimConfig
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.model import build, tokenization
-from arkasr.model.build import assemble, freeze, model_sizes
+from arkasr.model.build import assemble, freeze, student_sizes
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.pretrained_parts import reading
 from arkasr.model.sharding import checkpoint_blocks, shard
@@ -170,7 +170,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
                 f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}"
             )
     else:
-        model_sizes(config.model, 0)  # what is wrong with them is said before a tokenizer is trained
+        student_sizes(config.model, 0)  # what is wrong with them is said before a tokenizer is trained
         lm = assemble(config.model, _tokenizer(config, folder, ranks))
     freeze(lm, config.model.freeze)
     if config.train.ctc_weight > 0:

@@ -16,7 +16,7 @@ import pytest
 from recipes import EGS, commands, gone, heed_signals, recipe, wait_until
 from safetensors.torch import load_file
 
-from arkasr.model.checkpoint_files import whole_checkpoints
+from arkasr.model.checkpoint_files import complete_checkpoints
 
 ROOT = EGS.parent
 # A stand-in for the Python that runs torchrun or a stage; `does-RANK` says what befalls it. Its rank listens to USR1.
@@ -295,7 +295,7 @@ def children(pid: int) -> list[int]:
 
 
 def steps_done(run: Path) -> int:
-    found = whole_checkpoints(run / "checkpoints")
+    found = complete_checkpoints(run / "checkpoints")
     return int(found[-1].name[5:]) if found else 0
 
 

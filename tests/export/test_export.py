@@ -195,7 +195,7 @@ def test_which_weights_are_meant(expdir):
             "base_opd",
             "step-00000002",
             "checkpoints/step-00000002/model",
-            "model: no config.json, so that its model is not known",
+            "model: no config.json, so the model is unknown",
         ),
         ("base_opd", "step-00000002", "checkpoints/step-00000002/weights", "step-00000002/weights: cannot be read"),
         ("base base_opd", "final", None, "x is one folder for 2 runs: name one run"),

@@ -20,7 +20,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from arkasr.model.build import _with_loud_convolutions
+from arkasr.model.build import _init_convolutions
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 
 GLM_TOKENS = ["<|user|>", "<|observation|>", "<|assistant|>", "<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>"]
@@ -48,7 +48,7 @@ def glm(seed: int = 0, states: int = STATES) -> SpeechLM:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        hf = _with_loud_convolutions(GlmAsrForConditionalGeneration(config))
+        hf = _init_convolutions(GlmAsrForConditionalGeneration(config))
     return wrap(hf.eval(), tokenizer)
 
 
@@ -74,7 +74,7 @@ def save_whisper(folder: Path, seed: int = 0, multilingual: bool = True) -> Whis
     config = WhisperConfig(vocab_size=len(tokenizer) + 5, init_std=0.2, **sizes, **ends, **start)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _with_loud_convolutions(WhisperForConditionalGeneration(config)).eval()
+        model = _init_convolutions(WhisperForConditionalGeneration(config)).eval()
     given = model.generation_config
     given.update(**ends, **start, suppress_tokens=[3, 4], begin_suppress_tokens=[5, ids["<|endoftext|>"]])
     given.is_multilingual, given.no_timestamps_token_id = multilingual, ids["<|notimestamps|>"]

@@ -24,7 +24,7 @@ from transformers import (
 from arkasr.config.load import load_config
 from arkasr.config.schema import ModelConfig
 from arkasr.errors import UserError
-from arkasr.model.build import assemble, build_fresh, model_sizes
+from arkasr.model.build import assemble, build_fresh, student_sizes
 from arkasr.model.generation import generate
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.tokenization import ARK_TOKENS
@@ -264,7 +264,7 @@ def test_the_published_size_from_the_two_configurations(tmp_path):
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     config = ModelConfig(encoder=str(tmp_path / "whisper"), decoder=str(tmp_path / "qwen"))
     with torch.device("meta"):
-        hf = build_fresh("arkasr", model_sizes(config, 151670), student_tokenizer()).hf
+        hf = build_fresh("arkasr", student_sizes(config, 151670), student_tokenizer()).hf
     text, audio = hf.config.text_config, hf.config.audio_config
     assert (text.vocab_size, text.rope_parameters["rope_theta"], text.tie_word_embeddings) == (151936, 1e6, True)
     assert (audio.num_mel_bins, audio.hidden_size // audio.num_attention_heads, audio.hidden_act) == (128, 64, "gelu")
