@@ -1,4 +1,9 @@
-"""Algorithm 1 of the paper: rollout, alignment, teacher scores, union support, loss, and the step's metrics.
+"""One step of on-policy distillation (OPD), Algorithm 1 of the paper (arXiv 2605.28139).
+
+- `step`: Algorithm 1 for one micro-batch, and the loss on it.
+- `rollout`: the transcripts to score (line 1).
+- `support`: the tokens compared at each position (lines 4 and 6).
+- `metrics`: the metrics of a step; docs/metrics.md defines them.
 
 May import `model`, `data`, `distributions`, `config`, `utils`, `interfaces` and `errors`.
 """

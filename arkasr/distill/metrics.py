@@ -1,4 +1,16 @@
-"""What is measured at every OPD step, as sums that add over ranks and micro-batches."""
+"""The metrics of one OPD step; docs/metrics.md defines every key.
+
+Each micro-batch yields sums and counts, which the trainer adds over micro-batches and ranks (for `MAXIMA` it takes
+the maximum). `rates` turns the global sums into the numbers that are logged. The sums come from two passes:
+
+- Every step: `support_sums`, `rollout_sums` and `teacher_sums`.
+- Every `distill.diagnose_every` steps: `diagnostic_sums`, which needs the student's full distributions.
+
+Notation: p_S and p_T are the next-token distributions of student and teacher at position t, U_t is the union support
+and I_t the overlap, the tokens in both top-k sets. Arguments `log_p_s` and `log_p_t` hold log p_S and log p_T at the U
+columns of a support, float32 [P, U], in nats. A position is counted if U_t has at least two valid tokens, as in
+equation (1) of the paper (arXiv 2605.28139). "Rethinking OPD" is arXiv 2604.13016.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +25,28 @@ from arkasr.config.schema import SOURCES
 from arkasr.distributions.views import HeadView
 from arkasr.interfaces import Alignment, DistributionView, Support
 
-if TYPE_CHECKING:  # the tables of results read this file, and are to load no model code for it
-    from arkasr.distill.rollout import Rollout
+if TYPE_CHECKING:
+    from arkasr.distill.rollout import Rollout  # not imported at run time: it imports the model code
+
+MAXIMA = ("vuss_max", "neg_vuss_min")  # reduced by the maximum; all other sums are added
+CHUNK = 256  # positions whose full student logits are in memory at the same time
 
 
-MAXIMA = ("vuss_max", "neg_vuss_min")
+# Sums of every step
 
 
 def support_sums(support: Support, top_k: int) -> dict[str, Tensor]:
-    """Sum valid union support sizes (VUSS; paper, 4.3) and overlap ratios |S_p and S_q| / k (arXiv 2604.13016, eq. 6).
+    """Sum valid union support sizes and overlap ratios over counted positions.
 
-    top_k: k, or what the smaller vocabulary leaves of it.
+    The size |U_t| is the VUSS of the paper (section 4.3). The overlap ratio is |I_t| / k (Rethinking OPD, equation 6).
 
-    Counted are positions with at least two valid tokens, as in equation (1). Minimum and maximum are over positions.
+    Args:
+        support: The union support of P positions.
+        top_k: k, or the smaller vocabulary's size if that is less.
+
+    Returns:
+        `positions`, `vuss` and `overlap` (sums), `vuss_max` and `neg_vuss_min` (maxima; -inf without a counted
+        position), as scalars.
     """
     sizes = support.valid.sum(-1)
     counted = sizes >= 2
@@ -41,7 +62,16 @@ def support_sums(support: Support, top_k: int) -> dict[str, Tensor]:
 
 
 def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict[str, Tensor]:
-    """Count clips, what became of rollouts, scored transcripts by source, mismatched ones, and paired positions."""
+    """Count clips, generated transcripts, scored transcripts by source, tokens and aligned positions.
+
+    Args:
+        rollout: The transcripts of one micro-batch.
+        alignment: Their alignment with the teacher's tokens.
+        num_clips: Clips of the micro-batch.
+
+    Returns:
+        Scalars. The counts of scored transcripts are 0 if `rollout.scored` is False.
+    """
     sources = rollout.sources if rollout.scored else []
     counts = {
         "clips": num_clips,
@@ -60,22 +90,243 @@ def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict
 
 
 def teacher_sums(view: DistributionView, logprobs: Tensor, support: Support) -> dict[str, Tensor]:
-    """Sum the teacher's probability that is lost on the student, and count the positions that it did not answer.
+    """Sum the teacher probability that the student cannot receive, and count positions without a distribution.
 
-    Lost is that of its best tokens (log-probabilities [P, k], the support's first k) without a counterpart, and what
-    the mapper could not carry into the view: its attribute `dropped` [P], if any. Not answered is where one is NaN.
+    Lost is the probability of top-k tokens that have no student token, and what the mapper dropped: the attribute
+    `dropped` of the view, float32 [P], if it has one.
+
+    Args:
+        view: The teacher's distributions at P positions.
+        logprobs: Its top-k log-probabilities, float32 [P, k], in nats. NaN marks a missing distribution.
+        support: The union support, whose first k columns are the teacher's top-k tokens.
+
+    Returns:
+        `dropped_mass` and its count `dropped_mass#` over positions with a distribution, and `teacher_missing`, the
+        number of positions without one, as scalars.
     """
-    silent = logprobs.isnan().any(-1)
+    missing = logprobs.isnan().any(-1)
     lost = logprobs.exp().masked_fill(support.from_teacher[:, : logprobs.shape[1]], 0.0).sum(-1)
-    lost = (lost + getattr(view, "dropped", torch.zeros_like(lost)))[~silent]
-    counts = {"dropped_mass#": lost.numel(), "unanswered": int(silent.sum())}
+    lost = (lost + getattr(view, "dropped", torch.zeros_like(lost)))[~missing]
+    counts = {"dropped_mass#": lost.numel(), "teacher_missing": int(missing.sum())}
     return {"dropped_mass": lost.double().sum().cpu()} | {name: torch.tensor(float(n)) for name, n in counts.items()}
 
 
-def rates(sums: dict[str, float]) -> dict[str, float]:
-    """Turn global sums into what is logged; docs/metrics.md says what each means.
+# Formulas at P positions
 
-    Means (`name` and its count `name#`) are logged where something was counted.
+
+def probability_mass(logprobs: Tensor, where: Tensor) -> Tensor:
+    """Return the sum of p(v) over the tokens v of a set; on I_t these are equations 9 (p_S) and 10 (p_T).
+
+    The equations are those of Rethinking OPD.
+
+    Args:
+        logprobs: Log-probabilities, float32 [P, U], in nats.
+        where: Which columns belong to the set, bool [P, U].
+
+    Returns:
+        float32 [P].
+    """
+    return logprobs.exp().masked_fill(~where, 0.0).sum(-1)
+
+
+def _renormalise(logprobs: Tensor, where: Tensor) -> Tensor:
+    return logprobs.masked_fill(~where, -torch.inf).log_softmax(-1)
+
+
+def support_kl(log_p_s: Tensor, log_p_t: Tensor, valid: Tensor) -> Tensor:
+    """Return KL(p_T || p_S), both renormalised on U_t: equation (1) of the paper at tau = 1.
+
+    Args:
+        log_p_s: Student log-probabilities, float32 [P, U], in nats.
+        log_p_t: Teacher log-probabilities, float32 [P, U], in nats.
+        valid: Which columns belong to U_t, bool [P, U].
+
+    Returns:
+        float32 [P], in nats.
+    """
+    log_p_s, log_p_t = _renormalise(log_p_s, valid), _renormalise(log_p_t, valid)
+    return (log_p_t.exp() * (log_p_t - log_p_s)).masked_fill(~valid, 0.0).sum(-1)
+
+
+def overlap_advantage(log_p_s: Tensor, log_p_t: Tensor, overlap: Tensor) -> Tensor:
+    """Return 1 / |I_t| * sum over v in I_t of p_S(v) (log p_T(v) - log p_S(v)), both renormalised on I_t.
+
+    Equation 7 of Rethinking OPD, which equals -KL(p_S || p_T) / |I_t|. It is 0 where both agree, and strongly negative
+    where the student is overconfident.
+
+    Args:
+        log_p_s: Student log-probabilities, float32 [P, U], in nats.
+        log_p_t: Teacher log-probabilities, float32 [P, U], in nats.
+        overlap: Which columns belong to I_t, bool [P, U].
+
+    Returns:
+        float32 [P], 0 where I_t is empty.
+    """
+    log_p_s, log_p_t = _renormalise(log_p_s, overlap), _renormalise(log_p_t, overlap)
+    terms = (log_p_s.exp() * (log_p_t - log_p_s)).masked_fill(~overlap, 0.0)
+    return terms.sum(-1) / overlap.sum(-1).clamp(min=1)
+
+
+def stop_probability(teacher: DistributionView, stop_ids: Tensor, num_positions: int) -> Tensor:
+    """Return the probability that the transcript ends at each position.
+
+    Args:
+        teacher: Distributions at P positions.
+        stop_ids: Stop tokens in the vocabulary of this view, int64 [S].
+        num_positions: P.
+
+    Returns:
+        Sum of the stop tokens' probabilities, float32 [P].
+    """
+    return teacher.logprobs_at(stop_ids.expand(num_positions, -1)).exp().sum(-1)
+
+
+# Sums every `distill.diagnose_every` steps
+
+
+@dataclass
+class PositionGroups:
+    """The groups by which metrics at P positions are split.
+
+    Attributes:
+        deciles: Tenth of its transcript that each position is in, int64 [P], 0 to 9.
+        languages: Language of each position's clip, P names.
+        stops: Whether the transcript has a stop token there, bool [P].
+    """
+
+    deciles: Tensor
+    languages: list[str]
+    stops: Tensor
+
+
+def position_groups(
+    ids: Sequence[Sequence[int]], languages: Sequence[str], rows: Tensor, stop_ids: Sequence[int]
+) -> PositionGroups:
+    """Return the groups of P positions; token j of a transcript of length L is in decile floor(10 j / L).
+
+    Args:
+        ids: Student token ids of B transcripts.
+        languages: Language of each transcript, B names.
+        rows: The positions, int64 [P], as rows into all tokens of the B transcripts.
+        stop_ids: The student's stop tokens.
+
+    Returns:
+        The groups, with tensors on the device of `rows`.
+    """
+    deciles = torch.tensor([10 * j // len(row) for row in ids for j in range(len(row))], device=rows.device)
+    stops = torch.tensor([i in stop_ids for row in ids for i in row], device=rows.device)
+    language_of = [language for language, row in zip(languages, ids) for _ in row]
+    return PositionGroups(deciles[rows], [language_of[i] for i in rows.tolist()], stops[rows])
+
+
+def _mean_sums(name: str, values: Tensor, where: Tensor | None = None) -> dict[str, Tensor]:
+    """Return the sum `name` of the finite values [P], among those at `where`, and their count `name#`."""
+    where = values.isfinite() if where is None else where & values.isfinite()
+    return {name: values[where].double().sum(), name + "#": where.double().sum()}
+
+
+def _kl_sums(kl: Tensor, correct: Tensor, groups: PositionGroups) -> dict[str, Tensor]:
+    """Sum the KL by whether the transcript has the teacher's best token, by decile and by language."""
+    sums = _mean_sums("kl/all", kl) | _mean_sums("kl/correct", kl, correct) | _mean_sums("kl/wrong", kl, ~correct)
+    for decile in range(10):
+        sums |= _mean_sums(f"kl/decile_{decile}", kl, groups.deciles == decile)
+    for language in sorted(set(groups.languages)):
+        inside = torch.tensor([name == language for name in groups.languages], device=kl.device)
+        sums |= _mean_sums(f"kl/language_{language}", kl, inside)
+    return sums
+
+
+def _stop_sums(probability: Tensor, stops: Tensor) -> dict[str, Tensor]:
+    """Sum stops that the teacher gives less than 0.5 (early) and other tokens where it gives a stop 0.5 or more (late).
+
+    The counts are all stops and all other tokens. Positions where the teacher's probability is NaN are in neither.
+    """
+    unlikely = (probability < 0.5).float().masked_fill(probability.isnan(), torch.nan)
+    return _mean_sums("stop/early", unlikely, stops) | _mean_sums("stop/late", 1 - unlikely, ~stops)
+
+
+def _entropy_sums(student: DistributionView, teacher: DistributionView) -> dict[str, Tensor]:
+    """Sum H(p_S), H(p_T) and |H(p_T) - H(p_S)| (Rethinking OPD, equation 8), if both views know their entropy."""
+    entropy_s, entropy_t = student.entropy(), teacher.entropy()
+    if entropy_s is None or entropy_t is None:
+        return {}
+    gap = _mean_sums("entropy_gap", (entropy_t - entropy_s).abs())
+    return _mean_sums("entropy/student", entropy_s) | _mean_sums("entropy/teacher", entropy_t) | gap
+
+
+def position_sums(
+    student: DistributionView, teacher: DistributionView, support: Support, groups: PositionGroups, stop_ids: Tensor
+) -> dict[str, Tensor]:
+    """Sum all diagnostics over P >= 1 positions.
+
+    Args:
+        student: The student's full distributions.
+        teacher: The teacher's distributions, with unknown values as -inf or NaN.
+        support: The union support.
+        groups: The groups of the positions.
+        stop_ids: Stop tokens in the vocabulary of the teacher's view, int64 [S].
+
+    Returns:
+        For each metric `name` its sum `name` and its count `name#`, as float64 scalars.
+    """
+    log_p_s, log_p_t = student.logprobs_at(support.student_ids), teacher.logprobs_at(support.teacher_ids)
+    valid = support.valid & (log_p_s > -torch.inf) & (log_p_t > -torch.inf)
+    overlap = valid & support.from_teacher & support.from_student
+    kl = support_kl(log_p_s, log_p_t, valid).where(valid.sum(-1) >= 2, torch.nan)
+    correct = teacher.topk(1)[0][:, 0] == support.visited_teacher
+    sums = _kl_sums(kl, correct, groups) | _entropy_sums(student, teacher)
+    sums |= _mean_sums("teacher_agreement", correct.float())
+    sums |= _mean_sums("overlap_advantage", overlap_advantage(log_p_s, log_p_t, overlap), overlap.any(-1))
+    for name, where in (("support", valid), ("overlap", overlap)):
+        sums |= _mean_sums(f"mass/student_{name}", probability_mass(log_p_s, where))
+        sums |= _mean_sums(f"mass/teacher_{name}", probability_mass(log_p_t, where))
+    if len(stop_ids):
+        sums |= _stop_sums(stop_probability(teacher, stop_ids, len(log_p_s)), groups.stops)
+    return sums
+
+
+@torch.no_grad()
+def diagnostic_sums(
+    student: HeadView, teacher: DistributionView, support: Support, groups: PositionGroups, stop_ids: Tensor
+) -> dict[str, float]:
+    """Sum all diagnostics over the counted positions, with full student logits for `CHUNK` positions at a time.
+
+    Args:
+        student: The student's distributions at P positions.
+        teacher: The teacher's distributions at these positions.
+        support: The union support.
+        groups: The groups of the positions.
+        stop_ids: Stop tokens in the vocabulary of the teacher's view, int64 [S].
+
+    Returns:
+        The sums and counts of `position_sums`; empty if no position is counted.
+    """
+    rows = (support.valid.sum(-1) >= 2).nonzero()[:, 0]
+    sums: dict[str, Tensor] = {}
+    for part in torch.split(rows, CHUNK) if len(rows) else ():
+        languages = [groups.languages[i] for i in part.tolist()]
+        part_groups = PositionGroups(groups.deciles[part], languages, groups.stops[part])
+        views = student.at(part).dense(), teacher.at(part)
+        for name, value in position_sums(*views, _support_at(support, part), part_groups, stop_ids).items():
+            sums[name] = sums[name] + value if name in sums else value
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist())) if sums else {}
+
+
+def _support_at(support: Support, rows: Tensor) -> Support:
+    return Support(**{item.name: getattr(support, item.name)[rows] for item in fields(Support)})
+
+
+# Logged numbers
+
+
+def rates(sums: dict[str, float]) -> dict[str, float]:
+    """Turn the global sums of one step into the numbers that are logged.
+
+    Args:
+        sums: Sums over all ranks and micro-batches. A pair `name` and `name#` is a mean's sum and count.
+
+    Returns:
+        The metrics that docs/metrics.md defines. Means whose count is 0 are absent.
     """
     positions, rolled = max(sums["positions"], 1.0), max(sums["rolled"], 1.0)
     known, scored = sums["positions"] > 0, max(sums["transcripts"], 1.0)
@@ -92,129 +343,6 @@ def rates(sums: dict[str, float]) -> dict[str, float]:
         **{f"share/{source}": sums[f"from_{source}"] / scored for source in SOURCES},
         "mismatch_rate": sums["mismatched"] / scored,
         "coverage": sums["paired"] / max(sums["rollout_tokens"], 1.0),
-        "unanswered_rate": sums["unanswered"] / max(sums["paired"], 1.0),
+        "teacher_missing_rate": sums["teacher_missing"] / max(sums["paired"], 1.0),
         **{name: sums[name] / sums[name + "#"] for name in means},
     }
-
-
-CHUNK = 256  # positions whose full student logits are held at once
-
-
-@dataclass
-class Places:
-    """Where P positions stand: deciles, int64 [P], tenths of their transcripts; languages, P names; stops, bool [P]:
-    whether the transcript stops there.
-    """
-
-    deciles: Tensor
-    languages: list[str]
-    stops: Tensor
-
-
-def places(ids: Sequence[Sequence[int]], languages: Sequence[str], rows: Tensor, stop_ids: Sequence[int]) -> Places:
-    """Place the positions `rows` (int64 [P]) of B transcripts: token j of L stands in decile floor(10 j / L)."""
-    deciles = torch.tensor([10 * j // len(row) for row in ids for j in range(len(row))], device=rows.device)
-    stops = torch.tensor([i in stop_ids for row in ids for i in row], device=rows.device)
-    spoken = [language for language, row in zip(languages, ids) for _ in row]
-    return Places(deciles[rows], [spoken[i] for i in rows.tolist()], stops[rows])
-
-
-def mass(logprobs: Tensor, where: Tensor) -> Tensor:
-    """Sum probabilities [P, U] over the tokens `where`: on the overlap equations 9 and 10 of Rethinking OPD."""
-    return logprobs.exp().masked_fill(~where, 0.0).sum(-1)
-
-
-def _renormalised(logprobs: Tensor, where: Tensor) -> Tensor:
-    return logprobs.masked_fill(~where, -torch.inf).log_softmax(-1)
-
-
-def support_kl(p: Tensor, q: Tensor, valid: Tensor) -> Tensor:
-    """KL(q' || p') [P], both renormalised on the valid tokens: equation (1) of the paper at tau = 1."""
-    ours, theirs = _renormalised(p, valid), _renormalised(q, valid)
-    return (theirs.exp() * (theirs - ours)).masked_fill(~valid, 0.0).sum(-1)
-
-
-def overlap_advantage(p: Tensor, q: Tensor, both: Tensor) -> Tensor:
-    """(1 / |I|) * sum over I of p'(v) (log q'(v) - log p'(v)), [P]; p', q' are renormalised on the overlap I.
-
-    Equation 7 of Rethinking OPD: -KL(p' || q') / |I|, 0 where both agree, far below where the student is overconfident.
-    """
-    ours, theirs = _renormalised(p, both), _renormalised(q, both)
-    return (ours.exp() * (theirs - ours)).masked_fill(~both, 0.0).sum(-1) / both.sum(-1).clamp(min=1)
-
-
-def stop_probability(teacher: DistributionView, stop_ids: Tensor, num_positions: int) -> Tensor:
-    """Sum the probabilities [P] that a view gives to the stop ids [S] of its vocabulary."""
-    return teacher.logprobs_at(stop_ids.expand(num_positions, -1)).exp().sum(-1)
-
-
-def _means(name: str, values: Tensor, where: Tensor | None = None) -> dict[str, Tensor]:
-    """Sum the finite values [P] among those at `where`, and count them."""
-    where = values.isfinite() if where is None else where & values.isfinite()
-    return {name: values[where].double().sum(), name + "#": where.double().sum()}
-
-
-def _groups(kl: Tensor, correct: Tensor, at: Places) -> dict[str, Tensor]:
-    """Part the KL: transcript's token is the teacher's best or not, tenths of the transcript, languages."""
-    sums = _means("kl/correct", kl, correct) | _means("kl/wrong", kl, ~correct)
-    for decile in range(10):
-        sums |= _means(f"kl/decile_{decile}", kl, at.deciles == decile)
-    for language in sorted(set(at.languages)):
-        here = torch.tensor([name == language for name in at.languages], device=kl.device)
-        sums |= _means(f"kl/language_{language}", kl, here)
-    return sums
-
-
-def _stops(probability: Tensor, stops: Tensor) -> dict[str, Tensor]:
-    """Part positions as early (of the stops, those to which the teacher gives less than 0.5) and late (of the other
-    tokens, those where it gives a stop 0.5 or more).
-    """
-    unsure = (probability < 0.5).float().masked_fill(probability.isnan(), torch.nan)
-    return _means("stop/early", unsure, stops) | _means("stop/late", 1 - unsure, ~stops)
-
-
-def _entropies(student: DistributionView, teacher: DistributionView) -> dict[str, Tensor]:
-    """Entropies in nats and their gap |H(q) - H(p)| (equation 8 of Rethinking OPD), where both views know theirs."""
-    ours, theirs = student.entropy(), teacher.entropy()
-    if ours is None or theirs is None:
-        return {}
-    gap = _means("entropy_gap", (theirs - ours).abs())
-    return _means("entropy/student", ours) | _means("entropy/teacher", theirs) | gap
-
-
-def position_sums(
-    student: DistributionView, teacher: DistributionView, support: Support, at: Places, stop_ids: Tensor
-) -> dict[str, Tensor]:
-    """Sum every measure over P >= 1 positions; stop_ids: int64 [S], the stops in the teacher view's vocabulary."""
-    p, q = student.logprobs_at(support.student_ids), teacher.logprobs_at(support.teacher_ids)
-    valid = support.valid & (p > -torch.inf) & (q > -torch.inf)
-    both = valid & support.from_teacher & support.from_student
-    kl = support_kl(p, q, valid).where(valid.sum(-1) >= 2, torch.nan)
-    correct = teacher.topk(1)[0][:, 0] == support.visited_teacher
-    sums = _means("kl/all", kl) | _groups(kl, correct, at) | _entropies(student, teacher)
-    sums |= _means("teacher_agreement", correct.float())
-    sums |= _means("overlap_advantage", overlap_advantage(p, q, both), both.any(-1))
-    for name, where in (("support", valid), ("overlap", both)):
-        sums |= _means(f"mass/student_{name}", mass(p, where)) | _means(f"mass/teacher_{name}", mass(q, where))
-    if len(stop_ids):
-        sums |= _stops(stop_probability(teacher, stop_ids, len(p)), at.stops)
-    return sums
-
-
-def _at(support: Support, rows: Tensor) -> Support:
-    return Support(**{item.name: getattr(support, item.name)[rows] for item in fields(Support)})
-
-
-@torch.no_grad()
-def measure(
-    student: HeadView, teacher: DistributionView, support: Support, at: Places, stop_ids: Tensor
-) -> dict[str, float]:
-    """Sum every measure over the positions that equation (1) counts; the full student logits are formed in chunks."""
-    rows = (support.valid.sum(-1) >= 2).nonzero()[:, 0]
-    sums: dict[str, Tensor] = {}
-    for part in rows.split(CHUNK) if len(rows) else ():
-        here = Places(at.deciles[part], [at.languages[i] for i in part.tolist()], at.stops[part])
-        views = student.at(part).dense(), teacher.at(part)
-        for name, value in position_sums(*views, _at(support, part), here, stop_ids).items():
-            sums[name] = sums[name] + value if name in sums else value
-    return dict(zip(sums, torch.stack(list(sums.values())).tolist())) if sums else {}

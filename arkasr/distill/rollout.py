@@ -1,7 +1,7 @@
-"""The transcripts to score, made without gradient: the student's own, the states it really visits, or given texts.
+"""The transcripts to score: rollouts of the student (the states it visits), or provided texts.
 
-Whatever is drawn here comes from torch's global generators, which every rank seeds by itself and every checkpoint
-holds: a resumed run samples what it would have sampled.
+All random draws use torch's global generators. Each rank seeds its own, and checkpoints store their states, so a
+resumed run draws the same transcripts.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ from arkasr.distributions.logits import best_tokens, head_logits
 from arkasr.model.generation import Generation, generate, is_looping, token_caps
 from arkasr.model.speech_lm.auto import SpeechLM
 
-READ = 256  # positions of given texts whose logits [READ, V] exist at one time
+CHUNK = 256  # positions of provided texts whose logits [CHUNK, V] are in memory at the same time
 
 
 @dataclass
 class Rollout:
-    """Transcripts to score: `kept` names the clip of each, `made` holds their ids and top-k candidates.
+    """Transcripts to score, and counts of the transcripts that the student generated.
 
-    Of num_rolled transcripts that the student made, num_empty have no word, num_looping end in a repeated pattern and
-    num_stopped ended by themselves. sources: of each kept transcript, one of SOURCES. scored is False where every one
-    was skipped: one is kept all the same, so that all ranks run the same passes, but none of its positions counts.
-    audio: the audio tokens [N_i, H] of every clip, with their graph where a gradient is wanted: for the second pass.
+    Attributes:
+        kept: Index in the batch of the clip that each transcript belongs to, in ascending order.
+        generation: Token ids, stop flags and the student's top-k candidates of the transcripts.
+        num_empty: Generated transcripts without a word.
+        num_stopped: Generated transcripts that ended with a stop token.
+        num_looping: Generated transcripts that end in a repeated pattern.
+        num_rolled: All generated transcripts, including those that a policy removed.
+        sources: Source of each transcript, one of `SOURCES`.
+        scored: False if the policies removed every transcript. One transcript is then kept, so that all ranks run
+            the same passes, but none of its positions is scored.
+        audio: Audio tokens [N_i, H] of every clip of the batch, with their autograd graph if the student is trained.
     """
 
     kept: list[int]
-    made: Generation
+    generation: Generation
     num_empty: int
     num_stopped: int
     num_looping: int = 0
@@ -43,17 +50,25 @@ class Rollout:
 
 @dataclass
 class _Transcript:
-    """One transcript of a clip: ids [L], its candidates [L, k], and whether it ended by itself."""
-
     clip: int
     source: str
     ids: list[int]
     stopped: bool
-    topk: Tensor
+    topk: Tensor  # the student's candidates, int64 [len(ids), k]
 
 
 def draw_sources(mix: Mapping[str, float], num_clips: int) -> list[str]:
-    """Draw for each clip which transcript is scored, by the weights of `mix`; draws nothing where only one may be."""
+    """Draw the source of the transcript to score for each clip.
+
+    No random number is drawn if only one source has a positive weight.
+
+    Args:
+        mix: Weight of each source; sources that are absent have weight 0.
+        num_clips: How many sources to draw.
+
+    Returns:
+        One of `SOURCES` per clip.
+    """
     weights = torch.tensor([mix.get(name, 0.0) for name in SOURCES], dtype=torch.float64)
     if int((weights > 0).sum()) == 1:
         return [SOURCES[int(weights.argmax())]] * num_clips
@@ -67,20 +82,35 @@ def roll_out(
     references: Sequence[str],
     config: RolloutConfig,
     top_k: int,
-    given: Mapping[int, tuple[str, str]] | None = None,
+    provided: Mapping[int, tuple[str, str]] | None = None,
 ) -> Rollout:
-    """Transcribe B clips as `config` says and apply its policies for empty and looping transcripts.
+    """Transcribe B clips with the student and apply the policies for empty and looping transcripts.
 
-    given: by clip the source and the text that is read instead of a rollout. `score` keeps an odd transcript, an empty
-    one as the premature stop that it is; `skip` leaves it out of the step; `reference` reads the clip's text instead,
-    once, as the paper allows (section 3.4), or is scored where there is none. One that is empty and loops (of spaces)
-    goes by the policy for empty ones.
-    Audio is encoded once, whatever the number of samples, and that with gradient where one is wanted: the weights are
-    the same in the second pass, which so need not encode again. All else goes without gradient.
+    The policies `config.empty` and `config.looping` (a transcript that is both follows `config.empty`):
+
+    - `score` keeps the transcript. An empty one is scored as a stop token that came too early.
+    - `skip` removes the transcript from this step.
+    - `reference` replaces it by the reference text of the clip (paper, section 3.4), once per clip. Without a
+      reference text the transcript is kept.
+
+    Only the audio encoder runs with gradient. It runs once per clip: the second pass of the student uses the same
+    weights and continues from the same audio tokens.
+
+    Args:
+        lm: The student.
+        waveforms: B tensors [num_samples], float32, at 16 kHz.
+        languages: B language names.
+        references: B reference texts.
+        config: Sampling options and policies.
+        top_k: Candidates to return per position.
+        provided: Texts to score instead of a rollout, as clip index -> (source, text).
+
+    Returns:
+        The transcripts to score, clip by clip, and counts over all generated ones.
     """
     audio = lm.encode_audio(waveforms)
     with torch.no_grad():
-        rollout = _roll_out(lm, audio, waveforms, languages, references, config, top_k, dict(given or {}))
+        rollout = _roll_out(lm, audio, waveforms, languages, references, config, top_k, dict(provided or {}))
     rollout.audio = audio
     return rollout
 
@@ -93,26 +123,26 @@ def _roll_out(
     references: Sequence[str],
     config: RolloutConfig,
     top_k: int,
-    given: dict[int, tuple[str, str]],
+    provided: dict[int, tuple[str, str]],
 ) -> Rollout:
     prompts = lm.embed_prompts(audio, languages)
-    clips = [i for i in range(len(prompts)) if i not in given for _ in range(config.samples)]
-    rolled = _sample(lm, prompts, waveforms, clips, config, top_k)
-    empty = [not lm.text(t.ids) for t in rolled]
-    looping = [is_looping(t.ids, lm.stop_ids) for t in rolled]
+    clips = [i for i in range(len(prompts)) if i not in provided for _ in range(config.samples)]
+    generated = _generate(lm, prompts, waveforms, clips, config, top_k)
+    empty = [not lm.text(t.ids) for t in generated]
+    looping = [is_looping(t.ids, lm.stop_ids) for t in generated]
     policies = [config.empty if e else config.looping if loop else "score" for e, loop in zip(empty, looping)]
     blank = [not text.strip() for text in references]
-    policies = ["score" if p == "reference" and blank[t.clip] else p for t, p in zip(rolled, policies)]
-    kept = [t for t, policy in zip(rolled, policies) if policy == "score"]
-    given |= {t.clip: ("reference", references[t.clip]) for t, p in zip(rolled, policies) if p == "reference"}
-    kept = sorted(kept + _read(lm, prompts, given, top_k), key=lambda t: t.clip)
-    scored, kept = bool(kept), kept or rolled[:1]
-    made = Generation([t.ids for t in kept], [t.stopped for t in kept], torch.cat([t.topk for t in kept]))
-    counts = (sum(empty), sum(t.stopped for t in rolled), sum(looping), len(rolled))
-    return Rollout([t.clip for t in kept], made, *counts, [t.source for t in kept], scored)
+    policies = ["score" if p == "reference" and blank[t.clip] else p for t, p in zip(generated, policies)]
+    kept = [t for t, policy in zip(generated, policies) if policy == "score"]
+    provided |= {t.clip: ("reference", references[t.clip]) for t, p in zip(generated, policies) if p == "reference"}
+    kept = sorted(kept + _force(lm, prompts, provided, top_k), key=lambda t: t.clip)
+    scored, kept = bool(kept), kept or generated[:1]
+    generation = Generation([t.ids for t in kept], [t.stopped for t in kept], torch.cat([t.topk for t in kept]))
+    counts = (sum(empty), sum(t.stopped for t in generated), sum(looping), len(generated))
+    return Rollout([t.clip for t in kept], generation, *counts, [t.source for t in kept], scored)
 
 
-def _sample(
+def _generate(
     lm: SpeechLM,
     prompts: Sequence[Tensor],
     waveforms: Sequence[Tensor],
@@ -120,30 +150,33 @@ def _sample(
     config: RolloutConfig,
     top_k: int,
 ) -> list[_Transcript]:
-    """Roll out each clip named in `clips`, which may name one several times."""
+    """Generate one transcript for each entry of `clips`; an index may occur several times."""
     if not clips:
         return []
     caps = token_caps([waveforms[i] for i in clips], config.max_new_tokens, config.tokens_per_second)
-    made = generate(lm, [prompts[i] for i in clips], caps, top_k, config.temperature, top_p=config.top_p)
-    candidates = made.topk.split([len(ids) for ids in made.ids])
-    return [_Transcript(i, "student", *of) for i, *of in zip(clips, made.ids, made.stopped, candidates)]
+    result = generate(lm, [prompts[i] for i in clips], caps, top_k, config.temperature, top_p=config.top_p)
+    candidates = torch.split(result.topk, [len(ids) for ids in result.ids])
+    transcripts = zip(clips, result.ids, result.stopped, candidates)
+    return [_Transcript(clip, "student", ids, stopped, topk) for clip, ids, stopped, topk in transcripts]
 
 
-def _read(
-    lm: SpeechLM, prompts: Sequence[Tensor], given: Mapping[int, tuple[str, str]], top_k: int
+def _force(
+    lm: SpeechLM, prompts: Sequence[Tensor], provided: Mapping[int, tuple[str, str]], top_k: int
 ) -> list[_Transcript]:
-    """Make transcripts of given texts; the student's candidates are its own scores' at the states it is led through."""
-    if not given:
+    """Score provided texts by teacher forcing, which yields the student's top-k candidates at each position."""
+    if not provided:
         return []
-    ids = [_allowed(lm, lm.text_ids(text)) for _, text in given.values()]
-    states = lm.transcript_states([prompts[i] for i in given], ids)
-    parts = (head_logits(some, lm.head).masked_fill_(lm.blocked, -torch.inf) for some in states.split(READ))
-    best = torch.cat([best_tokens(logits, top_k)[0] for logits in parts]).split([len(row) for row in ids])
-    sources = [source for source, _ in given.values()]
-    return [_Transcript(i, source, row, True, top) for i, source, row, top in zip(given, sources, ids, best)]
+    ids = [_without_special_tokens(lm, lm.text_ids(text)) for _, text in provided.values()]
+    states = lm.transcript_states([prompts[i] for i in provided], ids)
+    chunks = (head_logits(part, lm.head).masked_fill_(lm.blocked, -torch.inf) for part in torch.split(states, CHUNK))
+    best = torch.cat([best_tokens(logits, top_k)[0] for logits in chunks])
+    candidates = torch.split(best, [len(row) for row in ids])
+    sources = [source for source, _ in provided.values()]
+    transcripts = zip(provided, sources, ids, candidates)
+    return [_Transcript(clip, source, row, True, topk) for clip, source, row, topk in transcripts]
 
 
-def _allowed(lm: SpeechLM, ids: list[int]) -> list[int]:
-    """Leave out what no transcript may hold: a text may spell a special token."""
+def _without_special_tokens(lm: SpeechLM, ids: list[int]) -> list[int]:
+    """Remove ids that no transcript may contain, since a text may spell out a special token; keep the final stop."""
     blocked = lm.blocked[torch.tensor(ids, device=lm.device)].tolist()
-    return [i for i, no in zip(ids[:-1], blocked) if not no and i not in lm.stop_ids] + ids[-1:]
+    return [i for i, is_blocked in zip(ids[:-1], blocked) if not is_blocked and i not in lm.stop_ids] + ids[-1:]

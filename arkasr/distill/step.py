@@ -1,7 +1,21 @@
-"""Algorithm 1 for one audio batch, in its seven lines."""
+"""Algorithm 1 of the paper (arXiv 2605.28139) for one audio batch: one step of on-policy distillation (OPD).
+
+The comments `# line 1` to `# line 7` mark where the lines of the algorithm are computed:
+
+1. Generate transcripts with the student, without gradient.
+2. Convert them to the teacher's tokens; the teacher's prompt takes the language from the batch.
+3. Run the teacher on the audio and these tokens (teacher forcing).
+4. Collect the teacher's top-k tokens and log-probabilities.
+5. Score the same transcripts with the student, with gradient.
+6. Build the union U_t of both top-k sets. It needs no gradient, so it is built before line 5.
+7. Compute the loss on U_t, by default tau^2 KL(p_T || p_S), equation (1). The trainer takes the optimizer step.
+
+`Opd.collect` contains lines 1 to 4 and 6, `Opd.rescore` lines 5 and 7.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +23,9 @@ from torch import Tensor
 
 from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.data.batches import Batch
-from arkasr.distill.metrics import measure, places, rollout_sums, support_sums, teacher_sums
+from arkasr.distill.metrics import diagnostic_sums, position_groups, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
-from arkasr.distill.support import answered, shared_support, union_support
+from arkasr.distill.support import drop_missing_positions, shared_support, union_support
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
@@ -22,9 +36,15 @@ from arkasr.utils.timing import Phases
 
 @dataclass
 class ScoredRollout:
-    """One micro-batch of OPD: what the student is re-scored on, and the sums measured so far.
+    """One micro-batch after lines 1 to 4 and 6: what the student is scored on.
 
-    batch holds a clip a transcript: the same clip several times where it was sampled several times.
+    Attributes:
+        batch: The clips, one entry per transcript. A clip with several transcripts occurs several times.
+        rollout: The transcripts.
+        student_rows: Positions of the student that are scored, int64 [P].
+        teacher_view: The teacher's distributions at these P positions.
+        support: The union support at these P positions.
+        sums: Metric sums of this micro-batch; `arkasr.distill.metrics` computes and names them.
     """
 
     batch: Batch
@@ -37,7 +57,15 @@ class ScoredRollout:
 
 @dataclass
 class Opd:
-    """On-policy distillation of a student by a teacher: holds what every step needs."""
+    """On-policy distillation of a student from a teacher.
+
+    Attributes:
+        teacher: The frozen teacher.
+        mapper: Maps tokens and positions between student and teacher.
+        loss: The loss on the support.
+        rollout: Section `rollout` of the configuration.
+        distill: Section `distill` of the configuration.
+    """
 
     teacher: Teacher
     mapper: TokenMapper
@@ -45,90 +73,120 @@ class Opd:
     rollout: RolloutConfig
     distill: DistillConfig
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self._needs not in ("topk", "shared"):
             name = type(self.loss).__name__
-            raise UserError(f"loss {name}: its attribute needs={self._needs!r} must be 'topk' or 'shared'")
+            raise UserError(f"loss {name}: its attribute `needs` must be 'topk' or 'shared', got {self._needs!r}")
 
     @property
     def _needs(self) -> str:
         return getattr(self.loss, "needs", "topk")
 
     def collect(self, student: SpeechLM, batch: Batch, phases: Phases) -> ScoredRollout:
-        """Lines 1 to 4 and 6: rollout, alignment, teacher scores and the union support; only audio keeps a gradient."""
+        """Run lines 1 to 4 and 6: rollout, alignment, teacher scores and union support.
+
+        Args:
+            student: The student. Only its audio encoder runs with gradient.
+            batch: B clips with reference texts.
+            phases: Timer that receives the phases `rollout` and `teacher`.
+
+        Returns:
+            The micro-batch for `rescore`, and its metric sums.
+
+        Raises:
+            UserError: The teacher or the mapper returned a wrong number of positions.
+        """
         k, num_clips = self.distill.top_k, len(batch.waveforms)
-        given = self._given(batch, phases)
-        heard = (batch.waveforms, batch.languages, batch.texts)
+        provided = self._provided_texts(batch, phases)
+        inputs = (batch.waveforms, batch.languages, batch.texts)
         with phases("rollout"), gathered(student):
-            rollout = student(lambda lm: roll_out(lm, *heard, self.rollout, k, given))
+            rollout = student(lambda lm: roll_out(lm, *inputs, self.rollout, k, provided))  # line 1
             batch = batch.select(rollout.kept)
-        alignment = self.mapper.align(rollout.made.ids)
+        token_ids = rollout.generation.ids
+        alignment = self.mapper.align(token_ids)  # line 2
         if not rollout.scored:
             alignment.student_rows, alignment.teacher_rows = alignment.student_rows[:0], alignment.teacher_rows[:0]
         student_rows = alignment.student_rows.to(student.device)
         with phases("teacher"), torch.no_grad():
-            scored = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids)
-            _check_count(f"teacher {type(self.teacher).__name__}", scored, sum(map(len, alignment.teacher_ids)))
-            view = self.mapper.translate(scored, alignment)
-            _check_count(f"mapper {type(self.mapper).__name__}", view, len(student_rows))
-            best, logprobs = view.topk(k)
-            candidates = rollout.made.topk[student_rows]
-            visited = torch.tensor([i for ids in rollout.made.ids for i in ids], device=student.device)[student_rows]
-            support = answered(union_support(best, candidates, visited, self.mapper), logprobs)
-        sums = support_sums(support, min(k, best.shape[1], candidates.shape[1]))
-        sums |= rollout_sums(rollout, alignment, num_clips) | teacher_sums(view, logprobs, support)
+            scores = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids)  # line 3
+            _check_positions(f"teacher {type(self.teacher).__name__}", scores, sum(map(len, alignment.teacher_ids)))
+            view = self.mapper.translate(scores, alignment)
+            _check_positions(f"mapper {type(self.mapper).__name__}", view, len(student_rows))
+            best, logprobs = view.topk(k)  # line 4; union_support maps the ids to student ids
+            candidates = rollout.generation.topk[student_rows]
+            visited = torch.tensor([i for ids in token_ids for i in ids], device=student.device)[student_rows]
+            support = union_support(best, candidates, visited, self.mapper)  # line 6
+            support = drop_missing_positions(support, logprobs)
+        sums: dict[str, Tensor | float] = {
+            **support_sums(support, min(k, best.shape[1], candidates.shape[1])),
+            **rollout_sums(rollout, alignment, num_clips),
+            **teacher_sums(view, logprobs, support),
+        }
         return ScoredRollout(batch, rollout, student_rows, view, support, sums)
 
-    def _given(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
-        """Draw what each clip is scored on; returns by clip the source and text of those that are not rolled out.
+    def _provided_texts(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
+        """Draw the source of each clip; return clip index -> (source, text) for clips that are not rolled out.
 
-        A clip whose text is empty, or in which the teacher hears nothing, is rolled out all the same.
+        A clip with an empty text or an empty teacher transcript is absent, so the student transcribes it.
         """
         sources = draw_sources(self.distill.mix, len(batch.waveforms))
         texts = {i: batch.texts[i] for i, source in enumerate(sources) if source == "reference"}
-        if self.distill.mix.get("teacher", 0.0) > 0:  # a sharded teacher is gathered on all ranks, whoever asks it
-            asked = [i for i, source in enumerate(sources) if source == "teacher"]
+        if self.distill.mix.get("teacher", 0.0) > 0:  # on all ranks, since all gather a sharded teacher
+            clips = [i for i, source in enumerate(sources) if source == "teacher"]
             with phases("teacher"), gathered(getattr(self.teacher, "lm", None)):
-                texts |= zip(asked, self._transcripts(batch.select(asked)), strict=True)
+                texts |= zip(clips, self._teacher_transcripts(batch.select(clips)), strict=True)
         return {i: (sources[i], text) for i, text in texts.items() if text.strip()}
 
-    def _transcripts(self, clips: Batch) -> list[str]:
-        return self.teacher.transcribe(clips.waveforms, clips.languages) if clips.ids else []
+    def _teacher_transcripts(self, batch: Batch) -> list[str]:
+        return self.teacher.transcribe(batch.waveforms, batch.languages) if batch.ids else []
 
-    def rescore(self, student: SpeechLM, made: ScoredRollout, diagnose: bool = False) -> tuple[Tensor, Tensor]:
-        """Lines 5 and 7: the same transcripts under gradient, and the loss on the support: its sum and count.
+    def rescore(self, student: SpeechLM, scored: ScoredRollout, diagnose: bool = False) -> tuple[Tensor, Tensor]:
+        """Run lines 5 and 7: score the same transcripts with gradient, and compute the loss on the support.
 
-        Audio is not encoded again: the graph of the rollout's is carried on, so this can be done once. diagnose: also
-        add to `made.sums` what needs the student's whole distributions.
+        The audio is not encoded again. Its autograd graph comes from the rollout, so you can call this method once
+        per `collect`.
+
+        Args:
+            student: The student.
+            scored: The result of `collect`.
+            diagnose: Also add the metrics that need the student's full distributions to `scored.sums`.
+
+        Returns:
+            The sum of the loss over counted positions (float32 scalar, with gradient) and their number (int64
+            scalar).
         """
-        kept, audio = made.rollout.kept, made.rollout.audio
-        languages = dict(zip(kept, made.batch.languages, strict=True))  # of each clip, once
+        kept, audio = scored.rollout.kept, scored.rollout.audio
+        languages = dict(zip(kept, scored.batch.languages, strict=True))  # one entry per clip
 
         def work(lm: SpeechLM) -> tuple[Tensor, Tensor]:
             prompts = dict(zip(languages, lm.embed_prompts([audio[i] for i in languages], [*languages.values()])))
-            states = lm.transcript_states([prompts[i] for i in kept], made.rollout.made.ids)[made.student_rows]
+            states = lm.transcript_states([prompts[i] for i in kept], scored.rollout.generation.ids)  # line 5
+            states = states[scored.student_rows]
             if diagnose:
-                made.sums |= self._diagnosis(lm, HeadView(states.detach(), lm.head.detach(), lm.blocked), made)
-            return self.loss(HeadView(states, lm.head, lm.blocked), made.teacher_view, self._compared(lm, made.support))
+                scored.sums |= self._diagnose(lm, HeadView(states.detach(), lm.head.detach(), lm.blocked), scored)
+            support = self._loss_support(lm, scored.support)
+            return self.loss(HeadView(states, lm.head, lm.blocked), scored.teacher_view, support)  # line 7
 
-        return student(work)
+        result: tuple[Tensor, Tensor] = student(work)
+        return result
 
-    def _compared(self, lm: SpeechLM, support: Support) -> Support:
+    def _loss_support(self, lm: SpeechLM, support: Support) -> Support:
         if self._needs == "topk":
             return support
         return shared_support(len(lm.blocked), support.visited_student, self.mapper)
 
-    def _diagnosis(self, lm: SpeechLM, view: HeadView, made: ScoredRollout) -> dict[str, float]:
-        at = places(made.rollout.made.ids, made.batch.languages, made.student_rows, lm.stop_ids)
+    def _diagnose(self, lm: SpeechLM, view: HeadView, scored: ScoredRollout) -> dict[str, float]:
+        token_ids, languages = scored.rollout.generation.ids, scored.batch.languages
+        groups = position_groups(token_ids, languages, scored.student_rows, lm.stop_ids)
         stops = self.mapper.to_teacher(torch.tensor(lm.stop_ids, device=lm.device))
-        return measure(view, made.teacher_view, made.support, at, stops[stops >= 0].unique())
+        return diagnostic_sums(view, scored.teacher_view, scored.support, groups, torch.unique(stops[stops >= 0]))
 
 
-def _check_count(who: str, view: DistributionView, expected: int) -> None:
-    """Refuse a view of another number of positions than asked: rows would be compared with others than their own."""
-    found = len(view) if hasattr(view, "__len__") else len(view.topk(1)[0])
+def _check_positions(owner: str, view: DistributionView, expected: int) -> None:
+    """Reject a view with a wrong number of positions, whose rows would be compared with other positions."""
+    found = len(view) if isinstance(view, Sized) else len(view.topk(1)[0])
     if found != expected:
         raise UserError(
-            f"{who}: gave {found} positions where {expected} were asked for, one for each teacher token of the "
-            "transcripts (score) or each pair of the alignment (translate); arkasr.testing checks a plugin for this"
+            f"{owner}: returned {found} positions, expected {expected}; `score` returns one position per teacher token "
+            "and `translate` one per aligned pair; check the plugin with arkasr.testing"
         )

@@ -1,4 +1,4 @@
-"""The tokens compared at each position: the union of both top-k sets, or all tokens that the vocabularies share."""
+"""The tokens compared at each position: the union of both top-k sets, or all shared tokens."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from arkasr.interfaces import Support, TokenMapper
 
 
 def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, mapper: TokenMapper) -> Support:
-    """Join teacher ids [P, k_t] and student ids [P, k_s] (paper, section 3.3) without a loop over positions.
+    """Return the union U_t of the teacher's and the student's top-k sets at P positions (paper, section 3.3).
 
-    visited: student ids [P] that the transcript holds. A token without a counterpart is not valid; one that both name
-    counts once. The result is [P, k_t + k_s] wide, the teacher's part first.
+    Columns 0 to k_t - 1 hold the teacher's tokens, the remaining k_s columns the student's. A token without a
+    counterpart in the other vocabulary is not valid. A token in both sets is valid once, in the teacher's columns.
+
+    Args:
+        teacher_topk: Teacher ids, int64 [P, k_t], distinct in each row.
+        student_topk: Student ids, int64 [P, k_s], distinct in each row.
+        visited: Student ids that the transcript has at these positions, int64 [P].
+        mapper: Maps ids between the two vocabularies.
+
+    Returns:
+        A support with tables [P, k_t + k_s].
     """
     mapped, counterparts = mapper.to_student(teacher_topk), mapper.to_teacher(student_topk)
     same = (mapped[:, :, None] == student_topk[:, None, :]) & (mapped >= 0)[:, :, None]
@@ -30,20 +39,38 @@ def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, m
     )
 
 
-def answered(support: Support, logprobs: Tensor) -> Support:
-    """Leave no token valid where the teacher's best log-probabilities [P, k] hold a NaN: it gave no distribution."""
-    here = ~logprobs.isnan().any(-1, keepdim=True)
-    sets = {name: getattr(support, name) & here for name in ("valid", "from_teacher", "from_student")}
-    return replace(support, **sets)
+def drop_missing_positions(support: Support, logprobs: Tensor) -> Support:
+    """Mark all tokens as not valid where the teacher returned NaN instead of a distribution.
+
+    Args:
+        support: The support of P positions.
+        logprobs: The teacher's top-k log-probabilities, float32 [P, k], in nats.
+
+    Returns:
+        A support whose `valid`, `from_teacher` and `from_student` are False at positions with a NaN in `logprobs`.
+    """
+    present = ~logprobs.isnan().any(-1, keepdim=True)
+    masks = {name: getattr(support, name) & present for name in ("valid", "from_teacher", "from_student")}
+    return replace(support, **masks)
 
 
 def shared_support(vocab_size: int, visited: Tensor, mapper: TokenMapper) -> Support:
-    """List the student's tokens (of `vocab_size`) that have a counterpart which maps back: the same n at P positions.
+    """Return a support of all n tokens that both vocabularies share, the same tokens at each of P positions.
 
-    visited: student ids [P] that the transcript holds. The tables [P, n] are expanded from one row, not copied.
+    A student token is shared if its teacher token maps back to it.
+
+    Args:
+        vocab_size: Size of the student's vocabulary.
+        visited: Student ids that the transcript has at these positions, int64 [P].
+        mapper: Maps ids between the two vocabularies.
+
+    Returns:
+        A support whose tables [P, n] are one row expanded over the positions, not copied.
     """
-    ours = torch.arange(vocab_size, device=visited.device)
-    theirs = mapper.to_teacher(ours)
-    shared = (theirs >= 0) & (mapper.to_student(theirs) == ours)
-    ids = [table[shared].expand(len(visited), -1) for table in (ours, theirs, shared)]
-    return Support(*ids, ids[2], ids[2], visited, mapper.to_teacher(visited))
+    student_ids = torch.arange(vocab_size, device=visited.device)
+    teacher_ids = mapper.to_teacher(student_ids)
+    shared = (teacher_ids >= 0) & (mapper.to_student(teacher_ids) == student_ids)
+    student_ids, teacher_ids, every = (
+        table[shared].expand(len(visited), -1) for table in (student_ids, teacher_ids, shared)
+    )
+    return Support(student_ids, teacher_ids, every, every, every, visited, mapper.to_teacher(visited))

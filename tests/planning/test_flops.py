@@ -49,7 +49,7 @@ def _opd(made, mapper, loss: str) -> Opd:
 
 
 def load_of(opd: Opd, lm, clips, made) -> flops.Load:
-    ids, read = made.rollout.made.ids, opd.mapper.align(made.rollout.made.ids).teacher_ids
+    ids, read = made.rollout.generation.ids, opd.mapper.align(made.rollout.generation.ids).teacher_ids
     tokens, theirs = sum(map(len, ids)), sum(map(len, read))
     prompts = prompt(lm), prompt(opd.teacher.lm)
     return flops.Load(len(clips.ids), clips.seconds, len(ids), tokens, made.rollout.num_rolled * CAP, theirs, prompts)
