@@ -1,29 +1,74 @@
-# make demo: the whole recipe in miniature.  make test: the tests.  Both set up .venv once and use it again.
+# Every target sets up .venv once, with the exact versions of constraints.txt, and uses it again.
 PYTHON ?= python3
 PYTEST_ARGS ?=
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
+PIP_INSTALL = -m pip install -q --disable-pip-version-check
 
-.PHONY: help demo test
+.PHONY: help demo test quick lint format docs test-latest test-lowest constraints
 help:
-	@echo 'make demo    set up .venv, then egs/librispeech/run.sh --scale mini: train, distil and score on a CPU'
-	@echo 'make test    set up .venv, then run the tests; PYTEST_ARGS="-k config" goes to pytest'
-	@echo 'PYTHON=...   the Python (3.11 or newer) that .venv is made with; now: $(PYTHON)'
+	@echo 'make demo         run egs/librispeech/run.sh --scale mini: train, distil and score on a CPU'
+	@echo 'make test         run lint, then all tests; PYTEST_ARGS="-k config" goes to pytest'
+	@echo 'make quick        run the fast tests: 2 minutes on 2 cores'
+	@echo 'make lint         check the code with ruff and mypy'
+	@echo 'make format       format the code with ruff'
+	@echo 'make docs         build the documentation site in site/; a dead link fails'
+	@echo 'make test-latest  run all tests with the newest releases that pyproject.toml allows, in .venv-latest'
+	@echo 'make test-lowest  run the fast tests with the oldest releases that pyproject.toml allows, in .venv-lowest'
+	@echo 'make constraints  write the versions installed in .venv-latest to constraints.txt'
+	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
 demo: .venv/.installed-mini
 	@$(IN_VENV) egs/librispeech/run.sh --scale mini
 
-test: .venv/.installed-test
+test: lint
 	@$(IN_VENV) python -m pytest $(PYTEST_ARGS)
 
-# The stamp is written last, so a broken installation is tried again.
-.venv/.installed-%: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'make: $(PYTHON) is missing or older than 3.11: name another with make PYTHON=/path/to/python'; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-		{ echo 'make: $(PYTHON) cannot make virtual environments: apt-get install python3-venv'; exit 1; }
-	@test -e .venv/bin/torchrun && echo 'Bringing .venv up to date ...' || \
-		echo 'Installing torch and the rest into .venv: about 5 GB, 2 to 5 minutes, quiet until it is done ...'
+quick: .venv/.installed-dev
+	@$(IN_VENV) python -m pytest -m 'not slow and not distributed and not e2e' $(PYTEST_ARGS)
+
+lint: .venv/.installed-dev
+	@$(IN_VENV) ruff check
+	@$(IN_VENV) ruff format --check
+	@$(IN_VENV) mypy
+
+format: .venv/.installed-dev
+	@$(IN_VENV) ruff check --fix
+	@$(IN_VENV) ruff format
+
+docs: .venv/.installed-docs
+	@$(IN_VENV) python docs/make_config.py
+	@$(IN_VENV) mkdocs build --strict
+
+test-latest: .venv-latest/.installed-dev
+	@PATH="$(CURDIR)/.venv-latest/bin:$$PATH" python -m pytest $(PYTEST_ARGS)
+
+test-lowest:
+	@bash tests/lowest_versions.sh $(PYTEST_ARGS)
+
+constraints: .venv-latest/.installed-dev .venv-latest/.installed-docs
+	@{ echo '# The versions of a passing run. `make constraints` writes this file; see CONTRIBUTING.md.'; \
+		.venv-latest/bin/python -m pip freeze --exclude-editable; } >constraints.txt
+
+# The stamp is written last, so a broken installation is repeated.
+.venv/.installed-%: pyproject.toml constraints.txt plugins/arkasr-vllm/pyproject.toml
+	@$(call check_python)
+	@test -e .venv/bin/torchrun && echo 'Updating .venv ...' || \
+		echo 'Installing torch and the other dependencies into .venv: about 5 GB, 2 to 5 minutes without output ...'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[$*]' || \
-		{ echo 'make: the installation failed; the lines above say why. The same command tries again.'; exit 1; }
+	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[$*]' -e plugins/arkasr-vllm || { $(install_failed); }
 	@touch $@
+
+.venv-latest/.installed-%: pyproject.toml plugins/arkasr-vllm/pyproject.toml
+	@$(call check_python)
+	@$(PYTHON) -m venv .venv-latest
+	@.venv-latest/bin/python $(PIP_INSTALL) -U -e '.[$*]' -e plugins/arkasr-vllm || { $(install_failed); }
+	@touch $@
+
+install_failed = echo 'make: the installation failed; the lines above give the reason. The same command repeats it.'; exit 1
+
+define check_python
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'make: $(PYTHON) is missing or older than 3.11: name another with make PYTHON=/path/to/python'; exit 1; }; \
+$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	{ echo 'make: $(PYTHON) cannot make virtual environments: apt-get install python3-venv'; exit 1; }
+endef

@@ -1,10 +1,12 @@
-"""The two commands: set up once, try again after a failure, and pass on what the user asks for."""
+"""The Makefile: targets install once with pinned versions, repeat a failed installation, and pass options on."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ PYTHON = """#!/bin/sh
 echo "$*" >>"$LOG"
 case "$*" in
     *version_info*|"-c import ensurepip") exit "${OLD:-0}" ;;
-    "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    "-m venv .venv"*) mkdir -p "$3/bin" && for tool in python ruff mypy mkdocs; do cp "$0" "$3/bin/$tool"; done ;;
+    "-m pip freeze"*) echo "torch==2.0" ;;
     "-m pip"*) exit "${BROKEN:-0}" ;;
     "-m pytest"*) echo "= ${CLOSING:-2 passed} in 0.10s ="; exit "${FAILING:-0}" ;;
 esac
@@ -23,11 +26,12 @@ esac
 
 @pytest.fixture
 def call(tmp_path):
-    """Call make or .ci/run in a copy of the checkout where python only writes down what it was asked."""
+    """Call make or .ci/run in a copy of the checkout in which python and the tools only record their arguments."""
     root = tmp_path / "checkout"
     (root / "egs" / "librispeech").mkdir(parents=True)
     shutil.copytree(ROOT / ".ci", root / ".ci")
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "plugins/arkasr-vllm/pyproject.toml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     for path, text in ("python", PYTHON), ("checkout/egs/librispeech/run.sh", '#!/bin/sh\necho "run.sh $*" >>"$LOG"\n'):
         (tmp_path / path).write_text(text)
@@ -44,42 +48,88 @@ def call(tmp_path):
     return run
 
 
+INSTALL = "-m pip install -q --disable-pip-version-check -c constraints.txt -e .[{}] -e plugins/arkasr-vllm"
+
+
 def test_demo_installs_once_and_runs_the_recipe(call):
-    done, asked = call("make", "demo")
+    done, calls = call("make", "demo")
     assert done.returncode == 0, done.stderr
-    assert asked[2:] == [
-        "-m venv .venv",
-        "-m pip install -q --disable-pip-version-check -e .[mini]",
-        "run.sh --scale mini",
-    ]
+    assert calls[2:] == ["-m venv .venv", INSTALL.format("mini"), "run.sh --scale mini"]
     assert "2 to 5 minutes" in done.stdout
     assert call("make", "demo")[1] == ["run.sh --scale mini"]
 
 
-def test_a_failed_installation_is_tried_again(call):
-    done, asked = call("make", "demo", BROKEN="1")
+def test_failed_installation_is_repeated(call):
+    done, calls = call("make", "demo", BROKEN="1")
     assert done.returncode != 0 and "the installation failed" in done.stdout
-    assert asked[-1].startswith("-m pip")
+    assert calls[-1].startswith("-m pip")
     assert call("make", "demo")[1][-1] == "run.sh --scale mini"
 
 
-def test_an_old_python_is_a_sentence(call):
-    done, asked = call("make", "test", OLD="1")
+def test_old_python_is_refused_with_one_sentence(call):
+    done, calls = call("make", "test", OLD="1")
     assert done.returncode != 0 and "older than 3.11" in done.stdout
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_test_passes_arguments_to_pytest(call):
-    done, asked = call("make", "test", "PYTEST_ARGS=-k one")
+def test_test_checks_the_code_and_passes_arguments_to_pytest(call):
+    done, calls = call("make", "test", "PYTEST_ARGS=-k one")
     assert done.returncode == 0, done.stderr
-    assert "-m pip install -q --disable-pip-version-check -e .[test]" in asked
-    assert asked[-1] == "-m pytest -k one"
+    assert INSTALL.format("dev") in calls
+    assert calls[-4:] == ["check", "format --check", "", "-m pytest -k one"]  # ruff, ruff, mypy, pytest
+
+
+def test_quick_leaves_out_marked_tests(call):
+    done, calls = call("make", "quick")
+    assert done.returncode == 0, done.stderr
+    assert calls[-1] == "-m pytest -m not slow and not distributed and not e2e"
+
+
+def test_docs_generates_the_configuration_page_and_builds_strictly(call):
+    done, calls = call("make", "docs")
+    assert done.returncode == 0, done.stderr
+    assert INSTALL.format("docs") in calls
+    assert calls[-2:] == ["docs/make_config.py", "build --strict"]
+
+
+def test_test_latest_ignores_the_constraints(call):
+    done, calls = call("make", "test-latest")
+    assert done.returncode == 0, done.stderr
+    (install,) = (words for words in calls if "pip install" in words)
+    assert "-c constraints.txt" not in install and "-U" in install
+    assert calls[-1] == "-m pytest"
+
+
+def test_constraints_are_the_versions_of_the_latest_environment(call, tmp_path):
+    done, _ = call("make", "constraints")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "checkout" / "constraints.txt").read_text().splitlines()
+    assert lines[0].startswith("#") and lines[1:] == ["torch==2.0"]
+
+
+def test_help_names_every_target(call):
+    done, _ = call("make", "help")
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert [target for target in targets if target != "help" and f"make {target} " not in done.stdout] == []
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 110
 
 
 def test_ci_ends_with_the_closing_line_and_its_status(call):
-    done, asked = call(".ci/run")
-    assert done.returncode == 0 and asked[-1] == "-m pytest"
+    done, calls = call(".ci/run")
+    assert done.returncode == 0 and calls[-1] == "-m pytest"
     assert done.stdout.splitlines()[-1] == "= 2 passed in 0.10s ="
     done, _ = call(".ci/run", FAILING="1", CLOSING="1 failed, 2 passed")
     assert done.returncode != 0
     assert done.stdout.splitlines()[-1] == "= 1 failed, 2 passed in 0.10s ="
+
+
+def test_constraints_pin_every_declared_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
+    pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in pins}
+    names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", item)[0]).lower() for item in declared}
+    assert names - {"arkasr"} - pinned == set()
