@@ -1,4 +1,4 @@
-"""The facts of a corpus, read strictly from its corpus.yaml."""
+"""The schema of corpus.yaml, which describes one corpus, and its strict reader."""
 
 from __future__ import annotations
 
@@ -10,26 +10,48 @@ from arkasr.config.validate import build_dataclass, check_values
 from arkasr.config.yaml_io import read_yaml
 from arkasr.errors import UserError
 
-# Names of the files that a data directory holds beside the test sets.
+# Sets that every data directory holds. No test set may have one of these names.
 RESERVED = ("train", "base", "td", "dev")
 
 
 def set_name(part: str) -> str:
-    """Return the name on disk of a corpus part: TEST_NET becomes test-net."""
+    """Return the file name of a corpus part in the data directory, without suffix.
+
+    Args:
+        part: Name of the part in the corpus, for example `TEST_NET`.
+
+    Returns:
+        The name in lower case with dashes, for example `test-net`.
+    """
     return part.lower().replace("_", "-")
 
 
 @dataclass
 class Scale:
-    """Which parts are used, and how training is split. Part lists are candidates: those present on disk count."""
+    """The section `scales.mini` or `scales.paper`: the parts in use, and the split of the training data.
+
+    The three part lists name candidates. Candidates that are missing on disk are ignored, but at least one part of
+    each list must be present.
+
+    Attributes:
+        train: Training parts. At least one.
+        dev: Development parts, merged into one set. At least one.
+        test: Test parts, at least one. Each becomes one set. A mapping from the part to its column in the paper's
+            Table 1, or to null if the paper has none.
+        base: Share of the training cuts for Base and OPD. Above 0, and `base + td` at most 1.
+        td: Share of the training cuts that the teacher labels. Disjoint from `base`. Above 0.
+        split_seed: Seed of the split into `base` and `td`. Any whole number.
+        min_seconds: Shortest training cut, in seconds. At least 0 and below `max_seconds`.
+        max_seconds: Longest training cut, in seconds. Dev and test cuts are never filtered by length.
+    """
 
     train: list[str]
     dev: list[str]
-    test: dict[str, str | None]  # part: its column in the paper's Table 1, or null
-    base: float  # share of the training cuts that Base and OPD see
-    td: float  # share held aside for teacher data, disjoint from base
+    test: dict[str, str | None]
+    base: float
+    td: float
     split_seed: int
-    min_seconds: float  # of training cuts; dev and test sets are never filtered by length
+    min_seconds: float
     max_seconds: float
 
     def __post_init__(self) -> None:
@@ -37,9 +59,13 @@ class Scale:
             if not getattr(self, key):
                 raise ValueError(f"{key} must name at least one part")
         if not (self.base > 0 and self.td > 0 and self.base + self.td <= 1):
-            raise ValueError(f"base ({self.base}) and td ({self.td}) must be above 0 and at most 1 together")
+            raise ValueError(
+                f"base and td must be above 0 and their sum at most 1, got base={self.base} and td={self.td}"
+            )
         if not 0 <= self.min_seconds < self.max_seconds:
-            raise ValueError(f"min_seconds ({self.min_seconds}) must be below max_seconds ({self.max_seconds})")
+            raise ValueError(
+                f"min_seconds must be at least 0 and below max_seconds={self.max_seconds}, got {self.min_seconds}"
+            )
         for part in self.test:
             if set_name(part) in RESERVED:
                 raise ValueError(f"test set {part} would overwrite {set_name(part)}.jsonl.gz; name another part")
@@ -47,7 +73,12 @@ class Scale:
 
 @dataclass
 class Scales:
-    """The two sizes of every recipe."""
+    """The section `scales`: one section for each value of `--scale`.
+
+    Attributes:
+        mini: The miniature experiment on a CPU, on the synthetic corpus or on your own in the same layout.
+        paper: The published experiment, on the corpus itself.
+    """
 
     mini: Scale
     paper: Scale
@@ -55,7 +86,12 @@ class Scales:
 
 @dataclass
 class Miniature:
-    """The spoken miniature: its seed, and how many sentences each part holds."""
+    """The section `miniature`: the synthetic corpus that stage 0 writes at `--scale mini`.
+
+    Attributes:
+        seed: Seed of sentences, voices and acoustics. At least 0. The same seed gives the same files.
+        sizes: Number of sentences of every part, at least 1 each. WenetSpeech needs L >= M >= S.
+    """
 
     seed: int
     sizes: dict[str, int]
@@ -63,20 +99,43 @@ class Miniature:
 
 @dataclass
 class Corpus:
-    """A corpus.yaml. `path` is the file itself."""
+    """The contents of a corpus.yaml.
+
+    Attributes:
+        name: Name of the corpus in messages and results.
+        recipe: Layout on disk: `librispeech`, `aishell` or `wenet_speech`, the names of Lhotse's recipes.
+        language: Language of all utterances: `English` or `Chinese`.
+        metric: Error rate: `wer` (over words) or `cer` (over characters).
+        normalizer: Text normalisation before scoring: `english`, `mandarin` or `raw`, see
+            `arkasr.evaluation.normalize`.
+        obtain: How to get the corpus at paper scale. One sentence with size and address.
+        miniature: The synthetic corpus, see `Miniature`.
+        scales: The two scales, see `Scale`.
+        path: Absolute path of the file itself. Not a key.
+    """
 
     name: str
-    recipe: Literal["librispeech", "aishell", "wenet_speech"]  # Lhotse's own prepare function
+    recipe: Literal["librispeech", "aishell", "wenet_speech"]
     language: Literal["English", "Chinese"]
     metric: Literal["wer", "cer"]
     normalizer: str
-    obtain: str  # how to get the corpus at paper scale, one sentence with its address
+    obtain: str
     miniature: Miniature
     scales: Scales
     path: Path = field(init=False)
 
     def scale(self, name: str) -> Scale:
-        """Return the facts of a scale. Raises UserError for an unknown one."""
+        """Return the section of one scale.
+
+        Args:
+            name: `mini` or `paper`.
+
+        Returns:
+            The checked section.
+
+        Raises:
+            UserError: If there is no scale of this name.
+        """
         names = [item.name for item in fields(Scales)]
         if name not in names:
             raise UserError(f"--scale {name}: must be one of {', '.join(names)}")
@@ -84,7 +143,18 @@ class Corpus:
 
 
 def read_corpus_yaml(path: str | Path) -> Corpus:
-    """Read a corpus.yaml. Raises UserError naming file, key and the nearest valid key."""
+    """Read a corpus.yaml strictly.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The checked contents.
+
+    Raises:
+        UserError: If the file is missing, or has a missing, unknown or invalid key. The message names the file, the
+            key and the nearest valid key.
+    """
     where = str(path)
     corpus = build_dataclass(Corpus, check_values(Corpus, read_yaml(path), "", where), "", where)
     corpus.path = Path(path).resolve()

@@ -1,4 +1,4 @@
-"""From a corpus to Lhotse cuts: one cut an utterance, 16 kHz, sorted by id, and what is left out with its reason."""
+"""From a corpus to Lhotse cuts: one 16 kHz cut per utterance, and the dropped utterances with their reasons."""
 
 from __future__ import annotations
 
@@ -24,17 +24,31 @@ if TYPE_CHECKING:
 
 @dataclass
 class PartCuts:
-    """The usable cuts of one corpus part, and the entries that gave none."""
+    """One corpus part after reading.
+
+    Attributes:
+        cuts: The usable cuts.
+        dropped: The entries without a usable cut, each with its reason.
+    """
 
     cuts: list[Cut] = field(default_factory=list)
     dropped: list[Entry] = field(default_factory=list)
 
 
 def read_parts(layout: CorpusLayout, groups: list[list[str]], work_dir: Path, num_jobs: int) -> dict[str, PartCuts]:
-    """Scan the corpus, let Lhotse's own recipe read what can be used, and make cuts of it.
+    """Scan a corpus, run Lhotse's recipe on its usable utterances, and make one cut per utterance.
 
-    groups: parts that become one set, in which an id may stand once. work_dir: an empty folder for Lhotse's
-    manifests. Raises UserError where nothing of a part can be used.
+    Args:
+        layout: The corpus on disk.
+        groups: Lists of parts. The parts of one list become one set, in which every id must be unique.
+        work_dir: Empty folder for Lhotse's manifests.
+        num_jobs: Number of threads or processes.
+
+    Returns:
+        The cuts and the dropped entries by part.
+
+    Raises:
+        UserError: If a part has no usable utterance.
     """
     parts = list(dict.fromkeys(part for group in groups for part in group))
     scan = layout.scan(parts)
@@ -42,9 +56,9 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], work_dir: Path, nu
     headers = check_audio(scan.entries, num_jobs)
     usable = [entry for entry in scan.entries if not entry.reason]
     for part in parts:
-        require_some(part, usable, scan.entries)
+        require_usable(part, usable, scan.entries)
     root = layout.root
-    if scan.needs_mirror(layout.skips):
+    if scan.needs_mirror(layout.skipped_by_lhotse):
         root = work_dir / "mirror"
         layout.mirror(root, usable)
     with _quiet():
@@ -53,16 +67,25 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], work_dir: Path, nu
     for part in parts:
         wanted = {entry.id for entry in usable if entry.part == part}
         cuts = [cut for cut in _cuts(manifests[part], layout, root, headers) if cut.id in wanted]
-        made = {cut.id for cut in cuts}
-        dropped = [entry for entry in scan.entries if entry.part == part and (entry.reason or entry.id not in made)]
+        cut_ids = {cut.id for cut in cuts}
+        dropped = [entry for entry in scan.entries if entry.part == part and (entry.reason or entry.id not in cut_ids)]
         for entry in dropped:
             entry.reason = entry.reason or LEFT_OUT
         result[part] = PartCuts(cuts, dropped)
     return result
 
 
-def require_some(part: str, usable: Iterable[Entry], entries: list[Entry]) -> None:
-    """Raise UserError with the first reason if no entry of a part can be used."""
+def require_usable(part: str, usable: Iterable[Entry], entries: list[Entry]) -> None:
+    """Check that a part has at least one usable utterance.
+
+    Args:
+        part: Name of the part.
+        usable: Usable entries of all parts.
+        entries: All entries of all parts.
+
+    Raises:
+        UserError: If it has none. The message gives the first entry's reason.
+    """
     if any(entry.part == part for entry in usable):
         return
     bad = [entry for entry in entries if entry.part == part]
@@ -75,7 +98,7 @@ def require_some(part: str, usable: Iterable[Entry], entries: list[Entry]) -> No
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back Lhotse's warnings, for what is dropped is reported by us, and its bars where there is no terminal."""
+    """Suppress Lhotse's warnings, which stage 1 reports itself, and its progress bars where stderr is no terminal."""
     handlers, level = logging.root.handlers[:], logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -83,14 +106,16 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-        logging.root.handlers[:] = handlers  # logging.warning binds one to the redirected stream
+        logging.root.handlers[:] = handlers  # logging.warning() adds a handler on the redirected stream
 
 
 def _cuts(manifests: dict[str, Any], layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Iterator[Cut]:
     from lhotse import CutSet, RecordingSet, SupervisionSet
     from lhotse.cut import MonoCut
 
-    recordings = RecordingSet.from_recordings(_true(r, layout, root, headers) for r in manifests["recordings"])
+    recordings = RecordingSet.from_recordings(
+        _correct_recording(recording, layout, root, headers) for recording in manifests["recordings"]
+    )
     ends = {recording.id: recording.duration for recording in recordings}
     supervisions = SupervisionSet.from_segments(s.trim(ends[s.recording_id]) for s in manifests["supervisions"])
     whole = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
@@ -101,10 +126,10 @@ def _cuts(manifests: dict[str, Any], layout: CorpusLayout, root: Path, headers: 
         yield cut if cut.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
 
 
-def _true(recording: Any, layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Any:
-    """Point a recording to the corpus itself, with the length and rate its file really has.
+def _correct_recording(recording: Any, layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Any:
+    """Point a recording to the corpus instead of the mirror, with length and rate from the file's header.
 
-    Lhotse's prepare_wenet_speech believes the JSON and 16 kHz without opening a file.
+    Lhotse's prepare_wenet_speech takes the length from the JSON and assumes 16 kHz.
     """
     from lhotse.utils import fastcopy
 
@@ -123,7 +148,16 @@ def _true(recording: Any, layout: CorpusLayout, root: Path, headers: dict[Path, 
 
 
 def drop_by_length(cuts: list[Cut], scale: Scale, part: str) -> tuple[list[Cut], list[Entry]]:
-    """Split training cuts into those of a length to train on and entries that say why not."""
+    """Drop training cuts outside of `scale.min_seconds` to `scale.max_seconds`.
+
+    Args:
+        cuts: Cuts of one part.
+        scale: Holds the two limits in seconds, both inclusive.
+        part: Name of the part, for the entries.
+
+    Returns:
+        The kept cuts, and one entry with its reason for every dropped cut.
+    """
     kept, dropped = [], []
     for cut in cuts:
         if scale.min_seconds <= cut.duration <= scale.max_seconds:
@@ -135,14 +169,27 @@ def drop_by_length(cuts: list[Cut], scale: Scale, part: str) -> tuple[list[Cut],
     return kept, dropped
 
 
-def shares(cuts: list[Cut], scale: Scale) -> tuple[list[Cut], list[Cut]]:
-    """Pick the base and td shares of the training cuts, disjoint, by a seeded hash of the cut ids.
+def split_base_td(cuts: list[Cut], scale: Scale) -> tuple[list[Cut], list[Cut]]:
+    """Draw the disjoint shares `base` and `td` of the training cuts.
 
-    Base is taken from one end of the hash order and td from the other, so one share can grow without moving the
-    other. Raises UserError for fewer than two cuts.
+    1. Sort the cuts by a seeded hash of their ids.
+    2. Take `scale.base` of them from the start for `base`, and `scale.td` from the end for `td`. Each gets at least
+       one cut. One share can therefore grow without changing the other.
+
+    Args:
+        cuts: All training cuts.
+        scale: Holds `base`, `td` and `split_seed`.
+
+    Returns:
+        The cuts of `base` and of `td`, each sorted by id.
+
+    Raises:
+        UserError: If there are fewer than two cuts.
     """
     if len(cuts) < 2:
-        raise UserError(f"{len(cuts)} training utterance cannot be split into base and td; give a larger corpus")
+        raise UserError(
+            f"the corpus has {len(cuts)} training utterance; base and td need at least 2: use a larger corpus"
+        )
 
     def order(cut: Cut) -> bytes:
         return hashlib.sha256(f"{scale.split_seed}/{cut.id}".encode()).digest()

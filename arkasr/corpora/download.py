@@ -1,4 +1,4 @@
-"""Stage 0: the corpus itself. Spoken by espeak-ng at mini scale, fetched by Lhotse at paper scale."""
+"""Stage 0: the corpus itself. Synthesised with espeak-ng at mini scale, downloaded by Lhotse at paper scale."""
 
 from __future__ import annotations
 
@@ -10,107 +10,125 @@ from typing import Any
 from urllib.error import URLError
 
 from arkasr.corpora.corpus import Corpus, read_corpus_yaml
-from arkasr.corpora.layouts.registry import LAYOUTS, find
+from arkasr.corpora.layouts.registry import LAYOUTS, find_layout
 from arkasr.corpora.synthetic.synth import ROLES, VERSION
 from arkasr.corpora.synthetic.writers import FILES, WRITERS
 from arkasr.errors import UserError
 from arkasr.utils.console import Progress, log
 
-_DONE, _ASIDE = ".completed", ".speaking"
+_MARKER = ".completed"  # JSON: how the corpus in this folder was synthesised
+_PARTIAL = ".speaking"  # folder of a corpus that is not complete yet
 
 
 def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
-    """Put the corpus into `corpus_dir`, or do nothing if it is there.
+    """Write the corpus into a directory. Do nothing if it is already there.
 
-    Raises UserError for a directory that holds something else, a missing espeakng-loader, a failed transfer, and
-    for a corpus that cannot be fetched without its owner's leave.
+    Args:
+        corpus_yaml: Path of the corpus.yaml.
+        scale: `mini` (synthesise) or `paper` (download).
+        corpus_dir: The directory, made if it is missing.
+
+    Raises:
+        UserError: If the directory holds other files, espeakng-loader is missing, a transfer fails, or the corpus
+            needs its owner's permission and cannot be downloaded by a program.
     """
     corpus = read_corpus_yaml(corpus_yaml)
     corpus.scale(scale)
     folder = Path(corpus_dir).absolute()
     if scale == "mini":
-        _speak(corpus, folder)
+        _synthesise(corpus, folder)
     else:
-        _fetch(corpus, folder, scale)
+        _download(corpus, folder, scale)
 
 
-def _speak(corpus: Corpus, folder: Path) -> None:
-    """Speak the miniature corpus aside and move it into place; an interrupted call starts over."""
+def _synthesise(corpus: Corpus, folder: Path) -> None:
+    """Synthesise the corpus into a subfolder, then move it into place. An interrupted call starts again."""
     recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.recipe} | vars(corpus.miniature)
     done = _read_marker(folder)
     if done == recipe:
-        log(f"{folder}: the miniature {corpus.name} is there already (seed {corpus.miniature.seed})")
+        log(f"{folder}: the synthetic {corpus.name} corpus already exists (seed {corpus.miniature.seed})")
         return
-    if not done and not (folder / _ASIDE).exists():
-        if find(corpus.recipe, folder):
-            log(f"{folder}: a {corpus.name} corpus is there; nothing to do")
+    if not done and not (folder / _PARTIAL).exists():
+        if find_layout(corpus.recipe, folder):
+            log(f"{folder}: a {corpus.name} corpus already exists; nothing to do")
             return
         if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{folder}: holds other files than a {corpus.name} corpus; give an empty --corpus_dir")
+            raise UserError(f"{folder}: holds files other than a {corpus.name} corpus; use an empty --corpus_dir")
     sizes = _sizes(corpus)
-    aside = _clear(corpus, folder)
+    partial = _clear(corpus, folder)
     total = sum(sizes[role.part] for role in ROLES[corpus.recipe])
-    with Progress(f"Speaking {corpus.name}", total, "sentences") as progress:
-        WRITERS[corpus.recipe](aside, corpus.language, sizes, corpus.miniature.seed, progress.update)
+    with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
+        WRITERS[corpus.recipe](partial, corpus.language, sizes, corpus.miniature.seed, progress.update)
     for name in FILES[corpus.recipe]:
-        os.replace(aside / name, folder / name)
-    aside.rmdir()
-    marker = folder / f"{_DONE}.tmp"
+        os.replace(partial / name, folder / name)
+    partial.rmdir()
+    marker = folder / f"{_MARKER}.tmp"
     marker.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
-    os.replace(marker, folder / _DONE)
-    log(f"{folder}: {total} sentences spoken")
+    os.replace(marker, folder / _MARKER)
+    log(f"{folder}: {total} sentences synthesised")
 
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        return json.loads((folder / _MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 
 
-def is_spoken(folder: Path) -> bool:
-    """Tell whether a corpus folder holds a spoken miniature."""
+def is_synthetic(folder: Path) -> bool:
+    """Return whether stage 0 synthesised the corpus in a folder.
+
+    Args:
+        folder: A corpus directory.
+
+    Returns:
+        True if the folder holds the marker of a complete synthetic corpus.
+    """
     return _read_marker(folder) is not None
 
 
 def _sizes(corpus: Corpus) -> dict[str, int]:
-    """Return the sizes of all parts. Raises UserError for a part that the miniature lacks or does not know."""
+    """Return the sizes of all parts. Raises UserError for a missing or unknown part, and for an invalid size."""
     sizes, known = corpus.miniature.sizes, {role.part for role in ROLES[corpus.recipe]}
     known |= {"M", "S"} if corpus.recipe == "wenet_speech" else set()
     if set(sizes) != known:
-        names, given = ", ".join(sorted(known)), ", ".join(sorted(sizes))
-        raise UserError(f"{corpus.path}: miniature.sizes must name {names}, not {given}")
-    if min(sizes.values()) < 1 or (corpus.recipe == "wenet_speech" and not sizes["L"] >= sizes["M"] >= sizes["S"]):
-        raise UserError(f"{corpus.path}: miniature.sizes must be 1 or more each, and M and S no larger than L and M")
+        raise UserError(
+            f"{corpus.path}: miniature.sizes must name exactly {', '.join(sorted(known))}, "
+            f"got {', '.join(sorted(sizes))}"
+        )
+    if min(sizes.values()) < 1:
+        raise UserError(f"{corpus.path}: miniature.sizes must be at least 1 each, got {sizes}")
+    if corpus.recipe == "wenet_speech" and not sizes["L"] >= sizes["M"] >= sizes["S"]:
+        raise UserError(f"{corpus.path}: miniature.sizes must satisfy L >= M >= S, got {sizes}")
     return sizes
 
 
 def _clear(corpus: Corpus, folder: Path) -> Path:
-    """Remove what an earlier call spoke, and return an empty folder aside. Other people's files stay."""
-    aside = folder / _ASIDE
-    aside.mkdir(parents=True, exist_ok=True)  # stands before anything is removed, so that a cut here is resumed
-    (folder / _DONE).unlink(missing_ok=True)
-    for path in [folder / name for name in FILES[corpus.recipe]] + [aside]:
+    """Remove what an earlier call synthesised, and return an empty subfolder. Files of other origin stay."""
+    partial = folder / _PARTIAL
+    partial.mkdir(parents=True, exist_ok=True)  # before anything is removed, so that an interrupted call starts again
+    (folder / _MARKER).unlink(missing_ok=True)
+    for path in [folder / name for name in FILES[corpus.recipe]] + [partial]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    aside.mkdir()
-    return aside
+    partial.mkdir()
+    return partial
 
 
-def _fetch(corpus: Corpus, folder: Path, scale: str) -> None:
-    """Call Lhotse's own download, which keeps finished archives; a corpus unpacked by somebody else is left alone."""
-    kind = LAYOUTS[corpus.recipe]
-    if kind.found(folder):
-        log(f"{folder}: a {corpus.name} corpus is there; nothing to do")
+def _download(corpus: Corpus, folder: Path, scale: str) -> None:
+    """Call Lhotse's download, which keeps complete archives. A corpus that is already unpacked is not changed."""
+    if LAYOUTS[corpus.recipe].matches(folder):
+        log(f"{folder}: a {corpus.name} corpus already exists; nothing to do")
         return
     facts = corpus.scale(scale)
     if corpus.recipe == "wenet_speech":
         raise UserError(
-            f"{corpus.name} cannot be fetched by a program: {corpus.obtain}; then give its directory with --corpus_dir"
+            f"{corpus.name} cannot be downloaded by a program: {corpus.obtain}; then name its directory with "
+            "--corpus_dir"
         )
-    log(f"Fetching {corpus.name} into {folder} ({corpus.obtain})")
+    log(f"Downloading {corpus.name} into {folder} ({corpus.obtain})")
     try:
         if corpus.recipe == "aishell":
             from lhotse.recipes import download_aishell
@@ -122,6 +140,6 @@ def _fetch(corpus: Corpus, folder: Path, scale: str) -> None:
             download_librispeech(folder, dataset_parts=[*facts.train, *facts.dev, *facts.test])
     except (URLError, ConnectionError, TimeoutError) as error:
         raise UserError(
-            f"{corpus.name} could not be fetched into {folder}: {error}; run the same command again to carry on, "
-            "or give an existing corpus with --corpus_dir"
+            f"{corpus.name} could not be downloaded into {folder}: {error}; run the same command again to resume, "
+            "or name an existing corpus with --corpus_dir"
         ) from error

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from arkasr import __version__
 from arkasr.config.schema import Config
 from arkasr.config.yaml_io import to_yaml
-from arkasr.corpora.download import is_spoken
+from arkasr.corpora.download import is_synthetic
 from arkasr.errors import UserError
 from arkasr.evaluation import results_io
 from arkasr.export import model_card, provenance
@@ -90,7 +90,7 @@ def _spoken(corpus: dict[str, Any]) -> bool | None:
     folder = Path(corpus.get("corpus_dir", ""))
     if corpus.get("scale") == "paper":
         return False
-    return is_spoken(folder) if corpus.get("corpus_dir") and folder.is_dir() else None
+    return is_synthetic(folder) if corpus.get("corpus_dir") and folder.is_dir() else None
 
 
 def _write_record(folder: Path, source: WeightSource, past: Sequence[provenance.Stage], published: bool) -> None:

@@ -1,4 +1,4 @@
-"""Stage 1 on small corpora in the three layouts, good and damaged, and on real recordings."""
+"""Stage 1 on small corpora in the three layouts, intact and damaged, and on real recordings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tone(seconds: float, rate: int = 16000, channels: int = 1) -> np.ndarray:
 
 
 def librispeech(root: Path, parts=("train-clean-5", "dev-clean-2", "test-clean"), rate: int = 16000) -> Path:
-    """Four utterances a part, by two speakers."""
+    """Write four utterances per part, by two speakers."""
     for part in parts:
         for number in (1, 2):
             speaker = f"{'99' if part == 'train-clean-360' else len(part)}{number}"
@@ -93,16 +93,16 @@ def dropped(data: Path) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_cuts_are_sorted_16_khz_and_load(tmp_path, name):
+def test_prepare_writes_sorted_16_khz_cuts_that_load(tmp_path, name):
     corpus = run(name, MAKERS[name](tmp_path / "c"), tmp_path / "data")
     assert corpus["test_sets"] == list(corpus["paper"])
     assert corpus["metric"] == ("wer" if name == "librispeech" else "cer")
     for each in ("train", "base", "td", "dev", *corpus["test_sets"]):
-        made = cuts(tmp_path / "data", each)
-        assert corpus["sets"][each]["cuts"] == len(made) > 0
-        assert [cut.id for cut in made] == sorted(cut.id for cut in made)
-        assert sum(cut.duration for cut in made) / 3600 == pytest.approx(corpus["sets"][each]["hours"], abs=1e-4)
-        for cut in made:
+        written = cuts(tmp_path / "data", each)
+        assert corpus["sets"][each]["cuts"] == len(written) > 0
+        assert [cut.id for cut in written] == sorted(cut.id for cut in written)
+        assert sum(cut.duration for cut in written) / 3600 == pytest.approx(corpus["sets"][each]["hours"], abs=1e-4)
+        for cut in written:
             assert cut.load_audio().shape == (1, cut.num_samples) and cut.sampling_rate == 16000
             assert cut.id == cut.supervisions[0].id and os.path.isabs(cut.recording.sources[0].source)
             assert cut.supervisions[0].text in ("RED DOGS", "BLUE CATS", "老师看书", "小猫喝水")
@@ -121,7 +121,7 @@ def test_base_and_td_are_disjoint_exact_and_reproducible(tmp_path):
 
 
 @pytest.mark.parametrize("rate, channels", [(8000, 1), (44100, 1), (16000, 2)])
-def test_other_rates_and_stereo_become_16_khz_mono(tmp_path, rate, channels):
+def test_prepare_converts_other_rates_and_stereo_to_16_khz_mono(tmp_path, rate, channels):
     root = librispeech(tmp_path / "c")
     for path in root.rglob("*.flac"):
         soundfile.write(path, tone(0.5, rate, channels), rate)
@@ -130,13 +130,13 @@ def test_other_rates_and_stereo_become_16_khz_mono(tmp_path, rate, channels):
         assert cut.load_audio().shape == (1, 8000) and cut.sampling_rate == 16000
 
 
-def test_wenetspeech_at_48_khz_is_read_by_its_header(tmp_path):
+def test_wenetspeech_rate_is_taken_from_the_header(tmp_path):
     run("wenetspeech", wenetspeech(tmp_path / "c", 48000), tmp_path / "data")
     for cut in cuts(tmp_path / "data", "test-net"):
         assert cut.load_audio().shape == (1, 12000) and cut.sampling_rate == 16000
 
 
-def test_librispeech_bad_input_is_dropped_with_its_reason(tmp_path):
+def test_librispeech_drops_bad_input_with_its_reason(tmp_path):
     root = librispeech(tmp_path / "c")
     home = root / "train-clean-5" / "131" / "7"
     good = (home / "131-7-0000.flac").read_bytes()
@@ -168,7 +168,7 @@ def test_librispeech_bad_input_is_dropped_with_its_reason(tmp_path):
         assert Path(cut.recording.sources[0].source).is_relative_to(root) and cut.load_audio().size
 
 
-def test_aishell_bad_input_is_dropped_with_its_reason(tmp_path):
+def test_aishell_drops_bad_input_with_its_reason(tmp_path):
     root = aishell(tmp_path / "c")
     transcript = root / "data_aishell" / "transcript" / "aishell_transcript_v0.8.txt"
     wav = root / "data_aishell" / "wav"
@@ -187,7 +187,7 @@ def test_aishell_bad_input_is_dropped_with_its_reason(tmp_path):
     assert len(cuts(tmp_path / "data", "test")) == 3
 
 
-def test_wenetspeech_bad_input_is_dropped_with_its_reason(tmp_path):
+def test_wenetspeech_drops_bad_input_with_its_reason(tmp_path):
     root = wenetspeech(tmp_path / "c")
 
     def damage(audios: list[dict]) -> None:
@@ -216,7 +216,7 @@ def test_wenetspeech_bad_input_is_dropped_with_its_reason(tmp_path):
     assert kept["bad5"].end == pytest.approx(4.0) and kept["bad5"].load_audio().shape == (1, 16000)
 
 
-def test_an_id_stands_once_in_a_set_but_may_come_again_in_another(tmp_path):
+def test_ids_are_unique_within_one_set_only(tmp_path):
     root = librispeech(tmp_path / "c")
     for part in ("train-clean-100", "test-clean"):
         home = root / part / "131" / "7"
@@ -231,7 +231,7 @@ def test_an_id_stands_once_in_a_set_but_may_come_again_in_another(tmp_path):
     assert len(cuts(tmp_path / "data", "test-clean")) == 6
 
 
-def test_only_training_cuts_are_dropped_for_their_length(tmp_path):
+def test_only_training_cuts_are_dropped_by_length(tmp_path):
     root = librispeech(tmp_path / "c")
     for part in ("train-clean-5", "test-clean"):
         path = next((root / part).rglob("*0000.flac"))
@@ -242,7 +242,7 @@ def test_only_training_cuts_are_dropped_for_their_length(tmp_path):
     assert corpus["sets"]["test-clean"]["cuts"] == 4
 
 
-def test_much_dropped_is_said_loudly(tmp_path, capsys):
+def test_prepare_warns_when_many_utterances_are_dropped(tmp_path, capsys):
     root = librispeech(tmp_path / "c")
     next((root / "dev-clean-2").rglob("*.flac")).write_bytes(b"")
     run("librispeech", root, tmp_path / "data")
@@ -251,7 +251,7 @@ def test_much_dropped_is_said_loudly(tmp_path, capsys):
     assert re.search(r"dev: 3 cuts, 0.00 h, 2 speakers; dropped 1: 1 audio is empty", out)
 
 
-def test_a_second_call_does_nothing_until_something_changes(tmp_path, capsys):
+def test_prepare_does_nothing_until_an_input_changes(tmp_path, capsys):
     root, data = librispeech(tmp_path / "c"), tmp_path / "data"
     broken = next((root / "train-clean-5").rglob("*.flac"))
     good = broken.read_bytes()
@@ -261,13 +261,13 @@ def test_a_second_call_does_nothing_until_something_changes(tmp_path, capsys):
     def redone() -> bool:
         before = (data / "train.jsonl.gz").stat().st_mtime_ns
         run("librispeech", root, data)
-        again = (data / "train.jsonl.gz").stat().st_mtime_ns != before
-        assert again != ("is prepared already" in capsys.readouterr().out)
-        return again
+        changed = (data / "train.jsonl.gz").stat().st_mtime_ns != before
+        assert changed != ("is already prepared" in capsys.readouterr().out)
+        return changed
 
     capsys.readouterr()
     assert not redone()
-    broken.write_bytes(good)  # the damaged file was mended
+    broken.write_bytes(good)  # repair the damaged file
     assert redone()
     assert dropped(data) == [] and not redone()
     transcript = next((root / "dev-clean-2").rglob("*.trans.txt"))
@@ -279,7 +279,7 @@ def test_a_second_call_does_nothing_until_something_changes(tmp_path, capsys):
     assert redone() and (data / "base.jsonl.gz").exists()
 
 
-def test_an_interrupted_call_leaves_no_marker_and_is_done_again(tmp_path, monkeypatch):
+def test_interrupted_prepare_leaves_no_marker_and_can_be_repeated(tmp_path, monkeypatch):
     root, data = librispeech(tmp_path / "c"), tmp_path / "data"
     real, calls = os.replace, []
 
@@ -297,36 +297,36 @@ def test_an_interrupted_call_leaves_no_marker_and_is_done_again(tmp_path, monkey
     assert run("librispeech", root, data)["sets"]["train"]["cuts"] == 4
 
 
-def test_another_corpus_in_the_data_directory_is_named(tmp_path):
+def test_prepare_refuses_a_data_directory_of_another_corpus(tmp_path):
     run("librispeech", librispeech(tmp_path / "one"), tmp_path / "data")
     before = (tmp_path / "data" / "corpus.json").read_text()
-    with pytest.raises(UserError, match=r"holds librispeech at .* from .*one, not .*two; give another --datadir"):
+    with pytest.raises(UserError, match=r"holds librispeech at .* from .*one, not .*two; use another --datadir"):
         run("librispeech", librispeech(tmp_path / "two"), tmp_path / "data")
     with pytest.raises(UserError, match="not aishell at scale mini"):
         run("aishell", aishell(tmp_path / "three"), tmp_path / "data")
     assert (tmp_path / "data" / "corpus.json").read_text() == before
 
 
-def test_a_missing_directory_or_another_layout_is_named(tmp_path):
+def test_missing_directory_and_other_layout_are_named(tmp_path):
     with pytest.raises(UserError, match="no such directory; run stage 0 .*--corpus_dir"):
         run("aishell", tmp_path / "nowhere", tmp_path / "data")
     with pytest.raises(UserError, match="not the aishell corpus.*layout of librispeech, so use that corpus.yaml"):
         run("aishell", librispeech(tmp_path / "c"), tmp_path / "data")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="give the directory that holds it"):
+    with pytest.raises(UserError, match="name the directory that holds it"):
         run("wenetspeech", tmp_path / "empty", tmp_path / "data")
 
 
-def test_the_folder_that_lhotses_download_makes_is_found(tmp_path):
+def test_prepare_finds_the_subfolder_of_lhotses_download(tmp_path):
     librispeech(tmp_path / "c" / "LibriSpeech")
     aishell(tmp_path / "d" / "aishell")
     assert run("librispeech", tmp_path / "c", tmp_path / "data")["corpus_dir"] == str(tmp_path / "c")
     assert run("aishell", tmp_path / "d", tmp_path / "data2")["sets"]["dev"]["cuts"] == 3
 
 
-def test_parts_of_somebodys_own_corpus_are_used_and_missing_ones_named(tmp_path):
+def test_prepare_uses_the_parts_on_disk_and_names_missing_ones(tmp_path):
     own = librispeech(tmp_path / "own", parts=("train-clean-100", "train-clean-360", "dev-clean", "test-other"))
-    with pytest.raises(UserError, match="no dev part: looked for dev-clean-2, .*; found test-clean, train-clean-5"):
+    with pytest.raises(UserError, match="has no dev part: dev may be dev-clean-2, .*; found test-clean, train-clean-5"):
         run("librispeech", librispeech(tmp_path / "nodev", parts=("train-clean-5", "test-clean")), tmp_path / "data")
     corpus = run("librispeech", own, tmp_path / "data2")
     assert corpus["sets"]["train"]["cuts"] == 8 and corpus["sets"]["train"]["speakers"] == 4
@@ -334,7 +334,7 @@ def test_parts_of_somebodys_own_corpus_are_used_and_missing_ones_named(tmp_path)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_set_of_which_nothing_is_left_is_an_error_with_the_first_reason(tmp_path, name):
+def test_part_without_usable_utterance_is_an_error_with_the_first_reason(tmp_path, name):
     root = MAKERS[name](tmp_path / "c")
     part = {"librispeech": "dev-clean-2", "aishell": "data_aishell/wav/dev", "wenetspeech": "audio/dev"}[name]
     for path in (root / part).rglob("*.*"):
@@ -345,17 +345,17 @@ def test_a_set_of_which_nothing_is_left_is_an_error_with_the_first_reason(tmp_pa
     assert not (tmp_path / "data" / "corpus.json").exists()
 
 
-def test_a_broken_wenetspeech_json_is_named(tmp_path):
+def test_invalid_wenetspeech_json_is_named(tmp_path):
     root = wenetspeech(tmp_path / "c")
     (root / "WenetSpeech.json").write_text('{"audios": [')
     with pytest.raises(UserError, match="WenetSpeech.json: not JSON"):
         run("wenetspeech", root, tmp_path / "data")
 
 
-@pytest.mark.skipif(not DIGITS.is_dir(), reason=f"no recordings of people at {DIGITS}")
-def test_real_recordings_at_8_khz(tmp_path):
+@pytest.mark.skipif(not DIGITS.is_dir(), reason=f"no real recordings at {DIGITS}")
+def test_prepare_resamples_real_recordings_at_8_khz(tmp_path):
     corpus = run("librispeech", DIGITS, tmp_path / "data")
-    assert {name: made["cuts"] for name, made in corpus["sets"].items()} == {
+    assert {name: counts["cuts"] for name, counts in corpus["sets"].items()} == {
         "train": 1200, "base": 360, "td": 360, "dev": 80, "test-clean": 200,
     }  # fmt: skip
     assert corpus["sets"]["train"]["speakers"] == 4 and corpus["test_sets"] == ["test-clean"]

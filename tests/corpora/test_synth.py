@@ -1,4 +1,4 @@
-"""The spoken miniatures: layouts, seeds, and nothing of the test sets in training."""
+"""The synthetic corpora: layouts, seeds, and disjoint training and test sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from arkasr.corpora.corpus import read_corpus_yaml
 from arkasr.corpora.download import download
 from arkasr.corpora.synthetic.grammar import group_of, sentences, vocabulary
 from arkasr.corpora.synthetic.ogg import set_serial
-from arkasr.corpora.synthetic.speakers import VARIANTS, cast
+from arkasr.corpora.synthetic.speakers import VARIANTS, make_speakers
 from arkasr.corpora.synthetic.synth import ROLES
 from arkasr.errors import UserError
 
@@ -29,7 +29,7 @@ SIZES = {
 
 
 def tiny(folder: Path, name: str, seed: int = 1) -> str:
-    """Write the corpus.yaml of a recipe with only a few sentences a part."""
+    """Write the corpus.yaml of a recipe with only a few sentences per part."""
     text = (EGS / name / "corpus.yaml").read_text()
     text = re.sub(r"^  seed: .*", f"  seed: {seed}", text, count=1, flags=re.M)
     text = re.sub(r"^  sizes: .*", f"  sizes: {SIZES[name]}", text, count=1, flags=re.M)
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("language, low, high", [("English", 3, 8), ("Chinese", 4, 10)])
-def test_sentences_of_the_groups_are_disjoint_and_many(language, low, high):
+def test_sentence_groups_are_disjoint_and_large(language, low, high):
     drawn = {}
     for group in ("train", "dev", "test"):
         source = sentences(language, group, np.random.default_rng(0))
@@ -54,26 +54,26 @@ def test_sentences_of_the_groups_are_disjoint_and_many(language, low, high):
     assert len(drawn["train"]) > 1000
     units = ["".join(words) if language == "Chinese" else words for words in drawn["train"]]
     assert min(map(len, units)) >= low and max(map(len, units)) <= high
-    spoken = {word for words in drawn["train"] for word in words}
-    assert spoken == vocabulary(language)
+    used = {word for words in drawn["train"] for word in words}
+    assert used == vocabulary(language)
 
 
 @pytest.mark.parametrize(
     "recipe, language", [("librispeech", "English"), ("aishell", "Chinese"), ("wenet_speech", "Chinese")]
 )
-def test_nobody_of_the_test_sets_is_heard_in_training(recipe, language):
-    cast_of = {role.part: cast(language, role.people, role.first_number) for role in ROLES[recipe]}
-    train = cast_of.pop(ROLES[recipe][0].part)
+def test_training_and_test_speakers_are_disjoint(recipe, language):
+    speakers_of = {role.part: make_speakers(language, role.people, role.first_number) for role in ROLES[recipe]}
+    train = speakers_of.pop(ROLES[recipe][0].part)
     assert len(train) >= 16
-    throats = {speaker.voice.name.split("+")[1] for speaker in train}
+    variants = {speaker.voice.name.split("+")[1] for speaker in train}
     numbers = {speaker.number for speaker in train}
-    for speakers in cast_of.values():
-        assert not throats & {speaker.voice.name.split("+")[1] for speaker in speakers}
+    for speakers in speakers_of.values():
+        assert not variants & {speaker.voice.name.split("+")[1] for speaker in speakers}
         assert not numbers & {speaker.number for speaker in speakers}
     assert all(role.sentences != "train" for role in ROLES[recipe][1:])
 
 
-def test_every_voice_exists_and_speaks():
+def test_every_voice_exists_and_gives_speech():
     loader = pytest.importorskip("espeakng_loader")
     from arkasr.corpora.synthetic.speakers import ACCENTS
     from arkasr.corpora.synthetic.voices import Synthesizer, Voice
@@ -84,30 +84,30 @@ def test_every_voice_exists_and_speaks():
     with Synthesizer() as synthesizer:
         for accent in (*ACCENTS["English"], *ACCENTS["Chinese"]):
             text = "老师看书" if accent == "cmn" else "three red dogs run"
-            samples = synthesizer.speak(text, Voice(accent, 150, 50, 50))
+            samples = synthesizer.synthesise(text, Voice(accent, 150, 50, 50))
             assert samples.dtype == np.float32 and 8000 < len(samples) < 48000
             assert np.sqrt(np.mean(samples**2)) > 0.01 and np.abs(samples).max() <= 1.1
         with pytest.raises(ValueError, match="no voice 'nobody'"):
-            synthesizer.speak("hello", Voice("nobody", 150, 50, 50))
+            synthesizer.synthesise("hello", Voice("nobody", 150, 50, 50))
 
 
-def test_two_fresh_synthesizers_say_the_same_whatever_was_said_before():
+def test_synthesizer_output_does_not_depend_on_earlier_texts():
     pytest.importorskip("espeakng_loader")
     from arkasr.corpora.synthetic.voices import Synthesizer, Voice
 
-    def spoken() -> np.ndarray:
+    def synthesised() -> np.ndarray:
         with Synthesizer() as synthesizer:
-            return synthesizer.speak("seven red dogs", Voice("en-us+klatt2", 150, 50, 50))
+            return synthesizer.synthesise("seven red dogs", Voice("en-us+klatt2", 150, 50, 50))
 
-    first = spoken()
+    first = synthesised()
     with Synthesizer() as other:
-        other.speak("five purple camels sing", Voice("en-us", 150, 50, 50))
-        again = spoken()
-    np.testing.assert_array_equal(first, again)
+        other.synthesise("five purple camels sing", Voice("en-us", 150, 50, 50))
+        second = synthesised()
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_same_seed_speaks_the_same_bytes_and_another_seed_does_not(tmp_path, name):
+def test_corpus_bytes_depend_on_the_seed_only(tmp_path, name):
     pytest.importorskip("espeakng_loader")
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         download(tiny(tmp_path, name, seed), "mini", str(tmp_path / folder))
@@ -122,7 +122,7 @@ def test_the_same_seed_speaks_the_same_bytes_and_another_seed_does_not(tmp_path,
         assert np.sqrt(np.mean(samples**2)) > 0.005 and np.abs(samples).max() < 1
 
 
-def test_wenetspeech_fills_all_subsets_nested(tmp_path):
+def test_wenetspeech_subsets_are_nested_and_complete(tmp_path):
     pytest.importorskip("espeakng_loader")
     download(tiny(tmp_path, "wenetspeech"), "mini", str(tmp_path / "c"))
     audios = json.loads((tmp_path / "c" / "WenetSpeech.json").read_text())["audios"]
@@ -137,31 +137,31 @@ def test_wenetspeech_fills_all_subsets_nested(tmp_path):
         assert ends[-1] <= audio["duration"]
 
 
-def test_a_finished_miniature_is_kept_and_a_changed_recipe_is_spoken_anew(tmp_path, capsys):
+def test_download_keeps_a_complete_corpus_and_replaces_one_of_another_seed(tmp_path, capsys):
     pytest.importorskip("espeakng_loader")
     folder = tmp_path / "c"
     download(tiny(tmp_path, "aishell"), "mini", str(folder))
-    (folder / "notes.txt").write_text("mine")
+    (folder / "notes.txt").write_text("keep")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
     download(tiny(tmp_path, "aishell"), "mini", str(folder))
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
     download(tiny(tmp_path, "aishell", seed=2), "mini", str(folder))
     assert before != {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
-    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "notes.txt").read_text() == "keep"
 
 
-def test_an_interrupted_miniature_is_spoken_again(tmp_path, monkeypatch):
+def test_download_repeats_an_interrupted_synthesis(tmp_path, monkeypatch):
     pytest.importorskip("espeakng_loader")
     yaml, folder = tiny(tmp_path, "librispeech"), tmp_path / "c"
 
     real = download_module.WRITERS["librispeech"]
 
-    def cut_off(*arguments):
+    def interrupted(*arguments):
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(download_module.WRITERS, "librispeech", cut_off)
+    monkeypatch.setitem(download_module.WRITERS, "librispeech", interrupted)
     with pytest.raises(KeyboardInterrupt):
         download(yaml, "mini", str(folder))
     assert not (folder / ".completed").exists() and not (folder / "train-clean-5").exists()
@@ -171,11 +171,11 @@ def test_an_interrupted_miniature_is_spoken_again(tmp_path, monkeypatch):
     assert len(list(folder.rglob("*.flac"))) == 12
 
 
-def test_other_peoples_directories_are_left_alone(tmp_path, capsys):
+def test_download_does_not_change_other_directories(tmp_path, capsys):
     folder = tmp_path / "c"
     folder.mkdir()
     (folder / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="holds files other than"):
         download(tiny(tmp_path, "librispeech"), "mini", str(folder))
     assert contents(folder) == {"thesis.tex": b"x"}
     home = folder / "dev-clean" / "1" / "2"
@@ -186,19 +186,19 @@ def test_other_peoples_directories_are_left_alone(tmp_path, capsys):
         assert "nothing to do" in capsys.readouterr().out
 
 
-def test_without_the_wheel_the_message_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_espeakng_loader_names_the_package_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "espeakng_loader", None)
     with pytest.raises(UserError, match=r"pip install 'arkasr\[mini\]'"):
         download(tiny(tmp_path, "librispeech"), "mini", str(tmp_path / "c"))
 
 
-def test_wenetspeech_at_paper_scale_says_how_to_obtain_it(tmp_path):
+def test_wenetspeech_at_paper_scale_explains_how_to_get_it(tmp_path):
     with pytest.raises(UserError, match="wenet.org.cn.*--corpus_dir"):
         download(str(EGS / "wenetspeech" / "corpus.yaml"), "paper", str(tmp_path / "c"))
 
 
 @pytest.mark.parametrize("name, function", [("librispeech", "download_librispeech"), ("aishell", "download_aishell")])
-def test_paper_scale_calls_lhotses_download(tmp_path, monkeypatch, name, function):
+def test_download_at_paper_scale_calls_lhotse(tmp_path, monkeypatch, name, function):
     import urllib.error
 
     import lhotse.recipes
@@ -219,7 +219,7 @@ def test_paper_scale_calls_lhotses_download(tmp_path, monkeypatch, name, functio
         download(str(yaml), "paper", str(tmp_path / "c"))
 
 
-def test_set_serial_keeps_the_audio_and_refuses_other_files(tmp_path):
+def test_set_serial_keeps_the_audio_and_refuses_other_formats(tmp_path):
     samples = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
     files = [tmp_path / "a.opus", tmp_path / "b.opus"]
     for path in files:

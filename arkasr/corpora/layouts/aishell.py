@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, REPEATED, Entry, Scan, parse_line
 
@@ -12,46 +12,50 @@ _WAV = Path("data_aishell/wav")
 
 
 class Aishell:
-    """A corpus in this layout. `root` is the folder that holds data_aishell."""
+    """AISHELL-1 on disk, see `arkasr.corpora.layouts.registry.CorpusLayout`.
 
-    expected = f"{_TRANSCRIPT} and {_WAV}/{{train,dev,test}}/<speaker>/*.wav"
-    homes = ("", "aishell")  # where it may lie below the folder given; Lhotse's download makes the second
-    skips = frozenset({NO_AUDIO, NO_TRANSCRIPT})  # by Lhotse itself, with a warning
+    Args:
+        root: The folder that holds data_aishell.
+    """
+
+    expected: ClassVar[str] = f"{_TRANSCRIPT} and {_WAV}/{{train,dev,test}}/<speaker>/*.wav"
+    subfolders: ClassVar[tuple[str, ...]] = ("", "aishell")  # Lhotse's download makes the second
+    skipped_by_lhotse: ClassVar[frozenset[str]] = frozenset({NO_AUDIO, NO_TRANSCRIPT})
 
     def __init__(self, root: Path):
         self.root = root
 
     @staticmethod
-    def found(folder: Path) -> bool:
-        """Tell whether the folder has this layout."""
+    def matches(folder: Path) -> bool:
+        """See `CorpusLayout.matches`."""
         return (folder / _TRANSCRIPT).is_file() and (folder / _WAV).is_dir()
 
     def parts(self) -> list[str]:
-        """Return the parts on disk."""
+        """See `CorpusLayout.parts`."""
         return sorted(path.name for path in (self.root / _WAV).iterdir() if path.is_dir())
 
     def fingerprint(self) -> str:
-        """Return what tells cheaply that other parts are there than before."""
+        """See `CorpusLayout.fingerprint`. It is the list of parts."""
         return " ".join(self.parts())
 
     def transcripts(self, parts: list[str]) -> list[Path]:
-        """Return the transcript file."""
+        """See `CorpusLayout.transcripts`. All parts share one file."""
         return [self.root / _TRANSCRIPT]
 
     def scan(self, parts: list[str]) -> Scan:
-        """List what the transcript and the audio files of the parts claim."""
+        """See `CorpusLayout.scan`."""
         audio: dict[str, Path] = {}
         entries, malformed = [], False
         for path in (path for part in parts for path in sorted((self.root / _WAV / part).rglob("*.wav"))):
             if audio.setdefault(path.stem, path) != path:
-                entries.append(Entry(self._part(path), path.stem, path, reason=REPEATED))
-        homes = {path.parent.name: self._part(path) for path in audio.values()}
-        others = self._stems_elsewhere(parts)
+                entries.append(Entry(self._part(path), path.stem, path, reason=REPEATED))  # noqa: PERF401 (the test has a side effect)
+        part_of_speaker = {path.parent.name: self._part(path) for path in audio.values()}
+        others = self._ids_of_other_parts(parts)
         for raw in (self.root / _TRANSCRIPT).read_bytes().splitlines():
             parsed = parse_line(raw)
             malformed |= parsed is None
             if parsed and parsed[0] not in others:
-                entries.append(self._entry(audio, homes, parts[0], *parsed))
+                entries.append(self._entry(audio, part_of_speaker, parts[0], *parsed))
         listed = {entry.id for entry in entries if entry.reason != REPEATED}
         spare = [path for stem, path in audio.items() if stem not in listed]
         entries += [Entry(self._part(path), path.stem, path, reason=NO_TRANSCRIPT) for path in spare]
@@ -60,23 +64,23 @@ class Aishell:
     def _part(self, path: Path) -> str:
         return path.relative_to(self.root / _WAV).parts[0]
 
-    def _stems_elsewhere(self, parts: list[str]) -> set[str]:
-        """Return the ids of parts that were not asked for: the transcript file names them too."""
+    def _ids_of_other_parts(self, parts: list[str]) -> set[str]:
+        """Return the ids of the parts that were not requested. The transcript file lists them too."""
         others = [part for part in self.parts() if part not in parts]
         return {path.stem for part in others for path in (self.root / _WAV / part).rglob("*.wav")}
 
     def _entry(
-        self, audio: dict[str, Path], homes: dict[str, str], default: str, name: str, text: str, reason: str
+        self, audio: dict[str, Path], part_of_speaker: dict[str, str], default: str, name: str, text: str, reason: str
     ) -> Entry:
-        """Make an entry; a transcript without audio belongs to its speaker's part (BAC009S0002W0122: S0002)."""
+        """Make an entry. A transcript without audio belongs to its speaker's part (BAC009S0002W0122: S0002)."""
         if name in audio:
             return Entry(self._part(audio[name]), name, audio[name], text, reason)
         speaker = name[6:11]
-        part = homes.get(speaker, default)
+        part = part_of_speaker.get(speaker, default)
         return Entry(part, name, self.root / _WAV / part / speaker / f"{name}.wav", text, NO_AUDIO)
 
     def mirror(self, folder: Path, entries: list[Entry]) -> None:
-        """Write a corpus of links that holds the given entries only."""
+        """See `CorpusLayout.mirror`."""
         for entry in entries:
             link = folder / entry.audio.relative_to(self.root)
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -87,11 +91,11 @@ class Aishell:
 
     @staticmethod
     def clean(text: str) -> str:
-        """Return the text of a supervision as it is to be learnt; Lhotse has joined the words already."""
+        """See `CorpusLayout.clean`. Lhotse has already removed the spaces between words."""
         return " ".join(text.split())
 
     def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]:
-        """Call Lhotse's own prepare_aishell, which reads all three parts in one thread."""
+        """See `CorpusLayout.manifests`. Lhotse's recipe always reads all three parts, in one thread."""
         from lhotse.recipes import prepare_aishell
 
         return prepare_aishell(root, output_dir=output_dir)

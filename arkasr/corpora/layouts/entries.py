@@ -1,4 +1,4 @@
-"""What a corpus's own files claim to hold, utterance by utterance, and why some of it cannot be used."""
+"""The utterances that a corpus's own files list, and the reasons why some of them cannot be used."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from arkasr.utils.console import track
 
+# Reasons as they appear in dropped.jsonl and corpus.json.
 NO_AUDIO = "transcript without audio"
 NO_TRANSCRIPT = "audio without transcript"
 NO_TEXT = "no text"
@@ -20,13 +21,24 @@ BACKWARDS = "ends before it begins"
 PAST_END = "ends after its recording"
 INCOMPLETE = "a field is missing in the transcript"
 LEFT_OUT = "left out by Lhotse"
-# Segment ends are rounded in the transcripts, and opus lengths by its frames: so much past the end is trimmed.
+# Transcripts round the ends of segments, and opus rounds lengths to whole frames. A segment that ends at most this
+# much after its recording is kept and trimmed.
 END_TOLERANCE_S = 0.1
 
 
 @dataclass(slots=True)
 class Entry:
-    """One utterance. `begin` and `end` in seconds of a long recording; `reason` is empty while it can be used."""
+    """One utterance that the corpus lists.
+
+    Attributes:
+        part: Corpus part.
+        id: Utterance id.
+        audio: Path of the audio file.
+        text: Transcript.
+        reason: Why the utterance cannot be used. Empty if it can.
+        begin: Start in a long recording, in seconds.
+        end: End in a long recording, in seconds. None if the utterance is the whole file.
+    """
 
     part: str
     id: str
@@ -39,19 +51,37 @@ class Entry:
 
 @dataclass
 class Scan:
-    """All entries of a corpus, and whether a transcript file itself (a blank line) would stop Lhotse."""
+    """All utterances of the scanned parts.
+
+    Attributes:
+        entries: The utterances.
+        malformed: Whether a transcript file has a blank line, at which Lhotse's recipe fails.
+    """
 
     entries: list[Entry]
     malformed: bool = False
 
-    def needs_mirror(self, skips: frozenset[str]) -> bool:
-        """Tell whether Lhotse would die on the corpus, or keep what cannot be used; it `skips` some reasons itself."""
-        return self.malformed or any(entry.reason and entry.reason not in skips for entry in self.entries)
+    def needs_mirror(self, skipped_by_lhotse: frozenset[str]) -> bool:
+        """Return whether Lhotse's recipe would fail on the corpus, or keep unusable utterances.
+
+        Args:
+            skipped_by_lhotse: Reasons for which the recipe itself skips an utterance.
+
+        Returns:
+            True if the recipe must read a mirror with the usable utterances instead of the corpus.
+        """
+        return self.malformed or any(entry.reason and entry.reason not in skipped_by_lhotse for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an audio file holds, or in `reason` why not."""
+    """The header of one audio file.
+
+    Attributes:
+        frames: Number of samples per channel.
+        rate: Sampling rate in Hz.
+        reason: Why the file cannot be used. Empty if it can.
+    """
 
     frames: int = 0
     rate: int = 0
@@ -59,7 +89,14 @@ class Header:
 
 
 def parse_line(raw: bytes) -> tuple[str, str, str] | None:
-    """Split a transcript line into id, text and reason (empty when fine); None for a blank line."""
+    """Parse a transcript line of the form `<id> <text>`.
+
+    Args:
+        raw: The line as read from the file.
+
+    Returns:
+        Utterance id, text with single spaces, and reason (empty if the line is fine). None for a blank line.
+    """
     try:
         fields, reason = raw.decode("utf-8").split(maxsplit=1), ""
     except UnicodeDecodeError:
@@ -71,7 +108,12 @@ def parse_line(raw: bytes) -> tuple[str, str, str] | None:
 
 
 def mark_repeated(entries: Iterable[Entry], groups: list[list[str]]) -> None:
-    """Give the reason REPEATED to usable entries whose id an earlier one has in the same group of parts."""
+    """Give the reason REPEATED to every usable entry whose id an earlier entry of its group has.
+
+    Args:
+        entries: Entries of all parts, changed in place.
+        groups: Lists of parts. Ids must be unique within the parts of one list.
+    """
     group_of = {part: number for number, parts in enumerate(groups) for part in parts}
     seen: set[tuple[int, str]] = set()
     for entry in entries:
@@ -83,8 +125,15 @@ def mark_repeated(entries: Iterable[Entry], groups: list[list[str]]) -> None:
         seen.add(key)
 
 
-def probe(path: Path) -> Header:
-    """Read an audio file's header and its last sample, so that a file cut short is found without decoding it all."""
+def read_header(path: Path) -> Header:
+    """Read the header of an audio file, and its last sample to detect a truncated file without decoding all of it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The header. `reason` is set if the file is missing, empty, truncated or not audio.
+    """
     import soundfile
 
     if not path.is_file():
@@ -96,17 +145,25 @@ def probe(path: Path) -> Header:
             if audio.frames <= 0:
                 return Header(reason=EMPTY)
             audio.seek(audio.frames - 1)
-            whole = len(audio.read(1)) == 1
-            return Header(audio.frames, audio.samplerate, "" if whole else UNREADABLE)
+            complete = len(audio.read(1)) == 1
+            return Header(audio.frames, audio.samplerate, "" if complete else UNREADABLE)
     except (soundfile.SoundFileError, OSError):
         return Header(reason=UNREADABLE)
 
 
 def check_audio(entries: list[Entry], num_jobs: int) -> dict[Path, Header]:
-    """Open every audio file of usable entries and give the bad ones their reason. Returns the headers by path."""
+    """Read the header of every audio file of usable entries, and give the unusable entries their reason.
+
+    Args:
+        entries: Entries of all parts, changed in place.
+        num_jobs: Number of threads.
+
+    Returns:
+        The headers by path.
+    """
     paths = list(dict.fromkeys(entry.audio for entry in entries if not entry.reason))
     with ThreadPoolExecutor(max(1, num_jobs)) as pool:
-        headers = dict(zip(paths, list(track(pool.map(probe, paths), "Checking audio", len(paths), "files"))))
+        headers = dict(zip(paths, list(track(pool.map(read_header, paths), "Checking audio", len(paths), "files"))))
     for entry in entries:
         if not entry.reason:
             entry.reason = _audio_reason(entry, headers[entry.audio])

@@ -1,42 +1,48 @@
-"""LibriSpeech's on-disk layout: `<part>/<speaker>/<chapter>/`, FLAC files and one `*.trans.txt` a chapter."""
+"""LibriSpeech's on-disk layout: `<part>/<speaker>/<chapter>/` with FLAC files and one `*.trans.txt` per chapter."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, Entry, Scan, parse_line
 
 
 class LibriSpeech:
-    """A corpus in this layout. `root` is the folder that holds the parts."""
+    """LibriSpeech on disk, see `arkasr.corpora.layouts.registry.CorpusLayout`.
 
-    expected = "<part>/<speaker>/<chapter>/*.trans.txt with .flac files beside (part: train-clean-100, dev-clean, ...)"
-    homes = ("", "LibriSpeech")  # where it may lie below the folder given; Lhotse's download makes the second
-    skips = frozenset({NO_AUDIO, NO_TRANSCRIPT})  # by Lhotse itself, with a warning
+    Args:
+        root: The folder that holds the parts.
+    """
+
+    expected: ClassVar[str] = (
+        "<part>/<speaker>/<chapter>/*.trans.txt with .flac files beside (part: train-clean-100, dev-clean, ...)"
+    )
+    subfolders: ClassVar[tuple[str, ...]] = ("", "LibriSpeech")  # Lhotse's download makes the second
+    skipped_by_lhotse: ClassVar[frozenset[str]] = frozenset({NO_AUDIO, NO_TRANSCRIPT})
 
     def __init__(self, root: Path):
         self.root = root
 
     @staticmethod
-    def found(folder: Path) -> bool:
-        """Tell whether the folder has this layout."""
+    def matches(folder: Path) -> bool:
+        """See `CorpusLayout.matches`."""
         return next(folder.glob("*/*/*/*.trans.txt"), None) is not None
 
     def parts(self) -> list[str]:
-        """Return the parts on disk."""
+        """See `CorpusLayout.parts`."""
         return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def fingerprint(self) -> str:
-        """Return what tells cheaply that other parts are there than before."""
+        """See `CorpusLayout.fingerprint`. It is the list of parts."""
         return " ".join(self.parts())
 
     def transcripts(self, parts: list[str]) -> list[Path]:
-        """Return the transcript files of the parts."""
+        """See `CorpusLayout.transcripts`."""
         return [path for part in parts for path in sorted((self.root / part).rglob("*.trans.txt"))]
 
     def scan(self, parts: list[str]) -> Scan:
-        """List what transcripts and audio files of the parts claim."""
+        """See `CorpusLayout.scan`."""
         entries, malformed = [], False
         for part in parts:
             listed = set()
@@ -52,28 +58,28 @@ class LibriSpeech:
         return Scan(entries, malformed)
 
     def _entry(self, part: str, name: str, text: str, reason: str) -> Entry:
-        """Make an entry; its audio lies where the id says (as Lhotse has it), not where the transcript lies."""
+        """Make an entry. Like Lhotse, take the audio path from the id, not from the transcript's folder."""
         audio = (self.root / part / name.replace("-", "/")).parent / f"{name}.flac"
         return Entry(part, name, audio, text, reason or ("" if audio.is_file() else NO_AUDIO))
 
     def mirror(self, folder: Path, entries: list[Entry]) -> None:
-        """Write a corpus of links that holds the given entries only."""
+        """See `CorpusLayout.mirror`."""
         lines: dict[Path, list[str]] = {}
         for entry in entries:
             link = folder / entry.audio.relative_to(self.root)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(entry.audio)
             lines.setdefault(link.parent, []).append(f"{entry.id} {entry.text}\n")
-        for home, rows in lines.items():
-            (home / f"{home.parent.name}-{home.name}.trans.txt").write_text("".join(rows), encoding="utf-8")
+        for chapter, rows in lines.items():
+            (chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt").write_text("".join(rows), encoding="utf-8")
 
     @staticmethod
     def clean(text: str) -> str:
-        """Return the text of a supervision as it is to be learnt."""
+        """See `CorpusLayout.clean`."""
         return " ".join(text.split())
 
     def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]:
-        """Call Lhotse's own prepare_librispeech."""
+        """See `CorpusLayout.manifests`."""
         from lhotse.recipes import prepare_librispeech
 
         return prepare_librispeech(root, dataset_parts=parts, output_dir=output_dir, num_jobs=num_jobs)

@@ -1,9 +1,9 @@
-"""The on-disk layouts by the name of Lhotse's recipe, and where in a directory one lies."""
+"""The on-disk layouts by the name of Lhotse's recipe, and the search for one in a directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.layouts.aishell import Aishell
@@ -14,47 +14,133 @@ from arkasr.errors import UserError
 
 
 class CorpusLayout(Protocol):
-    """What every layout answers."""
+    """One corpus on disk, in the layout of its publisher.
 
-    expected: str
-    homes: tuple[str, ...]
-    skips: frozenset[str]
+    Attributes:
+        expected: Description of the files, for error messages.
+        subfolders: Where the corpus may be below the directory that the user names. Lhotse's download adds a folder.
+        skipped_by_lhotse: Reasons for which Lhotse's recipe itself skips an utterance.
+        root: Folder of the corpus.
+    """
+
+    expected: ClassVar[str]
+    subfolders: ClassVar[tuple[str, ...]]
+    skipped_by_lhotse: ClassVar[frozenset[str]]
     root: Path
 
+    def __init__(self, root: Path): ...
+
     @staticmethod
-    def found(folder: Path) -> bool: ...
-    def parts(self) -> list[str]: ...
-    def fingerprint(self) -> str: ...
-    def transcripts(self, parts: list[str]) -> list[Path]: ...
-    def scan(self, parts: list[str]) -> Scan: ...
-    def mirror(self, folder: Path, entries: list[Entry]) -> None: ...
+    def matches(folder: Path) -> bool:
+        """Return whether a folder has this layout.
+
+        Args:
+            folder: Candidate for `root`.
+        """
+        ...
+
+    def parts(self) -> list[str]:
+        """Return the names of the parts on disk, sorted."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a text that changes when parts are added or removed. Must be cheap to compute."""
+        ...
+
+    def transcripts(self, parts: list[str]) -> list[Path]:
+        """Return the transcript files.
+
+        Args:
+            parts: Names of parts on disk.
+        """
+        ...
+
+    def scan(self, parts: list[str]) -> Scan:
+        """List all utterances, usable or not.
+
+        Args:
+            parts: Names of parts on disk.
+
+        Returns:
+            One entry for every transcript, and one for every audio file without transcript.
+        """
+        ...
+
+    def mirror(self, folder: Path, entries: list[Entry]) -> None:
+        """Write a corpus of this layout that has only some of the utterances.
+
+        Args:
+            folder: Root of the new corpus, which must not exist. Its audio files are links.
+            entries: The utterances.
+        """
+        ...
+
     @staticmethod
-    def clean(text: str) -> str: ...
-    def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]: ...
+    def clean(text: str) -> str:
+        """Return the text to train on.
+
+        Args:
+            text: Text of Lhotse's supervision.
+        """
+        ...
+
+    def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]:
+        """Run Lhotse's recipe.
+
+        Args:
+            root: Folder of the corpus or of its mirror.
+            parts: Parts to read.
+            output_dir: Folder for Lhotse's manifests.
+            num_jobs: Number of threads or processes.
+
+        Returns:
+            Lhotse's manifests `recordings` and `supervisions` by part.
+        """
+        ...
 
 
-LAYOUTS: dict[str, type] = {"librispeech": LibriSpeech, "aishell": Aishell, "wenet_speech": WenetSpeech}
+LAYOUTS: dict[str, type[CorpusLayout]] = {"librispeech": LibriSpeech, "aishell": Aishell, "wenet_speech": WenetSpeech}
 
 
-def find(recipe: str, corpus_dir: Path) -> CorpusLayout | None:
-    """Return the layout of `recipe` at `corpus_dir`, or where Lhotse's download puts it below it; None if absent."""
-    kind = LAYOUTS[recipe]
-    root = next((corpus_dir / home for home in kind.homes if kind.found(corpus_dir / home)), None)
-    return kind(root.absolute()) if root is not None else None
+def find_layout(recipe: str, corpus_dir: Path) -> CorpusLayout | None:
+    """Look for a corpus in a directory and in the subfolders that Lhotse's download makes.
+
+    Args:
+        recipe: Key of `LAYOUTS`.
+        corpus_dir: The directory.
+
+    Returns:
+        The corpus with an absolute root, or None if the directory has no corpus of this layout.
+    """
+    layout = LAYOUTS[recipe]
+    candidates = (corpus_dir / subfolder for subfolder in layout.subfolders)
+    root = next((folder for folder in candidates if layout.matches(folder)), None)
+    return layout(root.absolute()) if root is not None else None
 
 
-def require(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
-    """Return the corpus's layout at `corpus_dir`. Raises UserError that says what is there instead."""
+def require_layout(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
+    """Return the corpus in a directory.
+
+    Args:
+        corpus: The corpus.yaml.
+        corpus_dir: The directory.
+
+    Returns:
+        The corpus on disk.
+
+    Raises:
+        UserError: If the directory is missing or has another layout.
+    """
     if not corpus_dir.is_dir():
         raise UserError(
             f"{corpus_dir}: no such directory; run stage 0 to make the {corpus.name} corpus there, "
-            "or give your own with --corpus_dir"
+            "or name your own with --corpus_dir"
         )
-    layout = find(corpus.recipe, corpus_dir)
+    layout = find_layout(corpus.recipe, corpus_dir)
     if layout is not None:
         return layout
-    others = [name for name in LAYOUTS if name != corpus.recipe and find(name, corpus_dir)]
-    hint = "give the directory that holds it"
+    others = [name for name in LAYOUTS if name != corpus.recipe and find_layout(name, corpus_dir)]
+    hint = "name the directory that holds it with --corpus_dir"
     if others:
         hint = f"it has the layout of {others[0]}, so use that corpus.yaml"
     raise UserError(

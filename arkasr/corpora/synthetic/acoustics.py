@@ -1,4 +1,4 @@
-"""What happens between a mouth and a file: level, room, noise. All seeded."""
+"""Simulated recording conditions: level, reverberation and noise, all drawn from a seeded generator."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import numpy as np
 
 from arkasr.interfaces import SAMPLE_RATE
 
-Span = tuple[float, float]
+Span = tuple[float, float]  # lowest and highest value of a uniform draw
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Ranges to draw from: signal-to-noise ratio in dB, speech level in dB of full scale, and the room's
-    reverberation time in seconds with its share of the energy (0 s: no room).
+    """The ranges from which a recording's condition is drawn.
+
+    Attributes:
+        snr_db: Signal-to-noise ratio in dB.
+        level_db: RMS level of the speech in dB relative to full scale.
+        room_s: Reverberation time in seconds. 0: no reverberation.
+        room_share: Share of the energy that is reverberation, from 0 to 1.
     """
 
     snr_db: Span
@@ -24,7 +29,16 @@ class Condition:
 
 
 def silence(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
-    """Return low to high seconds of zeros (float32)."""
+    """Return silence of a random length.
+
+    Args:
+        rng: The generator.
+        low: Shortest length in seconds.
+        high: Longest length in seconds.
+
+    Returns:
+        float32 [num_samples] of zeros at 16 kHz.
+    """
     return np.zeros(int(rng.uniform(low, high) * SAMPLE_RATE), dtype=np.float32)
 
 
@@ -33,7 +47,7 @@ def _rms(samples: np.ndarray) -> float:
 
 
 def _noise(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Return unit-RMS noise whose colour lies between white and a room's low rumble."""
+    """Return noise of unit RMS, whose colour is drawn between white and low-frequency noise."""
     from scipy.signal import lfilter
 
     colour = rng.uniform(0.0, 0.95)
@@ -42,24 +56,30 @@ def _noise(rng: np.random.Generator, length: int) -> np.ndarray:
 
 
 def _room(samples: np.ndarray, seconds: float, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Add a diffuse tail that falls by 60 dB in `seconds`, with `share` of the energy."""
+    """Add diffuse reverberation that decays by 60 dB in `seconds` and has `share` of the energy."""
     from scipy.signal import fftconvolve
 
     length = int(seconds * SAMPLE_RATE)
     if length < 2:
         return samples
     tail = rng.standard_normal(length) * 10.0 ** (-3.0 * np.arange(length) / length)
-    wet = fftconvolve(samples, tail)[: len(samples)]
-    return np.sqrt(1 - share) * samples / _rms(samples) + np.sqrt(share) * wet / _rms(wet)
+    reverberant = fftconvolve(samples, tail)[: len(samples)]
+    return np.sqrt(1 - share) * samples / _rms(samples) + np.sqrt(share) * reverberant / _rms(reverberant)
 
 
-def record(speech: np.ndarray, condition: Condition, rng: np.random.Generator) -> np.ndarray:
-    """Put speech into a condition.
+def simulate_recording(speech: np.ndarray, condition: Condition, rng: np.random.Generator) -> np.ndarray:
+    """Add reverberation and noise to clean speech and set its level.
 
-    speech: float32 [num_samples] at 16 kHz. Returns float32 [num_samples], never clipped.
+    Args:
+        speech: float32 [num_samples] at 16 kHz.
+        condition: The ranges to draw from.
+        rng: The generator.
+
+    Returns:
+        float32 [num_samples], scaled down where its peak would exceed 0.99.
     """
     level = 10.0 ** (rng.uniform(*condition.level_db) / 20)
     snr = 10.0 ** (rng.uniform(*condition.snr_db) / 20)
-    wet = _room(speech, rng.uniform(*condition.room_s), condition.room_share, rng)
-    mixed = level * (wet / _rms(wet) + _noise(rng, len(wet)) / snr)
+    reverberant = _room(speech, rng.uniform(*condition.room_s), condition.room_share, rng)
+    mixed = level * (reverberant / _rms(reverberant) + _noise(rng, len(reverberant)) / snr)
     return (mixed / max(1.0, np.abs(mixed).max() / 0.99)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Two small grammars. Their words are few, frequent and unlike one another, so a small model can learn them."""
+"""Two small grammars, English and Mandarin. Their words are few, frequent and distinct enough for a small model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Slots = dict[str, tuple[tuple[str, ...], ...]]
 
 
 def _slots(**words: str) -> Slots:
-    """Read slots: alternatives stand between bars, the words of one alternative between spaces."""
+    """Parse slots. Bars separate alternatives, spaces the words of one alternative."""
     return {name: tuple(tuple(choice.split()) for choice in text.split("|")) for name, text in words.items()}
 
 
@@ -53,30 +53,51 @@ _MANDARIN_PATTERNS = (
     "WHO AT DO",
     "SOME AT DO",
     "WHEN SOME DO",
-    # The long ones stand here more than once: they make most of the different sentences.
+    # The long patterns are repeated, because they give most of the distinct sentences.
     *("WHEN WHO HOW DO",) * 2,
     *("WHEN WHO AT DO",) * 3,
     *("WHEN WHO HOW AT DO",) * 4,
 )
 
 _GRAMMARS = {"English": (_ENGLISH, _ENGLISH_PATTERNS), "Chinese": (_MANDARIN, _MANDARIN_PATTERNS)}
+# Hash buckets (0 to 99) of each group of sentences.
 SHARES = {"dev": range(12), "test": range(12, 28), "train": range(28, 100)}
 
 
 def group_of(words: tuple[str, ...]) -> str:
-    """Tell which group (train, dev, test) owns a sentence: a fixed hash, so no sentence is ever in two groups."""
+    """Return the group that a sentence belongs to. A fixed hash decides, so the groups are disjoint.
+
+    Args:
+        words: The sentence.
+
+    Returns:
+        `train`, `dev` or `test`.
+    """
     bucket = zlib.crc32(" ".join(words).encode()) % 100
     return next(group for group, buckets in SHARES.items() if bucket in buckets)
 
 
 def vocabulary(language: str) -> set[str]:
-    """Return all words of the language's grammar."""
+    """Return all words of a grammar.
+
+    Args:
+        language: `English` or `Chinese`.
+    """
     slots, _ = _GRAMMARS[language]
     return {word for choices in slots.values() for choice in choices for word in choice}
 
 
 def sentences(language: str, group: str, rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
-    """Yield random sentences of one group for ever, each a tuple of words; patterns are drawn evenly."""
+    """Yield random sentences of one group without end. Patterns are drawn uniformly.
+
+    Args:
+        language: `English` or `Chinese`.
+        group: `train`, `dev` or `test`.
+        rng: The generator.
+
+    Yields:
+        The words of one sentence.
+    """
     slots, patterns = _GRAMMARS[language]
     while True:
         words: list[str] = []

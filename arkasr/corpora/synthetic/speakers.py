@@ -1,4 +1,7 @@
-"""Who speaks in a miniature corpus: train, dev and test have different people, odd voices speak in the hard set."""
+"""The speakers of a synthetic corpus.
+
+Train, dev and test have different speakers. The hard test sets have unusual voices.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ ACCENTS = {
     "English": ("en-us", "en-gb-scotland", "en-us-nyc", "en-gb-x-rp", "en-029", "en-gb-x-gbcwmd"),
     "Chinese": ("cmn",),
 }
-# The variants (a throat and a manner each) are split once, so that no voice of a test set was heard in training.
-# None of them has a `breath` line: espeak-ng 1.52 reads memory it never set for those (f2, f3, f5, whisper, Storm),
-# so that they differ from call to call.
+# espeak-ng's voice variants. Each belongs to one group, so that no voice of a test set occurs in training. Variants
+# with a `breath` line (f2, f3, f5, whisper, Storm) are excluded: espeak-ng 1.52 reads uninitialised memory for them,
+# so their samples differ from call to call.
 VARIANTS = {
     "train": (
         "m1", "f1", "m2", "zac", "m3", "max", "m4", "f4", "Alex", "Annie", "m7", "Andrea", "Gene", "Lee", "Michael",
@@ -24,22 +27,33 @@ VARIANTS = {
     "test": ("m6", "belinda", "Diogo", "anika", "m8", "Marco"),
     "odd": ("croak", "grandma", "klatt2", "AnxiousAndy", "aunty", "grandpa"),
 }  # fmt: skip
-ROUNDS = 3
+ROUNDS = 3  # training speakers per variant
+# Slowest and fastest speaking rate of each group, in words per minute.
 RATES = {"train": (125, 165), "dev": (125, 165), "test": (125, 165), "odd": (115, 190)}
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A person: a number (unique in the corpus) and a voice."""
+    """One speaker.
+
+    Attributes:
+        number: Number of the speaker, unique in the corpus.
+        voice: Parameters of espeak-ng.
+    """
 
     number: int
     voice: Voice
 
 
-def cast(language: str, group: str, first_number: int) -> list[Speaker]:
-    """Return the people of a group (train, dev, test, odd), always the same ones.
+def make_speakers(language: str, group: str, first_number: int) -> list[Speaker]:
+    """Return the speakers of one group. The same arguments give the same speakers.
 
-    In training every throat is cast ROUNDS times, each time with another accent, rate and pitch.
+    In training every variant makes ROUNDS speakers, each with another accent, rate and pitch.
+
+    Args:
+        language: `English` or `Chinese`.
+        group: `train`, `dev`, `test` or `odd`.
+        first_number: Number of the first speaker, and the seed.
     """
     low, high = RATES[group]
     rng = np.random.default_rng(first_number)

@@ -1,4 +1,4 @@
-"""The miniature corpora: which part is spoken by whom, from which sentences, under which condition."""
+"""The synthetic corpora: speakers, sentences and recording condition of each part."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arkasr.corpora.synthetic.acoustics import Condition, record, silence
+from arkasr.corpora.synthetic.acoustics import Condition, silence, simulate_recording
 from arkasr.corpora.synthetic.grammar import sentences
-from arkasr.corpora.synthetic.speakers import Speaker, cast
+from arkasr.corpora.synthetic.speakers import Speaker, make_speakers
 from arkasr.corpora.synthetic.voices import Synthesizer
 from arkasr.interfaces import SAMPLE_RATE
 
-# Raised whenever the same seed would give other samples: miniature corpora of another version are spoken anew.
+# Increase this number whenever the same seed would give other samples. Corpora of another version are synthesised
+# again.
 VERSION = 1
 
 QUIET = Condition(snr_db=(18, 40), room_s=(0.0, 0.15), room_share=0.15)
@@ -25,7 +26,15 @@ MIXED = Condition(snr_db=(12, 40), level_db=(-34, -20), room_s=(0.0, 0.35), room
 
 @dataclass(frozen=True)
 class Role:
-    """One part of a corpus: the group its sentences come from, its people, and where they are recorded."""
+    """How one part of a corpus is synthesised.
+
+    Attributes:
+        part: Name of the part.
+        sentences: Group of its sentences: `train`, `dev` or `test`.
+        people: Group of its speakers: `train`, `dev`, `test` or `odd`.
+        first_number: Number of its first speaker.
+        condition: Recording condition.
+    """
 
     part: str
     sentences: str
@@ -46,7 +55,7 @@ ROLES: dict[str, tuple[Role, ...]] = {
         Role("dev", "dev", "dev", 724, QUIET),
         Role("test", "test", "test", 764, QUIET),
     ),
-    # L holds M holds S in the real corpus too, so their people and sentences are the same training ones.
+    # M and S are subsets of L, as in the real corpus.
     "wenet_speech": (
         Role("L", "train", "train", 1, MIXED),
         Role("DEV", "dev", "dev", 101, MIXED),
@@ -57,8 +66,15 @@ ROLES: dict[str, tuple[Role, ...]] = {
 
 
 @dataclass(frozen=True)
-class Take:
-    """One spoken sentence: the speaker, its number among the speaker's, the words, float32 samples at 16 kHz."""
+class Utterance:
+    """One synthetic utterance.
+
+    Attributes:
+        speaker: Number of the speaker.
+        index: Number of the utterance among those of its speaker, from 0.
+        words: The sentence.
+        samples: float32 [num_samples] at 16 kHz.
+    """
 
     speaker: int
     index: int
@@ -70,12 +86,12 @@ def _rng(seed: int, role: Role, number: int, purpose: str) -> np.random.Generato
     return np.random.default_rng([seed, number, zlib.crc32(f"{role.part}/{purpose}".encode())])
 
 
-def _shares(count: int, people: int) -> list[int]:
-    return [count // people + (i < count % people) for i in range(people)]
+def _shares(count: int, num_speakers: int) -> list[int]:
+    return [count // num_speakers + (i < count % num_speakers) for i in range(num_speakers)]
 
 
-def _speak(language: str, role: Role, speaker: Speaker, count: int, seed: int) -> Iterator[Take]:
-    """Let one person speak clean sentences, each at a slightly other speed and pitch."""
+def _synthesise(language: str, role: Role, speaker: Speaker, count: int, seed: int) -> Iterator[Utterance]:
+    """Yield clean utterances of one speaker. Rate and pitch vary a little between them."""
     rng = _rng(seed, role, speaker.number, "words")
     source = sentences(language, role.sentences, rng)
     with Synthesizer() as synthesizer:
@@ -87,48 +103,84 @@ def _speak(language: str, role: Role, speaker: Speaker, count: int, seed: int) -
                 pitch=speaker.voice.pitch + int(rng.integers(-5, 6)),
             )
             text = " ".join(words).lower() if language == "English" else "".join(words)
-            yield Take(speaker.number, index, words, synthesizer.speak(text, voice))
+            yield Utterance(speaker.number, index, words, synthesizer.synthesise(text, voice))
 
 
-def people(language: str, role: Role, count: int) -> list[tuple[Speaker, int]]:
-    """Return the role's speakers and how many of `count` sentences each says; the silent ones are left out."""
-    speakers = cast(language, role.people, role.first_number)
+def speaker_counts(language: str, role: Role, count: int) -> list[tuple[Speaker, int]]:
+    """Distribute the sentences of a part over its speakers.
+
+    Args:
+        language: `English` or `Chinese`.
+        role: The part.
+        count: Number of sentences of the part.
+
+    Returns:
+        Pairs of a speaker and a number of sentences. Speakers without sentences are left out.
+    """
+    speakers = make_speakers(language, role.people, role.first_number)
     return [(speaker, n) for speaker, n in zip(speakers, _shares(count, len(speakers))) if n]
 
 
-def clips(language: str, role: Role, count: int, seed: int) -> Iterator[Take]:
-    """Yield `count` finished clips of a role, one sentence each, with short silences around it."""
-    for speaker, share in people(language, role, count):
+def clips(language: str, role: Role, count: int, seed: int) -> Iterator[Utterance]:
+    """Yield the recordings of a part with one sentence each, with 0.1 to 0.3 s of silence at both ends.
+
+    Args:
+        language: `English` or `Chinese`.
+        role: The part.
+        count: Number of sentences of the part.
+        seed: Seed of sentences, voices and acoustics.
+
+    Yields:
+        The utterances, speaker by speaker.
+    """
+    for speaker, share in speaker_counts(language, role, count):
         rng = _rng(seed, role, speaker.number, "sound")
-        for take in _speak(language, role, speaker, share, seed):
-            padded = np.concatenate([silence(rng, 0.1, 0.3), take.samples, silence(rng, 0.1, 0.3)])
-            yield replace(take, samples=record(padded, role.condition, rng))
+        for utterance in _synthesise(language, role, speaker, share, seed):
+            padded = np.concatenate([silence(rng, 0.1, 0.3), utterance.samples, silence(rng, 0.1, 0.3)])
+            yield replace(utterance, samples=simulate_recording(padded, role.condition, rng))
 
 
 @dataclass(frozen=True)
-class LongTake:
-    """A long recording of one speaker: float32 samples at 16 kHz, and its sentences with begin and end in seconds."""
+class LongRecording:
+    """A recording of one speaker with several sentences.
+
+    Attributes:
+        speaker: Number of the speaker.
+        samples: float32 [num_samples] at 16 kHz.
+        segments: Begin in seconds, end in seconds, and words of each sentence.
+    """
 
     speaker: int
     samples: np.ndarray
     segments: list[tuple[float, float, tuple[str, ...]]]
 
 
-def recordings(language: str, role: Role, count: int, seed: int, per_recording: int = 20) -> Iterator[LongTake]:
-    """Yield long recordings that hold `count` sentences of a role, with 0.3 to 0.8 s of silence in between."""
-    for speaker, share in people(language, role, count):
+def recordings(language: str, role: Role, count: int, seed: int, per_recording: int = 20) -> Iterator[LongRecording]:
+    """Yield the recordings of a part with several sentences each, with 0.3 to 0.8 s of silence between them.
+
+    Args:
+        language: `English` or `Chinese`.
+        role: The part.
+        count: Number of sentences of the part.
+        seed: Seed of sentences, voices and acoustics.
+        per_recording: Largest number of sentences per recording.
+
+    Yields:
+        The recordings, speaker by speaker.
+    """
+    for speaker, share in speaker_counts(language, role, count):
         rng = _rng(seed, role, speaker.number, "sound")
-        takes = list(_speak(language, role, speaker, share, seed))
-        for start in range(0, len(takes), per_recording):
-            yield _join(takes[start : start + per_recording], role.condition, rng)
+        utterances = list(_synthesise(language, role, speaker, share, seed))
+        for start in range(0, len(utterances), per_recording):
+            yield _join(utterances[start : start + per_recording], role.condition, rng)
 
 
-def _join(takes: list[Take], condition: Condition, rng: np.random.Generator) -> LongTake:
+def _join(utterances: list[Utterance], condition: Condition, rng: np.random.Generator) -> LongRecording:
     pieces, segments, margin = [silence(rng, 0.3, 0.8)], [], 0.12
     length = len(pieces[0])
-    for take in takes:
-        begin, end = length / SAMPLE_RATE - margin, (length + len(take.samples)) / SAMPLE_RATE + margin
-        segments.append((round(begin, 3), round(end, 3), take.words))
-        pieces += [take.samples, silence(rng, 0.3, 0.8)]
-        length += len(take.samples) + len(pieces[-1])
-    return LongTake(takes[0].speaker, record(np.concatenate(pieces), condition, rng), segments)
+    for utterance in utterances:
+        begin, end = length / SAMPLE_RATE - margin, (length + len(utterance.samples)) / SAMPLE_RATE + margin
+        segments.append((round(begin, 3), round(end, 3), utterance.words))
+        pieces += [utterance.samples, silence(rng, 0.3, 0.8)]
+        length += len(utterance.samples) + len(pieces[-1])
+    return LongRecording(utterances[0].speaker, simulate_recording(np.concatenate(pieces), condition, rng), segments)

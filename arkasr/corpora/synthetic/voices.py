@@ -1,4 +1,4 @@
-"""Speech from espeak-ng, whose library and voices come with the wheel `espeakng-loader`, through ctypes."""
+"""Speech synthesis with espeak-ng through ctypes. The wheel `espeakng-loader` holds its library and voices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Voice:
-    """How a speaker sounds: an espeak-ng voice with its `+variant`, words a minute, pitch and its range (0-99)."""
+    """Parameters of espeak-ng.
+
+    Attributes:
+        name: Voice and variant, for example `en-us+m1`.
+        rate: Words per minute.
+        pitch: Pitch, from 0 to 99.
+        range: Pitch range, from 0 to 99.
+    """
 
     name: str
     rate: int
@@ -33,8 +40,8 @@ def _loader() -> Any:
         import espeakng_loader
     except ImportError:
         raise UserError(
-            "the miniature corpora are spoken by espeak-ng, and espeakng-loader is not installed; "
-            "run: pip install 'arkasr[mini]' (or give an existing corpus with --corpus_dir)"
+            "espeakng-loader is not installed; the corpora at mini scale are synthesised with espeak-ng; "
+            "run: pip install 'arkasr[mini]' (or name an existing corpus with --corpus_dir)"
         ) from None
     return espeakng_loader
 
@@ -42,25 +49,29 @@ def _loader() -> Any:
 def _fresh_library(path: str) -> ctypes.CDLL:
     """Load a private copy of the library.
 
-    espeak-ng keeps oscillator and flutter state in static variables that nothing resets, so the same sentence
-    differs with what was spoken before. A new copy starts from the same state each time (about 3 ms).
+    espeak-ng keeps oscillator and flutter state in static variables that are never reset, so the samples of a
+    sentence depend on earlier sentences. A new copy always starts from the same state (about 3 ms).
     """
     with tempfile.TemporaryDirectory() as folder:
         return ctypes.CDLL(shutil.copy(path, folder))
 
 
 class Synthesizer:
-    """A freshly started espeak-ng: the same sequence of `speak` calls gives the same samples in any process."""
+    """A new instance of espeak-ng. The same sequence of calls gives the same samples in every process.
+
+    Raises:
+        UserError: If espeakng-loader is not installed.
+    """
 
     def __init__(self) -> None:
         loader = _loader()
         self._library = _fresh_library(loader.get_library_path())
-        ctypes.CDLL(None).srand(1)  # the klatt voices draw their breath from the C library's generator
+        ctypes.CDLL(None).srand(1)  # the klatt voices use the C library's random generator
         rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, loader.get_data_path().encode(), _DONT_EXIT)
         if rate != _ESPEAK_RATE:
             raise RuntimeError(f"espeak_Initialize returned {rate}, expected {_ESPEAK_RATE} Hz")
         self._chunks: list[np.ndarray] = []
-        self._callback = _CALLBACK(self._collect)  # kept: the library holds only a bare pointer
+        self._callback = _CALLBACK(self._collect)  # a reference, because the library keeps only a pointer
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_Synth.argtypes = [
             ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint,
@@ -72,8 +83,20 @@ class Synthesizer:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    def speak(self, text: str, voice: Voice) -> np.ndarray:
-        """Say the text. Returns float32 [num_samples] at 16 kHz in [-1, 1], silence at both ends cut off."""
+    def synthesise(self, text: str, voice: Voice) -> np.ndarray:
+        """Synthesise a text.
+
+        Args:
+            text: The text, English or Chinese.
+            voice: The voice.
+
+        Returns:
+            float32 [num_samples] at 16 kHz, about -1 to 1, without silence at both ends.
+
+        Raises:
+            ValueError: If espeak-ng has no such voice.
+            RuntimeError: If espeak-ng fails or returns no samples.
+        """
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
@@ -81,11 +104,11 @@ class Synthesizer:
         self._chunks.clear()
         data = text.encode() + b"\0"
         if self._library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None) != 0 or not self._chunks:
-            raise RuntimeError(f"espeak-ng said nothing for {text!r} with voice {voice.name!r}")
+            raise RuntimeError(f"espeak-ng returned no samples for {text!r} with voice {voice.name!r}")
         return _to_16k(_trim(np.concatenate(self._chunks).astype(np.float32) / 32768))
 
     def close(self) -> None:
-        """Free the library's memory."""
+        """Free the memory of the library."""
         self._library.espeak_Terminate()
 
     def __enter__(self) -> Synthesizer:
