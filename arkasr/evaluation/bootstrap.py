@@ -13,10 +13,18 @@ CHUNK = 100  # resamples drawn at once: bounds memory at CHUNK x utterances
 
 
 def resampled_rates(errors: Sequence[np.ndarray], lengths: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return error rates [resamples, S] of S systems, each row of one draw of utterances common to all systems.
+    """Compute error rates of S systems on bootstrap samples of N utterances.
 
-    errors: S integer arrays [N] of errors per utterance; lengths: integers [N], reference lengths. A draw whose
-    references are all empty has the rate NaN.
+    One sample draws N utterances with replacement. All systems are evaluated on the same samples.
+
+    Args:
+        errors: S integer arrays [N], the number of errors per utterance.
+        lengths: Integer array [N], the reference length per utterance.
+        resamples: Number of bootstrap samples R.
+        seed: Seed of the random generator.
+
+    Returns:
+        Array [R, S], float64, error rates as fractions. A sample whose references are all empty has the rate NaN.
     """
     generator = np.random.default_rng(seed)
     table = np.stack([*errors, lengths], axis=1)
@@ -40,7 +48,18 @@ def _percentiles(values: np.ndarray, level: float) -> tuple[float, float] | None
 def interval(
     errors: np.ndarray, lengths: np.ndarray, resamples: int = NUM_RESAMPLES, seed: int = SEED, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Return the interval of sum(errors) / sum(lengths), as fractions; None where every reference is empty."""
+    """Compute the confidence interval of the error rate sum(errors) / sum(lengths).
+
+    Args:
+        errors: Integer array [N], the number of errors per utterance.
+        lengths: Integer array [N], the reference length per utterance.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the random generator.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        (low, high) as fractions, or None if all references are empty.
+    """
     return _percentiles(resampled_rates([errors], lengths, resamples, seed)[:, 0], level)
 
 
@@ -52,6 +71,18 @@ def paired_interval(
     seed: int = SEED,
     level: float = LEVEL,
 ) -> tuple[float, float] | None:
-    """Return the interval of the rate of `errors` minus the rate of `other`, over the same draws of utterances."""
+    """Compute the confidence interval of the difference of two error rates on the same bootstrap samples.
+
+    Args:
+        errors: Integer array [N], the number of errors per utterance of the first system.
+        other: Integer array [N], the same for the system to subtract.
+        lengths: Integer array [N], the reference length per utterance.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the random generator.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        (low, high) of rate(errors) - rate(other) as fractions, or None if all references are empty.
+    """
     rates = resampled_rates([errors, other], lengths, resamples, seed)
     return _percentiles(rates[:, 0] - rates[:, 1], level)

@@ -1,4 +1,4 @@
-"""Figures of a set of runs, as PNG: losses and supports over steps, error rates as bars."""
+"""Figures of a set of runs, as PNG: loss, VUSS and overlap over training steps, and error rates as bars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, list[dict[str, Any]]]
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; a run keeps its colour in every figure.
+# The palette of Okabe and Ito, which is safe for colour-blind readers. A run has the same colour in all figures.
 COLORS = {
     "teacher": "#000000",
     "base": "#E69F00",
@@ -27,11 +27,19 @@ COLORS = {
 OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
 WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
-SMOOTH_FROM = 40  # rows; shorter curves are drawn as they are
+SMOOTH_FROM = 40  # rows; shorter curves are not smoothed
 
 
 def color(run: str, runs: Sequence[str]) -> str:
-    """Return the colour of a run among all runs of the figures."""
+    """Return the colour of a run.
+
+    Args:
+        run: Name of the run.
+        runs: Names of all runs in the figures.
+
+    Returns:
+        Colour as "#RRGGBB".
+    """
     others = [name for name in runs if name not in COLORS]
     return COLORS.get(run) or OTHER_COLORS[others.index(run) % len(OTHER_COLORS)]
 
@@ -57,44 +65,59 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _heading(figure: Figure, text: str, axes: Iterable[Axes]) -> None:
-    """Put the title above the axes and one legend below them, where neither covers data."""
+    """Put the title above the axes and one legend below them, so that they do not cover data."""
     pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels())]
     figure.suptitle(text, fontsize=11)
     figure.legend(*zip(*pairs), loc="outside lower center", ncols=min(len(pairs), 5), frameon=False, fontsize=9)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Return the centred mean over a twentieth of the rows; at the ends over the rows there are."""
+    """Smooth a curve with a centred moving average over a twentieth of its rows.
+
+    Args:
+        values: Array [N].
+
+    Returns:
+        Array [N]. At both ends the window is cut to the existing rows.
+    """
     half = max(len(values) // 40, 1)
     return np.array([np.nanmean(values[max(i - half, 0) : i + half + 1]) for i in range(len(values))])
 
 
 def _curve(axis: Axes, run: str, metrics: Metrics, key: str, style: str) -> None:
-    """Draw one quantity of one run over its steps: each row thin, and their running mean above it."""
+    """Draw one metric of one run over its steps. Long curves: the rows thin and pale, the running mean on top."""
     rows = [row for row in metrics[run] if row.get(key) is not None]
     steps, values = np.array([row["step"] for row in rows]), np.array([row[key] for row in rows], dtype=float)
-    look = {"color": color(run, list(metrics)), "linestyle": style}
+    run_color = color(run, list(metrics))
     if len(rows) >= SMOOTH_FROM:
-        axis.plot(steps, values, color=look["color"], linewidth=0.7, alpha=0.35)
+        axis.plot(steps, values, color=run_color, linewidth=0.7, alpha=0.35)
         values = running_mean(values)
-    axis.plot(
-        steps, values, **look, linewidth=1.8, label=paper_numbers.title(run), marker="o" if len(rows) == 1 else None
-    )
+    marker, label = "o" if len(rows) == 1 else None, paper_numbers.title(run)
+    axis.plot(steps, values, color=run_color, linestyle=style, linewidth=1.8, label=label, marker=marker)
 
 
-def _pale(metrics: Metrics, runs: Iterable[str]) -> str:
-    return " (pale: as logged; strong: running mean)" if any(len(metrics[run]) >= SMOOTH_FROM for run in runs) else ""
+def _smoothing_note(metrics: Metrics, runs: Iterable[str]) -> str:
+    return " (pale: as logged, strong: running mean)" if any(len(metrics[run]) >= SMOOTH_FROM for run in runs) else ""
 
 
 def _split(metrics: Metrics) -> tuple[list[str], list[str]]:
-    """Return the supervised runs and the distilled ones; a run without training rows is in neither."""
+    """Return the supervised runs and the distilled runs. Runs without training rows are in neither list."""
     distilled = [run for run, rows in metrics.items() if any("vuss" in row for row in rows)]
     return [run for run, rows in metrics.items() if rows and run not in distilled], distilled
 
 
 def losses(path: Path, name: str, metrics: Metrics) -> Path | None:
-    """Draw the loss over steps, supervised and distilled runs apart; None where no run was trained."""
-    kinds = ("supervised (cross-entropy, CTC)", "on-policy distillation, eq. (1)")
+    """Draw the training loss over steps, in one panel for supervised runs and one for distilled runs.
+
+    Args:
+        path: PNG file to write.
+        name: Name of the corpus, for the title.
+        metrics: Training rows by run.
+
+    Returns:
+        The path, or None if no run has training rows.
+    """
+    kinds = ("supervised (cross-entropy, CTC)", "on-policy distillation, equation (1)")
     panels = [(kind, runs) for kind, runs in zip(kinds, _split(metrics)) if runs]
     if not panels:
         return None
@@ -104,12 +127,21 @@ def losses(path: Path, name: str, metrics: Metrics) -> Path | None:
             _curve(axis, run, metrics, "loss", STYLES[index % len(STYLES)])
         axis.set_title(kind, fontsize=10)
         axis.set(xlabel="optimizer step", ylabel="training loss (nats)", ylim=(0, None))
-    _heading(figure, f"{name}: training loss{_pale(metrics, metrics)}", axes.flat)
+    _heading(figure, f"{name}: training loss{_smoothing_note(metrics, metrics)}", axes.flat)
     return _save(figure, path)
 
 
 def supports(path: Path, name: str, metrics: Metrics) -> Path | None:
-    """Draw VUSS and overlap ratio over the steps of the distilled runs; None where there is none."""
+    """Draw VUSS and the overlap ratio of the distilled runs over steps.
+
+    Args:
+        path: PNG file to write.
+        name: Name of the corpus, for the title.
+        metrics: Training rows by run.
+
+    Returns:
+        The path, or None if there is no distilled run.
+    """
     runs = _split(metrics)[1]
     if not runs:
         return None
@@ -117,29 +149,38 @@ def supports(path: Path, name: str, metrics: Metrics) -> Path | None:
     for index, run in enumerate(runs):
         _curve(axes[0, 0], run, metrics, "vuss", STYLES[index % len(STYLES)])
         _curve(axes[1, 0], run, metrics, "overlap", STYLES[index % len(STYLES)])
-    axes[0, 0].set_ylabel("VUSS (tokens a position)")
-    axes[1, 0].set(xlabel="optimizer step", ylabel="overlap ratio of the top k")
-    _heading(figure, f"{name}: VUSS and overlap of the top k{_pale(metrics, runs)}", axes[0])
+    axes[0, 0].set_ylabel("VUSS (tokens per position)")
+    axes[1, 0].set(xlabel="optimizer step", ylabel="overlap ratio (top k)")
+    _heading(figure, f"{name}: VUSS and overlap ratio{_smoothing_note(metrics, runs)}", axes[0])
     return _save(figure, path)
 
 
 def error_bars(path: Path, corpus: dict, scores: dict[str, dict[str, Any]]) -> Path | None:
-    """Draw the error rates as bars with 95 % intervals, grouped by test set; None where no rate is known."""
+    """Draw error rates as bars with 95 % intervals, grouped by test set.
+
+    Args:
+        path: PNG file to write.
+        corpus: Content of corpus.json.
+        scores: Content of scores.json by run.
+
+    Returns:
+        The path, or None if a run has no error rate on any test set.
+    """
     figure, axes = _canvas(1, 1, 4.5)
     axis, width = axes[0, 0], 0.8 / len(scores)
     for index, run in enumerate(scores):
         sets = [scores[run]["sets"][name] for name in corpus["test_sets"]]
-        known = [i for i, got in enumerate(sets) if got["interval_percent"]]
+        known = [i for i, summary in enumerate(sets) if summary["interval_percent"]]
         if not known:
             return None
-        places = np.array(known) + (index - (len(scores) - 1) / 2) * width
+        positions = np.array(known) + (index - (len(scores) - 1) / 2) * width
         rates = np.array([sets[i]["rate_percent"] for i in known])
         lows, highs = np.array([sets[i]["interval_percent"] for i in known]).T
         arms = np.stack([rates - lows, highs - rates]).clip(min=0)
-        axis.bar(places, rates, 0.9 * width, color=color(run, list(scores)), label=paper_numbers.title(run))
-        axis.errorbar(places, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
-        for place, rate, high in zip(places, rates, highs):
-            tip = (place, max(high, rate))
+        axis.bar(positions, rates, 0.9 * width, color=color(run, list(scores)), label=paper_numbers.title(run))
+        axis.errorbar(positions, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
+        for position, rate, high in zip(positions, rates, highs):
+            tip = (position, max(high, rate))
             axis.annotate(f"{rate:.1f}", tip, (0, 2), textcoords="offset points", ha="center", fontsize=8)
     axis.set_xticks(range(len(corpus["test_sets"])), corpus["test_sets"])
     axis.set(xlabel="test set", ylabel=f"{corpus['metric'].upper()} (%)")
@@ -149,14 +190,21 @@ def error_bars(path: Path, corpus: dict, scores: dict[str, dict[str, Any]]) -> P
 
 
 def draw(folder: Path, corpus: dict, scores: dict[str, dict[str, Any]], metrics: Metrics) -> list[Path]:
-    """Write `error_rates.png`, `loss.png` and `vuss.png`, each where there is something to draw; return their paths.
+    """Write `error_rates.png`, `loss.png` and `vuss.png`. A figure without data is not written.
 
-    scores: the content of each run's scores.json; metrics: each run's training rows, in order of steps.
+    Args:
+        folder: Folder for the figures.
+        corpus: Content of corpus.json.
+        scores: Content of scores.json by run.
+        metrics: Training rows by run, in the order of steps.
+
+    Returns:
+        Paths of the figures that were written.
     """
     name = corpus["name"] if corpus.get("scale") == "paper" else f"{corpus['name']}, miniature"
-    made = (
+    paths = (
         error_bars(folder / "error_rates.png", corpus, scores),
         losses(folder / "loss.png", name, metrics),
         supports(folder / "vuss.png", name, metrics),
     )
-    return [path for path in made if path is not None]
+    return [path for path in paths if path is not None]

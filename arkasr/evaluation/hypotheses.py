@@ -1,4 +1,4 @@
-"""Greedy transcripts of a batch, as rows of a hypothesis file."""
+"""Greedy transcripts of batches, as rows of a hypothesis file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from arkasr.model.speech_lm.auto import SpeechLM
 
 @torch.no_grad()
 def transcribe(lm: SpeechLM, batch: Batch, config: DecodeConfig) -> list[dict[str, Any]]:
-    """Transcribe B clips greedily. Rows hold id, reference, hypothesis, seconds, num_tokens, stopped and looping.
+    """Transcribe B clips by greedy decoding.
 
-    stopped: ended by itself, not at the cap, which follows the clip's length. looping: ends in a repeated pattern.
+    Args:
+        lm: The model.
+        batch: B clips. B may be 0.
+        config: Decoding settings. The token cap of a clip follows its length (see `token_caps`).
+
+    Returns:
+        B rows in the order of the batch (see `row`).
     """
     if not batch.ids:
         return []
     prompts = lm.embed_prompts(lm.encode_audio(batch.waveforms), batch.languages)
-    made = generate(lm, prompts, token_caps(batch.waveforms, config.max_new_tokens, config.tokens_per_second))
+    caps = token_caps(batch.waveforms, config.max_new_tokens, config.tokens_per_second)
+    generated = generate(lm, prompts, caps)
     return [
         row(batch, i, lm.text(ids), len(ids), stopped, is_looping(ids, lm.stop_ids))
-        for i, (ids, stopped) in enumerate(zip(made.ids, made.stopped))
+        for i, (ids, stopped) in enumerate(zip(generated.ids, generated.stopped))
     ]
 
 
@@ -37,7 +44,20 @@ def row(
     stopped: bool | None = None,
     looping: bool | None = None,
 ) -> dict[str, Any]:
-    """Make one row of a hypothesis file; None stands for what the transcriber does not tell."""
+    """Build one row of a hypothesis file. None means that the transcriber does not report the value.
+
+    Args:
+        batch: The batch that holds the clip.
+        clip: Index of the clip in the batch.
+        text: Hypothesis.
+        num_tokens: Number of generated tokens, the stop token included.
+        stopped: True if generation ended with a stop token, False if it reached the token cap.
+        looping: True if the transcript ends in a repeated pattern (see `is_looping`).
+
+    Returns:
+        Mapping with the keys `id`, `reference`, `hypothesis`, `seconds` (length of the audio), `num_tokens`,
+        `stopped` and `looping`.
+    """
     seconds = round(len(batch.waveforms[clip]) / SAMPLE_RATE, 3)
     return {
         "id": batch.ids[clip],

@@ -1,4 +1,14 @@
-"""The files of `arkasr label`: the teacher's transcripts, the cuts made of them, and what both were made from."""
+"""`arkasr label`: transcribe the TD subset with the teacher and select the clips to train on.
+
+The input is `<datadir>/td.jsonl.gz`. The output is written to `<expdir>`:
+
+- `td_teacher.jsonl`: the teacher's transcripts, one row per clip (`td_teacher.jsonl.part` while incomplete).
+- `td_teacher.jsonl.gz`: the selected cuts with the teacher's transcript as their text.
+- `td_teacher.json`: which teacher transcribed, and what determined the selection.
+
+If the clips or the selection rule change, cuts are selected again and only new clips are transcribed. If the teacher
+changes, the existing transcripts are refused.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +21,68 @@ from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet
+from lhotse.cut import Cut
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config, run_names
 from arkasr.config.schema import Config, PluginConfig
 from arkasr.data.manifests import read_cuts, shards
 from arkasr.errors import UserError
-from arkasr.evaluation.decode import by_teacher, write_hypotheses
+from arkasr.evaluation.decode import teacher_transcriber, write_hypotheses
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts, write_text
 from arkasr.utils.console import log
 
-SAMPLES, SAMPLE_BYTES = 64, 4096  # of a file of weights: training moves nearly all, and reading all takes long
+# Read per weight file for the digest: training changes nearly all weights, and reading whole files takes long.
+SAMPLES, SAMPLE_BYTES = 64, 4096
+
+
+def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
+    """Transcribe `<datadir>/td.jsonl.gz` with the teacher and write `<expdir>/td_teacher.jsonl.gz`.
+
+    The reference is kept in each supervision's custom field `reference`. Two kinds of clips are left out and counted:
+    clips with an empty transcript, and clips whose error rate exceeds `teacher_data.max_error`. Clips that already
+    have a transcript of this teacher are not transcribed again.
+
+    Args:
+        conf: Configuration file with the recipe's runs. The first OPD run defines the teacher, else the first run.
+        expdir: Experiment directory to write to.
+        datadir: Prepared data directory.
+        overrides: Configuration overrides, such as `teacher_data.max_error=0.3`.
+
+    Raises:
+        UserError: The existing transcripts are from another teacher, or no clip is left.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    names = run_names(conf)
+    name = next((n for n in names if load_config(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
+    config = load_config(conf, name, expdir, datadir, overrides)
+    labels = Labels(config, Path(expdir), Path(datadir))
+    if labels.up_to_date():
+        log(f"{labels.target}: already exists")
+        return
+    labels.begin()
+    transcriber = cache(partial(teacher_transcriber, config))
+    write_hypotheses(labels.source, labels.rows, transcriber, config.decode.max_seconds, "label td")
+    labels.finish()
 
 
 @dataclass
 class Labels:
-    """The TD subset `<datadir>/td.jsonl.gz` on its way to `<expdir>/td_teacher.jsonl.gz`.
+    """The files of one `arkasr label` call (see the module docstring).
 
-    td_teacher.jsonl beside it holds the transcripts, td_teacher.json whose they are and by which choice the cuts were
-    made. So the choice can be made anew without the teacher, and transcripts of another teacher are refused.
+    Attributes:
+        config: Configuration of the run that names the teacher.
+        expdir: Experiment directory, for the output.
+        datadir: Data directory, with `td.jsonl.gz`.
     """
 
     config: Config
     expdir: Path
     datadir: Path
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.source = self.datadir / "td.jsonl.gz"
         self.rows = self.expdir / "td_teacher.jsonl"
         self.part = self.expdir / "td_teacher.jsonl.part"
@@ -45,8 +90,8 @@ class Labels:
         self.record = self.expdir / "td_teacher.json"
 
     @cached_property
-    def _wanted(self) -> dict[str, Any]:
-        """What decides about the cuts: the clips, what is asked of their transcripts, and how errors are counted."""
+    def _selection(self) -> dict[str, Any]:
+        """All that determines which cuts are selected: digest of the clips, error limit, metric and normaliser."""
         clips, limit, facts = hashlib.sha256(), self.config.teacher_data.max_error, {}
         for shard in shards(str(self.source)):
             with shard.open("rb") as file:
@@ -56,112 +101,140 @@ class Labels:
             facts = {key: corpus[key] for key in ("metric", "normalizer")}
         return {"clips": clips.hexdigest(), "max_error": limit} | facts
 
-    def _known(self) -> dict[str, Any]:
+    def _read_record(self) -> dict[str, Any]:
         return json.loads(self.record.read_text(encoding="utf-8")) if self.record.is_file() else {}
 
-    def _write(self, **known: Any) -> None:
-        write_text(self.record, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    def _write_record(self, **values: Any) -> None:
+        write_text(self.record, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
-    def ready(self) -> bool:
-        """Tell whether the cuts are there and would be the same again. Raises UserError where there are no clips."""
-        known = self._known()
-        same = known.get("made_of") == self._wanted and not _changes(known["teacher"], identity(self.config.teacher))
+    def up_to_date(self) -> bool:
+        """Check whether the labelled cuts exist and match the clips, the selection rule and the teacher.
+
+        Returns:
+            True if there is nothing to do.
+
+        Raises:
+            UserError: There is no TD subset.
+        """
+        record = self._read_record()
+        same = record.get("made_of") == self._selection
+        same = same and not _changed_keys(record["teacher"], teacher_identity(self.config.teacher))
         return same and self.target.is_file()
 
     def begin(self) -> None:
-        """Prepare to transcribe what has no transcript yet, and note who does.
+        """Prepare the files so that only clips without a transcript are transcribed, and record the teacher.
 
-        Raises UserError where another teacher made the transcripts that are there.
+        Raises:
+            UserError: The existing transcripts are from another teacher.
         """
-        teacher, made = identity(self.config.teacher), self._transcripts()
-        changes = _changes(self._known().get("teacher", teacher), teacher) if made else []
-        if changes:
+        teacher, existing = teacher_identity(self.config.teacher), self._transcript_file()
+        changed = _changed_keys(self._read_record().get("teacher", teacher), teacher) if existing else []
+        if changed:
             raise UserError(
-                f"{made}: transcripts of another teacher ({', '.join(changes)}): take the change back, give another "
-                "--expdir, or delete this file and have all clips transcribed anew"
+                f"{existing}: transcripts of another teacher (changed: {', '.join(changed)}); undo the change, use "
+                "another --expdir, or delete this file to transcribe all clips again"
             )
         if self.target.is_file():
-            why = f"is made anew from {made}" if made else "its transcripts are gone, so the teacher is asked anew"
-            log(f"{self.target}: made of other clips or settings; {why}")
-        self._write(teacher=teacher)
+            action = f"selecting again from {existing}" if existing else "transcripts not found, transcribing again"
+            log(f"{self.target}: the clips or settings have changed; {action}")
+        self._write_record(teacher=teacher)
         if self.rows.is_file() and {cut.id for cut in read_cuts(str(self.source))} - self._texts().keys():
-            os.replace(self.rows, self.part)  # to be carried on
+            os.replace(self.rows, self.part)  # `write_hypotheses` resumes from it
 
-    def _transcripts(self) -> Path | None:
-        """Return the file of transcripts, finished or not, where it holds any."""
+    def _transcript_file(self) -> Path | None:
+        """Return the complete or partial file of transcripts, if it holds any."""
         return next((p for p in (self.rows, self.part) if p.is_file() and p.stat().st_size), None)
 
     def _texts(self) -> dict[str, str]:
         with self.rows.open(encoding="utf-8") as file:
-            return {made["id"]: made["hypothesis"] for made in map(json.loads, file)}
+            return {row["id"]: row["hypothesis"] for row in map(json.loads, file)}
 
     def finish(self) -> None:
-        """Make the cuts of the finished transcripts. Raises UserError where no clip is left."""
+        """Select clips by their transcripts and write the labelled cuts.
+
+        Raises:
+            UserError: No clip is left. Labelled cuts of an earlier selection are then deleted.
+        """
         cuts, texts, limit = list(read_cuts(str(self.source))), self._texts(), self.config.teacher_data.max_error
-        told = [cut for cut in cuts if cut.id in texts]
-        heard = [cut for cut in told if texts[cut.id]]
-        kept = agreeing(heard, texts, limit, self.datadir)
+        transcribed = [cut for cut in cuts if cut.id in texts]
+        with_words = [cut for cut in transcribed if texts[cut.id]]
+        kept = select_by_error(with_words, texts, limit, self.datadir)
         above = f"above teacher_data.max_error={limit:g}"
         if not kept:
-            self.target.unlink(missing_ok=True)  # no run may train on what another choice made
-        if not heard:
-            self.rows.unlink()  # nothing in it is of use to the teacher that is trained longer
+            self.target.unlink(missing_ok=True)  # it belongs to another selection, no run may train on it
+        if not with_words:
+            self.rows.unlink()  # the teacher must be trained longer, and then transcribes again
             raise UserError(
-                f"{self.source}: the teacher heard no words in any of its {len(told)} clips; train it longer"
+                f"{self.source}: the teacher's transcripts of all {len(transcribed)} clips are empty; train the "
+                "teacher longer"
             )
         if not kept:
-            raise UserError(
-                f"{self.source}: all {len(heard)} clips in which the teacher hears words are {above}; raise it"
-            )
+            raise UserError(f"{self.source}: all {len(with_words)} clips with a transcript are {above}; raise it")
         part = self.target.with_name("part-" + self.target.name)
-        CutSet.from_cuts(_relabelled(cut, texts[cut.id]) for cut in kept).to_file(part)
+        CutSet.from_cuts(_with_teacher_text(cut, texts[cut.id]) for cut in kept).to_file(part)
         os.replace(part, self.target)
-        self._write(teacher=self._known()["teacher"], made_of=self._wanted)
-        left = f"{len(told) - len(heard)} left out (no words heard), {len(heard) - len(kept)} left out ({above})"
-        log(f"{self.target}: {len(kept)} clips labelled by the teacher, {left}")
+        self._write_record(teacher=self._read_record()["teacher"], made_of=self._selection)
+        empty, wrong = len(transcribed) - len(with_words), len(with_words) - len(kept)
+        left_out = f"{empty} left out (empty transcript), {wrong} left out ({above})"
+        log(f"{self.target}: {len(kept)} clips labelled by the teacher, {left_out}")
 
 
-def identity(teacher: PluginConfig) -> dict[str, Any]:
-    """Tell a teacher from others: its name and options, and of a model on this disk a digest of its files.
+def teacher_identity(teacher: PluginConfig) -> dict[str, Any]:
+    """Describe a teacher so that another one can be recognised.
 
-    Of large files some samples are read. The digest is empty for a model elsewhere, such as on the Hub.
+    Args:
+        teacher: The `teacher` section of a configuration.
+
+    Returns:
+        `name`, `options` (without `path`), `path`, and `weights`: a digest of the files at `path`. The digest covers
+        names, sizes and samples of each file. It is empty if `path` is not on the local disk (a Hub id).
     """
     options = {key: value for key, value in teacher.options.items() if key != "path"}
     path = str(teacher.options.get("path", ""))
     return {"name": teacher.name, "options": options, "path": path, "weights": _digest(Path(path)) if path else ""}
 
 
-def _digest(place: Path) -> str:
-    files = [place] if place.is_file() else sorted(p for p in place.glob("[!.]*") if p.is_file() and p.suffix != ".md")
+def _digest(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(p for p in path.glob("[!.]*") if p.is_file() and p.suffix != ".md")
     digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
+    for weight_file in files:
+        size = weight_file.stat().st_size
+        digest.update(f"{weight_file.name} {size}\n".encode())
+        with weight_file.open("rb") as file:
             for sample in range(SAMPLES):
                 file.seek(size * sample // SAMPLES)
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest() if files else ""
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Name what differs between two identities; a folder that moved is the same teacher, by its weights."""
+def _changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return what differs between two teacher identities. Equal weights at another path are the same teacher."""
     changed = ["teacher.name"] if old["name"] != new["name"] else []
     absent = object()
     keys = sorted({*old["options"], *new["options"]})
     changed += [
         f"teacher.options.{key}" for key in keys if old["options"].get(key, absent) != new["options"].get(key, absent)
     ]
-    by = "weights" if old["weights"] and new["weights"] else "path"
-    if old[by] != new[by]:
-        changed.append("other weights in teacher.options.path" if by == "weights" else "teacher.options.path")
+    compared = "weights" if old["weights"] and new["weights"] else "path"
+    if old[compared] != new[compared]:
+        changed.append("weights in teacher.options.path" if compared == "weights" else "teacher.options.path")
     return changed
 
 
-def agreeing(cuts: list, texts: dict[str, str], max_error: float, datadir: Path) -> list:
-    """Keep the cuts whose transcript is within `max_error` of the reference, as test sets are scored.
+def select_by_error(cuts: list[Cut], texts: dict[str, str], max_error: float, datadir: Path) -> list[Cut]:
+    """Select the cuts whose transcript has an error rate of at most `max_error` against the reference.
 
-    A clip's rate counts as at most 1, so that 1 keeps all; a clip without a reference is kept.
+    Errors are counted as `arkasr score` counts them. A rate above 1 counts as 1, so `max_error=1` keeps all cuts. Cuts
+    without a reference are kept.
+
+    Args:
+        cuts: Cuts with their reference as text.
+        texts: The teacher's transcripts by cut id.
+        max_error: Maximum error rate, as a fraction.
+        datadir: Data directory. Its `corpus.json` gives the metric and the normaliser.
+
+    Returns:
+        The selected cuts, in the same order.
     """
     from arkasr.evaluation.score import count
 
@@ -178,30 +251,8 @@ def agreeing(cuts: list, texts: dict[str, str], max_error: float, datadir: Path)
     ]
 
 
-def _relabelled(cut, text: str):
+def _with_teacher_text(cut: Cut, text: str) -> Cut:
     supervision = cut.supervisions[0]
     supervision.custom = {**(supervision.custom or {}), "reference": supervision.text}
     supervision.text = text
     return cut
-
-
-def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
-    """Have the teacher transcribe the TD subset: `<datadir>/td.jsonl.gz` becomes `<expdir>/td_teacher.jsonl.gz`.
-
-    The reference stays in each supervision's custom field `reference`. Left out and counted are clips in which the
-    teacher hears nothing, and those whose error rate against their reference exceeds `teacher_data.max_error`. Clips
-    that have this teacher's transcript are not transcribed again; UserError where it is another teacher's.
-    """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    names = run_names(conf)
-    name = next((n for n in names if load_config(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
-    config = load_config(conf, name, expdir, datadir, overrides)
-    labels = Labels(config, Path(expdir), Path(datadir))
-    if labels.ready():
-        log(f"{labels.target}: already there")
-        return
-    labels.begin()
-    transcriber = cache(partial(by_teacher, config))
-    write_hypotheses(labels.source, labels.rows, transcriber, config.decode.max_seconds, "label td")
-    labels.finish()

@@ -1,6 +1,6 @@
-"""Text normalisers for scoring, by name: reference and hypothesis pass through the same one before they are compared.
+"""Text normalisers for scoring, by name. Reference and hypothesis are normalised before they are compared.
 
-Each has a version that stands beside every score made with it: change a rule, change the version.
+Each normaliser has a version, which is written to every scores.json. Change the version when you change a rule.
 """
 
 from __future__ import annotations
@@ -19,35 +19,42 @@ LOOSE_APOSTROPHE = re.compile(r"(?<![^\s'])'|'(?![^\s'])")
 
 @dataclass(frozen=True)
 class Normalizer:
-    """A named, versioned function from text to the text that is scored."""
+    """A named and versioned function from text to normalised text.
+
+    Attributes:
+        name: Name in `corpus.json`.
+        version: Version of the rules.
+        function: Function from str to str.
+    """
 
     name: str
     version: str
     function: Callable[[str], str]
 
     def __call__(self, text: str) -> str:
+        """Return the normalised text."""
         return self.function(text)
 
 
 def _fold(text: str) -> str:
-    """Make one spelling of compatibility forms, case and apostrophes; drop invisible format characters."""
+    """Unify compatibility forms, case and apostrophes; remove invisible format characters."""
     visible = "".join(char for char in text if unicodedata.category(char) != "Cf")
-    # Before NFKC, which would split an acute accent into a space and a mark; and after it, as NFKC makes some anew.
+    # Before NFKC, because it splits an acute accent into a space and a mark. After NFKC, because it creates some.
     compatible = unicodedata.normalize("NFKC", visible.translate(APOSTROPHES)).lower()
     return unicodedata.normalize("NFKC", compatible).translate(APOSTROPHES)
 
 
-def _is_written(char: str) -> bool:
+def _is_letter_number_or_mark(char: str) -> bool:
     return unicodedata.category(char)[0] in "LNM"
 
 
 def _english(text: str) -> str:
-    kept = "".join(char if _is_written(char) or char == "'" else " " for char in _fold(text))
+    kept = "".join(char if _is_letter_number_or_mark(char) or char == "'" else " " for char in _fold(text))
     return " ".join(unicodedata.normalize("NFC", LOOSE_APOSTROPHE.sub(" ", kept)).split())
 
 
 def _mandarin(text: str) -> str:
-    return unicodedata.normalize("NFC", "".join(char for char in _fold(text) if _is_written(char)))
+    return unicodedata.normalize("NFC", "".join(char for char in _fold(text) if _is_letter_number_or_mark(char)))
 
 
 def _raw(text: str) -> str:
@@ -57,22 +64,30 @@ def _raw(text: str) -> str:
 NORMALIZERS = {
     entry.name: entry
     for entry in (
-        # Letters, numbers and marks, and the apostrophe inside a word; all else parts words ("well-known" is two).
+        # Keeps letters, numbers, marks and apostrophes inside words. Anything else is a space: "well-known" is two.
         Normalizer("english", "1", _english),
-        # Letters, numbers and marks, nothing between them: a Latin word counts as its letters, like any character.
+        # Keeps letters, numbers and marks, without spaces. Each letter of a Latin word counts as one character.
         Normalizer("mandarin", "1", _mandarin),
-        # The text as it stands; only white space is squeezed.
+        # Keeps the text. White space is reduced to single spaces.
         Normalizer("raw", "1", _raw),
     )
 }
 
 
 def normalizer(name: str) -> Normalizer:
-    """Return the normaliser of that name, a callable from str to str with `name` and `version`.
+    """Return a normaliser by name.
 
-    None of them spells out numbers, folds traditional characters or drops fillers. Raises UserError for an
-    unknown name, with the names there are.
+    No normaliser spells out numbers, converts traditional to simplified characters, or removes fillers.
+
+    Args:
+        name: `english`, `mandarin` or `raw`.
+
+    Returns:
+        The normaliser.
+
+    Raises:
+        UserError: The name is unknown.
     """
     if name not in NORMALIZERS:
-        raise UserError(f"normalizer {name!r} is unknown; choose one of: {', '.join(sorted(NORMALIZERS))}")
+        raise UserError(f"normalizer {name!r} is unknown; use one of: {', '.join(sorted(NORMALIZERS))}")
     return NORMALIZERS[name]

@@ -1,4 +1,4 @@
-"""The paper's own numbers (arXiv 2605.28139, Tables 1 and 2), and which run of ours is which of its rows."""
+"""Results of the paper (arXiv:2605.28139, Tables 1 and 2), by the names of the runs that correspond to its rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TITLES = {
 
 COLUMNS = ("AISHELL-1", "Wenet meeting", "Wenet net", "Libri clean", "Libri other")
 
-# Table 1: CER of the first three columns, WER of the last two, in percent.
+# Table 1: the paper's model name, then CER of the first three columns and WER of the last two, in percent.
 TABLE1 = {
     "base": ("Ark-Base", (3.48, 10.22, 7.74, 3.75, 7.17)),
     "base_opd": ("Ark-Base+OPD", (3.00, 7.18, 6.13, 2.88, 5.50)),
@@ -23,24 +23,41 @@ TABLE1 = {
     "teacher": ("Qwen3-ASR-1.7B", (1.50, 4.69, 4.55, 2.20, 4.05)),
 }
 
-# Table 2, VUSS: mean, min, max over the steps of the OPD run that starts before, and after, teacher data.
+# Table 2: mean, minimum and maximum VUSS over the steps of OPD before and after training on teacher data (TD).
 TABLE2 = {"base_opd": (53.06, 52.38, 54.20), "base_td_opd": (51.61, 50.88, 52.41)}
 TOP_K = 32
 
 
 def title(run: str) -> str:
-    """Return the name of a run as the tables show it."""
+    """Return the name of a run in tables and figures.
+
+    Args:
+        run: Name of the run.
+
+    Returns:
+        The title, or the name itself for a run that is not part of the recipe.
+    """
     return TITLES.get(run, run)
 
 
 def rate(run: str, column: str | None) -> float | None:
-    """Return the paper's error rate in percent, None where it has none.
+    """Return an error rate of the paper's Table 1.
 
-    Raises UserError where `column` is no column of its Table 1.
+    Args:
+        run: Name of the run.
+        column: Column of Table 1 (case is ignored), or None if the test set is not in the paper.
+
+    Returns:
+        The error rate in percent, or None if the paper has none.
+
+    Raises:
+        UserError: Table 1 has no such column.
     """
     if not column:
         return None
     known = [name.lower() for name in COLUMNS]
     if column.lower() not in known:
-        raise UserError(f"corpus.json: paper column {column!r} is not in the paper's Table 1: {', '.join(COLUMNS)}")
+        raise UserError(
+            f"corpus.json: paper column {column!r} is not in the paper's Table 1; use one of: {', '.join(COLUMNS)}"
+        )
     return TABLE1[run][1][known.index(column.lower())] if run in TABLE1 else None

@@ -1,8 +1,8 @@
-"""Count errors, and write each run's scores.json, the tables and the figures.
+"""`arkasr score`: count errors and write scores.json of each run, the tables and the figures.
 
-Errors are counted by jiwer on text that passed the corpus's normaliser, summed over all utterances and then divided
-by all reference words or characters (micro average). An utterance without hypothesis is all deletions; what is
-recognised where the reference is empty is all insertions.
+jiwer counts the errors on normalised text. The error rate is the micro average: the errors of all utterances divided
+by the number of all reference words or characters. An utterance without a hypothesis counts as deletions. Words
+recognised in an utterance with an empty reference count as insertions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Tally:
-    """Alignment counts of one run on one test set: int64 arrays [N], an entry an utterance."""
+    """Alignment counts of one run on the N utterances of one test set: int64 arrays [N]."""
 
     hits: np.ndarray
     substitutions: np.ndarray
@@ -36,15 +36,26 @@ class Tally:
 
     @property
     def errors(self) -> np.ndarray:
+        """Number of errors per utterance."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def lengths(self) -> np.ndarray:
+        """Reference length per utterance."""
         return self.hits + self.substitutions + self.deletions
 
 
 def count(references: Sequence[str], hypotheses: Sequence[str], metric: str) -> Tally:
-    """Align N normalised hypotheses with their references, by words for "wer" and by characters for "cer"."""
+    """Align hypotheses with references and count the edit operations.
+
+    Args:
+        references: N normalised references.
+        hypotheses: N normalised hypotheses.
+        metric: "wer" to align words, "cer" to align characters.
+
+    Returns:
+        Counts per utterance.
+    """
     import jiwer
 
     process = jiwer.process_words if metric == "wer" else jiwer.process_characters
@@ -52,22 +63,29 @@ def count(references: Sequence[str], hypotheses: Sequence[str], metric: str) -> 
     counts = {kind: np.zeros(len(references), dtype=np.int64) for kind in ("equal", "substitute", "delete", "insert")}
     for index, chunks in enumerate(alignments):
         for chunk in chunks:
-            # An insertion has no extent in the reference, a deletion none in the hypothesis.
+            # The reference extent of an insertion is 0, and so is the hypothesis extent of a deletion.
             extent = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
             counts[chunk.type][index] += extent
     return Tally(*counts.values())
 
 
-def percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 4)
+def _percent(value: float) -> float:
+    return round(100 * value, 4)
 
 
-def _percents(pair: tuple[float, float] | None) -> list[float | None] | None:
-    return None if pair is None else [percent(value) for value in pair]
+def _percents(pair: tuple[float, float] | None) -> list[float] | None:
+    return None if pair is None else [_percent(value) for value in pair]
 
 
 def summary(tally: Tally) -> dict[str, Any]:
-    """Return the totals of a tally, its rate and 95 % interval in percent (null where every reference is empty)."""
+    """Sum the counts of one run on one test set, and compute its error rate with a 95 % interval.
+
+    Args:
+        tally: Counts per utterance.
+
+    Returns:
+        Totals, `rate_percent` and `interval_percent`. Both are None if all references are empty.
+    """
     length, errors = int(tally.lengths.sum()), int(tally.errors.sum())
     return {
         "utterances": len(tally.hits),
@@ -79,48 +97,59 @@ def summary(tally: Tally) -> dict[str, Any]:
         "errors": errors,
         "utterances_with_errors": int((tally.errors > 0).sum()),
         "empty_references": int((tally.lengths == 0).sum()),
-        "rate_percent": percent(errors / length) if length else None,
+        "rate_percent": _percent(errors / length) if length else None,
         "interval_percent": _percents(bootstrap.interval(tally.errors, tally.lengths)),
     }
 
 
-def against(tally: Tally, base: Tally) -> dict[str, Any]:
-    """Return the change of a run's rate from Base's on the same test set: points, their paired interval, relative."""
-    length, errors, others = int(tally.lengths.sum()), int(tally.errors.sum()), int(base.errors.sum())
+def compare_with_base(tally: Tally, base: Tally) -> dict[str, Any]:
+    """Compute the change of a run's error rate from Base on the same test set.
+
+    Args:
+        tally: Counts of the run per utterance.
+        base: Counts of Base, for the same utterances in the same order.
+
+    Returns:
+        `difference_percent` in points, its paired 95 % interval `interval_percent`, and `relative_percent`. Values that
+        are not defined are None.
+    """
+    length, errors, base_errors = int(tally.lengths.sum()), int(tally.errors.sum()), int(base.errors.sum())
     return {
-        "difference_percent": percent((errors - others) / length) if length else None,
+        "difference_percent": _percent((errors - base_errors) / length) if length else None,
         "interval_percent": _percents(bootstrap.paired_interval(tally.errors, base.errors, tally.lengths)),
-        "relative_percent": percent(errors / others - 1) if others else None,
+        "relative_percent": _percent(errors / base_errors - 1) if base_errors else None,
     }
 
 
-def _same_text(references: dict[str, str], rows: dict[str, dict], normalize: Normalizer, where: tuple) -> None:
-    """Refuse hypotheses whose own copy of the reference reads otherwise: same ids, other recordings."""
-    expdir, run, test_set, datadir = where
+def _check_references(
+    references: dict[str, str], rows: dict[str, dict], normalize: Normalizer, hypotheses: str, manifest: str
+) -> None:
+    """Raise UserError if a hypothesis row holds another reference: the ids are equal, but the data is not."""
     for identity, row in rows.items():
         if "reference" in row and normalize(row["reference"]) != normalize(references[identity]):
             raise UserError(
-                f"{expdir}/{run}/decode/{test_set}.jsonl was decoded from other data: its reference of {identity} is "
-                f"not the text in {datadir}/{test_set}.jsonl.gz; remove it and decode again with --stage 4"
+                f"{hypotheses}: decoded from other data (the reference of {identity} differs from the text in "
+                f"{manifest}); delete the file and decode again with --stage 4"
             )
 
 
 def _score_set(
     expdir: str, datadir: str, run: str, test_set: str, corpus: dict, references: dict[str, str]
 ) -> tuple[Tally, dict[str, Any]]:
-    """Return the tally of one run on one test set, and its summary."""
+    """Return the counts of one run on one test set, and the entry for scores.json."""
     normalize = normalizer(corpus["normalizer"])
     rows = results_io.read_hypotheses(expdir, run, test_set, references, datadir)
-    _same_text(references, rows, normalize, (expdir, run, test_set, datadir))
+    hypothesis_file, manifest = f"{expdir}/{run}/decode/{test_set}.jsonl", f"{datadir}/{test_set}.jsonl.gz"
+    _check_references(references, rows, normalize, hypothesis_file, manifest)
     missing = [identity for identity in references if identity not in rows]
     if missing:
         log(
             f"warning: {run}, {test_set}: {len(missing)} of {len(references)} utterances have no hypothesis "
-            f"(the first: {missing[0]}); every word of theirs counts as deleted"
+            f"(first: {missing[0]}); their words count as deletions"
         )
     hypotheses = [normalize(rows[identity]["hypothesis"]) if identity in rows else "" for identity in references]
     tally = count([normalize(text) for text in references.values()], hypotheses, corpus["metric"])
-    stopped = [row["stopped"] for row in rows.values()]  # None: the decoder does not know
+    stopped = [row["stopped"] for row in rows.values()]  # None: not reported by the decoder
     looping = [row.get("looping") for row in rows.values()]
     return tally, {
         **summary(tally),
@@ -132,7 +161,20 @@ def _score_set(
 
 
 def score_runs(expdir: str, datadir: str, runs: Sequence[str], corpus: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what each run's scores.json holds; Base's numbers are compared with where it is among the runs."""
+    """Score runs on all test sets of a corpus. If Base is among the runs, the others are compared with it.
+
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory.
+        runs: Names of the runs.
+        corpus: Content of corpus.json.
+
+    Returns:
+        Content of scores.json by run.
+
+    Raises:
+        UserError: References or hypotheses are missing, broken, or do not belong together.
+    """
     normalize = normalizer(corpus["normalizer"])
     header = {
         "metric": corpus["metric"],
@@ -148,23 +190,28 @@ def score_runs(expdir: str, datadir: str, runs: Sequence[str], corpus: dict[str,
             tallies[run], scores[run]["sets"][test_set] = _score_set(expdir, datadir, run, test_set, corpus, references)
         for run in runs if BASE in runs else ():
             if run != BASE:
-                scores[run]["sets"][test_set]["against_base"] = against(tallies[run], tallies[BASE])
+                scores[run]["sets"][test_set]["against_base"] = compare_with_base(tallies[run], tallies[BASE])
     return scores
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     relative = os.path.relpath(path)
     return str(path.resolve()) if relative.startswith("..") else relative
 
 
 def score(expdir: str, datadir: str, runs: list[str]) -> None:
-    """Score decoded runs: write `<run>/scores.json`, RESULTS.md and figures under expdir, and print Table 1.
+    """Score decoded runs. Write `<run>/scores.json`, RESULTS.md and figures to `expdir`, and print Table 1.
 
-    RESULTS.md shows the runs named here, in that order. Raises UserError where data or hypotheses are missing,
-    broken, or do not belong together.
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory.
+        runs: Names of the runs, in the order of the tables.
+
+    Raises:
+        UserError: No run is named, or references or hypotheses are missing, broken, or do not belong together.
     """
     if not runs:
-        raise UserError("no run to score: name some, such as --runs 'teacher base base_opd'")
+        raise UserError("--runs is empty; name the runs to score, such as --runs 'teacher base base_opd'")
     runs = list(dict.fromkeys(runs))
     corpus = results_io.read_corpus_facts(datadir)
     scores = score_runs(expdir, datadir, runs, corpus)
@@ -174,10 +221,10 @@ def score(expdir: str, datadir: str, runs: list[str]) -> None:
         )
     metrics = {run: results_io.read_metrics(expdir, run) for run in runs}
     drawn = figures.draw(Path(expdir) / "figures", corpus, scores, metrics)
-    facts = {run: results_io.read_run(expdir, run) for run in runs}
+    records = {run: results_io.read_run(expdir, run) for run in runs}
     results = Path(expdir) / "RESULTS.md"
-    results_io.write_text(results, report.results(expdir, datadir, corpus, scores, metrics, facts, drawn))
+    results_io.write_text(results, report.results(expdir, datadir, corpus, scores, metrics, records, drawn))
     print(tables.terminal(corpus, scores))
-    print(f"\nResults: {_shown(results)}")
+    print(f"\nResults: {_display_path(results)}")
     for path in drawn:
-        print(f"Figure:  {_shown(path)}")
+        print(f"Figure:  {_display_path(path)}")

@@ -1,4 +1,7 @@
-"""Write a trained run as a folder ready for the Hugging Face Hub: weights, processor, settings and a model card."""
+"""`arkasr export`: write a trained run as a folder for the Hugging Face Hub.
+
+The folder contains weights, processor, configuration, generation settings and a model card.
+"""
 
 from __future__ import annotations
 
@@ -23,85 +26,7 @@ from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
 
-RECORD = "training_run.json"  # stands in every export, and by it one is known
-
-
-def check_target(folder: Path) -> None:
-    """Raise UserError where a folder holds anything that an earlier export has not written."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is a file; name a folder with --outdir")
-    try:
-        written = set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        written = set()
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in written)
-    if strange:
-        raise UserError(f"{folder}: holds {strange[0]}, which no export wrote: move it away, or give another --outdir")
-
-
-def _publish_processor(folder: Path, num_mel: int, dtype: str) -> None:
-    """Write the processor's settings as the authors' code reads them, as far as these are known."""
-    WhisperFeatureExtractor(feature_size=num_mel, return_attention_mask=False).save_pretrained(folder)
-    path = folder / "processor_config.json"
-    ours = json.loads(path.read_text(encoding="utf-8"))
-    theirs = {key: ours[key] for key in ("processor_class", "merge_factor", "audio_token", "instruction")}
-    theirs |= {"audio_dtype": dtype, "tokenizer_config": {"padding_side": "left", "model_max_length": 8192}}
-    path.write_text(json.dumps(theirs, indent=2) + "\n", encoding="utf-8")
-
-
-def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> None:
-    """Write weights, configuration, tokenizer, processor, and how to generate as `arkasr decode` does."""
-    lm.hf.generation_config = GenerationConfig(
-        eos_token_id=lm.stop_ids,
-        pad_token_id=lm.tokenizer.pad_token_id,
-        max_new_tokens=config.decode.max_new_tokens,
-        do_sample=False,
-    )  # the blocked ids are written by `save`
-    lm.save(folder, save_original_format=published)
-    if published:
-        _publish_processor(folder, lm.num_mel, config.model.dtype)
-
-
-def _write(source: WeightSource, expdir: str, datadir: str, target: Path, published: bool, terms: str) -> None:
-    """Write an export aside and put it in the place of the one before."""
-    past = provenance.trace(expdir, datadir, source.run, source.step)
-    scores = results_io.read_scores(expdir, source.run) if source.name == FINAL else None
-    aside, old = (target.with_name(f"{word}-{target.name}") for word in ("writing", "replaced"))
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    lm = source.load()
-    write_model(lm, aside, source.config, published)
-    (aside / "training_config.yaml").write_text(to_yaml(past[-1].config), encoding="utf-8")
-    size = sum(weight.numel() for weight in lm.hf.parameters())
-    corpus = results_io.read_corpus_facts(datadir)
-    card = model_card.Card(past, corpus, source.name, size, published, scores, terms, _spoken(corpus))
-    (aside / "README.md").write_text(model_card.page(card), encoding="utf-8")
-    _write_record(aside, source, past, published)
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _spoken(corpus: dict[str, Any]) -> bool | None:
-    folder = Path(corpus.get("corpus_dir", ""))
-    if corpus.get("scale") == "paper":
-        return False
-    return is_synthetic(folder) if corpus.get("corpus_dir") and folder.is_dir() else None
-
-
-def _write_record(folder: Path, source: WeightSource, past: Sequence[provenance.Stage], published: bool) -> None:
-    facts: dict[str, Any] = {
-        "exported_by": f"arkasr {__version__}",
-        "layout": "published" if published else "native",
-        "checkpoint": source.name,
-        "runs": [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in past],
-        "files": sorted([RECORD, *(path.name for path in folder.iterdir())]),
-    }
-    (folder / RECORD).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+RECORD = "training_run.json"  # part of every export; its list of files identifies a folder as an export
 
 
 def export(
@@ -113,17 +38,26 @@ def export(
     outdir: str = "",
     terms: str = "",
 ) -> None:
-    """Write each run to `<expdir>/<run>/export`, or one run to `outdir`; an earlier export there is replaced.
+    """Write each run to `<expdir>/<run>/export`, or one run to `outdir`. An earlier export is replaced.
 
-    checkpoint: see `find_source`. published: the published layout (flat config.json, `audio_encoder.*` keys). terms:
-    the licence of the weights as the Hub writes it; empty: the card says that none is stated.
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory of the runs.
+        runs: Names of the runs.
+        checkpoint: Which weights to export (see `find_source`).
+        published: True for the layout of the published model (flat config.json, `audio_encoder.*` weights).
+        outdir: Folder to write to, for a single run.
+        terms: Licence of the weights as a Hub identifier, such as `cc-by-4.0`. If empty, the card states none.
+
+    Raises:
+        UserError: A run or its weights do not exist, or the target folder holds other files.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if not runs:
-        raise UserError("no run to export: name some, such as --runs 'base_opd'")
+        raise UserError("--runs is empty; name the runs to export, such as --runs 'base_opd'")
     if outdir and len(runs) > 1:
-        raise UserError(f"--outdir {outdir} is one folder for {len(runs)} runs: name one run")
+        raise UserError(f"--outdir {outdir}: cannot hold {len(runs)} runs; name one run")
     targets = {run: Path(outdir).resolve() if outdir else Path(expdir) / run / "export" for run in runs}
     sources = {run: find_source(expdir, run, checkpoint) for run in runs}
     for target in targets.values():
@@ -132,3 +66,99 @@ def export(
         log(f"export {run}: {source.folder} (step {source.step})")
         _write(source, expdir, datadir, targets[run], published, terms)
         log(f"{targets[run]}: written")
+
+
+def check_target(folder: Path) -> None:
+    """Check that a folder may be replaced by an export.
+
+    Args:
+        folder: Target folder. It need not exist.
+
+    Raises:
+        UserError: The path is a file, or the folder contains something that an earlier export did not write.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file, not a folder; use another --outdir")
+    try:
+        written = set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        written = set()
+    unknown = sorted(path.name for path in folder.iterdir() if path.name not in written)
+    if unknown:
+        raise UserError(
+            f"{folder}: contains {unknown[0]}, which was not written by `arkasr export`; move it away or use another "
+            "--outdir"
+        )
+
+
+def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> None:
+    """Write weights, configuration, tokenizer, processor and the generation settings of `arkasr decode`.
+
+    Args:
+        lm: The model.
+        folder: Existing folder to write to.
+        config: Configuration of the run.
+        published: True for the layout of the published model.
+    """
+    lm.hf.generation_config = GenerationConfig(
+        eos_token_id=lm.stop_ids,
+        pad_token_id=lm.tokenizer.pad_token_id,
+        max_new_tokens=config.decode.max_new_tokens,
+        do_sample=False,
+    )  # `save` adds the suppressed token ids
+    lm.save(folder, save_original_format=published)
+    if published:
+        _publish_processor(folder, lm.num_mel, config.model.dtype)
+
+
+def _publish_processor(folder: Path, num_mel: int, dtype: str) -> None:
+    """Rewrite the processor files with the keys of the published model, as far as they are known."""
+    WhisperFeatureExtractor(feature_size=num_mel, return_attention_mask=False).save_pretrained(folder)
+    path = folder / "processor_config.json"
+    native = json.loads(path.read_text(encoding="utf-8"))
+    settings = {key: native[key] for key in ("processor_class", "merge_factor", "audio_token", "instruction")}
+    settings |= {"audio_dtype": dtype, "tokenizer_config": {"padding_side": "left", "model_max_length": 8192}}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _write(source: WeightSource, expdir: str, datadir: str, target: Path, published: bool, terms: str) -> None:
+    """Write an export to a temporary folder, then replace the earlier export with it."""
+    stages = provenance.trace(expdir, datadir, source.run, source.step)
+    scores = results_io.read_scores(expdir, source.run) if source.name == FINAL else None
+    temporary, old = (target.with_name(f"{word}-{target.name}") for word in ("writing", "replaced"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    lm = source.load()
+    write_model(lm, temporary, source.config, published)
+    (temporary / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
+    size = sum(weight.numel() for weight in lm.hf.parameters())
+    corpus = results_io.read_corpus_facts(datadir)
+    facts = model_card.CardFacts(stages, corpus, source.name, size, published, scores, terms, _is_synthetic(corpus))
+    model_card.build_card(facts).save(temporary / "README.md")
+    _write_record(temporary, source, stages, published)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    temporary.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
+    """Return whether stage 0 synthesised the corpus; None if its folder no longer exists."""
+    folder = Path(corpus.get("corpus_dir", ""))
+    if corpus.get("scale") == "paper":
+        return False
+    return is_synthetic(folder) if corpus.get("corpus_dir") and folder.is_dir() else None
+
+
+def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenance.Stage], published: bool) -> None:
+    facts: dict[str, Any] = {
+        "exported_by": f"arkasr {__version__}",
+        "layout": "published" if published else "native",
+        "checkpoint": source.name,
+        "runs": [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in stages],
+        "files": sorted([RECORD, *(path.name for path in folder.iterdir())]),
+    }
+    (folder / RECORD).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

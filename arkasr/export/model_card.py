@@ -1,4 +1,4 @@
-"""The model card: README.md of an exported folder. What is not known is said, not guessed."""
+"""The model card (README.md) of an exported folder. Unknown facts are left out or stated as unknown."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arkasr.config.yaml_io import to_yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from arkasr.evaluation import paper_numbers
-from arkasr.evaluation.tables import interval, markdown, number
-from arkasr.export import model_card
+from arkasr.evaluation.tables import format_interval, format_number, markdown_table
 from arkasr.export.provenance import Stage
 
-CODES = {"English": "en", "Chinese": "zh"}
+LANGUAGE_CODES = {"English": "en", "Chinese": "zh"}
 
-USE = """\
-It needs the Python package `arkasr` (`pip install -e .` in a clone of its repository); no remote code is run.
+USAGE = """\
+You need the Python package `arkasr` (`pip install -e .` in a clone of its repository). No remote code is run.
 
 ```python
 import soundfile
-from arkasr import ArkasrForConditionalGeneration, ArkasrProcessor  # with these, transformers knows Ark-ASR
+from arkasr import ArkasrForConditionalGeneration, ArkasrProcessor  # registers Ark-ASR with transformers
 from transformers import AutoModelForCausalLM, AutoProcessor
 
-folder = "."  # this repository: a folder, or its address on the Hub
+folder = "."  # this repository: a local folder or its id on the Hub
 processor = AutoProcessor.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)
 
@@ -32,220 +32,241 @@ ids = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())
 ```
 
-`generation_config.json` holds what a transcript needs: greedy choice, the stop token, and the ids that never stand in
-one."""
+`generation_config.json` sets greedy decoding, the stop token, and the ids that are never generated."""
 METHOD = """\
-An encoder with rotary positions, an adapter that merges frames, and a Qwen2 decoder that writes the transcript after
+An encoder with rotary positions, an adapter that merges frames, and a Qwen2 decoder that generates the transcript from
 the audio: the architecture of Ark-ASR ([arXiv:2605.28139](https://arxiv.org/abs/2605.28139)), trained with `arkasr`.
 """
 LAYOUTS = {
-    False: "The files are in arkasr's own layout: config.json holds the encoder's and the decoder's configuration.",
+    False: "The files are in the native layout of arkasr: config.json holds the configurations of encoder and decoder.",
     True: "The files are in the layout in which Ark-ASR was published (flat config.json, `audio_encoder.*` weights), "
-    "which arkasr reads too. Code that is not arkasr's was not tried with them, nor does this folder hold any.",
+    "which arkasr reads too. They were not tested with other code, and this folder does not contain any code.",
 }
 MINIATURE = """\
-- **Miniature.** A small model, trained on little data to show that the recipe works. It is of no use as a recogniser,
-  and its error rates are not comparable to the paper's, nor to those of any other test."""
-PAPER_SCALE = "- This is not the model that the paper's authors published, and their data was another."
+- **Miniature.** A small model, trained on little data to show that the recipe works. It is not useful as a recogniser.
+  Its error rates are not comparable to the paper's or to those of any other test."""
+PAPER_SCALE = "- This is not the model that the authors of the paper published. It was trained on other data."
+ORIGINS = {
+    True: ": the miniature synthesised by `arkasr download` with espeak-ng. Synthetic voices, no recordings of people",
+    False: "",
+    None: ". It is unknown whether its speech is recorded or synthesised",
+}
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a card is written from.
+class CardFacts:
+    """The facts that a model card states.
 
-    past: the runs that made the model, it last; corpus: corpus.json; weights: `final` or a checkpoint's name; size:
-    parameters; scores: scores.json of these weights, None where they were not scored; terms: the licence, or empty;
-    spoken: whether stage 0 spoke the corpus, None where that cannot be told.
+    Attributes:
+        stages: The runs that produced the model, in order. The last one is the exported run.
+        corpus: Content of corpus.json.
+        weights: `final`, or the name of a checkpoint.
+        size: Number of parameters.
+        published: Whether the files are in the layout of the published model.
+        scores: Content of scores.json for these weights, or None if they were not scored.
+        terms: Licence as a Hub identifier, or empty.
+        synthetic: Whether the corpus was synthesised, or None if that is unknown.
     """
 
-    past: Sequence[Stage]
+    stages: Sequence[Stage]
     corpus: dict[str, Any]
     weights: str
     size: int
     published: bool
     scores: dict[str, Any] | None
     terms: str
-    spoken: bool | None
+    synthetic: bool | None
 
     @property
     def last(self) -> Stage:
-        """The run itself."""
-        return self.past[-1]
+        """The exported run."""
+        return self.stages[-1]
 
     @property
     def mini(self) -> bool:
-        """Whether it is of the miniature scale."""
+        """Whether the model is of miniature scale."""
         return self.corpus.get("scale") != "paper"
 
     @property
     def name(self) -> str:
-        """The title."""
-        return f"Ark-ASR {paper_numbers.title(self.last.run)}, {self.corpus['name']}" + (
-            ", miniature" if self.mini else ""
-        )
+        """Title of the card."""
+        title = f"Ark-ASR {paper_numbers.title(self.last.run)}, {self.corpus['name']}"
+        return title + (", miniature" if self.mini else "")
 
     @property
     def language(self) -> str:
-        """The language's name, empty where the corpus tells none."""
+        """Name of the corpus's language, or empty if unknown."""
         return self.corpus.get("language", "")
 
 
-def _index(card: Card) -> list[dict[str, Any]]:
-    """Return the results as the Hub's model-index has them; a set without a rate is left out."""
-    metric, results = card.corpus["metric"], []
-    for name, got in (card.scores or {"sets": {}})["sets"].items():
-        if got["rate_percent"] is not None:
-            said = f"{metric.upper()} in percent, 95 % interval{interval(got['interval_percent'])}"
-            corpus = f"{card.corpus['name']} {name}" + (" (miniature)" if card.mini else "")
-            results.append({
-                "task": {"type": "automatic-speech-recognition"},
-                "dataset": {"name": corpus, "type": card.corpus["name"], "split": name},
-                "metrics": [{"type": metric, "name": said, "value": round(got["rate_percent"], 2)}],
-            })  # fmt: skip
-    return results
+def build_card(facts: CardFacts) -> ModelCard:
+    """Build the model card. It is not validated by the Hub, because that needs network access.
 
+    Args:
+        facts: What the card states.
 
-def front_matter(card: Card) -> dict[str, Any]:
-    """Return the card's YAML, by the Hub's names; what is not known is left out."""
-    parts = [part for stage in card.past for part in stage.parts]
-    results = _index(card)
-    found = {
-        "language": [CODES[card.language]] if card.language in CODES else None,
-        "license": card.terms or None,
-        "library_name": "transformers",
-        "pipeline_tag": "automatic-speech-recognition",
-        "tags": ["arkasr", "on-policy-distillation"] if card.last.config["objective"] == "opd" else ["arkasr"],
-        "datasets": [card.corpus["name"]] if card.spoken is False else None,
-        "metrics": [card.corpus["metric"]],
-        "base_model": list(dict.fromkeys(parts)) or None,
-        "model-index": [{"name": card.name, "results": results}] if results else None,
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _what(card: Card) -> str:
-    weights = (
-        "its last weights" if card.weights == "final" else f"its checkpoint `{card.weights}`, not its last weights"
-    )
-    about = f"{card.size:,} parameters, from the run `{card.last.run}`: {weights} (step {card.last.step})."
-    return f"{METHOD}\n{about} {LAYOUTS[card.published]}"
-
-
-def _limits(card: Card) -> str:
-    known, data = card.language or "The one language of its corpus", card.last.config["data"]
-    tested = ", ".join(card.scores["sets"]) if card.scores else "nothing"
-    return "\n".join([
-        MINIATURE if card.mini else PAPER_SCALE,
-        f"- Language: {known} alone; others were neither trained nor tested here.",
-        f"- Clips longer than {data['max_clip_seconds']:g} s or shorter than {data['min_clip_seconds']:g} s were not "
-        "trained on.",
-        f"- Tested on {tested}. Not tested: anything else, such as other accents, noise, far microphones, several "
-        "speakers at once, music, streaming, and whether some speakers are recognised worse than others.",
-    ])  # fmt: skip
-
-
-def page(card: Card) -> str:
-    """Return the whole README.md."""
-    stated = f"`{card.terms}`, as stated by who exported this model."
-    terms = stated if card.terms else "Not stated. Who shares this model is to state one that its data allows."
+    Returns:
+        The card with its metadata block and its text.
+    """
+    stated = f"`{facts.terms}`, as stated by the person who exported this model."
+    not_stated = "Not stated. Before you share this model, state a licence that its training data allows."
     sections = {
-        "How to use it": USE,
-        "Results": model_card.results(card.weights, card.scores),
-        "Data": model_card.data(card.past, card.corpus, card.spoken),
-        "Training": model_card.training(card.past),
-        "Recipe and commands": model_card.commands(card.past),
-        "Versions": model_card.versions(card.past),
-        "Licence": terms,
-        "Limits": _limits(card),
+        "How to use it": USAGE,
+        "Results": _results(facts.weights, facts.scores),
+        "Data": _data(facts.stages, facts.corpus, facts.synthetic),
+        "Training": _training(facts.stages),
+        "Recipe and commands": _commands(facts.stages),
+        "Versions": _versions(facts.stages),
+        "Licence": stated if facts.terms else not_stated,
+        "Limits": _limits(facts),
     }
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
-    return f"---\n{to_yaml(front_matter(card))}---\n\n# {card.name}\n\n{_what(card)}\n{body}"
+    return ModelCard(f"---\n{metadata(facts).to_yaml()}\n---\n\n# {facts.name}\n\n{_summary(facts)}\n{body}")
 
 
-ORIGINS = {
-    True: ": the miniature that `arkasr download` speaks with espeak-ng. Synthetic voices, no recordings of people",
-    False: "",
-    None: "; whether its speech was recorded or synthesised cannot be told any more",
-}
+def metadata(facts: CardFacts) -> ModelCardData:
+    """Build the metadata block of the card. Unknown values are left out.
+
+    Args:
+        facts: What the card states.
+
+    Returns:
+        Metadata with the Hub's keys. `model-index` holds the error rates.
+    """
+    parts = [part for stage in facts.stages for part in stage.parts]
+    results = _eval_results(facts)
+    return ModelCardData(
+        language=[LANGUAGE_CODES[facts.language]] if facts.language in LANGUAGE_CODES else None,
+        license=facts.terms or None,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["arkasr", "on-policy-distillation"] if facts.last.config["objective"] == "opd" else ["arkasr"],
+        datasets=[facts.corpus["name"]] if facts.synthetic is False else None,
+        metrics=[facts.corpus["metric"]],
+        base_model=list(dict.fromkeys(parts)) or None,
+        model_name=facts.name if results else None,  # without results it would be a key of the block
+        eval_results=results or None,
+    )
 
 
-def data(past: Sequence[Stage], corpus: dict[str, Any], spoken: bool | None) -> str:
-    """Return what the runs were trained on and tested with, in hours."""
-    sets, rows = corpus.get("sets") or {}, []
-    used, tested = [stage.data for stage in past], corpus["test_sets"]
-    for name in dict.fromkeys([*used, corpus.get("dev", "dev"), *tested]):
-        facts = sets.get(name, {})
-        use = "trained on" if name in used else "tested on" if name in tested else "watched while training"
-        cells = [number(facts.get("hours"), 2), str(facts.get("cuts", "-")), str(facts.get("speakers") or "-")]
-        rows.append([name, use, *cells])
-    lines = [f"Corpus `{corpus['name']}`{ORIGINS[spoken]}."]
-    lines.append(markdown(["Set", "Use", "Hours", "Utterances", "Speakers"], rows))
-    if "td" in used:
-        why = "clips in which it heard nothing, or that `teacher_data.max_error` ruled out, were left out"
-        lines.append(f"The transcripts of `td` are the teacher's; {why}.")
-    limits = {stage.run: stage.config["data"]["hours"] for stage in past if stage.config["data"]["hours"]}
-    lines += [f"`{run}` was trained on {hours:g} h drawn from its set." for run, hours in limits.items()]
-    return "\n\n".join(lines)
+def _eval_results(facts: CardFacts) -> list[EvalResult]:
+    """Return one result per test set. Test sets without an error rate are left out."""
+    corpus, metric = facts.corpus["name"], facts.corpus["metric"]
+    sets = facts.scores["sets"] if facts.scores else {}
+    return [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            dataset_name=f"{corpus} {name}" + (" (miniature)" if facts.mini else ""),
+            dataset_type=corpus,
+            dataset_split=name,
+            metric_type=metric,
+            metric_name=f"{metric.upper()} in percent, 95 % interval{format_interval(summary['interval_percent'])}",
+            metric_value=round(summary["rate_percent"], 2),
+        )
+        for name, summary in sets.items()
+        if summary["rate_percent"] is not None
+    ]
 
 
-def results(weights: str, scores: dict[str, Any] | None) -> str:
-    """Return the error rates with their intervals, or that there are none."""
+def _summary(facts: CardFacts) -> str:
+    final = facts.weights == "final"
+    weights = "the final weights" if final else f"the checkpoint `{facts.weights}`, not the final weights"
+    origin = f"{facts.size:,} parameters, from the run `{facts.last.run}`: {weights} (step {facts.last.step})."
+    return f"{METHOD}\n{origin} {LAYOUTS[facts.published]}"
+
+
+def _results(weights: str, scores: dict[str, Any] | None) -> str:
     if weights != "final":
-        return "These weights are not scored: only a run's last weights are."
+        return "These weights are not scored. Only the final weights of a run are scored."
     if scores is None:
         return "This model is not scored."
     unit = "words" if scores["metric"] == "wer" else "characters"
     rows = [
-        [name, str(got["utterances"]), number(got["rate_percent"]) + interval(got["interval_percent"])]
-        for name, got in scores["sets"].items()
+        [
+            name,
+            str(summary["utterances"]),
+            format_number(summary["rate_percent"]) + format_interval(summary["interval_percent"]),
+        ]
+        for name, summary in scores["sets"].items()
     ]
     scorer = scores["normalizer"]
-    how = (
-        f"All errors over all reference {unit}, in percent, and a 95 % bootstrap interval over utterances (it does not "
-        f"cover how a run varies with its seed). Normaliser `{scorer['name']}` version {scorer['version']}."
+    note = (
+        f"All errors divided by all reference {unit}, in percent, with a 95 % bootstrap interval over utterances. The "
+        "interval does not include variation between seeds. "
+        f"Normaliser `{scorer['name']}` version {scorer['version']}."
     )
-    return f"{markdown(['Test set', 'Utterances', scores['metric'].upper() + ' [95 %]'], rows)}\n\n{how}"
+    return f"{markdown_table(['Test set', 'Utterances', scores['metric'].upper() + ' [95 %]'], rows)}\n\n{note}"
 
 
-def training(past: Sequence[Stage]) -> str:
-    """Return a row a run: where it started, how it was trained, on how much, and how that ended."""
+def _data(stages: Sequence[Stage], corpus: dict[str, Any], synthetic: bool | None) -> str:
+    """Return the sets used for training, validation and test, in hours."""
+    sets, rows = corpus.get("sets") or {}, []
+    used, tested = [stage.data for stage in stages], corpus["test_sets"]
+    for name in dict.fromkeys([*used, corpus.get("dev", "dev"), *tested]):
+        facts = sets.get(name, {})
+        use = "training" if name in used else "test" if name in tested else "validation"
+        cells = [format_number(facts.get("hours"), 2), str(facts.get("cuts", "-")), str(facts.get("speakers") or "-")]
+        rows.append([name, use, *cells])
+    lines = [f"Corpus `{corpus['name']}`{ORIGINS[synthetic]}."]
+    lines.append(markdown_table(["Set", "Use", "Hours", "Utterances", "Speakers"], rows))
+    if "td" in used:
+        left_out = "Clips with an empty transcript, or above `teacher_data.max_error`, were left out"
+        lines.append(f"The transcripts of `td` are the teacher's. {left_out}.")
+    limits = {stage.run: stage.config["data"]["hours"] for stage in stages if stage.config["data"]["hours"]}
+    lines += [f"`{run}` was trained on {hours:g} h drawn from its set." for run, hours in limits.items()]
+    return "\n\n".join(lines)
+
+
+def _training(stages: Sequence[Stage]) -> str:
+    """Return one row per run: initial weights, method, data, steps and last measurements."""
     rows = []
-    for stage in past:
+    for stage in stages:
         config, distilled = stage.config, stage.config["objective"] == "opd"
         path = config["teacher"]["options"].get("path", "")
         teacher = config["teacher"]["name"] + (f" (`{path}`)" if path else "")
         seconds = None if stage.hours is None else 3600 * stage.hours
         dev = None if stage.dev_error is None else 100 * stage.dev_error
-        start = stage.parent or ", ".join(stage.parts) or config["model"]["path"] or "fresh weights"
+        start = stage.parent or ", ".join(stage.parts) or config["model"]["path"] or "random weights"
         method = ("distillation", teacher, config["mapper"]["name"]) if distilled else ("supervised", "-", "-")
-        measured = [str(stage.step), number(seconds, 0), number(stage.loss, 3), number(dev)]
+        measured = [str(stage.step), format_number(seconds, 0), format_number(stage.loss, 3), format_number(dev)]
         rows.append([stage.run, start, *method, stage.data, *measured])
     names = ["Run", "Starts from", "Training", "Teacher", "Mapper", "Data", "Steps", "Audio seconds", "Loss", "Dev %"]
     note = (
-        "Audio seconds count a clip as often as it was heard. The loss is the last that was logged: cross-entropy "
-        "where training was supervised, a divergence from the teacher where it was distillation."
+        "Audio seconds are summed over all steps, so repeated clips count each time. The loss is the last logged one: "
+        "cross-entropy for supervised training, a divergence from the teacher for distillation."
     )
-    return f"{markdown(names, rows)}\n\n{note}"
+    return f"{markdown_table(names, rows)}\n\n{note}"
 
 
-def commands(past: Sequence[Stage]) -> str:
-    """Return the commands that made the model, as they were recorded."""
-    recipes = dict.fromkeys(stage.recipe for stage in past if stage.recipe)
-    lines = ["# the recipe", *recipes] if recipes else []
-    lines += [stage.command or f"# {stage.run}: no command was recorded" for stage in past]
-    return (
-        "```sh\n"
-        + "\n".join(lines)
-        + "\n```\n\n`training_config.yaml` holds every setting of the last run. Folders of "
-        "the machine that trained are left out: `...` stands for them, `{expdir}` and `{datadir}` for the run's own."
+def _commands(stages: Sequence[Stage]) -> str:
+    recipes = dict.fromkeys(stage.recipe for stage in stages if stage.recipe)
+    lines = ["# recipe", *recipes] if recipes else []
+    lines += [stage.command or f"# {stage.run}: no command recorded" for stage in stages]
+    note = (
+        "`training_config.yaml` holds every setting of the last run. Paths of the training machine are removed: `...` "
+        "replaces folders, `{expdir}` and `{datadir}` stand for the folders of the run."
     )
+    return "```sh\n" + "\n".join(lines) + f"\n```\n\n{note}"
 
 
-def versions(past: Sequence[Stage]) -> str:
-    """Return commit and versions of each group of runs that share them."""
+def _versions(stages: Sequence[Stage]) -> str:
+    """Return commit and package versions. Runs that share them are grouped."""
     groups: dict[str, list[str]] = {}
-    for stage in past:
-        found = ", ".join(f"{name} {value}" for name, value in stage.versions.items()) or "versions not recorded"
-        groups.setdefault(f"commit `{stage.commit or 'not recorded'}`; {found}", []).append(stage.run)
-    lines = [f"- {', '.join(runs)}: {said}" for said, runs in groups.items()]
-    return "\n".join(lines) + "\n\nA `+` after a commit: with changes that it does not hold."
+    for stage in stages:
+        packages = ", ".join(f"{name} {value}" for name, value in stage.versions.items()) or "versions not recorded"
+        groups.setdefault(f"commit `{stage.commit or 'not recorded'}`, {packages}", []).append(stage.run)
+    lines = [f"- {', '.join(runs)}: {environment}" for environment, runs in groups.items()]
+    return "\n".join(lines) + "\n\nA `+` after a commit means that there were uncommitted changes."
+
+
+def _limits(facts: CardFacts) -> str:
+    language, data = facts.language or "the language of its corpus", facts.last.config["data"]
+    tested = ", ".join(facts.scores["sets"]) if facts.scores else "nothing"
+    return "\n".join([
+        MINIATURE if facts.mini else PAPER_SCALE,
+        f"- Language: {language} only. Other languages were neither trained nor tested.",
+        f"- Clips longer than {data['max_clip_seconds']:g} s or shorter than {data['min_clip_seconds']:g} s were not "
+        "used for training.",
+        f"- Tested on {tested}. Not tested: anything else, such as other accents, noise, distant microphones, several "
+        "speakers at once, music, streaming, and differences in accuracy between groups of speakers.",
+    ])  # fmt: skip

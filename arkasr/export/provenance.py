@@ -1,4 +1,4 @@
-"""How a model came to be: the run that trained it, the run that this one started from, and so on, fit to be shared."""
+"""Provenance of a model: the run that trained it and the earlier runs it started from, without private paths."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ from arkasr.evaluation import results_io
 from arkasr.export.redact import folders_of, public_command, public_values
 from arkasr.model.weight_files import is_hub_id
 
+PLUGIN_KEYS = ("kind", "name", "distribution", "version")
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One run: its resolved config and record without private paths, and what it logged up to `step`.
+    """One training run: its configuration and record without private paths, and what it logged up to `step`.
 
-    hours: of audio, counted as often as it was heard; loss and dev_error: the last that were logged. None: not logged.
+    Attributes:
+        run: Name of the run.
+        config: Resolved configuration.
+        step: Number of optimizer steps of the exported weights.
+        hours: Hours of audio trained on, with repetitions, or None if not logged.
+        loss: Last logged training loss, or None.
+        dev_error: Last logged error rate on the dev clips as a fraction, or None.
+        recipe: Command line of the recipe, or empty.
+        command: Command line of the run, or empty.
+        commit: Commit of the code, or empty.
+        versions: Package versions by name.
+        plugins: Kind, name, distribution and version of each plugin.
+        world_size: Number of processes.
+        started: Start time, or empty.
     """
 
     run: str
@@ -35,21 +50,41 @@ class Stage:
 
     @property
     def parent(self) -> str:
-        """The run of the same experiment that this one started from; empty where it did not."""
+        """The run of the same experiment that this run started from, or empty."""
         found = re.fullmatch(r"\{expdir\}/([^/]+)/final/?", self.config["model"]["path"])
         return found[1] if found else ""
 
     @property
     def parts(self) -> list[str]:
-        """The Hub ids that it started from."""
+        """Hub ids of the pretrained weights that this run started from."""
         model = self.config["model"]
         return [model[key] for key in ("path", "encoder", "decoder") if is_hub_id(model.get(key, ""))]
 
     @property
     def data(self) -> str:
-        """The set of cuts that it was trained on, as corpus.json calls it; the file's name where it is another."""
+        """The training set by its name in corpus.json, or the file name if it is not in there."""
         name = Path(self.config["data"]["train"]).name.removesuffix(".jsonl.gz")
         return "td" if name == "td_teacher" else name
+
+
+def trace(expdir: str, datadir: str, run: str, step: int) -> list[Stage]:
+    """Return the runs that produced a model.
+
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory.
+        run: Name of the last run.
+        step: Optimizer step of the last run's weights.
+
+    Returns:
+        The runs, the earliest first. Runs outside the experiment directory are not followed.
+    """
+    stages = [_read(expdir, datadir, run, step)]
+    while (parent := stages[0].parent) and (Path(expdir) / parent / "config.yaml").is_file():
+        if parent in (stage.run for stage in stages):
+            break
+        stages.insert(0, _read(expdir, datadir, parent, None))
+    return stages
 
 
 def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
@@ -57,7 +92,6 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
     folders = folders_of(record.get("command", ""), expdir, datadir)
     rows = [row for row in results_io.read_metrics(expdir, run) if step is None or row["step"] <= step]
     last, errors = rows[-1] if rows else {}, [row["dev_error"] for row in rows if "dev_error" in row]
-    told = ("kind", "name", "distribution", "version")
     config = record["config"]
     return Stage(
         run=run,
@@ -70,17 +104,7 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
         command=public_command(record.get("command", "")),
         commit=record.get("commit", ""),
         versions=record.get("versions", {}),
-        plugins=[{key: plugin.get(key, "") for key in told} for plugin in record.get("plugins", [])],
+        plugins=[{key: plugin.get(key, "") for key in PLUGIN_KEYS} for plugin in record.get("plugins", [])],
         world_size=record.get("world_size", 1),
         started=record.get("started", ""),
     )
-
-
-def trace(expdir: str, datadir: str, run: str, step: int) -> list[Stage]:
-    """Return the runs that made a model, the first one first; `step` of the last."""
-    stages = [_read(expdir, datadir, run, step)]
-    while (parent := stages[0].parent) and (Path(expdir) / parent / "config.yaml").is_file():
-        if parent in (stage.run for stage in stages):
-            break
-        stages.insert(0, _read(expdir, datadir, parent, None))
-    return stages

@@ -1,4 +1,4 @@
-"""Take the paths of this machine out of what is shared: commands, configurations and records of a run."""
+"""Remove local paths from what is shared: commands, configurations and records of a run."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# A path from the root or the home directory, to the end of the value that holds it; addresses (https://) are none.
+# A path from the root or the home directory, up to the end of its value. URLs (https://) do not match.
 _PATH = re.compile(r"(?:file:/+|(?<![\w.:/}>~-])/|(?<=:)/(?!/)|(?<![\w./])~[\w.-]*/)[^,;|\]})\"'<>]*")
 
 
-def _shortened(match: re.Match) -> str:
-    """Keep what says something elsewhere: a path inside egs/ from there on, else the last name."""
-    path = match[0].rstrip()
-    inside = re.search(r"/(egs/.+)", path)
-    return (inside[1] if inside else f".../{Path(path).name}") + match[0][len(path) :]
-
-
 def public_text(text: str, folders: Mapping[str, str]) -> str:
-    """Return a value of a configuration without private paths.
+    """Remove local paths from a text.
 
-    folders: a path that the value may start with -> what stands for it, as {expdir}. Other absolute paths become
-    ".../" and their last name.
+    Args:
+        text: Value of a configuration, or word of a command.
+        folders: Replacement by leading path, such as {"/data/exp": "{expdir}"}.
+
+    Returns:
+        The text. Paths inside egs/ are kept from there on. Other absolute paths become ".../" and their last name.
     """
     for path, name in sorted(folders.items(), key=lambda item: -len(item[0])):
         if text == path or text.startswith(f"{path}/"):
@@ -33,7 +30,15 @@ def public_text(text: str, folders: Mapping[str, str]) -> str:
 
 
 def public_values(value: Any, folders: Mapping[str, str]) -> Any:
-    """Do the same for all text in nested lists and mappings."""
+    """Remove local paths from all texts in nested lists and mappings.
+
+    Args:
+        value: Configuration as read from YAML.
+        folders: See `public_text`.
+
+    Returns:
+        A copy of the value.
+    """
     if isinstance(value, dict):
         return {public_text(str(name), {}): public_values(item, folders) for name, item in value.items()}
     if isinstance(value, list):
@@ -42,7 +47,14 @@ def public_values(value: Any, folders: Mapping[str, str]) -> Any:
 
 
 def public_command(command: str) -> str:
-    """Return a command line without private paths, word for word otherwise."""
+    """Remove local paths from a command line. All other words are kept.
+
+    Args:
+        command: Command line in shell syntax.
+
+    Returns:
+        The command line.
+    """
     try:
         return shlex.join(public_text(word, {}) for word in shlex.split(command))
     except ValueError:
@@ -50,7 +62,16 @@ def public_command(command: str) -> str:
 
 
 def folders_of(command: str, expdir: str | Path, datadir: str | Path) -> dict[str, str]:
-    """Return what {expdir} and {datadir} may stand for: the folders given, and those that the run's command named."""
+    """Return the paths that "{expdir}" and "{datadir}" replace.
+
+    Args:
+        command: Command line of the run. Its --expdir and --datadir count too, because folders may have moved.
+        expdir: Experiment directory.
+        datadir: Data directory.
+
+    Returns:
+        Replacement by path, for `public_text`. Paths are listed as written, absolute and resolved.
+    """
     found = {str(expdir): "{expdir}", str(datadir): "{datadir}"}
     found |= {str(Path(path).absolute()): name for path, name in found.items()}
     found |= {str(Path(path).resolve()): name for path, name in found.items()}
@@ -60,8 +81,15 @@ def folders_of(command: str, expdir: str | Path, datadir: str | Path) -> dict[st
     return found
 
 
+def _shortened(match: re.Match) -> str:
+    """Keep a path from egs/ on, otherwise its last name."""
+    path = match[0].rstrip()
+    inside = re.search(r"/(egs/.+)", path)
+    return (inside[1] if inside else f".../{Path(path).name}") + match[0][len(path) :]
+
+
 def _words(command: str) -> list[str]:
-    """Split a command as a shell does; --name=value makes two words."""
+    """Split a command like a shell does. --name=value is split into two words."""
     try:
         words = shlex.split(command)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which weights of a run are meant: its last ones, its newest, its best on the dev clips, or those of a checkpoint."""
+"""Select the weights of a run to export: final, latest, best on the dev clips, or one checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ FINAL = "final"
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Weights to export: those of a run after `step` steps; name: `final`, or the checkpoint's."""
+    """Weights of one run.
+
+    Attributes:
+        run: Name of the run.
+        name: `final`, or the name of the checkpoint.
+        folder: Where the weights are.
+        step: Number of optimizer steps.
+        config: Configuration of the run.
+    """
 
     run: str
     name: str
@@ -27,7 +35,7 @@ class WeightSource:
     config: Config
 
     def load(self) -> SpeechLM:
-        """Load them as they were trained, on the CPU."""
+        """Load the weights on the CPU, in the data type of training."""
         dtype = self.config.model.dtype
         return load_speech_lm(str(self.folder), dtype) if self.name == FINAL else load_checkpoint(self.folder, dtype)
 
@@ -36,20 +44,30 @@ def _read_config(expdir: str, run: str) -> Config:
     path = Path(expdir) / run / "config.yaml"
     if not path.is_file():
         others = ", ".join(sorted(found.parent.name for found in Path(expdir).glob("*/config.yaml"))) or "none"
-        raise UserError(f"{path.parent}: no such run (no config.yaml); there are: {others}")
+        raise UserError(f"{path.parent}: no such run (no config.yaml); existing runs: {others}")
     config = read_config(path)
     if config.model.type != "arkasr":
         raise UserError(
-            f"{path.parent}: the run trained a {config.model.type}, and only Ark-ASR's own are exported; "
-            f"{path.parent / FINAL} is a folder that transformers reads as it is"
+            f"{path.parent}: a model of type {config.model.type} cannot be exported, only arkasr; "
+            f"transformers loads {path.parent / FINAL} directly"
         )
     return config
 
 
 def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
-    """Find weights of a run: `final`, `latest`, `best` (lowest error on the dev clips) or the name of a checkpoint.
+    """Find weights of a run.
 
-    Raises UserError where there is no such run, it trained another kind of model, or there are no such weights.
+    Args:
+        expdir: Experiment directory.
+        run: Name of the run.
+        checkpoint: `final`, `latest`, `best` (lowest error rate on the dev clips, the latest if several are equal), or
+            the name of a checkpoint.
+
+    Returns:
+        The weights.
+
+    Raises:
+        UserError: The run or the weights do not exist, or the model is not of type `arkasr`.
     """
     folder, config = Path(expdir) / run, _read_config(expdir, run)
     found = {path.name: WeightSource(run, path.name, path, int(path.name.split("-")[1]), config)
@@ -64,9 +82,9 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
     if checkpoint in found:
         return found[checkpoint]
     if checkpoint in (FINAL, "latest"):
-        instead = f", or name a checkpoint with --checkpoint ({names})" if found else ""
-        raise UserError(f"{folder / FINAL}: no trained model here; run the recipe with --stage 3 first{instead}")
-    raise UserError(f"{folder / 'checkpoints'}: no checkpoint {checkpoint!r}; there are: {names}")
+        alternative = f", or name a checkpoint with --checkpoint ({names})" if found else ""
+        raise UserError(f"{folder / FINAL}: no trained model here; run the recipe with --stage 3 first{alternative}")
+    raise UserError(f"{folder / 'checkpoints'}: no checkpoint {checkpoint!r}; use one of: {names}")
 
 
 def _best(expdir: str, run: str, sources: list[WeightSource], names: str) -> WeightSource:
@@ -74,7 +92,7 @@ def _best(expdir: str, run: str, sources: list[WeightSource], names: str) -> Wei
     measured = [source for source in sources if source.step in errors]
     if not measured:
         raise UserError(
-            f"{Path(expdir) / run}: none of its weights ({names}) has an error rate on the dev clips: make "
-            "train.save_every a multiple of train.eval_every, or name one with --checkpoint"
+            f"{Path(expdir) / run}: no weights ({names}) with a measured error rate on the dev clips; set "
+            "train.save_every to a multiple of train.eval_every, or name a checkpoint with --checkpoint"
         )
     return min(measured, key=lambda source: (errors[source.step], -source.step))
