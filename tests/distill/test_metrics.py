@@ -1,4 +1,4 @@
-"""What is measured at every step, on cases worked by hand, and the page that says what it means."""
+"""The metrics of every step on worked examples, and the page docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from arkasr.training.train import train
 
 
 def support(*sizes_and_overlaps, width=6):
-    """A support whose positions have so many valid tokens, of which so many are named by both."""
+    """Return a support with one position per (number of valid tokens, number of them in both top-k sets)."""
     sizes = torch.tensor([size for size, _ in sizes_and_overlaps]).reshape(-1)
     valid = torch.arange(width) < sizes[:, None]
     ids = torch.zeros(len(sizes), width, dtype=torch.long)
@@ -28,12 +28,12 @@ def support(*sizes_and_overlaps, width=6):
     return Support(ids, ids, valid, valid, shared, ids[:, 0], ids[:, 0])
 
 
-def sums_of(made, top_k=3):
-    return {name: float(value) for name, value in support_sums(made, top_k).items()}
+def sums_of(union, top_k=3):
+    return {name: float(value) for name, value in support_sums(union, top_k).items()}
 
 
-def test_support_sizes_by_hand():
-    """Top 3 of both: sizes 4, 5, 2 count with overlaps 2, 1, 0 of 3; sizes 1 and 0 do not count."""
+def test_support_sums_on_worked_example():
+    """With k = 3, sizes 4, 5 and 2 are counted with overlaps 2, 1 and 0. Sizes 1 and 0 are not counted."""
     sums = sums_of(support((4, 2), (1, 1), (5, 1), (0, 0), (2, 0)))
     assert sums == {
         "positions": 3,
@@ -44,15 +44,15 @@ def test_support_sizes_by_hand():
     }
 
 
-def test_rates_by_hand():
-    """Of four rollouts one is empty and two loop; four transcripts are scored, two of them read."""
-    sources, made = ["student", "reference", "teacher", "student"], Generation([], [], torch.zeros(0, 3))
-    rollout = Rollout([0, 1, 2, 3], made, 1, num_stopped=3, num_looping=2, num_rolled=4, sources=sources)
+def test_rates_on_worked_example():
+    """Of four rollouts one is empty and two loop. Four transcripts are scored, two of them provided texts."""
+    sources, generation = ["student", "reference", "teacher", "student"], Generation([], [], torch.zeros(0, 3))
+    rollout = Rollout([0, 1, 2, 3], generation, 1, num_stopped=3, num_looping=2, num_rolled=4, sources=sources)
     rows = torch.arange(7)
     sums = sums_of(support((4, 2), (5, 1), (2, 0))) | {
         name: float(value) for name, value in rollout_sums(rollout, Alignment([], rows, rows, 10, 2), 5).items()
     }
-    assert rates(sums | {"unanswered": 2.0}) == {
+    assert rates(sums | {"teacher_missing": 2.0}) == {
         "vuss": pytest.approx(11 / 3),
         "vuss_min": 2,
         "vuss_max": 5,
@@ -66,25 +66,27 @@ def test_rates_by_hand():
         "share/reference": 0.25,
         "mismatch_rate": 0.5,
         "coverage": 0.7,
-        "unanswered_rate": 2 / 7,
+        "teacher_missing_rate": 2 / 7,
     }
 
 
-@pytest.mark.parametrize("made", [support(), support((1, 1), (0, 0))])
-def test_nothing_counted_is_zero_and_not_infinite(made):
-    sums = sums_of(made)
+@pytest.mark.parametrize("union", [support(), support((1, 1), (0, 0))])
+def test_rates_without_counted_position_are_zero(union):
+    sums = sums_of(union)
     assert (sums["positions"], sums["vuss"], sums["overlap"]) == (0, 0, 0)
     assert sums["vuss_max"] == sums["neg_vuss_min"] == -math.inf
     rollout = Rollout([0], Generation([], [], torch.zeros(0, 3)), 0, 0, sources=["student"], scored=False)
     rows = torch.arange(0)
     none = {name: float(value) for name, value in rollout_sums(rollout, Alignment([[3]], rows, rows, 9, 1), 0).items()}
-    assert none["rollout_tokens"] == none["teacher_tokens"] == none["mismatched"] == 0  # one is kept for the passes
-    none["unanswered"] = 0.0
+    assert (
+        none["rollout_tokens"] == none["teacher_tokens"] == none["mismatched"] == 0
+    )  # the transcript is kept, but not scored
+    none["teacher_missing"] = 0.0
     assert rates(sums | none) == dict.fromkeys(rates(sums | none), 0.0)
 
 
-def test_micro_batches_and_ranks_add_up():
-    """Sums add; the two extremes are maxima, and a part that counts nothing does not disturb them."""
+def test_support_sums_add_over_micro_batches():
+    """Sums are added and extremes are reduced by the maximum. A part without counted positions changes neither."""
     parts = [support((4, 2), (6, 3)), support(), support((1, 0)), support((2, 1), (3, 3))]
     together = sums_of(support((4, 2), (6, 3), (1, 0), (2, 1), (3, 3)))
     merged = {}
@@ -95,36 +97,36 @@ def test_micro_batches_and_ranks_add_up():
     assert set(MAXIMA) <= set(together)
 
 
-def test_means_are_logged_where_something_was_counted():
+def test_rates_omits_means_with_count_zero():
     sums = sums_of(support()) | dict.fromkeys(("clips", "rolled", "stopped", "empty", "looping", "transcripts"), 0.0)
     sums |= dict.fromkeys(("from_student", "from_teacher", "from_reference", "mismatched", "rollout_tokens"), 0.0)
     logged = rates(
-        sums | {"paired": 0.0, "unanswered": 0.0, "kl/all": 3.0, "kl/all#": 4.0, "kl/wrong": 0.0, "kl/wrong#": 0.0}
+        sums | {"paired": 0.0, "teacher_missing": 0.0, "kl/all": 3.0, "kl/all#": 4.0, "kl/wrong": 0.0, "kl/wrong#": 0.0}
     )
     assert logged["kl/all"] == 0.75 and "kl/wrong" not in logged and not any("#" in name for name in logged)
 
 
-def test_lost_mass_is_that_without_a_counterpart_and_what_the_view_dropped():
-    """The student has the best token at the first position, none at the second, both at the third."""
+def test_teacher_sums_add_unmapped_and_dropped_mass():
+    """The student has the best token at the first position, none at the second, and both at the third."""
     view, nan = DenseView(torch.zeros(4, 8)), torch.nan
     logprobs = torch.tensor([[0.5, 0.25], [0.5, 0.125], [0.75, 0.25], [nan, 0.5]]).log()
-    made = support(*[(4, 2)] * 4, width=4)
-    made.from_teacher = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]).bool()
-    found = {name: float(value) for name, value in teacher_sums(view, logprobs, made).items()}
-    assert found == {"dropped_mass": pytest.approx(0.25 + 0.625), "dropped_mass#": 3, "unanswered": 1}
+    union = support(*[(4, 2)] * 4, width=4)
+    union.from_teacher = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]).bool()
+    found = {name: float(value) for name, value in teacher_sums(view, logprobs, union).items()}
+    assert found == {"dropped_mass": pytest.approx(0.25 + 0.625), "dropped_mass#": 3, "teacher_missing": 1}
     view.dropped = torch.tensor([0.125, 0.0, 0.0625, nan])
-    assert float(teacher_sums(view, logprobs, made)["dropped_mass"]) == pytest.approx(0.875 + 0.1875)
+    assert float(teacher_sums(view, logprobs, union)["dropped_mass"]) == pytest.approx(0.875 + 0.1875)
 
 
-def test_gap_recovery_by_hand():
+def test_gap_recovery_on_worked_examples():
     assert gap_recovery(40.0, 25.0, 10.0) == pytest.approx(0.5)  # error rates
     assert gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
     assert gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
     assert gap_recovery(10.0, 9.0, 10.0) is None
 
 
-def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_path):
-    """The page's table names them, `<...>` standing for a name of the data or of a phase, and names no other."""
+def test_metrics_page_lists_logged_keys(conf, trained, datadir, tmp_path):
+    """The tables list every logged key and no other; `<...>` is a placeholder for a name."""
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     overrides += [
         "distill.diagnose_every=1",
@@ -140,6 +142,6 @@ def test_every_key_that_a_run_logs_is_on_the_page(conf, trained, datadir, tmp_pa
     }
     patterns = [re.compile(re.sub("<[a-z]+>", ".+", name)) for name in named]
     assert [key for key in sorted(logged) if not any(pattern.fullmatch(key) for pattern in patterns)] == []
-    unseen = {p.pattern for p in patterns if not any(p.fullmatch(key) for key in logged)}
-    assert unseen <= {"dropped_mass", "stop/early", "stop/late", "kl/correct", "kl/wrong"}
+    not_logged = {p.pattern for p in patterns if not any(p.fullmatch(key) for key in logged)}
+    assert not_logged <= {"dropped_mass", "stop/early", "stop/late", "kl/correct", "kl/wrong"}
     assert len(page.splitlines()) <= 80

@@ -1,4 +1,4 @@
-"""Algorithm 1 on tiny models against a slow rendering: full logits, one position at a time, in float64."""
+"""Algorithm 1 on tiny models, compared with a slow reference: full logits, one position at a time, in float64."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from arkasr.utils.timing import Phases
 
 
 def full_logits(lm, clip, language, ids):
-    """Float64 logits [len(ids), V]: row j says what comes after the prompt and ids[:j]; one clip, no batch."""
+    """Return float64 logits [len(ids), V] of one clip without a batch: row j follows the prompt and ids[:j]."""
     embed = lm.hf.get_input_embeddings().weight
     before, after = (lm.tokenizer.encode(part, add_special_tokens=False) for part in lm.prompt_text(language))
     with torch.no_grad():
@@ -33,8 +33,8 @@ def full_logits(lm, clip, language, ids):
     return logits[start : start + len(ids)]
 
 
-def greedy(lm, clip, language, cap):
-    """Roll one clip out by whole forward passes."""
+def reference_rollout(lm, clip, language, cap):
+    """Transcribe one clip greedily with a full forward pass per token."""
     ids = []
     while len(ids) < cap and not (ids and ids[-1] in lm.stop_ids):
         logits = full_logits(lm, clip, language, [*ids, 0])[-1]
@@ -42,53 +42,54 @@ def greedy(lm, clip, language, cap):
     return ids
 
 
-def best(logits, k):
+def reference_topk(logits, k):
     return sorted(range(len(logits)), key=lambda i: -logits[i])[:k]
 
 
-def slow(lm, theirs, clips, temperature, k):
-    """Algorithm 1: loss sum, count, and support sizes and overlaps of all positions."""
+def reference_step(lm, teacher_lm, clips, temperature, k):
+    """Return loss sum, count, support sizes and overlap ratios of counted positions, and transcripts of Algorithm 1."""
     student_of = {b: i for i, b in sorted(piece_bytes(lm.tokenizer).items())}
-    teacher_of = {b: i for i, b in bpe_bytes(theirs.tokenizer).items()}
-    shared = {teacher_of[b]: student_of[b] for b in student_of.keys() & teacher_of.keys()}
-    shared[theirs.stop_ids[0]] = lm.stop_ids[0]
-    back = {s: t for t, s in shared.items()}
+    teacher_of = {b: i for i, b in bpe_bytes(teacher_lm.tokenizer).items()}
+    to_student = {teacher_of[b]: student_of[b] for b in student_of.keys() & teacher_of.keys()}
+    to_student[teacher_lm.stop_ids[0]] = lm.stop_ids[0]
+    to_teacher = {s: t for t, s in to_student.items()}
     total, count, sizes, overlaps, transcripts = 0.0, 0, [], [], []
     for clip, language in zip(clips.waveforms, clips.languages):
         cap = min(9, 2 + -(-len(clip) * 12 // 16000))
-        ids = greedy(lm, clip, language, cap)
+        ids = reference_rollout(lm, clip, language, cap)
         transcripts.append(ids)
         z_s = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).tolist()
         teacher_ids, pairs, _ = rendered(ids)
-        z_t = full_logits(theirs, clip, language, teacher_ids).log_softmax(-1).tolist()
+        z_t = full_logits(teacher_lm, clip, language, teacher_ids).log_softmax(-1).tolist()
         for s, t in pairs:
-            from_teacher = {shared[i] for i in best(z_t[t], k) if i in shared}
-            from_student = {i for i in best(z_s[s], k) if i in back}
+            from_teacher = {to_student[i] for i in reference_topk(z_t[t], k) if i in to_student}
+            from_student = {i for i in reference_topk(z_s[s], k) if i in to_teacher}
             union = sorted(from_teacher | from_student)
             if len(union) < 2:
                 continue
             count += 1
             sizes.append(len(union))
             overlaps.append(len(from_teacher & from_student) / k)
-            p = (torch.tensor([z_t[t][back[i]] for i in union], dtype=torch.float64) / temperature).softmax(0)
-            q = (torch.tensor([z_s[s][i] for i in union], dtype=torch.float64) / temperature).softmax(0)
-            total += temperature**2 * float((p * (p.log() - q.log())).sum())
+            p_t = (torch.tensor([z_t[t][to_teacher[i]] for i in union], dtype=torch.float64) / temperature).softmax(0)
+            p_s = (torch.tensor([z_s[s][i] for i in union], dtype=torch.float64) / temperature).softmax(0)
+            total += temperature**2 * float((p_t * (p_t.log() - p_s.log())).sum())
     return total, count, sizes, overlaps, transcripts
 
 
 @pytest.mark.parametrize(
     ("temperature", "k", "language"), [(1.0, 6, "English"), (2.0, 3, "Chinese"), (0.5, 12, "English")]
 )
-def test_a_step_is_algorithm_one(temperature, k, language):
+def test_step_equals_reference_algorithm_1(temperature, k, language):
     lm, clips = trainable(), batch(SIZES, language=language)
-    expected, positions, sizes, overlaps, transcripts = slow(lm, frozen_teacher().lm, clips, temperature, k)
+    reference = reference_step(lm, frozen_teacher().lm, clips, temperature, k)
+    expected, positions, sizes, overlaps, transcripts = reference
     one = opd(lm, temperature=temperature, k=k)
-    made = one.collect(lm, clips, Phases())
-    total, count = one.rescore(lm, made)
-    assert made.rollout.made.ids == transcripts
-    assert int(count) == positions == int(made.sums["positions"]) > 10
+    scored = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, scored)
+    assert scored.rollout.generation.ids == transcripts
+    assert int(count) == positions == int(scored.sums["positions"]) > 10
     assert float(total.detach()) == pytest.approx(expected, rel=1e-4) and expected > 0.1
-    measured = rates({name: float(value) for name, value in made.sums.items()})
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
     assert measured["vuss"] == pytest.approx(sum(sizes) / count)
     assert (measured["vuss_min"], measured["vuss_max"]) == (min(sizes), max(sizes))
     assert measured["overlap"] == pytest.approx(sum(overlaps) / count)
@@ -99,7 +100,7 @@ def test_a_step_is_algorithm_one(temperature, k, language):
     assert measured["mismatch_rate"] == pytest.approx(sum(not rendered(ids)[2] for ids in transcripts) / 6)
 
 
-def test_the_gradient_reaches_every_weight_of_the_student_and_none_of_the_teacher():
+def test_gradient_reaches_all_student_weights_and_no_teacher_weight():
     lm = trainable()
     one = opd(lm)
     total, _ = one.rescore(lm, one.collect(lm, batch(SIZES), Phases()))
@@ -109,16 +110,16 @@ def test_the_gradient_reaches_every_weight_of_the_student_and_none_of_the_teache
     assert all(p.grad is None for p in frozen_teacher().lm.parameters())
 
 
-def test_descent_brings_the_student_nearer_to_its_teacher():
+def test_gradient_descent_reduces_loss():
     lm, clips = trainable(), batch(SIZES)
     one = opd(lm)
-    made = one.collect(lm, clips, Phases())
+    scored = one.collect(lm, clips, Phases())
     optimizer = torch.optim.SGD(lm.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):
         optimizer.zero_grad()
-        made.rollout.audio = lm.encode_audio(clips.waveforms)  # as the weights are now
-        total, count = one.rescore(lm, made)
+        scored.rollout.audio = lm.encode_audio(clips.waveforms)  # with the current weights
+        total, count = one.rescore(lm, scored)
         (total / count).backward()
         optimizer.step()
         losses.append(float(total.detach()))
@@ -127,22 +128,22 @@ def test_descent_brings_the_student_nearer_to_its_teacher():
 
 @pytest.mark.parametrize("make", [student, teacher])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_its_own_teacher_teaches_nothing(make, temperature):
+def test_loss_is_zero_if_student_equals_teacher(make, temperature):
     lm, same = (eager_to_stop(make(10), 2.0) for _ in range(2))
     one = opd(lm, InMemory(same), Identity, temperature)
-    made = one.collect(lm, batch(SIZES), Phases())
-    total, count = one.rescore(lm, made)
+    scored = one.collect(lm, batch(SIZES), Phases())
+    total, count = one.rescore(lm, scored)
     total.backward()
-    assert int(count) == sum(map(len, made.rollout.made.ids))
+    assert int(count) == sum(map(len, scored.rollout.generation.ids))
     assert float(total.detach()) == pytest.approx(0.0, abs=1e-4)
     largest = max(float(p.grad.abs().max()) for p in lm.hf.parameters() if p.grad is not None)
     assert largest < 1e-3
-    measured = rates({name: float(value) for name, value in made.sums.items()})
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
     assert measured["coverage"] == 1.0 and measured["mismatch_rate"] == 0.0
 
 
 @pytest.mark.parametrize("split", [[[0], [1], [2], [3], [4], [5]], [[3, 1], [0, 5, 2, 4]]])
-def test_micro_batches_add_up(split):
+def test_micro_batch_losses_add_up(split):
     lm, clips = trainable(), batch(SIZES)
     one = opd(lm)
     whole, count = one.rescore(lm, one.collect(lm, clips, Phases()))
@@ -152,212 +153,214 @@ def test_micro_batches_add_up(split):
 
 
 def empty_first():
-    """A student that says nothing to the first clip."""
+    """Return a student whose transcript of the first clip is empty."""
     return eager_to_stop(student(11))
 
 
-class Spoilt(InMemory):
-    """A teacher whose answer is made into another."""
+class AlteredTeacher(InMemory):
+    """A teacher whose logits are changed by a function."""
 
-    def __init__(self, lm, spoil):
+    def __init__(self, lm, alter):
         super().__init__(lm)
-        self.spoil = spoil
+        self.alter = alter
 
     def score(self, waveforms, languages, token_ids):
-        """Score, and spoil it."""
-        return DenseView(self.spoil(super().score(waveforms, languages, token_ids).logits))
+        return DenseView(self.alter(super().score(waveforms, languages, token_ids).logits))
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda logits: logits[:-1], lambda logits: torch.cat([logits[:1], logits]), lambda logits: logits[:0]]
+    "alter", [lambda logits: logits[:-1], lambda logits: torch.cat([logits[:1], logits]), lambda logits: logits[:0]]
 )
 @pytest.mark.parametrize("mapper", [SharedStrings, lambda _, **models: ByteOffsets(ByteOffsetsOptions(), **models)])
-def test_a_teacher_that_gives_another_number_of_positions_is_named(spoil, mapper):
+def test_wrong_number_of_teacher_positions_is_reported(alter, mapper):
     lm = trainable()
-    one = opd(lm, Spoilt(frozen_teacher().lm, spoil), mapper)
-    with pytest.raises(UserError, match=r"teacher Spoilt: gave \d+ positions where \d+ were asked for"):
+    one = opd(lm, AlteredTeacher(frozen_teacher().lm, alter), mapper)
+    with pytest.raises(UserError, match=r"teacher AlteredTeacher: returned \d+ positions, expected \d+"):
         one.collect(lm, batch(SIZES), Phases())
 
 
-def test_a_mapper_that_gives_another_number_of_positions_is_named():
+def test_wrong_number_of_mapper_positions_is_reported():
     lm = trainable()
     one = opd(lm)
     one.mapper.translate = lambda view, alignment: view.at(alignment.teacher_rows[:-1])
-    with pytest.raises(UserError, match="mapper SharedStrings: gave"):
+    with pytest.raises(UserError, match="mapper SharedStrings: returned"):
         one.collect(lm, batch(SIZES), Phases())
 
 
-def spoilt_rows(value, every):
-    def spoil(logits):
+def replace_rows(value, every):
+    def alter(logits):
         logits = logits.clone()
         logits[::every] = value
         return logits
 
-    return spoil
+    return alter
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("every", [1, 3])
-def test_positions_that_the_teacher_does_not_answer_count_nowhere(value, every):
-    """A row of nothing but NaN, inf or -inf is no distribution: the others give the numbers they give without it."""
+def test_positions_without_teacher_distribution_are_excluded(value, every):
+    """A row of NaN, inf or -inf is not a distribution. The results of the other positions do not change."""
     lm, clips = trainable(), batch(SIZES)
     healthy = opd(lm).collect(lm, clips, Phases())
-    one = opd(lm, Spoilt(frozen_teacher().lm, spoilt_rows(value, every)))
-    made = one.collect(lm, clips, Phases())
-    total, count = one.rescore(lm, made, diagnose=True)
+    one = opd(lm, AlteredTeacher(frozen_teacher().lm, replace_rows(value, every)))
+    scored = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, scored, diagnose=True)
     total.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in lm.parameters())
-    good = torch.tensor([int(row) % every != 0 for row in one.mapper.align(made.rollout.made.ids).teacher_rows])
-    assert int(count) == int(made.sums["positions"]) == int((good & (healthy.support.valid.sum(-1) >= 2)).sum())
-    assert (int(count) > 0) == (every > 1) and int(made.sums["unanswered"]) == int((~good).sum()) > 0
-    logged = rates({name: float(number) for name, number in made.sums.items()})
+    good = torch.tensor([int(row) % every != 0 for row in one.mapper.align(scored.rollout.generation.ids).teacher_rows])
+    assert int(count) == int(scored.sums["positions"]) == int((good & (healthy.support.valid.sum(-1) >= 2)).sum())
+    assert (int(count) > 0) == (every > 1) and int(scored.sums["teacher_missing"]) == int((~good).sum()) > 0
+    logged = rates({name: float(number) for name, number in scored.sums.items()})
     assert all(math.isfinite(number) for number in logged.values())
     if every == 1:
         assert float(total.detach()) == 0.0 and "stop/late" not in logged and "dropped_mass" not in logged
     else:
         kept = healthy.support.valid[good]
-        assert torch.equal(made.support.valid[good], kept) and not made.support.valid[~good].any()
+        assert torch.equal(scored.support.valid[good], kept) and not scored.support.valid[~good].any()
 
 
 @pytest.mark.parametrize("k", [1, 10**6])
-def test_k_may_be_one_or_more_than_any_vocabulary(k):
+def test_top_k_may_be_one_or_exceed_vocabularies(k):
     lm, clips = trainable(), batch(SIZES)
     one = opd(lm, k=k)
-    made = one.collect(lm, clips, Phases())
-    total, count = one.rescore(lm, made)
+    scored = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, scored)
     total.backward()
     assert int(count) > 10 and 0 < float(total.detach()) < math.inf
-    logged = rates({name: float(number) for name, number in made.sums.items()})
+    logged = rates({name: float(number) for name, number in scored.sums.items()})
     assert logged["vuss_max"] <= (2 if k == 1 else 2 * len(lm.blocked)) and logged["overlap"] <= 1
-    if k > 1:
-        assert made.rollout.made.topk.shape[1] == len(lm.blocked) and logged["overlap"] > 0.3  # of what both hold
+    if k > 1:  # k exceeds both vocabularies
+        assert scored.rollout.generation.topk.shape[1] == len(lm.blocked) and logged["overlap"] > 0.3
 
 
-def test_a_pad_token_that_is_the_stop_loses_no_stop():
-    """TRL's and others' trap: where padding is masked by its id, the stops go with it."""
+def test_pad_token_may_equal_stop_token():
+    """Masking padding by its id, as TRL and others do, would also mask the stops."""
     lm, same = trainable(), trainable()
     same.tokenizer = copy.deepcopy(same.tokenizer)
     same.tokenizer.pad_token = same.tokenizer.eos_token = "<|im_end|>"
     assert same.tokenizer.pad_token_id == same.stop_ids[0] != lm.tokenizer.pad_token_id
-    made, grads = [], []
+    scored, grads = [], []
     for model in (lm, same):
         one = opd(model)
-        made.append(one.collect(model, batch(SIZES), Phases()))
-        total, _ = one.rescore(model, made[-1])
+        scored.append(one.collect(model, batch(SIZES), Phases()))
+        total, _ = one.rescore(model, scored[-1])
         total.backward()
         grads.append(model.head.grad[model.stop_ids[0]])
-    assert made[0].rollout.made.ids == made[1].rollout.made.ids and any(made[0].rollout.made.stopped)
-    assert torch.equal(made[0].support.valid, made[1].support.valid)
+    first, second = (one.rollout.generation for one in scored)
+    assert first.ids == second.ids and any(first.stopped)
+    assert torch.equal(scored[0].support.valid, scored[1].support.valid)
     torch.testing.assert_close(*grads)
     assert grads[0].abs().sum() > 0
 
 
-def test_an_empty_rollout_teaches_its_stop():
+def test_empty_rollout_scores_its_stop():
     lm = empty_first()
     one = opd(lm)
-    made = one.collect(lm, batch(SIZES[:1]), Phases())
-    total, count = one.rescore(lm, made)
+    scored = one.collect(lm, batch(SIZES[:1]), Phases())
+    total, count = one.rescore(lm, scored)
     total.backward()
-    assert made.rollout.made.ids == [[lm.stop_ids[0]]] and int(count) == 1
+    assert scored.rollout.generation.ids == [[lm.stop_ids[0]]] and int(count) == 1
     assert float(total.detach()) > 0 and lm.head.grad[lm.stop_ids[0]].any()
-    assert lm.stop_ids[0] in made.support.student_ids[0][made.support.valid[0]].tolist()
+    assert lm.stop_ids[0] in scored.support.student_ids[0][scored.support.valid[0]].tolist()
 
 
-def test_a_skipped_clip_counts_in_the_rates_and_nowhere_else():
+def test_skipped_clip_counts_only_in_rates():
     lm, clips = empty_first(), batch(SIZES)
     one = opd(lm, empty="skip")
-    made = one.collect(lm, clips, Phases())
+    scored = one.collect(lm, clips, Phases())
     rest = opd(lm).collect(lm, clips.select([1, 2, 3, 4, 5]), Phases())
-    assert made.batch.ids == clips.ids[1:] and made.rollout.made.ids == rest.rollout.made.ids
-    for a, b in zip(one.rescore(lm, made), one.rescore(lm, rest)):
+    assert scored.batch.ids == clips.ids[1:] and scored.rollout.generation.ids == rest.rollout.generation.ids
+    for a, b in zip(one.rescore(lm, scored), one.rescore(lm, rest)):
         torch.testing.assert_close(a, b)
-    measured = rates({name: float(value) for name, value in made.sums.items()})
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
     assert measured["empty_rate"] == pytest.approx(1 / 6)
-    stops = 1 + sum(rest.rollout.made.stopped)
+    stops = 1 + sum(rest.rollout.generation.stopped)
     assert measured["stop_rate"] == pytest.approx(stops / 6)
 
 
-def test_a_batch_of_skipped_clips_is_nothing_that_can_be_walked_back():
+def test_batch_of_skipped_clips_has_zero_loss_and_supports_backward():
     lm = empty_first()
     one = opd(lm, empty="skip")
     clips = batch(SIZES[:1] * 3)
     clips.waveforms = clips.waveforms[:1] * 3
-    made = one.collect(lm, clips, Phases())
-    total, count = one.rescore(lm, made)
+    scored = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, scored)
     total.backward()
-    assert (float(total.detach()), int(count), int(made.sums["positions"])) == (0.0, 0, 0)
+    assert (float(total.detach()), int(count), int(scored.sums["positions"])) == (0.0, 0, 0)
     assert all(p.grad is None or not p.grad.any() for p in lm.hf.parameters())
     assert lm.hf.model.audio_tower.conv1.weight.grad is not None
-    measured = rates({name: float(value) for name, value in made.sums.items()})
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
     assert (measured["empty_rate"], measured["stop_rate"], measured["vuss"]) == (1.0, 1.0, 0.0)
 
 
-def test_the_reference_is_scored_instead_of_an_empty_rollout():
+def test_reference_replaces_empty_rollout():
     lm = empty_first()
     one = opd(lm, empty="reference")
-    made = one.collect(lm, batch(SIZES[:1], ["sea shells"]), Phases())
-    _, count = one.rescore(lm, made)
-    assert made.rollout.made.ids == [lm.text_ids("sea shells")] and int(count) > 1
+    scored = one.collect(lm, batch(SIZES[:1], ["sea shells"]), Phases())
+    _, count = one.rescore(lm, scored)
+    assert scored.rollout.generation.ids == [lm.text_ids("sea shells")] and int(count) > 1
 
 
-def test_phases_are_timed():
+def test_collect_times_its_phases():
     lm, phases = trainable(), Phases()
     opd(lm).collect(lm, batch(SIZES[:2]), phases)
     assert set(phases.take()) == {"time/rollout", "time/teacher"}
 
 
-# Samples and given texts
+# Samples and provided texts
 
 
-def test_samples_are_scored_like_clips_of_their_own_and_heard_once(monkeypatch):
+def test_samples_are_scored_like_separate_clips_and_encoded_once(monkeypatch):
     lm, clips = trainable(), batch(SIZES[:3])
     one = opd(lm, temperature=1.0)
     torch.manual_seed(0)
     one.rollout = RolloutConfig(max_new_tokens=9, temperature=2.0, samples=3)
-    made = one.collect(lm, clips, Phases())
-    assert made.batch.ids == [name for name in clips.ids for _ in range(3)]
-    heard, encode = [], type(lm).encode_audio
-    monkeypatch.setattr(type(lm), "encode_audio", lambda self, w: heard.append(len(w)) or encode(self, w))
-    total, count = one.rescore(lm, made)
-    assert heard == []  # they were when rolled out
+    scored = one.collect(lm, clips, Phases())
+    assert scored.batch.ids == [name for name in clips.ids for _ in range(3)]
+    calls, encode = [], type(lm).encode_audio
+    monkeypatch.setattr(type(lm), "encode_audio", lambda self, w: calls.append(len(w)) or encode(self, w))
+    total, count = one.rescore(lm, scored)
+    assert calls == []  # the rollout encoded them
     monkeypatch.undo()
-    made.rollout.audio = [made.rollout.audio[i] for i in made.rollout.kept]  # as if each were a clip of its own
-    made.rollout.kept = list(range(9))
-    for a, b in zip((total, count), one.rescore(lm, made)):
+    scored.rollout.audio = [scored.rollout.audio[i] for i in scored.rollout.kept]  # one clip per sample
+    scored.rollout.kept = list(range(9))
+    for a, b in zip((total, count), one.rescore(lm, scored)):
         torch.testing.assert_close(a, b)
-    measured = rates({name: float(value) for name, value in made.sums.items()})
-    stopped = [ids[-1] in lm.stop_ids for ids in made.rollout.made.ids]
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
+    stopped = [ids[-1] in lm.stop_ids for ids in scored.rollout.generation.ids]
     assert measured["stop_rate"] == pytest.approx(sum(stopped) / 9) and measured["share/student"] == 1
 
 
-def test_what_is_scored_is_drawn_for_each_clip():
+def test_sources_are_drawn_per_clip():
     lm, texts = trainable(), ["one", "two", "", "four", "five", "six"]
     one = opd(lm, mix={"student": 0.0, "teacher": 1.0, "reference": 1.0})
     torch.manual_seed(0)
     seen = set()
     for _ in range(4):
-        made = one.collect(lm, batch(SIZES, texts), Phases())
-        for clip, ids, source in zip(made.rollout.kept, made.rollout.made.ids, made.rollout.sources, strict=True):
+        scored = one.collect(lm, batch(SIZES, texts), Phases())
+        for clip, ids, source in zip(
+            scored.rollout.kept, scored.rollout.generation.ids, scored.rollout.sources, strict=True
+        ):
             seen.add((clip, source))
-            told = {"teacher": "she sells", "reference": texts[clip]}
-            assert source == "student" or ids == lm.text_ids(told[source])
-    # The teacher hears nothing in clips 1 and 4, and clip 2 has no text: the student's rollout stands for either.
+            expected = {"teacher": "she sells", "reference": texts[clip]}
+            assert source == "student" or ids == lm.text_ids(expected[source])
+    # The teacher's transcript is empty for clips 1 and 4, and clip 2 has no text. The student transcribes these.
     assert seen == {(i, "teacher") for i in (0, 2, 3, 5)} | {(i, "reference") for i in (0, 1, 3, 4, 5)} | {
         (i, "student") for i in (1, 2, 4)
     }
-    measured = rates({name: float(value) for name, value in made.sums.items()})
-    shares = [made.rollout.sources.count(source) / 6 for source in ("student", "teacher", "reference")]
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
+    shares = [scored.rollout.sources.count(source) / 6 for source in ("student", "teacher", "reference")]
     assert [measured[f"share/{source}"] for source in ("student", "teacher", "reference")] == pytest.approx(shares)
 
 
-def test_without_a_rollout_the_step_is_the_same_as_on_given_texts():
+def test_step_runs_on_reference_texts_only():
     lm, clips = trainable(), batch(SIZES, ["the sea"] * 6)
     one = opd(lm, mix={"reference": 1.0})
-    made = one.collect(lm, clips, Phases())
-    total, count = one.rescore(lm, made)
+    scored = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, scored)
     total.backward()
-    assert made.rollout.made.ids == [lm.text_ids("the sea")] * 6 and int(count) > 6 and lm.head.grad.any()
-    measured = rates({name: float(value) for name, value in made.sums.items()})
+    assert scored.rollout.generation.ids == [lm.text_ids("the sea")] * 6 and int(count) > 6 and lm.head.grad.any()
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
     assert (measured["stop_rate"], measured["cut_rate"], measured["share/reference"]) == (0, 0, 1)
 
 
@@ -365,12 +368,12 @@ def test_without_a_rollout_the_step_is_the_same_as_on_given_texts():
 
 
 def diagnosed(lm, one, clips):
-    made = one.collect(lm, clips, Phases())
-    total, count = one.rescore(lm, made, diagnose=True)
-    return made, total, count
+    scored = one.collect(lm, clips, Phases())
+    total, count = one.rescore(lm, scored, diagnose=True)
+    return scored, total, count
 
 
-def test_measuring_changes_nothing():
+def test_diagnostics_do_not_change_loss_or_gradient():
     lm, clips = trainable(), batch(SIZES)
     one, state = opd(lm), torch.get_rng_state()
     grads = []
@@ -383,51 +386,55 @@ def test_measuring_changes_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_kl_measured_is_the_loss_at_temperature_one():
+def test_kl_metric_equals_loss_at_temperature_1():
     lm, clips = trainable(), batch(SIZES)
-    made, total, count = diagnosed(lm, opd(lm), clips)
-    assert made.sums["kl/all#"] == int(count) and made.sums["kl/all"] == pytest.approx(float(total.detach()), rel=1e-4)
+    scored, total, count = diagnosed(lm, opd(lm), clips)
+    assert scored.sums["kl/all#"] == int(count) and scored.sums["kl/all"] == pytest.approx(
+        float(total.detach()), rel=1e-4
+    )
     for names in (["correct", "wrong"], [f"decile_{i}" for i in range(10)], ["language_English"]):
-        assert sum(made.sums[f"kl/{name}"] for name in names) == pytest.approx(made.sums["kl/all"])
-    made, _, _ = diagnosed(lm, opd(lm, temperature=2.0), clips)
-    assert made.sums["kl/all"] == pytest.approx(float(total.detach()), rel=1e-4)
+        assert sum(scored.sums[f"kl/{name}"] for name in names) == pytest.approx(scored.sums["kl/all"])
+    scored, _, _ = diagnosed(lm, opd(lm, temperature=2.0), clips)
+    assert scored.sums["kl/all"] == pytest.approx(float(total.detach()), rel=1e-4)
 
 
-def test_masses_entropies_and_stops_are_those_of_the_slow_rendering():
+def test_mass_entropy_and_stop_metrics_equal_reference():
     lm, clips = trainable(), batch(SIZES, ["the sea", "one", "sells", "two three", "dog", "fox"])
-    made, _, _ = diagnosed(lm, opd(lm, mix={"reference": 1.0}), clips)  # a random student's own stops are rarely paired
-    logged = rates({name: float(value) for name, value in made.sums.items()})
+    scored, _, _ = diagnosed(
+        lm, opd(lm, mix={"reference": 1.0}), clips
+    )  # stops in rollouts of a random student are rarely aligned
+    logged = rates({name: float(value) for name, value in scored.sums.items()})
     masses, entropies, early, late = [], [], [], []
-    rows = iter(made.support.student_ids[i][valid] for i, valid in enumerate(made.support.valid))
-    for clip, language, ids in zip(clips.waveforms, clips.languages, made.rollout.made.ids):
-        ours = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).softmax(-1)
+    rows = iter(scored.support.student_ids[i][valid] for i, valid in enumerate(scored.support.valid))
+    for clip, language, ids in zip(clips.waveforms, clips.languages, scored.rollout.generation.ids):
+        p_s = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).softmax(-1)
         teacher_ids, pairs, _ = rendered(ids)
-        theirs = full_logits(frozen_teacher().lm, clip, language, teacher_ids).softmax(-1)
+        p_t = full_logits(frozen_teacher().lm, clip, language, teacher_ids).softmax(-1)
         for s, t in pairs:
             support = next(rows)
             if len(support) < 2:
                 continue
-            masses.append(float(ours[s][support].sum()))
-            entropies.append(float(-(ours[s].clamp(min=1e-300).log() * ours[s]).sum()))
-            sure = float(theirs[t][frozen_teacher().stop_ids[0]]) >= 0.5
-            (early if ids[s] in lm.stop_ids else late).append(sure == (ids[s] not in lm.stop_ids))
+            masses.append(float(p_s[s][support].sum()))
+            entropies.append(float(-(p_s[s].clamp(min=1e-300).log() * p_s[s]).sum()))
+            likely = float(p_t[t][frozen_teacher().stop_ids[0]]) >= 0.5
+            (early if ids[s] in lm.stop_ids else late).append(likely == (ids[s] not in lm.stop_ids))
     assert logged["mass/student_support"] == pytest.approx(sum(masses) / len(masses), rel=1e-4)
     assert logged["entropy/student"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-4)
     assert len(early) == 6 and logged["stop/early"] == pytest.approx(sum(early) / 6)
     assert logged["stop/late"] == pytest.approx(sum(late) / len(late))
 
 
-def test_its_own_teacher_is_always_right():
+def test_diagnostics_are_zero_if_student_equals_teacher():
     lm, same = (eager_to_stop(student(10), 2.0) for _ in range(2))
-    made, _, _ = diagnosed(lm, opd(lm, InMemory(same), Identity), batch(SIZES))
-    logged = rates({name: float(value) for name, value in made.sums.items()})
+    scored, _, _ = diagnosed(lm, opd(lm, InMemory(same), Identity), batch(SIZES))
+    logged = rates({name: float(value) for name, value in scored.sums.items()})
     assert logged["kl/all"] == pytest.approx(0, abs=1e-5) and logged["overlap_advantage"] == pytest.approx(0, abs=1e-5)
     assert logged["teacher_agreement"] > 0.9 and logged["mass/teacher_overlap"] > 0
 
 
-def test_a_batch_of_skipped_clips_measures_nothing():
+def test_batch_of_skipped_clips_has_no_diagnostics():
     lm = empty_first()
-    made, _, count = diagnosed(lm, opd(lm, empty="skip"), batch(SIZES[:1]))
-    assert int(count) == 0 and not any(name.startswith(("kl/", "mass/")) for name in made.sums)
-    measured = rates({name: float(value) for name, value in made.sums.items()})
+    scored, _, count = diagnosed(lm, opd(lm, empty="skip"), batch(SIZES[:1]))
+    assert int(count) == 0 and not any(name.startswith(("kl/", "mass/")) for name in scored.sums)
+    measured = rates({name: float(value) for name, value in scored.sums.items()})
     assert measured["share/student"] == measured["mismatch_rate"] == 0.0

@@ -1,4 +1,4 @@
-"""The union of two top-k sets against Python sets."""
+"""`union_support` compared with Python sets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from arkasr.distill.support import union_support
 NUM_STUDENT, NUM_TEACHER = 14, 18
 
 
-class Table:
-    """A one-to-one mapper from a list of pairs."""
+class TableMapper:
+    """A one-to-one mapper built from (student id, teacher id) pairs."""
 
     def __init__(self, pairs):
         self.pairs = dict(pairs)
@@ -21,23 +21,21 @@ class Table:
             self.forward[s], self.backward[t] = t, s
 
     def to_teacher(self, ids):
-        """Map student ids."""
         return self.forward[ids]
 
     def to_student(self, ids):
-        """Map teacher ids."""
         return self.backward[ids]
 
 
 @st.composite
 def cases(draw):
     size = draw(st.integers(0, NUM_STUDENT))
-    ours = draw(st.permutations(range(NUM_STUDENT)))[:size]
-    theirs = draw(st.permutations(range(NUM_TEACHER)))[:size]
+    student_ids = draw(st.permutations(range(NUM_STUDENT)))[:size]
+    teacher_ids = draw(st.permutations(range(NUM_TEACHER)))[:size]
     k_t, k_s, positions = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(0, 4))
     teacher = [draw(st.permutations(range(NUM_TEACHER)))[:k_t] for _ in range(positions)]
     student = [draw(st.permutations(range(NUM_STUDENT)))[:k_s] for _ in range(positions)]
-    return list(zip(ours, theirs)), teacher, student, k_t, k_s
+    return list(zip(student_ids, teacher_ids)), teacher, student, k_t, k_s
 
 
 @settings(max_examples=200, deadline=None)
@@ -45,9 +43,9 @@ def cases(draw):
 @example(([(i, i) for i in range(NUM_STUDENT)], [[3, 4]], [[4, 3]], 2, 2))
 @example(([], [[3, 4]], [[4, 3]], 2, 2))
 @example(([(0, 0)], [[0, 1]], [[0, 2]], 2, 2))
-def test_the_union_of_what_both_name(made):
-    pairs, teacher, student, k_t, k_s = made
-    mapper, back = Table(pairs), {t: s for s, t in pairs}
+def test_union_support_equals_union_of_python_sets(case):
+    pairs, teacher, student, k_t, k_s = case
+    mapper, back = TableMapper(pairs), {t: s for s, t in pairs}
     support = union_support(
         torch.tensor(teacher, dtype=torch.long).reshape(-1, k_t),
         torch.tensor(student, dtype=torch.long).reshape(-1, k_s),
@@ -61,10 +59,10 @@ def test_the_union_of_what_both_name(made):
         from_teacher = {back[t] for t in t_ids if t in back}
         from_student = {s for s in s_ids if s in mapper.pairs}
         valid = support.valid[p]
-        ours, theirs = support.student_ids[p, valid].tolist(), support.teacher_ids[p, valid].tolist()
-        assert set(ours) == from_teacher | from_student
-        assert len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs)
-        assert all(mapper.pairs[s] == t for s, t in zip(ours, theirs))
+        student_ids, teacher_ids = support.student_ids[p, valid].tolist(), support.teacher_ids[p, valid].tolist()
+        assert set(student_ids) == from_teacher | from_student
+        assert len(set(student_ids)) == len(student_ids) and len(set(teacher_ids)) == len(teacher_ids)
+        assert all(mapper.pairs[s] == t for s, t in zip(student_ids, teacher_ids))
         assert int(support.num_overlap[p]) == len(from_teacher & from_student)
         assert set(support.student_ids[p, support.from_teacher[p]].tolist()) == from_teacher
         assert set(support.student_ids[p, support.from_student[p]].tolist()) == from_student
