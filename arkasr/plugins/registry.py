@@ -30,6 +30,8 @@ BUILTINS = (
     "arkasr.builtin.mappers.byte_offsets",
     "arkasr.builtin.losses",
 )
+# Packages under plugins/ by the names that they register, for the message about a name that is not installed.
+PACKAGE_OF = {("teacher", "qwen3_asr_http"): "arkasr-vllm"}
 
 
 @dataclass
@@ -123,7 +125,9 @@ def _find(kind: str, name: str) -> Entry:
         raise UserError(table.clash(kind, name))
     names = sorted({entry.name for entry in table.entries if entry.kind == kind})
     failed = "".join(f"; not loaded: {source}: {cause}" for source, cause in table.failures)
-    raise UserError(f"no {said(kind)} is called {name!r}; available: {', '.join(names) or 'none'}{failed}")
+    package = PACKAGE_OF.get((kind, name))
+    install = f"it needs the package {package}: pip install ./plugins/{package}; " if package else ""
+    raise UserError(f"no {said(kind)} is called {name!r}; {install}available: {', '.join(names) or 'none'}{failed}")
 
 
 def _attribute(entry: Entry, value: Any) -> Any:

@@ -13,8 +13,11 @@ def install(package: Path, target: Path) -> dict[str, Any]:
     made = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))
     project = made["project"]
     target.mkdir(parents=True, exist_ok=True)
-    for module in made["tool"]["setuptools"]["py-modules"]:
+    layout = made["tool"]["setuptools"]
+    for module in layout.get("py-modules", []):
         shutil.copy(package / f"{module}.py", target)
+    for name in layout.get("packages", []):
+        shutil.copytree(package / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     info = target / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")

@@ -1,14 +1,17 @@
-"""Scores of one model by a vLLM server, clip by clip: ids go there, log-probabilities come back.
+"""Scores from a vLLM server, one clip per request: token ids are sent, log-probabilities are returned.
 
-Two endpoints are used (two more at the start: http_handshake.py):
-- POST /v1/chat/completions/render, once a clip: the audio as a data URL to processed features, which are opaque here;
-- POST /inference/v1/generate: `token_ids`, ours from the first to the last, and these `features`. Scoring asks for
-  `prompt_logprobs` and one new token that nobody reads. A second request may name the ids whose values are wanted
-  (`prompt_logprob_token_ids`, a list a position, from `prompt_logprob_start` on); a base64 .npy answers it.
-The prompt is built here and not by the server's chat template: ids, not text, are what both sides agree on.
+Two endpoints are used (`handshake` uses two more at the start):
 
-Written from vLLM's documents and sources of 2026, and tested against a small server that speaks the same; not tried
-against a vLLM that serves the published weights.
+- POST /v1/chat/completions/render, once per clip: the audio, as a data URL, to processed features. They are passed on
+  unread.
+- POST /inference/v1/generate: `token_ids`, prompt and transcript as made here, and these `features`. Scoring requests
+  `prompt_logprobs` and one new token, which is not used. A second request may name token ids
+  (`prompt_logprob_token_ids`, one list per position, from `prompt_logprob_start` on). A base64 .npy answers it.
+
+The prompt is built here and not by the server's chat template, because ids, not text, must agree on both sides.
+
+Written from vLLM's documents and sources of 2026, and tested against a small server of the same format. It has not
+been tried against a vLLM server with the published weights.
 """
 
 from __future__ import annotations
@@ -27,112 +30,144 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RENDER, GENERATE = "/v1/chat/completions/render", "/inference/v1/generate"
-PORTIONS = 8  # requests that one clip's exact ids may take
+MAX_EXACT_REQUESTS = 8  # per clip and call of `exact`
 
-Ends = tuple[list[int], list[int]]
+Affixes = tuple[list[int], list[int]]  # the prompt's token ids before and after the audio
 
 
 @dataclass
 class Prompt:
-    """A clip's prompt: its token ids, audio tokens among them, and what the server made of the audio."""
+    """The prompt of one clip."""
 
-    ids: list[int]
-    features: dict[str, Any]
+    ids: list[int]  # token ids, audio tokens included
+    features: dict[str, Any]  # the audio as the server processed it
 
 
 @dataclass
-class Scored:
-    """A transcript after its prompt, and what is known at each of its positions."""
+class ScoredClip:
+    """A transcript under its prompt, with scores."""
 
     prompt: Prompt
-    ids: list[int]
-    rows: list[wire.Row]
+    ids: list[int]  # L token ids of the transcript
+    rows: list[wire.Row]  # L rows: log-probabilities by token id
 
 
 @dataclass
 class Scorer:
-    """A model on a server. audio_id: the token that stands for audio; top_k: tokens a position that are asked for;
-    concurrency: requests at a time. Every method raises UserError, which names the address, for a wrong answer.
-    """
+    """A model on a server. Every method raises UserError, which names the address, for a wrong response."""
 
     server: Server
-    model: str
-    audio_id: int
-    top_k: int
-    concurrency: int
+    model: str  # the model's name on the server
+    audio_id: int  # id of the audio placeholder token
+    top_k: int  # requested tokens per position
+    concurrency: int  # simultaneous requests
 
     def score(
-        self, waveforms: Sequence[Tensor], ends: Sequence[Ends], token_ids: Sequence[Sequence[int]]
-    ) -> list[Scored]:
-        """Score B transcripts. ends: the ids before and after each clip's audio tokens."""
-        return self._each(self._score, waveforms, ends, token_ids)
+        self, waveforms: Sequence[Tensor], affixes: Sequence[Affixes], token_ids: Sequence[Sequence[int]]
+    ) -> list[ScoredClip]:
+        """Score B transcripts.
 
-    def generate(self, waveforms: Sequence[Tensor], ends: Sequence[Ends], **params: Any) -> list[list[int]]:
-        """Continue B prompts by vLLM's sampling parameters: B lists of token ids."""
-        return self._each(lambda w, e: self._generate(w, e, params), waveforms, ends)
+        Args:
+            waveforms: B float tensors [num_samples] at 16 kHz.
+            affixes: B pairs of token ids, before and after the clip's audio tokens.
+            token_ids: B transcripts.
 
-    def exact(self, scored: Sequence[Scored], rows: Tensor, ids: Tensor) -> Tensor:
-        """Return log-probabilities float32 [R, U] of ids [R, U], -1 where nothing is asked; see `arkasr.SparseView`.
+        Returns:
+            B scored transcripts, in the order of the clips.
+        """
+        return self._map(self._score, waveforms, affixes, token_ids)
 
-        rows: int64 [R], positions of the transcripts, clip after clip.
+    def generate(self, waveforms: Sequence[Tensor], affixes: Sequence[Affixes], **params: Any) -> list[list[int]]:
+        """Continue B prompts.
+
+        Args:
+            waveforms: B float tensors [num_samples] at 16 kHz.
+            affixes: B pairs of token ids, before and after the clip's audio tokens.
+            **params: Sampling parameters of vLLM.
+
+        Returns:
+            B lists of generated token ids.
+        """
+        return self._map(lambda waveform, affix: self._generate(waveform, affix, params), waveforms, affixes)
+
+    def exact(self, scored: Sequence[ScoredClip], rows: Tensor, ids: Tensor) -> Tensor:
+        """Request the log-probabilities of chosen token ids; see `exact` of `arkasr.SparseView`.
+
+        Args:
+            scored: B scored transcripts with P positions in all.
+            rows: int64 [R], positions among the P.
+            ids: int64 [R, U], -1 for nothing.
+
+        Returns:
+            float32 [R, U], log-probabilities in nats.
         """
         import torch
 
-        ends = torch.tensor(list(accumulate(len(one.ids) for one in scored)))
+        ends = torch.tensor(list(accumulate(len(clip.ids) for clip in scored)))
         owner = torch.searchsorted(ends, rows, right=True)
-        asked = owner.unique().tolist()
-        first = [int(ends[i]) - len(scored[i].ids) for i in asked]
-        parts = [(rows[owner == i] - start, ids[owner == i]) for i, start in zip(asked, first)]
-        found = self._each(self._exact, [scored[i] for i in asked], parts)
+        clips = owner.unique().tolist()
+        starts = [int(ends[i]) - len(scored[i].ids) for i in clips]
+        parts = [(rows[owner == i] - start, ids[owner == i]) for i, start in zip(clips, starts)]
+        results = self._map(self._exact, [scored[i] for i in clips], parts)
         values = torch.empty(ids.shape)
-        for i, answered in zip(asked, found):
-            values[owner == i] = answered
+        for i, result in zip(clips, results):
+            values[owner == i] = result
         return values
 
-    def exact_at(self, one: Scored, ids: Tensor) -> Tensor:
-        """Return log-probabilities float32 [L, U] of ids [L, U] at all positions of one transcript."""
-        start = len(one.prompt.ids) - 1
-        params = {"prompt_logprob_token_ids": ids.tolist(), "prompt_logprob_start": start}
-        return wire.read_exact(self._continue(one.prompt, one.ids, params), *ids.shape, self.server.url + GENERATE)
+    def exact_at(self, clip: ScoredClip, ids: Tensor) -> Tensor:
+        """Request the log-probabilities of chosen token ids at all positions of one transcript.
 
-    def _each(self, work: Callable[..., Any], *lists: Sequence[Any]) -> list[Any]:
-        """Do the work for each clip, several at a time; the results are in the clips' order."""
+        Args:
+            clip: A scored transcript of L tokens.
+            ids: int64 [L, U].
+
+        Returns:
+            float32 [L, U], log-probabilities in nats.
+        """
+        start = len(clip.prompt.ids) - 1
+        params = {"prompt_logprob_token_ids": ids.tolist(), "prompt_logprob_start": start}
+        response = self._continue(clip.prompt, clip.ids, params)
+        num_rows, width = ids.shape
+        return wire.read_exact(response, num_rows, width, self.server.url + GENERATE)
+
+    def _map(self, work: Callable[..., Any], *lists: Sequence[Any]) -> list[Any]:
+        """Do the work of all clips, several at once, and return the results in the order of the clips."""
         with ThreadPoolExecutor(self.concurrency) as pool:
             return list(pool.map(work, *lists))
 
-    def _score(self, waveform: Tensor, ends: Ends, ids: Sequence[int]) -> Scored:
-        prompt = self._render(waveform, ends)
-        answer = self._continue(prompt, ids, {"prompt_logprobs": self.top_k})
-        rows = wire.read_rows(answer, [*prompt.ids, *ids], len(ids), self.top_k, self.server.url + GENERATE)
-        return Scored(prompt, list(ids), rows)
+    def _score(self, waveform: Tensor, affixes: Affixes, ids: Sequence[int]) -> ScoredClip:
+        prompt = self._render(waveform, affixes)
+        response = self._continue(prompt, ids, {"prompt_logprobs": self.top_k})
+        rows = wire.read_rows(response, [*prompt.ids, *ids], len(ids), self.top_k, self.server.url + GENERATE)
+        return ScoredClip(prompt, list(ids), rows)
 
-    def _generate(self, waveform: Tensor, ends: Ends, params: dict[str, Any]) -> list[int]:
-        answer = self._continue(self._render(waveform, ends), [], params)
-        return wire.read_tokens(answer, self.server.url + GENERATE)
+    def _generate(self, waveform: Tensor, affixes: Affixes, params: dict[str, Any]) -> list[int]:
+        response = self._continue(self._render(waveform, affixes), [], params)
+        return wire.read_tokens(response, self.server.url + GENERATE)
 
-    def _exact(self, one: Scored, wanted: tuple[Tensor, Tensor]) -> Tensor:
-        """Ask for ids [R, U] at rows [R] of a transcript, at most top_k a request: as many the server is sure to allow.
+    def _exact(self, clip: ScoredClip, wanted: tuple[Tensor, Tensor]) -> Tensor:
+        """Request ids [R, U] at rows [R] of one transcript, in requests of at most top_k ids, which the server allows.
 
-        Where nothing is asked stands the token that was read, as the server wants an id everywhere.
+        The server needs an id in every place, so the transcript's own token is requested where `ids` is -1.
         """
         import torch
 
         rows, ids = wanted
-        if ids.shape[1] > PORTIONS * self.top_k:
+        if ids.shape[1] > MAX_EXACT_REQUESTS * self.top_k:
             raise arkasr.UserError(
-                f"{self.server.url}: {ids.shape[1]} more tokens a position are compared than a server can be asked for "
-                f"({PORTIONS} times teacher.options.top_k): take a loss on the top-k support, or a local teacher"
+                f"{self.server.url}: the loss needs {ids.shape[1]} further tokens per position, more than "
+                f"{MAX_EXACT_REQUESTS} times teacher.options.top_k; use a loss on the top-k support, or a local teacher"
             )
-        table = torch.tensor(one.ids)[:, None].repeat(1, ids.shape[1])
+        table = torch.tensor(clip.ids)[:, None].repeat(1, ids.shape[1])
         table[rows] = ids.where(ids >= 0, table[rows])
-        return torch.cat([self.exact_at(one, part) for part in table.split(self.top_k, dim=1)], dim=1)[rows]
+        return torch.cat([self.exact_at(clip, part) for part in table.split(self.top_k, dim=1)], dim=1)[rows]
 
-    def _render(self, waveform: Tensor, ends: Ends) -> Prompt:
+    def _render(self, waveform: Tensor, affixes: Affixes) -> Prompt:
         message = {"role": "user", "content": [wire.audio_part(waveform)]}
-        answer = self._post(RENDER, {"messages": [message]})
-        features, count = wire.read_rendered(answer, self.audio_id, self.server.url + RENDER)
-        before, after = ends
-        return Prompt([*before, *[self.audio_id] * count, *after], wire.moved(features, len(before), count))
+        response = self._post(RENDER, {"messages": [message]})
+        features, count = wire.read_rendered(response, self.audio_id, self.server.url + RENDER)
+        before, after = affixes
+        return Prompt([*before, *[self.audio_id] * count, *after], wire.place_audio(features, len(before), count))
 
     def _continue(self, prompt: Prompt, ids: Sequence[int], params: dict[str, Any]) -> dict[str, Any]:
         sampling = {"max_tokens": 1, "temperature": 1.0, "detokenize": False} | params
@@ -145,4 +180,5 @@ class Scorer:
         except Refused as error:
             if error.status not in (404, 405):
                 raise
-            raise Refused(f"{error}; a vLLM that has this endpoint is needed (docs/remote_teacher.md)", 404) from error
+            hint = "use a vLLM version that has this endpoint (see the README of arkasr-vllm)"
+            raise Refused(f"{error}; {hint}", 404) from error

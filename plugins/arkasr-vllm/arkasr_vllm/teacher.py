@@ -1,11 +1,11 @@
-"""A teacher behind a server: Qwen3-ASR, run by vLLM on another machine. The wire format: http_scoring.py."""
+"""Teacher `qwen3_asr_http`: Qwen3-ASR on a vLLM server. `scoring` describes the endpoints."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import arkasr
 from arkasr_vllm.options import HttpTeacherOptions
@@ -13,20 +13,28 @@ from arkasr_vllm.options import HttpTeacherOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-BEFORE = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>"
-AFTER = "<|audio_end|><|im_end|>\n<|im_start|>assistant\nlanguage {language}<asr_text>"
-AUDIO, STOPS = "<|audio_pad|>", ("<|im_end|>", "<|endoftext|>")
-SENTENCE = "The quick brown fox, \u4f60\u597d\u4e16\u754c 123."  # what the handshake has the server read
+PROMPT_PREFIX = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>"
+PROMPT_SUFFIX = "<|audio_end|><|im_end|>\n<|im_start|>assistant\nlanguage {language}<asr_text>"
+AUDIO_TOKEN, STOP_TOKENS = "<|audio_pad|>", ("<|im_end|>", "<|endoftext|>")
+PROBE_TEXT = "The quick brown fox, \u4f60\u597d\u4e16\u754c 123."  # tokenized and scored by the checks at the start
 
 
 class HttpTeacher:
-    """A Qwen3-ASR that a vLLM server runs elsewhere: only ids and log-probabilities come over the wire. How the server
-    is started, and what it cannot do: docs/remote_teacher.md.
+    """Qwen3-ASR on a vLLM server. Token ids and log-probabilities are transferred, not logits.
+
+    README.md of this package describes how to start the server, and the limits.
     """
 
     def __init__(self, options: HttpTeacherOptions, device: str = "cpu"):
-        """Greet the server. Here as in `score` and `transcribe` UserError says, with the address, that it is down, slow,
-        serves another model, or answers what cannot be this model's scores of what was sent.
+        """Connect to the server and check it; see `handshake`.
+
+        Args:
+            options: Address, model and limits of requests.
+            device: Device of the views that `score` returns.
+
+        Raises:
+            UserError: The server cannot be reached, serves another model or tokenizer, or returns numbers that cannot
+                be this model's scores. The message names the address. `score` and `transcribe` raise it too.
         """
         from arkasr_vllm import handshake
         from arkasr_vllm.client import Server
@@ -36,50 +44,71 @@ class HttpTeacher:
         key = os.environ.get(options.api_key_env, "")
         server = Server(options.url.rstrip("/"), key, options.timeout, options.retries, options.wait)
         handshake.check_model(server, options.model)
-        self.tokenizer = handshake.load_tokenizer(options.tokenizer, (*STOPS, AUDIO, "<asr_text>"))
-        self.stop_ids = [self.tokenizer.convert_tokens_to_ids(token) for token in STOPS]
-        text = BEFORE + AFTER.format(language="English") + SENTENCE
+        self.tokenizer = handshake.load_tokenizer(options.tokenizer, (*STOP_TOKENS, AUDIO_TOKEN, "<asr_text>"))
+        self.stop_ids = [self.tokenizer.convert_tokens_to_ids(token) for token in STOP_TOKENS]
+        text = PROMPT_PREFIX + PROMPT_SUFFIX.format(language="English") + PROBE_TEXT
         handshake.check_tokenizer(server, options.model, text, self._ids(text), options.tokenizer)
-        audio_id = self.tokenizer.convert_tokens_to_ids(AUDIO)
+        audio_id = self.tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         self.scorer = Scorer(server, options.model, audio_id, options.top_k, options.concurrency)
-        tone = handshake.check_hearing(self.scorer, self._ends("English"), [*self._ids(SENTENCE), self.stop_ids[0]])
-        self.exact = handshake.offers_exact(self.scorer, tone, options.exact_ids)
+        probe = [*self._ids(PROBE_TEXT), self.stop_ids[0]]
+        tone = handshake.check_audio_is_used(self.scorer, self._affixes("English"), probe)
+        self.exact = handshake.supports_exact_ids(self.scorer, tone, options.exact_ids)
 
-    def score(self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]):
-        """Score transcripts by teacher forcing; see `arkasr.Teacher`. Refuses the clips and languages that the local
-        teacher refuses.
+    def score(
+        self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]
+    ) -> arkasr.DistributionView:
+        """Score transcripts by teacher forcing.
+
+        See `arkasr.Teacher.score` for the arguments.
+
+        Returns:
+            A `SparseView` of P positions. It knows the best `top_k` tokens and the transcript's token per position.
+            With exact ids it requests other tokens when they are read.
+
+        Raises:
+            UserError: A clip or language that the teacher `qwen3_asr` refuses too, or a failed request.
         """
-        from arkasr_vllm.wire import table
+        from arkasr_vllm.wire import pad_rows
 
         arkasr.check_waveforms(waveforms)
-        scored = self.scorer.score(waveforms, [self._ends(language) for language in languages], token_ids)
-        ids, values = table([row for one in scored for row in one.rows])
-        vocab_size = max(len(self.tokenizer), int(ids.max()) + 1)  # a model may have rows past its tokenizer's end
-        exact = partial(self.scorer.exact, scored) if self.exact else None
+        scored = self.scorer.score(waveforms, [self._affixes(language) for language in languages], token_ids)
+        ids, values = pad_rows([row for clip in scored for row in clip.rows])
+        vocab_size = max(len(self.tokenizer), int(ids.max()) + 1)  # a model may have more rows than its tokenizer
+        exact: Callable[[Tensor, Tensor], Tensor] | None = partial(self.scorer.exact, scored) if self.exact else None
         return arkasr.SparseView(ids.to(self.device), values.to(self.device), vocab_size, exact)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
-        """Transcribe greedily; special tokens other than the stop ids are never chosen."""
+        """Transcribe greedily. Special tokens other than the stop tokens are excluded.
+
+        See `arkasr.Teacher.transcribe` for the arguments.
+
+        Returns:
+            B transcripts of at most `max_new_tokens` tokens.
+
+        Raises:
+            UserError: A clip or language that the teacher `qwen3_asr` refuses too, or a failed request.
+        """
         arkasr.check_waveforms(waveforms)
-        silent = {*self.tokenizer.added_tokens_decoder, self.tokenizer.unk_token_id} - {None, *self.stop_ids}
-        made = self.scorer.generate(
+        blocked = {*self.tokenizer.added_tokens_decoder, self.tokenizer.unk_token_id} - {None, *self.stop_ids}
+        generated = self.scorer.generate(
             waveforms,
-            [self._ends(language) for language in languages],
+            [self._affixes(language) for language in languages],
             max_tokens=self.options.max_new_tokens,
             temperature=0.0,
             stop_token_ids=self.stop_ids,
-            logit_bias={str(i): -100.0 for i in sorted(silent)},
+            logit_bias={str(i): -100.0 for i in sorted(blocked)},
         )
-        return [self._text([i for i in ids if i not in self.stop_ids]) for ids in made]
+        return [self._text([i for i in ids if i not in self.stop_ids]) for ids in generated]
 
-    def _ends(self, language: str) -> tuple[list[int], list[int]]:
+    def _affixes(self, language: str) -> tuple[list[int], list[int]]:
+        """Return the prompt's token ids before and after the audio."""
         from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
         if language not in (known := sorted(LANGUAGE_CODE_TO_NAME.values())):
             raise arkasr.UserError(
                 f"language {language!r}: Qwen3-ASR knows {', '.join(known)}; name one in the manifest"
             )
-        return self._ids(BEFORE), self._ids(AFTER.format(language=language))
+        return self._ids(PROMPT_PREFIX), self._ids(PROMPT_SUFFIX.format(language=language))
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
@@ -89,6 +118,10 @@ class HttpTeacher:
 
 
 @arkasr.hookimpl
-def register_teachers(register):
-    """Register the teacher that a server runs."""
+def register_teachers(register: Callable[..., Any]) -> None:
+    """Register `qwen3_asr_http`.
+
+    Args:
+        register: See `arkasr.hookspecs.Register`.
+    """
     register("qwen3_asr_http", HttpTeacher, HttpTeacherOptions)

@@ -1,6 +1,6 @@
-"""What goes over the wire to a vLLM server, and what comes back, checked: a wrong answer is a UserError.
+"""Writes the requests to a vLLM server, and reads and checks its responses. A wrong response raises UserError.
 
-Which endpoints there are: http_scoring.py. `where` is the address that a message names.
+`scoring` describes the endpoints. The argument `where` is the address that a message names.
 """
 
 from __future__ import annotations
@@ -17,106 +17,172 @@ from arkasr_vllm.client import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
-HOP = 160  # samples a mel frame: what is over is cut, as a frame that is not whole counts here and not there
-SHORTEST = 8000  # samples; the model's own code fills shorter clips up with zeros
-NEVER = -9999.0  # how the server writes -inf, which JSON lacks
-SLACK = 1e-3  # nats above 0 that rounding may bring
+HOP = 160  # samples per mel frame; incomplete frames are cut, because server and local model count them differently
+MIN_SAMPLES = 8000  # the local model pads shorter clips with zeros to this length
+MINUS_INFINITY = -9999.0  # the server's value for -inf, which JSON lacks
+MAX_EXCESS = 1e-3  # nats above 0 that rounding may cause
 
-Row = dict[int, float]
+Row = dict[int, float]  # log-probabilities in nats by token id
 
 
 def audio_part(waveform: Tensor) -> dict[str, Any]:
-    """Write a waveform [num_samples] as a chat message's part: a WAV of float32, so that nothing is rounded."""
+    """Write a waveform as a part of a chat message: a WAV file in float32, which rounds nothing.
+
+    Args:
+        waveform: Float tensor [num_samples] at 16 kHz.
+
+    Returns:
+        The part, with the file as a data URL.
+    """
     import soundfile
     from torch.nn.functional import pad
 
-    whole = waveform[: max(len(waveform) // HOP, 1) * HOP]
-    whole = pad(whole, (0, max(SHORTEST - len(whole), 0)))
+    samples = waveform[: max(len(waveform) // HOP, 1) * HOP]
+    samples = pad(samples, (0, max(MIN_SAMPLES - len(samples), 0)))
     file = io.BytesIO()
-    soundfile.write(file, whole.float().cpu().numpy(), arkasr.SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    soundfile.write(file, samples.float().cpu().numpy(), arkasr.SAMPLE_RATE, format="WAV", subtype="FLOAT")
     url = "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode()
     return {"type": "audio_url", "audio_url": {"url": url}}
 
 
-def read_rendered(answer: dict[str, Any], audio_id: int, where: str) -> tuple[dict[str, Any], int]:
-    """Return the audio's features, as they go back to the server, and how many audio tokens they stand for."""
+def read_rendered(response: dict[str, Any], audio_id: int, where: str) -> tuple[dict[str, Any], int]:
+    """Read the response of the render endpoint.
+
+    Args:
+        response: The response.
+        audio_id: Id of the audio placeholder token.
+        where: Address for messages.
+
+    Returns:
+        The clip's features, as they are sent back to the server, and their number of audio tokens.
+
+    Raises:
+        UserError: There are no features of exactly one clip, or other tokens at their place.
+    """
     try:
-        features, ids = answer["features"], answer["token_ids"]
+        features, ids = response["features"], response["token_ids"]
         [place] = features["mm_placeholders"]["audio"]
         [data] = (features.get("kwargs_data") or {"audio": [None]})["audio"]
-        found = ids[place["offset"] : place["offset"] + place["length"]]
+        placeholders = ids[place["offset"] : place["offset"] + place["length"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise arkasr.UserError(f"{where}: the answer does not hold one clip's features: {_short(answer)}") from error
+        raise arkasr.UserError(
+            f"{where}: the response does not hold the features of one clip: {_short(response)}"
+        ) from error
     if not isinstance(data, str):
         raise arkasr.UserError(
-            f"{where}: the answer leaves out the clip's features (kwargs_data), so they cannot be scored; start the "
-            "server with --mm-processor-cache-gb 0, and take a newer vLLM if that does not mend it"
+            f"{where}: the response lacks the clip's features (kwargs_data), which scoring needs; start the server "
+            "with --mm-processor-cache-gb 0, and use a newer vLLM if that does not help"
         )
-    if not found or set(found) != {audio_id}:
-        raise arkasr.UserError(f"{where}: where the audio is to stand it read other tokens: is this Qwen3-ASR?")
-    return features, len(found)
+    if not placeholders or set(placeholders) != {audio_id}:
+        raise arkasr.UserError(f"{where}: the server placed other tokens where the audio belongs; serve Qwen3-ASR")
+    return features, len(placeholders)
 
 
-def moved(features: dict[str, Any], offset: int, length: int) -> dict[str, Any]:
-    """Return features whose audio stands at `offset` of the prompt."""
+def place_audio(features: dict[str, Any], offset: int, length: int) -> dict[str, Any]:
+    """Return the features for a prompt with the audio at another place.
+
+    Args:
+        features: Features of one clip.
+        offset: Index of the first audio token in the prompt.
+        length: Number of audio tokens.
+
+    Returns:
+        A copy with this place.
+    """
     return features | {"mm_placeholders": {"audio": [{"offset": offset, "length": length}]}}
 
 
-def read_rows(answer: dict[str, Any], ids: Sequence[int], scored: int, top_k: int, where: str) -> list[Row]:
-    """Return what is known at the last `scored` of the tokens `ids`: log-probabilities by token id.
+def read_rows(response: dict[str, Any], ids: Sequence[int], num_scored: int, top_k: int, where: str) -> list[Row]:
+    """Read `prompt_logprobs` of the generate endpoint.
 
-    Checked are the number of rows, that each holds the token that was sent, and at least `top_k` true log-probabilities.
+    Args:
+        response: The response.
+        ids: All token ids that were sent, prompt and transcript.
+        num_scored: Length of the transcript, the last of these ids.
+        top_k: Requested tokens per position.
+        where: Address for messages.
+
+    Returns:
+        `num_scored` rows.
+
+    Raises:
+        UserError: The number of rows differs from that of the tokens, a row lacks the token that was sent, or has fewer
+            than `top_k` tokens, or values that cannot be log-probabilities of different tokens.
     """
-    rows = answer.get("prompt_logprobs")
+    rows = response.get("prompt_logprobs")
     if not isinstance(rows, list):
-        raise arkasr.UserError(f"{where}: the answer has no prompt_logprobs: {_short(answer)}")
+        raise arkasr.UserError(f"{where}: the response has no prompt_logprobs: {_short(response)}")
     if len(rows) != len(ids):
-        raise arkasr.UserError(f"{where}: {len(ids)} tokens were sent, {len(rows)} are scored: the server read others")
-    return [_row(row, token, top_k, where) for row, token in zip(rows[-scored:], ids[-scored:])]
+        raise arkasr.UserError(
+            f"{where}: {len(ids)} tokens were sent, {len(rows)} were scored: the server scored another transcript"
+        )
+    return [_row(row, token, top_k, where) for row, token in zip(rows[-num_scored:], ids[-num_scored:])]
 
 
 def _row(row: Any, token: int, top_k: int, where: str) -> Row:
     try:
-        found = {int(key): float(value["logprob"]) for key, value in row.items()}
+        values = {int(key): float(value["logprob"]) for key, value in row.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise arkasr.UserError(f"{where}: prompt_logprobs holds {_short(row)}") from error
-    if token not in found:
+        raise arkasr.UserError(f"{where}: prompt_logprobs holds {_short(row)}, not log-probabilities by id") from error
+    if token not in values:
         raise arkasr.UserError(
-            f"{where}: token {token} was sent, and is not among those scored: the server read others"
+            f"{where}: token {token} was sent, but its row does not hold it: the server scored another transcript"
         )
-    if len(found) < top_k:
-        raise arkasr.UserError(f"{where}: {top_k} tokens a position were asked for, {len(found)} are answered")
-    mass = sum(math.exp(min(value, 1.0)) for value in found.values())
-    if not mass <= 1 + SLACK or min(found) < 0:
+    if len(values) < top_k:
+        raise arkasr.UserError(f"{where}: {top_k} tokens per position were requested, {len(values)} returned")
+    mass = sum(math.exp(min(value, 1.0)) for value in values.values())
+    if not mass <= 1 + MAX_EXCESS or min(values) < 0:
         raise arkasr.UserError(
-            f"{where}: no log-probabilities: {_short(found)}; serve with --logprobs-mode raw_logprobs"
+            f"{where}: these are not log-probabilities: {_short(values)}; serve with --logprobs-mode raw_logprobs"
         )
-    return {key: value if value > NEVER else -math.inf for key, value in found.items()}
+    return {key: value if value > MINUS_INFINITY else -math.inf for key, value in values.items()}
 
 
-def read_exact(answer: dict[str, Any], rows: int, width: int, where: str) -> Tensor:
-    """Return the log-probabilities [rows, width] of the token ids that were named; raises Refused where it has none."""
+def read_exact(response: dict[str, Any], num_rows: int, width: int, where: str) -> Tensor:
+    """Read `prompt_token_id_logprobs` of the generate endpoint.
+
+    Args:
+        response: The response.
+        num_rows: Positions.
+        width: Token ids per position.
+        where: Address for messages.
+
+    Returns:
+        float32 [num_rows, width], log-probabilities in nats.
+
+    Raises:
+        Refused: The server did not return them.
+        UserError: They are no array of this shape, or cannot be log-probabilities.
+    """
     import numpy
     import torch
 
-    text = answer.get("prompt_token_id_logprobs")
+    text = response.get("prompt_token_id_logprobs")
     if not isinstance(text, str):
-        raise Refused(f"{where}: the answer has no prompt_token_id_logprobs, the scores of ids that we name", 200)
+        raise Refused(f"{where}: the response has no prompt_token_id_logprobs, the scores of chosen token ids", 200)
     try:
         values = numpy.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise arkasr.UserError(f"{where}: prompt_token_id_logprobs cannot be read: {error}") from error
-    if values.shape != (rows, width) or values.dtype.kind != "f":
+    if values.shape != (num_rows, width) or values.dtype.kind != "f":
+        shape = f"{values.dtype} {list(values.shape)}"
+        raise arkasr.UserError(f"{where}: prompt_token_id_logprobs is {shape}, not float32 [{num_rows}, {width}]")
+    if not (values <= MAX_EXCESS).all():
         raise arkasr.UserError(
-            f"{where}: prompt_token_id_logprobs is {values.dtype} {list(values.shape)}, not float32 [{rows}, {width}]"
+            f"{where}: prompt_token_id_logprobs holds values up to {values.max()}, not log-probabilities"
         )
-    if not (values <= SLACK).all():
-        raise arkasr.UserError(f"{where}: prompt_token_id_logprobs holds no log-probabilities but up to {values.max()}")
     return torch.from_numpy(values.astype("float32"))
 
 
-def table(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Make ids int64 [P, K] and log-probabilities float32 [P, K] of P rows, filled up with -1 and -inf."""
+def pad_rows(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Write P rows as tensors.
+
+    Args:
+        rows: P rows of at most K tokens.
+
+    Returns:
+        Ids, int64 [P, K], padded with -1, and log-probabilities, float32 [P, K], padded with -inf.
+    """
     import torch
 
     width = max(map(len, rows), default=1)
@@ -126,12 +192,23 @@ def table(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids, dtype=torch.long).view(shape), torch.tensor(values, dtype=torch.float32).view(shape)
 
 
-def read_tokens(answer: dict[str, Any], where: str) -> list[int]:
-    """Return the token ids that were generated."""
+def read_tokens(response: dict[str, Any], where: str) -> list[int]:
+    """Read the generated token ids of the generate endpoint.
+
+    Args:
+        response: The response.
+        where: Address for messages.
+
+    Returns:
+        The token ids.
+
+    Raises:
+        UserError: There are none.
+    """
     try:
-        return [int(token) for token in answer["choices"][0]["token_ids"]]
+        return [int(token) for token in response["choices"][0]["token_ids"]]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise arkasr.UserError(f"{where}: the answer holds no generated tokens: {_short(answer)}") from error
+        raise arkasr.UserError(f"{where}: the response holds no generated tokens: {_short(response)}") from error
 
 
 def _short(value: Any) -> str:
