@@ -1,6 +1,6 @@
-"""Ark-ASR and on-policy distillation: the public face, and all that plugins may import.
+"""The public interface of arkasr: Ark-ASR, on-policy distillation, and the names that plugins may import.
 
-`import arkasr` does not import torch; the model classes are imported when they are first named.
+`import arkasr` does not import torch. The names in `_LAZY` are imported on first use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from arkasr.interfaces import SAMPLE_RATE, Alignment, DistributionView, Loss, St
 
 try:
     __version__ = version("arkasr")
-except PackageNotFoundError:  # run from the source tree
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+source"
 
 _LAZY = {

@@ -1,6 +1,6 @@
-"""`python -m arkasr` is the `arkasr` command; torchrun launches it this way."""
+"""The command `arkasr` as `python -m arkasr`. torchrun starts it in this way."""
 
 from arkasr.cli import main
 
-if __name__ == "__main__":  # worker processes that are spawned import this module again
+if __name__ == "__main__":  # spawned worker processes import this module again
     raise SystemExit(main())

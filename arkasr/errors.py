@@ -1,4 +1,4 @@
-"""Turns errors that a user can mend into one sentence: bad input, a missing file, a full disk."""
+"""`UserError`, and the conversion of errors that the user can fix into one sentence."""
 
 from __future__ import annotations
 
@@ -9,28 +9,36 @@ from collections.abc import Iterator, Sequence
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message names the file or key, the value, and what to do."""
+    """An error that the user can fix. Its message names the file or key, the value, and what to do."""
 
 
-# What writers say when the disk is full: the system and safetensors, torch.save (the next three), libsndfile.
+# Messages of writers on a full disk: the system and safetensors, torch.save (three messages), libsndfile.
 _FULL = ("No space left", "iostream error", "unexpected pos", "PytorchStreamWriter failed writing")
 _FULL_AUDIO = "System error."
-_DEAD_LOADER = "DataLoader worker (pid"  # torch's words, raised wherever the run was when the process died
+_DEAD_LOADER = "DataLoader worker (pid"  # torch raises this in the training process, at whatever line it was
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and the errors that caused it, the newest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether an error, or one that it came from, is what a full disk or quota causes."""
+    """Return whether a full disk or an exhausted quota caused an error.
+
+    Args:
+        error: The error. Its causes are examined too.
+
+    Returns:
+        True if the error or one of its causes is what a full disk raises.
+    """
     return any(
         getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         or str(each) == _FULL_AUDIO
         or any(text in str(each) for text in _FULL)
-        for each in _chain(error)
+        for each in _causes(error)
     )
 
 
@@ -42,7 +50,7 @@ def _free_bytes(folder: str) -> int:
 
 
 def _disk_full(error: BaseException, folders: Sequence[str]) -> str:
-    file = next((each.filename for each in _chain(error) if getattr(each, "filename", None)), None)
+    file = next((name for each in _causes(error) if (name := getattr(each, "filename", None))), None)
     if file is None and folders:
         file = f"a file under {min(folders, key=_free_bytes)}"
     what_to_do = "free some space and run the same command again; finished work is kept"
@@ -50,26 +58,32 @@ def _disk_full(error: BaseException, folders: Sequence[str]) -> str:
 
 
 def _dead_loader(error: BaseException) -> str | None:
-    said = next((str(each) for each in _chain(error) if str(each).startswith(_DEAD_LOADER)), None)
-    return said and (
-        f"a process that reads audio died ({said.splitlines()[0].rstrip('. ')}), most often for want of memory: run "
-        "the same command again, which carries on from the last checkpoint; lower data.num_workers if it dies again"
+    message = next((str(each) for each in _causes(error) if str(each).startswith(_DEAD_LOADER)), None)
+    return message and (
+        f"a data loader process died ({message.splitlines()[0].rstrip('. ')}), most often because memory ran out; run "
+        "the same command again to resume from the last checkpoint; lower data.num_workers if it dies again"
     )
 
 
 def explain(error: BaseException, folders: Sequence[str] = ()) -> str | None:
-    """Return a sentence for the user, or None where the error is the program's own.
+    """Return one sentence about an error that the user can fix.
 
-    folders: where the program writes; named for a full disk whose error does not name the file.
+    Args:
+        error: The error that ended the command.
+        folders: Folders that the command writes to. If the disk is full and the error names no file, the sentence
+            names the folder with the least free space.
+
+    Returns:
+        The sentence, or None if the error is a bug in arkasr.
     """
     if isinstance(error, UserError):
         return str(error)
     if is_disk_full(error):
         return _disk_full(error, folders)
-    if said := _dead_loader(error):
-        return said
+    if message := _dead_loader(error):
+        return message
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"there is no {error.filename}: check the path, or run the stage that makes it"
+        return f"{error.filename}: no such file or folder; check the path, or run the stage that writes it"
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror or error}: check its permissions and what it is"
+        return f"{error.filename}: {error.strerror or error}; check its permissions and its type"
     return str(error) if isinstance(error, OSError) and str(error) else None

@@ -1,8 +1,8 @@
-"""The markers and the three hooks through which teachers, token mappers and losses enter, by name.
+"""The three hooks by which plugins register teachers, token mappers and losses, and the markers for them.
 
-A plugin package declares an entry point in the group `arkasr` that names a module (or object) whose functions are
-marked with `@arkasr.hookimpl`. Such a module is imported by every `arkasr` command, so it imports nothing heavy:
-it names its classes as "package.module:Class", or imports torch inside them.
+A plugin package declares an entry point in the group `arkasr`. The entry point names a module (or object) whose
+functions are marked with `@arkasr.hookimpl`. Every `arkasr` command imports this module, so it must not import large
+packages. Name your classes as "package.module:Class", or import torch inside them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 class Register(Protocol):
-    """What a hook is handed to announce its names with."""
+    """The function that a hook receives to register names."""
 
     def __call__(self, name: str, factory: Callable[..., Any] | str, config: type | str | None = None) -> None:
-        """Announce `factory` under `name`, the name that configs use.
+        """Register `factory` as `name`.
 
-        factory: a class or function, or "package.module:attribute", imported when the name is first asked for.
-        config: the dataclass of the options, or its "package.module:attribute". The options of a config are checked
-        against it and the factory gets the instance as its first argument. None: there are no options, and the
-        first argument is None.
-        Raises UserError for a name that is not plain text, is registered twice by one plugin, or for another type.
+        Args:
+            name: Name that configurations use: letters, digits, `_`, `-` and `.`.
+            factory: Class or function, or "package.module:attribute", which is imported on first use.
+            config: Dataclass of the options, or its "package.module:attribute". The options in a configuration are
+                checked against it, and the factory receives the instance as its first argument. With None, no option
+                is allowed, and the first argument is None.
+
+        Raises:
+            UserError: The name has other characters, the plugin registers it twice, or an argument has another type.
         """
 
 
@@ -35,9 +39,11 @@ class Register(Protocol):
 def register_teachers(register: Register) -> None:
     """Register teachers: `register(name, factory, config=None)`.
 
-    The factory is called as `factory(options, device=...)`, with the torch device of the rank, and returns an object
-    that fulfils `arkasr.Teacher`: it scores given transcripts under audio, transcribes audio, and knows its tokenizer
-    and stop ids. Config section: `teacher`.
+    The factory is called as `factory(options, device=...)`, where `device` is the torch device of the rank. It returns
+    an object that implements `arkasr.Teacher`. The section of the configuration is `teacher`.
+
+    Args:
+        register: Registers one name per call.
     """
 
 
@@ -45,8 +51,12 @@ def register_teachers(register: Register) -> None:
 def register_token_mappers(register: Register) -> None:
     """Register token mappers: `register(name, factory, config=None)`.
 
-    The factory is called as `factory(options, student=..., teacher=...)`, both with a `tokenizer` and `stop_ids`, and
-    returns an object that fulfils `arkasr.TokenMapper`. Config section: `mapper`.
+    The factory is called as `factory(options, student=..., teacher=...)`. Both arguments have the attributes
+    `tokenizer` and `stop_ids`. It returns an object that implements `arkasr.TokenMapper`. The section of the
+    configuration is `mapper`.
+
+    Args:
+        register: Registers one name per call.
     """
 
 
@@ -54,7 +64,10 @@ def register_token_mappers(register: Register) -> None:
 def register_losses(register: Register) -> None:
     """Register losses: `register(name, factory, config=None)`.
 
-    The factory is called as `factory(options)` and returns an object that fulfils `arkasr.Loss`: a callable that
-    takes student view, teacher view and support, and returns a sum over positions and their number. Config
-    section: `loss`.
+    The factory is called as `factory(options)`. It returns an object that implements `arkasr.Loss`: a function of
+    student view, teacher view and support that returns a sum over positions and the number of positions. The section
+    of the configuration is `loss`.
+
+    Args:
+        register: Registers one name per call.
     """

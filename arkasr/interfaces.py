@@ -1,7 +1,15 @@
-"""The records and protocols that rooms and plugins exchange. Shapes are written here, once.
+"""The records and protocols that subpackages and plugins exchange, with the shapes of all tensors.
 
-Legend: B clips in a batch, P scored positions of the whole batch (clip after clip, in order), k top-k,
-U support size (at most 2k), V vocabulary size. Token ids are int64, log-probabilities float32 in nats.
+Symbols in shapes:
+
+- B: clips in a batch.
+- P: scored positions of the whole batch, clip after clip, in order.
+- k: number of tokens in a top-k set.
+- U: size of the support, at most 2k.
+- V: size of the vocabulary.
+
+Token ids are int64. Log-probabilities are float32, in nats. p_T and p_S are the next-token distributions of teacher
+and student.
 """
 
 from __future__ import annotations
@@ -13,38 +21,69 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAMPLE_RATE = 16_000  # Hz; of every waveform that a model, a teacher or a plugin gets
+SAMPLE_RATE = 16_000  # Hz, of every waveform that a model, a teacher or a plugin receives
 
 
 @runtime_checkable
 class DistributionView(Protocol):
-    """Next-token distributions at P positions, in the owner's own vocabulary, as true log-probabilities.
+    """Next-token distributions at P positions, in the vocabulary of their model, as true log-probabilities.
 
-    A view that has a length tells P by it; of others the best tokens are counted.
+    If `__len__` exists it must return P. Otherwise P is taken from `topk(1)`.
+
+    Attributes:
+        vocab_size: V, the size of the model's vocabulary.
     """
 
     vocab_size: int
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids [P, k] and their log-probabilities [P, k], best first."""
+        """Return the k most probable tokens of each position.
+
+        Args:
+            k: Number of tokens per position.
+
+        Returns:
+            Ids, int64 [P, k], and their log-probabilities, float32 [P, k], in descending order.
+        """
 
     def logprobs_at(self, ids: Tensor) -> Tensor:
-        """Return log-probabilities [P, U] of ids [P, U]; `-inf` where the view does not know the value."""
+        """Return the log-probabilities of given tokens.
+
+        Args:
+            ids: Token ids, int64 [P, U].
+
+        Returns:
+            Log-probabilities, float32 [P, U]. `-inf` where the view does not know the value.
+        """
 
     def entropy(self) -> Tensor | None:
-        """Return entropies [P] in nats, or None where the view does not hold the whole distribution."""
+        """Return the entropy of each position.
+
+        Returns:
+            Entropies in nats, float32 [P], or None if the view does not know the whole distribution.
+        """
 
     def at(self, rows: Tensor) -> DistributionView:
-        """Return the view of positions `rows` (int64 [Q]) only."""
+        """Return a view of some of the positions.
+
+        Args:
+            rows: Indices of the positions, int64 [Q].
+
+        Returns:
+            A view with Q positions.
+        """
 
 
 @runtime_checkable
 class Teacher(Protocol):
-    """A frozen recogniser that scores given transcripts and transcribes audio.
+    """A frozen recogniser that scores provided transcripts and transcribes audio.
 
-    `tokenizer` is a Hugging Face tokenizer and `stop_ids` the ids that end a transcript (the first is the one
-    written after a transcript that was ended). One whose model is an `arkasr.SpeechLM`, kept as the attribute `lm` and
-    entered by `lm(work)` only, can be sharded over ranks (`fsdp.teacher`).
+    If the model is an `arkasr.SpeechLM` in the attribute `lm`, and the teacher uses it only through `lm(work)`, it can
+    be sharded over ranks (`fsdp.teacher`).
+
+    Attributes:
+        tokenizer: The Hugging Face tokenizer of the teacher.
+        stop_ids: Token ids that end a transcript. The first is written after a transcript that has ended.
     """
 
     tokenizer: Any
@@ -53,25 +92,41 @@ class Teacher(Protocol):
     def score(
         self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]
     ) -> DistributionView:
-        """Score transcripts under audio by teacher forcing.
+        """Score transcripts given their audio, by teacher forcing.
 
-        waveforms: B float32 tensors [num_samples] at 16 kHz; languages: B names ("English"), a fact of the corpus;
-        token_ids: B non-empty lists of teacher token ids (the stop id last where the transcript was ended). The view
-        has P = sum(len(ids)) positions: row j of a clip is the distribution of its token j given the audio and the
-        tokens before j.
+        Args:
+            waveforms: B waveforms, float32 [num_samples], at 16 kHz.
+            languages: B names of languages, such as "English". The corpus defines them.
+            token_ids: B transcripts in the teacher's token ids. None is empty. The last id of a transcript that has
+                ended is a stop token.
+
+        Returns:
+            A view with P = sum(len(ids) for ids in token_ids) positions. Row j of a clip is the distribution of its
+            token j, given the audio and the tokens before j.
         """
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
-        """Transcribe B waveforms greedily."""
+        """Transcribe audio by greedy decoding.
+
+        Args:
+            waveforms: B waveforms, float32 [num_samples], at 16 kHz.
+            languages: B names of languages, such as "English".
+
+        Returns:
+            B transcripts.
+        """
 
 
 @dataclass
 class Alignment:
-    """Where student and teacher have read the same text, so that their next-token distributions compare.
+    """The positions at which student and teacher have read the same text, so that p_T and p_S can be compared.
 
-    teacher_ids: B lists, what the teacher is to read. student_rows and teacher_rows: int64 [P] rows into the
-    student's and the teacher's views (position-wise pairs). num_student: how many student positions there were.
-    num_mismatched: clips whose teacher tokens, read back, are not the student's text.
+    Attributes:
+        teacher_ids: B transcripts for the teacher to score, in its token ids.
+        student_rows: Rows of the student's view, int64 [P].
+        teacher_rows: Rows of the teacher's view, int64 [P]. Entry i pairs with entry i of `student_rows`.
+        num_student: Number of student positions, compared or not.
+        num_mismatched: Number of clips whose teacher tokens do not decode to the student's text.
     """
 
     teacher_ids: list[list[int]]
@@ -83,35 +138,66 @@ class Alignment:
 
 @runtime_checkable
 class TokenMapper(Protocol):
-    """Which student token is which teacher token, and at which positions both have read the same text."""
+    """The correspondence of student and teacher tokens, and of the positions of their transcripts."""
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> Alignment:
-        """Align B student transcripts (token ids, the stop id last where the student stopped).
+        """Align transcripts of the student with the teacher's tokens.
 
-        Every clip gets at least one teacher token, so that a teacher has something to score.
+        Args:
+            student_ids: B transcripts in the student's token ids. The last id is a stop token if the student stopped.
+
+        Returns:
+            The alignment. Every clip has at least one teacher token, so that the teacher has something to score.
         """
 
     def to_student(self, teacher_ids: Tensor) -> Tensor:
-        """Map teacher ids (any shape) to student ids; -1 where no student token is the same."""
+        """Map teacher ids to student ids.
+
+        Args:
+            teacher_ids: Token ids, int64, any shape.
+
+        Returns:
+            Student ids of the same shape, -1 where no student token is equivalent.
+        """
 
     def to_teacher(self, student_ids: Tensor) -> Tensor:
-        """Map student ids (any shape) to teacher ids; -1 where no teacher token is the same."""
+        """Map student ids to teacher ids.
+
+        Args:
+            student_ids: Token ids, int64, any shape.
+
+        Returns:
+            Teacher ids of the same shape, -1 where no teacher token is equivalent.
+        """
 
     def translate(self, view: DistributionView, alignment: Alignment) -> DistributionView:
-        """Return the teacher's view [sum(len(teacher_ids))] at the P aligned positions.
+        """Return the teacher's distributions at the aligned positions.
 
-        Usually `view.at(alignment.teacher_rows)`. A mapper that compares tokens cut differently returns the teacher's
-        distributions over another vocabulary (the student's, say); its to_student and to_teacher then map that one.
+        Usually this is `view.at(alignment.teacher_rows)`. A mapper for tokenizers that cut text differently may return
+        the teacher's distributions over another vocabulary, for example the student's. Its `to_student` and
+        `to_teacher` then map that vocabulary.
+
+        Args:
+            view: The teacher's view, with one position per id in `alignment.teacher_ids`.
+            alignment: Return value of `align`.
+
+        Returns:
+            A view with P positions, one per entry of `alignment.teacher_rows`.
         """
 
 
 @dataclass
 class Support:
-    """The tokens compared at each of P positions: at most U of them, in both vocabularies.
+    """The tokens to compare at each of P positions, in both vocabularies: the support U_t, padded to U tokens.
 
-    student_ids, teacher_ids: int64 [P, U], 0 where not valid; valid: bool [P, U]; from_teacher, from_student: bool
-    [P, U], which top-k set names the token (both may), False where not valid; visited_student, visited_teacher: int64
-    [P], the token that the transcript holds there, the latter -1 where the teacher has no such token.
+    Attributes:
+        student_ids: Student ids, int64 [P, U], 0 where not valid.
+        teacher_ids: Teacher ids, int64 [P, U], 0 where not valid.
+        valid: Whether the entry is a token of U_t, bool [P, U].
+        from_teacher: Whether the teacher's top-k set contains the token, bool [P, U], False where not valid.
+        from_student: Whether the student's top-k set contains the token, bool [P, U], False where not valid.
+        visited_student: Student id of the transcript's token at the position, int64 [P].
+        visited_teacher: Teacher id of the same token, int64 [P], -1 if the teacher has no such token.
     """
 
     student_ids: Tensor
@@ -124,29 +210,47 @@ class Support:
 
     @property
     def num_overlap(self) -> Tensor:
-        """Tokens that both top-k sets name, int64 [P]."""
+        """Number of tokens that are in both top-k sets, int64 [P]."""
         return (self.from_teacher & self.from_student).sum(-1)
 
 
 @runtime_checkable
 class StudentView(DistributionView, Protocol):
-    """The student's distributions with gradient, over the ids that may stand in a transcript."""
+    """The student's distributions with gradient, over the ids that are allowed in a transcript."""
 
     def scores_at(self, ids: Tensor) -> Tensor:
-        """Return unnormalised scores [P, U] of ids [P, U]: log-probabilities up to one constant a position."""
+        """Return unnormalised scores of given tokens: log-probabilities plus one constant per position.
+
+        Args:
+            ids: Token ids, int64 [P, U].
+
+        Returns:
+            Scores, float32 [P, U], with gradient.
+        """
 
 
 @runtime_checkable
 class Loss(Protocol):
-    """A divergence between the two at every position of a support.
+    """A divergence between p_T and p_S at every position, on a support.
 
-    It may have an attribute `needs`: "topk" (what counts where there is none): the support is the union of both top-k
-    sets; "shared": it is all tokens that the vocabularies share, in one table expanded over positions, not copied: read
-    slices of it, not rows by index, and see `from_teacher` and `from_student` as those of k = V.
+    A loss may have the attribute `needs`, which selects the support:
+
+    - "topk" (also if the attribute is absent): the union of both top-k sets.
+    - "shared": all tokens that both vocabularies have. The table is expanded over positions and not copied, so read
+      slices of it and do not index rows. `from_teacher` and `from_student` are those of k = V.
     """
 
     def __call__(self, student: StudentView, teacher: DistributionView, support: Support) -> tuple[Tensor, Tensor]:
-        """Return the sum over counted positions (float32 scalar, with gradient) and their number (int64 scalar).
+        """Return the loss of a batch as a sum and a count.
 
-        The caller divides by the global number, so the result does not depend on how the batch was split.
+        The caller divides by the global count, so the result does not depend on how the batch was split.
+
+        Args:
+            student: The student's view, P positions, with gradient.
+            teacher: The teacher's view at the same positions.
+            support: The tokens to compare.
+
+        Returns:
+            The sum over the counted positions, float32 scalar with gradient, and the number of counted positions,
+            int64 scalar.
         """

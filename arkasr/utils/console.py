@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: log lines with time and place, and progress with rate and ETA."""
+"""Console output: log lines with time and rank, and progress with rate and remaining time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-PLAIN_INTERVAL_S = 10.0
+PLAIN_INTERVAL_S = 10.0  # seconds between progress lines if the output is not a terminal
 
 
 def is_main_rank() -> bool:
-    """Tell whether this process speaks for all ranks of a torchrun launch."""
+    """Return whether this process prints for all ranks of a torchrun launch (rank 0)."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def log(message: str, on_every_rank: bool = False) -> None:
-    """Print one line with the time, from the first rank only, or from any with its number."""
+    """Print one line with the time.
+
+    Args:
+        message: Text of the line.
+        on_every_rank: Print on every rank, with its number, not on rank 0 only.
+    """
     if is_main_rank() or on_every_rank:
-        who = "arkasr" if is_main_rank() else f"arkasr, rank {os.environ['RANK']}"
-        print(f"{datetime.now().isoformat(timespec='seconds')} ({who}) {message}", flush=True)
+        source = "arkasr" if is_main_rank() else f"arkasr, rank {os.environ['RANK']}"
+        print(f"{datetime.now().isoformat(timespec='seconds')} ({source}) {message}", flush=True)
 
 
 def _clock(seconds: float) -> str:
@@ -32,23 +37,39 @@ def _clock(seconds: float) -> str:
 
 
 class Progress:
-    """A tqdm bar on a terminal, a plain line every ten seconds elsewhere; silent on other ranks."""
+    """Progress of a loop: a tqdm bar on a terminal, otherwise one log line every ten seconds. Only rank 0 prints.
+
+    Use it as a context manager, or call `close` at the end.
+
+    Args:
+        description: Name of the loop.
+        total: Number of units, or None if it is not known.
+        unit: Name of the units, in the plural.
+        initial: Units that an earlier process has done. They do not count in the rate.
+    """
 
     def __init__(self, description: str, total: int | None, unit: str, initial: int = 0):
         self.description, self.total, self.unit = description, total, unit
         self.count = self.initial = initial
         self.start = self.last = time.monotonic()
-        self.note, self.bar = "", None
+        self.note = ""
+        self.bar: Any = None
         self.quiet = not is_main_rank()
         if not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            # smoothing 0: the rate is the mean since the start, as of plain lines; else the time left forgets evaluations
-            options = {"unit": unit, "initial": initial, "dynamic_ncols": True, "smoothing": 0}
+            # smoothing=0: the rate is the mean since the start, as in log lines. The remaining time then includes
+            # regular interruptions such as evaluations.
+            options: dict[str, Any] = {"unit": unit, "initial": initial, "dynamic_ncols": True, "smoothing": 0}
             self.bar = tqdm(total=total, desc=description, **options)
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """Count n more units; the note stands at the end of the line."""
+        """Count finished units.
+
+        Args:
+            n: Number of units.
+            note: Text for the end of the line. It stays until the next note.
+        """
         self.count, self.note = self.count + n, note or self.note
         if self.bar is not None:
             self.bar.set_postfix_str(self.note, refresh=False)
@@ -65,7 +86,7 @@ class Progress:
         log(f"{self.description}: {self.count}{of} {self.unit}, {rate:.1f} {self.unit}/s{eta}{note}")
 
     def close(self) -> None:
-        """Finish the bar, or print the last plain line."""
+        """Close the bar, or print the last log line."""
         if self.bar is not None:
             self.bar.close()
         elif not self.quiet:
@@ -79,7 +100,17 @@ class Progress:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Iterate with progress; `total` defaults to `len(items)` where it is known."""
+    """Iterate with progress.
+
+    Args:
+        items: What to iterate over.
+        description: Name of the loop.
+        total: Number of items. Defaults to `len(items)` if that exists.
+        unit: Name of the items, in the plural.
+
+    Yields:
+        The items.
+    """
     if total is None and hasattr(items, "__len__"):
         total = len(items)
     with Progress(description, total, unit) as progress:

@@ -1,4 +1,4 @@
-"""Seconds spent in the named phases of a step."""
+"""Wall-clock time of the phases of a training step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from contextlib import contextmanager
 
 
 class Phases:
-    """Adds up wall-clock seconds by phase; on a GPU the device is waited for at each phase's end.
+    """Sums of wall-clock seconds per phase. A phase is timed by `with phases(name):`.
 
-    current: the innermost phase that is open, empty where none is; entered: how many have been begun so far.
+    Args:
+        device: Device of the work, such as "cuda:0". On a GPU, the end of every phase waits for the device.
+
+    Attributes:
+        current: Name of the innermost open phase, empty if none is open.
+        entered: Number of phases that were opened so far.
+        seconds: Sum of seconds per phase since the last `take`.
     """
 
     def __init__(self, device: str = "cpu"):
@@ -21,7 +27,15 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        around, self.current, self.entered = self.current, name, self.entered + 1
+        """Time one phase.
+
+        Args:
+            name: Name of the phase. Phases may be nested, but not in a phase of the same name.
+
+        Yields:
+            None, while the phase is open.
+        """
+        outer, self.current, self.entered = self.current, name, self.entered + 1
         self._since[name] = time.perf_counter()
         try:
             yield
@@ -31,10 +45,14 @@ class Phases:
 
                 torch.cuda.synchronize()
             self.seconds[name] += time.perf_counter() - self._since.pop(name)
-            self.current = around
+            self.current = outer
 
     def take(self) -> dict[str, float]:
-        """Return the sums so far, phases still open included, as `time/<phase>`, and start anew."""
+        """Return the sums and reset them to zero. Phases that are still open are included up to now.
+
+        Returns:
+            Seconds by `time/<phase>`.
+        """
         now = time.perf_counter()
         for name, start in self._since.items():
             self.seconds[name] += now - start

@@ -97,8 +97,8 @@ def test_a_killed_loader_ends_the_run_in_a_sentence_and_the_same_command_carries
         assert cli.main(words("cut")) == 2
     said = capsys.readouterr().err
     assert re.fullmatch(  # torch has two ways of hearing of it
-        rf"arkasr train: error: a process that reads audio died \(DataLoader worker \(pid(\(s\))? {killed[0]}\) .*\), "
-        "most often for want of memory: run the same command again, .*\n",
+        rf"arkasr train: error: a data loader process died \(DataLoader worker \(pid(\(s\))? {killed[0]}\) .*\), "
+        "most often because memory ran out; run the same command again to resume .*\n",
         said,
     )
     assert multiprocessing.active_children() == []

@@ -1,4 +1,4 @@
-"""Progress lines: their rate and time left, by a clock of our own."""
+"""Progress lines: rate and remaining time, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from arkasr.utils import console
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only moves when told to."""
+    """A clock that moves only when the test calls it."""
     now = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
 
@@ -22,8 +22,8 @@ def clock(monkeypatch):
     return pass_seconds
 
 
-def test_time_left_of_a_resumed_run_goes_by_its_own_steps_with_evaluation(clock, capsys):
-    """Resumed at 700 of 1000: 100 steps of 0.25 s and an evaluation of 25 s, so 0.5 s a step and 200 to go."""
+def test_progress_of_resumed_run_estimates_time_left_from_own_steps_and_evaluations(clock, capsys):
+    """Resumed at step 700 of 1000: 100 steps of 0.25 s and one evaluation of 25 s. That is 0.5 s per step."""
     progress = console.Progress("train base", 1000, "steps", initial=700)
     for step in range(100):
         clock(25.0 if step == 49 else 0.0)
@@ -33,7 +33,7 @@ def test_time_left_of_a_resumed_run_goes_by_its_own_steps_with_evaluation(clock,
     assert capsys.readouterr().out.splitlines()[-1].endswith("train base: 800/1000 steps, 2.0 steps/s, 1:40 left")
 
 
-def test_a_plain_line_comes_every_ten_seconds(clock, capsys):
+def test_progress_logs_line_every_ten_seconds(clock, capsys):
     progress = console.Progress("work", None, "files")
     for _ in range(25):
         clock(1.0)
@@ -44,7 +44,7 @@ def test_a_plain_line_comes_every_ten_seconds(clock, capsys):
     ]
 
 
-def test_a_bar_s_time_left_goes_by_the_mean_too(monkeypatch):
+def test_progress_bar_estimates_time_left_from_mean_rate(monkeypatch):
     terminal_like = io.StringIO()
     terminal_like.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal_like)
