@@ -1,4 +1,4 @@
-"""Figures: which are drawn, how large they are, and that what they show is what was logged."""
+"""Figures: which are drawn, their size, and that they show the logged values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CORPUS = {"name": "toy", "metric": "cer", "scale": "mini", "test_sets": ["test",
 
 
 def scores(**rates):
-    got = {run: {"rate_percent": rate, "interval_percent": [rate - 1, rate + 1]} for run, rate in rates.items()}
-    return {run: {"sets": {"test": got[run], "other": got[run]}} for run in rates}
+    entries = {run: {"rate_percent": rate, "interval_percent": [rate - 1, rate + 1]} for run, rate in rates.items()}
+    return {run: {"sets": {"test": entries[run], "other": entries[run]}} for run in rates}
 
 
 def supervised(num_steps):
@@ -31,7 +31,7 @@ def png_size(path):
     return struct.unpack(">II", data[16:24])
 
 
-def test_all_three_are_drawn_1200_pixels_wide(tmp_path):
+def test_draw_writes_three_figures_1200_pixels_wide(tmp_path):
     metrics = {"teacher": [], "base": supervised(60), "base_opd": distilled(60)}
     drawn = figures.draw(tmp_path, CORPUS, scores(teacher=3, base=40, base_opd=20), metrics)
     assert [path.name for path in drawn] == ["error_rates.png", "loss.png", "vuss.png"]
@@ -41,7 +41,7 @@ def test_all_three_are_drawn_1200_pixels_wide(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in drawn)
 
 
-def test_what_cannot_be_drawn_is_left_out(tmp_path):
+def test_draw_skips_figures_without_data(tmp_path):
     unknown = {"base": {"sets": {name: {"rate_percent": None, "interval_percent": None} for name in ("test", "other")}}}
     assert figures.draw(tmp_path, CORPUS, unknown, {"base": []}) == []
     assert [path.name for path in figures.draw(tmp_path, CORPUS, unknown, {"base": supervised(1)})] == ["loss.png"]
@@ -50,13 +50,13 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path):
 
 @pytest.fixture
 def saved(monkeypatch):
-    """Keep what would have been saved, to look at its axes."""
+    """Collect the figures instead of saving them, to inspect their axes."""
     kept = []
     monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure) or path)
     return kept
 
 
-def test_bars_are_the_rates_and_arms_the_intervals(saved, tmp_path):
+def test_error_bars_show_rates_and_intervals(saved, tmp_path):
     figures.error_bars(tmp_path / "x.png", CORPUS, scores(base=40, base_opd=20))
     (axis,) = saved[0].axes
     assert [patch.get_height() for patch in axis.patches] == [40, 40, 20, 20]
@@ -65,7 +65,7 @@ def test_bars_are_the_rates_and_arms_the_intervals(saved, tmp_path):
     assert np.allclose([segment[:, 1] for segment in segments], [[39, 41], [39, 41]])
 
 
-def test_losses_have_a_panel_a_kind_and_every_axis_a_label(saved, tmp_path):
+def test_losses_has_one_panel_per_objective_and_labelled_axes(saved, tmp_path):
     metrics = {"base": supervised(5), "base_td": supervised(5), "base_opd": distilled(5)}
     figures.losses(tmp_path / "x.png", "toy", metrics)
     left, right = saved[0].axes
@@ -75,20 +75,20 @@ def test_losses_have_a_panel_a_kind_and_every_axis_a_label(saved, tmp_path):
     assert all(axis.get_xlabel() and "nats" in axis.get_ylabel() for axis in (left, right))
 
 
-def test_supports_show_vuss_and_overlap_of_distilled_runs_only(saved, tmp_path):
+def test_supports_shows_vuss_and_overlap_of_distilled_runs_only(saved, tmp_path):
     figures.supports(tmp_path / "x.png", "toy", {"base": supervised(5), "base_opd": distilled(5)})
     top, bottom = saved[0].axes
     assert np.allclose(top.lines[0].get_ydata(), [20 - i / 9 for i in range(1, 6)]) and len(top.lines) == 1
     assert np.allclose(bottom.lines[0].get_ydata(), 0.5)
 
 
-def test_a_long_curve_is_drawn_as_logged_and_smoothed(saved, tmp_path):
+def test_losses_draws_long_curve_as_logged_and_smoothed(saved, tmp_path):
     figures.losses(tmp_path / "x.png", "toy", {"base": supervised(figures.SMOOTH_FROM)})
     pale, strong = saved[0].axes[0].lines
     assert pale.get_alpha() < 1 and np.allclose(pale.get_ydata(), [3.0 / i for i in range(1, 41)])
     assert np.isclose(strong.get_ydata()[1], (3 + 1.5 + 1) / 3)
 
 
-def test_runs_of_other_names_get_other_colors():
-    runs = ["base", "mine", "yours"]
+def test_color_differs_for_unknown_run_names():
+    runs = ["base", "other_a", "other_b"]
     assert len({figures.color(run, runs) for run in runs}) == 3

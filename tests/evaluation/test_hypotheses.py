@@ -1,4 +1,4 @@
-"""Rows of a hypothesis file: caps by the audio, loops, and clips with next to nothing in them."""
+"""Rows of a hypothesis file: token caps from the audio length, loops, and very short clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from arkasr.model.generation import is_looping
 
 
 def monotonous(token: int):
-    """Return a student that only ever says one token, and that token's id."""
+    """Return a student that generates only one token, the `token`-th of those it may generate."""
     lm = student(2)
     with torch.no_grad():
         lm.hf.get_input_embeddings().weight.zero_()
@@ -28,7 +28,7 @@ def monotonous(token: int):
     ("most", "rate", "expected"),
     [(64, 50.0, [3, 7, 52]), (20, 50.0, [3, 7, 20]), (20, 0.0, [20] * 3), (64, 10, [3, 3, 12])],
 )
-def test_tokens_are_capped_by_the_audio(most, rate, expected):
+def test_transcribe_caps_tokens_by_audio_length(most, rate, expected):
     rows = transcribe(
         monotonous(40), batch([160, 1600, 16000]), DecodeConfig(max_new_tokens=most, tokens_per_second=rate)
     )
@@ -37,24 +37,24 @@ def test_tokens_are_capped_by_the_audio(most, rate, expected):
     assert [row["looping"] for row in rows] == [n >= 12 for n in expected]
 
 
-def test_the_default_cap_leaves_room_for_fast_speech_in_single_bytes():
-    """25 characters a second for 4 s, none of which the tokenizer knows as more than one byte each."""
+def test_transcribe_default_cap_allows_fast_speech_in_single_bytes():
+    """25 characters per second for 4 s, two single-byte tokens each."""
     [row] = transcribe(monotonous(40), batch([4 * 16000]), DecodeConfig())
     assert row["num_tokens"] >= 2 * 25 * 4
 
 
-def test_a_loop_before_the_stop_is_one_all_the_same():
+def test_is_looping_ignores_stop_token_after_loop():
     text = [5, 6, 7] * 5
     assert is_looping([*text, 2], [2, 3]) and not is_looping([*text, 2]) and is_looping(text)
-    assert not is_looping([5, 2, 6] * 5, [2, 5])  # one token alone, but too few of it
+    assert not is_looping([5, 2, 6] * 5, [2, 5])  # without the stop tokens it is one token, repeated too few times
 
 
 @pytest.mark.parametrize("make", [student, teacher])
-def test_clips_of_almost_nothing_get_a_transcript_like_any_other(make):
+def test_transcribe_handles_very_short_and_silent_clips(make):
     lm, config = eager_to_stop(make(10), 2.0), DecodeConfig(max_new_tokens=9, tokens_per_second=12)
     sizes, caps = [1, 80, 160, 1599, 8000], [3, 3, 3, 4, 8]
     clips = batch(sizes)
-    clips.waveforms[2:] = [torch.zeros(n) for n in sizes[2:]]  # three silent ones
+    clips.waveforms[2:] = [torch.zeros(n) for n in sizes[2:]]  # three silent clips
     rows = transcribe(lm, clips, config)
     for i, (row, cap) in enumerate(zip(rows, caps, strict=True)):
         assert isinstance(row["hypothesis"], str) and 1 <= row["num_tokens"] <= cap
@@ -63,12 +63,12 @@ def test_clips_of_almost_nothing_get_a_transcript_like_any_other(make):
         assert transcribe(lm, clips.select([i]), config) == [row]
 
 
-def test_no_clips_no_rows():
+def test_transcribe_of_empty_batch_returns_no_rows():
     assert transcribe(student(1), batch([]), DecodeConfig()) == []
 
 
 @pytest.mark.parametrize("section", ["decode", "rollout"])
 @pytest.mark.parametrize("rate", ["-1", ".inf"])
-def test_a_rate_must_be_one(conf, section, rate):
+def test_config_rejects_invalid_tokens_per_second(conf, section, rate):
     with pytest.raises(UserError, match="tokens_per_second.*must not be below 0, and finite"):
         load_config(str(conf), "base", "exp", "data", [f"{section}.tokens_per_second={rate}"])

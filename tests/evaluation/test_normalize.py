@@ -1,4 +1,6 @@
-"""What the scoring normalisers keep, and what they count on pairs that other scorers disagree about."""
+"""What the scoring normalisers keep, and error counts of pairs that scoring tools treat differently."""
+
+# ruff: noqa: RUF001  (full-width punctuation and letters are test data)
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from arkasr.evaluation.score import count
         ("", ""),
     ],
 )
-def test_english(text, expected):
+def test_normalizer_english(text, expected):
     assert normalizer("english")(text) == expected
 
 
@@ -51,11 +53,11 @@ def test_english(text, expected):
         ("，。？", ""),
     ],
 )
-def test_mandarin(text, expected):
+def test_normalizer_mandarin(text, expected):
     assert normalizer("mandarin")(text) == expected
 
 
-def test_raw_only_squeezes_white_space():
+def test_normalizer_raw_only_reduces_white_space():
     assert normalizer("raw")(" A\tB,  c’s ") == "A B, c’s"
 
 
@@ -79,7 +81,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "reference", "hypothesis", "errors", "length"), PAIRS)
-def test_tricky_pairs(name, reference, hypothesis, errors, length):
+def test_normalizer_and_count_on_difficult_pairs(name, reference, hypothesis, errors, length):
     normalize = normalizer(name)
     tally = count([normalize(reference)], [normalize(hypothesis)], "cer" if name == "mandarin" else "wer")
     assert (tally.errors.sum(), tally.lengths.sum()) == (errors, length)
@@ -87,19 +89,19 @@ def test_tricky_pairs(name, reference, hypothesis, errors, length):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(NORMALIZERS)), st.text(max_size=30))
-def test_normalising_twice_changes_nothing(name, text):
+def test_normalizer_is_idempotent(name, text):
     normalize = normalizer(name)
     assert normalize(normalize(text)) == normalize(text)
 
 
 @given(st.text(max_size=30))
-def test_english_words_hold_only_letters_numbers_marks_and_inner_apostrophes(text):
+def test_normalizer_english_keeps_only_letters_numbers_marks_and_inner_apostrophes(text):
     for word in normalizer("english")(text).split(" "):
         assert not word.startswith("'") and not word.endswith("'")
         assert all(unicodedata.category(char)[0] in "LNM" or char == "'" for char in word)
 
 
-def test_versions_are_known_and_an_unknown_name_lists_those_there_are():
+def test_normalizer_has_version_and_rejects_unknown_name():
     assert all(normalizer(name).version for name in NORMALIZERS)
     with pytest.raises(UserError, match="'english2'.*english, mandarin, raw"):
         normalizer("english2")

@@ -1,4 +1,4 @@
-"""Counting against an edit distance written here, intervals on cases worked by hand, and what `score` refuses."""
+"""Error counts against a reference edit distance, intervals of cases computed by hand, and invalid input of `score`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from arkasr.errors import UserError
 from arkasr.evaluation import bootstrap
 from arkasr.evaluation.results_io import read_metrics
-from arkasr.evaluation.score import against, count, score, summary
+from arkasr.evaluation.score import compare_with_base, count, score, summary
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6)
 
 
-def edit_distance(reference, hypothesis):
+def reference_edit_distance(reference, hypothesis):
     table = [[max(i, j) if not i * j else 0 for j in range(len(hypothesis) + 1)] for i in range(len(reference) + 1)]
     for i, left in enumerate(reference, 1):
         for j, right in enumerate(hypothesis, 1):
@@ -28,57 +28,57 @@ def edit_distance(reference, hypothesis):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
-def test_word_counts_are_the_edit_distance(pairs):
+def test_count_of_words_equals_edit_distance(pairs):
     tally = count([" ".join(r) for r, _ in pairs], [" ".join(h) for _, h in pairs], "wer")
-    assert tally.errors.tolist() == [edit_distance(r, h) for r, h in pairs]
+    assert tally.errors.tolist() == [reference_edit_distance(r, h) for r, h in pairs]
     assert tally.lengths.tolist() == [len(r) for r, _ in pairs]
     assert (tally.hits + tally.substitutions + tally.insertions).tolist() == [len(h) for _, h in pairs]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("今天好ab", max_size=8), st.text("今天好ab", max_size=8))
-def test_character_counts_are_the_edit_distance(reference, hypothesis):
+def test_count_of_characters_equals_edit_distance(reference, hypothesis):
     tally = count([reference], [hypothesis], "cer")
-    assert tally.errors[0] == edit_distance(reference, hypothesis) and tally.lengths[0] == len(reference)
+    assert tally.errors[0] == reference_edit_distance(reference, hypothesis) and tally.lengths[0] == len(reference)
 
 
-def test_rate_is_micro_averaged_and_counts_an_empty_references_insertions():
+def test_summary_rate_is_micro_average_and_includes_insertions_for_empty_references():
     got = summary(count(["a b", "c d e f", ""], ["a x", "c d e f", "thank you"], "wer"))
     assert (got["substitutions"], got["deletions"], got["insertions"], got["hits"]) == (1, 0, 2, 5)
     assert got["rate_percent"] == pytest.approx(50.0) and got["empty_references"] == 1
     assert got["utterances_with_errors"] == 2
 
 
-def test_without_any_reference_word_there_is_no_rate():
+def test_summary_without_reference_words_has_no_rate():
     got = summary(count(["", ""], ["a", ""], "wer"))
     assert got["rate_percent"] is None and got["interval_percent"] is None and got["errors"] == 1
 
 
-def test_interval_of_two_utterances_is_worked_by_hand():
-    # Drawn twice from {0, 1} errors of one word each: rates 0, 1/2, 1 with chances 1/4, 1/2, 1/4.
+def test_interval_of_two_utterances_matches_hand_computation():
+    # Two draws from {0, 1} errors of one word each: rates 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4.
     assert bootstrap.interval(np.array([0, 1]), np.array([1, 1])) == (0.0, 1.0)
     rates = bootstrap.resampled_rates([np.array([0, 1])], np.array([1, 1]), resamples=4000, seed=1)[:, 0]
     assert [np.mean(rates == value) for value in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
-def test_interval_of_many_words_is_the_normal_approximation():
-    errors = np.tile([0, 1, 0, 0], 100)  # 400 one-word utterances, a quarter wrong: 1.96 sqrt(p q / n) = 4.24 points
+def test_interval_of_many_words_matches_normal_approximation():
+    errors = np.tile([0, 1, 0, 0], 100)  # 400 one-word utterances, 25 % wrong: 1.96 sqrt(p q / n) = 4.24 points
     low, high = bootstrap.interval(errors, np.ones(400, dtype=int))
     assert (low, high) == pytest.approx((0.25 - 0.0424, 0.25 + 0.0424), abs=0.006)
 
 
-def test_interval_weighs_long_utterances_more():
-    # Ratio of sums: one utterance of 9 words without error, one of 1 word with one: 0, 1/10, 1 may be drawn.
+def test_interval_weighs_utterances_by_length():
+    # Ratio of sums of an utterance of 9 words without errors and one of 1 word with 1 error: 0, 1/10 or 1.
     rates = bootstrap.resampled_rates([np.array([0, 1])], np.array([9, 1]), resamples=200, seed=0)
     assert set(np.round(rates[:, 0], 6)) == {0.0, 0.1, 1.0}
 
 
-def test_draws_without_a_reference_word_are_left_out():
+def test_interval_ignores_samples_without_reference_words():
     low, high = bootstrap.interval(np.array([1, 2]), np.array([2, 0]))
     assert (low, high) == (0.5, 1.5)
 
 
-def test_paired_interval_knows_that_both_runs_saw_the_same_utterances():
+def test_paired_interval_uses_same_utterances_for_both_runs():
     generator = np.random.default_rng(3)
     base, lengths = generator.integers(1, 9, size=60), np.full(60, 10)
     assert bootstrap.paired_interval(base, base, lengths) == (0.0, 0.0)
@@ -87,20 +87,20 @@ def test_paired_interval_knows_that_both_runs_saw_the_same_utterances():
     assert high - low > 0.05
 
 
-def test_intervals_are_the_same_again():
+def test_interval_is_reproducible():
     errors, lengths = np.arange(30) % 4, np.full(30, 5)
     assert bootstrap.interval(errors, lengths) == bootstrap.interval(errors, lengths)
 
 
-def test_change_from_base():
+def test_compare_with_base_gives_points_interval_and_relative_change():
     base, better = count(["a b c d"] * 3, ["a x y z"] * 3, "wer"), count(["a b c d"] * 3, ["a b c z"] * 3, "wer")
-    got = against(better, base)
+    got = compare_with_base(better, base)
     assert got["difference_percent"] == -50 and got["interval_percent"] == [-50, -50]
     assert got["relative_percent"] == pytest.approx(-66.6667)
-    assert against(better, count(["a b c d"] * 3, ["a b c d"] * 3, "wer"))["relative_percent"] is None
+    assert compare_with_base(better, count(["a b c d"] * 3, ["a b c d"] * 3, "wer"))["relative_percent"] is None
 
 
-# -- score: files in, files out -----------------------------------------------------------------------------------
+# -- score: reads and writes files --------------------------------------------------------------------------------
 
 REFERENCES = {"u1": "THE CAT SAT", "u2": "A DOG", "u3": ""}
 
@@ -124,7 +124,7 @@ def write_lines(path, rows):
 
 
 @pytest.fixture
-def room(tmp_path):
+def workspace(tmp_path):
     """A data folder with one test set of three utterances, and the decoded run "base"."""
     data, exp = tmp_path / "data", tmp_path / "exp"
     data.mkdir()
@@ -142,8 +142,8 @@ def scores_of(exp, run="base"):
     return json.loads((exp / run / "scores.json").read_text())
 
 
-def test_score_writes_scores_results_and_figures(room, capsys, monkeypatch):
-    exp, data = room
+def test_score_writes_scores_results_and_figures(workspace, capsys, monkeypatch):
+    exp, _ = workspace
     monkeypatch.chdir(exp.parent)
     score("exp", "data", ["base"])
     content = scores_of(exp)
@@ -158,25 +158,25 @@ def test_score_writes_scores_results_and_figures(room, capsys, monkeypatch):
     assert (exp / "RESULTS.md").read_text().startswith("# Results: toy, miniature")
 
 
-def test_a_missing_hypothesis_is_all_deletions_and_an_empty_one_is_counted(room, capsys):
-    exp, data = room
+def test_score_counts_missing_hypothesis_as_deletions_and_empty_hypotheses_separately(workspace, capsys):
+    exp, data = workspace
     write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u2", "..."), hypothesis("u3", "")])
     score(str(exp), str(data), ["base"])
     got = scores_of(exp)["sets"]["test"]
     assert (got["deletions"], got["missing_hypotheses"], got["empty_hypotheses"]) == (5, 1, 2)
-    assert "warning: base, test: 1 of 3 utterances have no hypothesis (the first: u1)" in capsys.readouterr().out
+    assert "warning: base, test: 1 of 3 utterances have no hypothesis (first: u1)" in capsys.readouterr().out
 
 
-def test_a_decoder_that_cannot_tell_where_it_stopped_is_not_counted_as_stopping(room):
-    exp, data = room
+def test_score_reports_not_stopped_as_unknown_if_decoder_does_not_report_it(workspace):
+    exp, data = workspace
     write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "the cat sat", stopped=None)])
     score(str(exp), str(data), ["base"])
     assert scores_of(exp)["sets"]["test"]["not_stopped"] is None
     assert "| 2 | 0 | - | 0 |" in (exp / "RESULTS.md").read_text()
 
 
-def test_transcripts_made_before_loops_were_reported_still_score(room):
-    exp, data = room
+def test_score_accepts_hypotheses_without_looping_key(workspace):
+    exp, data = workspace
     row = hypothesis("u1", "the cat sat")
     del row["looping"]
     write_lines(exp / "base" / "decode" / "test.jsonl", [row])
@@ -185,16 +185,16 @@ def test_transcripts_made_before_loops_were_reported_still_score(room):
     assert got["looping"] is None and got["not_stopped"] == 0
 
 
-def test_runs_are_compared_with_base(room):
-    exp, data = room
+def test_score_compares_runs_with_base(workspace):
+    exp, data = workspace
     write_lines(exp / "base_opd" / "decode" / "test.jsonl", [hypothesis(i, t) for i, t in REFERENCES.items()])
     score(str(exp), str(data), ["base", "base_opd"])
     assert scores_of(exp, "base_opd")["sets"]["test"]["against_base"]["relative_percent"] == -100
     assert "against_base" not in scores_of(exp)["sets"]["test"]
 
 
-def test_a_mandarin_corpus_is_scored_by_character(room):
-    exp, data = room
+def test_score_counts_characters_of_mandarin_corpus(workspace):
+    exp, data = workspace
     corpus = json.loads((data / "corpus.json").read_text()) | {"metric": "cer", "normalizer": "mandarin"}
     (data / "corpus.json").write_text(json.dumps(corpus))
     score(str(exp), str(data), ["base"])
@@ -254,42 +254,42 @@ def break_sets(exp, data):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "parts"),
+    ("damage", "parts"),
     [
-        (break_ids, ["base/decode/test.jsonl was decoded from other data", "v9", "test.jsonl.gz"]),
-        (break_text, ["base/decode/test.jsonl was decoded from other data", "u1", "data/test.jsonl.gz"]),
+        (break_ids, ["base/decode/test.jsonl: decoded from other data", "v9", "test.jsonl.gz"]),
+        (break_text, ["base/decode/test.jsonl: decoded from other data", "u1", "data/test.jsonl.gz"]),
         (break_line, ["test.jsonl, line 1", "--stage 4"]),
-        (break_twice, ["line 2", "u1 is there twice"]),
-        (break_key, ["line 1, has no 'hypothesis'"]),
-        (break_decode, ["base/decode/test.jsonl is missing", "--stage 4"]),
-        (break_references, ["test.jsonl.gz is missing", "--stage 1"]),
-        (break_gzip, ["test.jsonl.gz cannot be read", "--stage 1"]),
-        (break_empty_set, ["test.jsonl.gz holds no utterance"]),
-        (break_corpus, ["corpus.json is missing", "--stage 1"]),
+        (break_twice, ["line 2", "duplicate id u1"]),
+        (break_key, ["line 1: key 'hypothesis' is missing"]),
+        (break_decode, ["base/decode/test.jsonl: no such file", "--stage 4"]),
+        (break_references, ["test.jsonl.gz: no such file", "--stage 1"]),
+        (break_gzip, ["test.jsonl.gz: cannot be read", "--stage 1"]),
+        (break_empty_set, ["test.jsonl.gz: contains no utterances"]),
+        (break_corpus, ["corpus.json: no such file", "--stage 1"]),
         (break_metric, ["corpus.json", "'mer'", "wer, cer"]),
         (break_normalizer, ["corpus.json", "'oral'", "english, mandarin, raw"]),
-        (break_sets, ["corpus.json has no 'test_sets'"]),
+        (break_sets, ["corpus.json: key 'test_sets' is missing"]),
     ],
 )
-def test_broken_input_is_named(room, spoil, parts):
-    exp, data = room
-    spoil(exp, data)
+def test_score_rejects_broken_input_and_names_it(workspace, damage, parts):
+    exp, data = workspace
+    damage(exp, data)
     with pytest.raises(UserError) as caught:
         score(str(exp), str(data), ["base"])
     assert all(part in str(caught.value) for part in parts), str(caught.value)
     assert not (exp / "RESULTS.md").exists()
 
 
-def test_no_run_is_an_error(room):
+def test_score_rejects_empty_runs(workspace):
     with pytest.raises(UserError, match="--runs"):
-        score(str(room[0]), str(room[1]), [])
+        score(str(workspace[0]), str(workspace[1]), [])
 
 
-def test_metrics_keep_the_last_row_of_a_resumed_step(tmp_path, capsys):
+def test_read_metrics_keeps_last_row_of_repeated_step(tmp_path, capsys):
     path = tmp_path / "base" / "metrics.jsonl"
     write_lines(path, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "dev_error": 0.5}])
     with open(path, "a") as file:
         file.write('{"step": 3, "lo\n{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.0}\n')
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path, "base")] == [(1, 3.0), (2, 1.5), (3, 1.0)]
-    assert "line 4, is not a metrics row" in capsys.readouterr().out
+    assert "line 4: not a metrics row" in capsys.readouterr().out
     assert read_metrics(tmp_path, "teacher") == []

@@ -1,4 +1,4 @@
-"""RESULTS.md and the terminal's table: every number in its place, the paper's apart from ours."""
+"""RESULTS.md and the terminal table: each number is in its cell, the paper's numbers have their own columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CORPUS = {
 
 
 def set_scores(rate, relative=None):
-    got = {
+    entry = {
         "utterances": 10,
         "reference_length": 200,
         "hits": 150,
@@ -38,8 +38,8 @@ def set_scores(rate, relative=None):
     }
     if relative is not None:
         change = {"difference_percent": -5.0, "interval_percent": [-6.0, 1.5], "relative_percent": relative}
-        got["against_base"] = change
-    return got
+        entry["against_base"] = change
+    return entry
 
 
 def run_scores(rate, relative=None):
@@ -54,7 +54,7 @@ METRICS = {
     "base": [{"step": 10, "loss": 2.0}],
     "base_opd": [{"step": i, "loss": 1.0, "vuss": v} for i, v in enumerate([20.0, 23.0, 26.0, 0.0], 1)],
 }
-FACTS = {
+RECORDS = {
     "teacher": {"config": {}},
     "base": {"commit": "abc1", "versions": {"torch": "2.12"}, "command": "arkasr train a --run base", "config": {}},
     "base_opd": {
@@ -71,29 +71,29 @@ def rows_of(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
 
 
-def test_error_rates_hold_ours_and_the_papers_in_separate_columns():
+def test_error_rates_has_separate_columns_for_paper():
     header, _, *rows = rows_of(tables.error_rates(CORPUS, SCORES))
     assert header[1].startswith("test-clean WER") and header[3:] == [
-        "paper's model",
+        "paper: model",
         "paper: Libri clean",
         "paper: Libri Other",
     ]
     assert rows[1] == ["Base", "40.00 [39.00, 42.00]", "40.00 [39.00, 42.00]", "Ark-Base", "3.75", "7.17"]
     assert rows[0][0] == "Teacher" and rows[0][3:] == ["Qwen3-ASR-1.7B", "2.20", "4.05"]
-    assert rows[3] == ["(the paper's alone)", "-", "-", "Qwen3-ASR-0.6B", "2.81", "5.05"]
+    assert rows[3] == ["(paper only)", "-", "-", "Qwen3-ASR-0.6B", "2.81", "5.05"]
 
 
-def test_a_corpus_without_paper_columns_has_ours_only():
+def test_error_rates_without_paper_columns_has_runs_only():
     header, _, *rows = rows_of(tables.error_rates({**CORPUS, "paper": {"test-clean": None}}, SCORES))
     assert len(header) == 3 and [row[0] for row in rows] == ["Teacher", "Base", "Base+OPD"]
 
 
-def test_an_unknown_paper_column_lists_the_columns():
+def test_error_rates_rejects_unknown_paper_column_and_lists_columns():
     with pytest.raises(UserError, match="'Libri dirty'.*Libri clean"):
         tables.error_rates({**CORPUS, "paper": {"test-clean": "Libri dirty"}}, SCORES)
 
 
-def test_changes_give_relative_points_interval_and_the_papers():
+def test_changes_gives_relative_change_points_interval_and_paper():
     _, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
     assert [row[0] for row in rows] == ["Teacher", "Base+OPD"]
     assert rows[1][1] == "-50.0 % (-5.00 [-6.00, +1.50])"
@@ -101,24 +101,24 @@ def test_changes_give_relative_points_interval_and_the_papers():
     assert tables.changes(CORPUS, {"base_opd": SCORES["base_opd"]}) == ""
 
 
-def test_changes_end_with_the_gap_to_the_teacher_that_was_closed():
+def test_changes_ends_with_gap_recovery():
     header, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
     assert header[-2:] == ["test-clean gap recovery", "test-other gap recovery"]
     assert rows[0][-2:] == ["100.0 %"] * 2 and rows[1][-2:] == ["57.1 %"] * 2  # (40 - 20) / (40 - 5)
     without = rows_of(tables.changes(CORPUS, {run: SCORES[run] for run in ("base", "base_opd")}))
     assert not any("gap" in cell for cell in without[0])
-    level = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(40, 0.0)}))
+    no_gap = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(40, 0.0)}))
     unknown = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(None, 0.0)}))
-    assert level[3][-1] == unknown[3][-1] == "-"
+    assert no_gap[3][-1] == unknown[3][-1] == "-"
 
 
-def test_vuss_is_over_steps_and_beside_the_papers():
+def test_vuss_is_over_steps_and_next_to_paper():
     _, _, before, after = rows_of(tables.vuss(METRICS, {"base_opd": 16}))
     assert before == ["Before TD (Base+OPD)", "23.00", "20.00", "26.00", "3", "16", "53.06", "52.38", "54.20", "32"]
     assert after == ["After TD (Base+TD+OPD)", "-", "-", "-", "-", "-", "51.61", "50.88", "52.41", "32"]
 
 
-def test_counts_are_shares_of_the_reference():
+def test_counts_are_percentages_of_reference():
     header, _, *rows = rows_of(tables.counts(CORPUS, SCORES))
     row = dict(zip(header, rows[0]))
     assert (row["Wrd"], row["Corr"], row["Sub"], row["Del"], row["Ins"]) == ("200", "75.0", "15.0", "10.0", "2.0")
@@ -127,32 +127,32 @@ def test_counts_are_shares_of_the_reference():
     assert "Chr" in rows_of(tables.counts({**CORPUS, "metric": "cer"}, SCORES))[0]
 
 
-def test_terminal_fits_80_columns_with_the_longest_names():
+def test_terminal_fits_80_columns_with_longest_names():
     corpus = {**CORPUS, "test_sets": ["test_meeting"], "paper": {"test_meeting": "Wenet meeting"}}
-    got = {"sets": {"test_meeting": set_scores(120.25, -12.5)}}
-    text = tables.terminal(corpus, {"base": got, "base_td_opd": got})
+    entry = {"sets": {"test_meeting": set_scores(120.25, -12.5)}}
+    text = tables.terminal(corpus, {"base": entry, "base_td_opd": entry})
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[-1].split() == ["Base+TD+OPD", "120.25", "119.25", "to", "122.25", "-12.5", "%", "5.92"]
-    assert "miniature" in text and "miniature" not in tables.terminal({**corpus, "scale": "paper"}, {"base": got})
+    assert "miniature" in text and "miniature" not in tables.terminal({**corpus, "scale": "paper"}, {"base": entry})
 
 
-def test_a_rate_that_is_not_known_is_a_dash():
+def test_tables_show_unknown_rate_as_dash():
     scores = {"base": run_scores(None)}
     assert rows_of(tables.error_rates(CORPUS, scores))[2][1:3] == ["-", "-"]
     assert tables.terminal(CORPUS, scores).splitlines()[-1].split()[1:] == ["Base", "-", "-", "-", "7.17"]
 
 
 def results(**corpus):
-    return report.results("exp", "my data", {**CORPUS, **corpus}, SCORES, METRICS, FACTS, [])
+    return report.results("exp", "my data", {**CORPUS, **corpus}, SCORES, METRICS, RECORDS, [])
 
 
-def test_results_hold_commands_commits_versions_settings_and_corpus():
+def test_results_contains_commands_commits_versions_settings_and_corpus():
     text = results()
     for part in (
         "arkasr train a --run base_opd",
         "arkasr score --expdir exp --datadir 'my data' --runs 'teacher base base_opd'",
         "# Teacher: no training command recorded",
-        "Base+OPD: commit `abc2`; torch 2.12",
+        "Base+OPD: commit `abc2`, torch 2.12",
         "normaliser `english` version 1, jiwer 4.0.0",
         "| train | 7 | 0.500 | 2 | 1 empty audio, 3 no text |",
     ):
@@ -167,19 +167,19 @@ def test_results_hold_commands_commits_versions_settings_and_corpus():
     }
 
 
-def test_only_a_miniature_says_that_it_cannot_be_compared():
+def test_results_warns_about_comparison_at_miniature_scale_only():
     assert "# Results: librispeech, miniature" in results() and "not comparable to the paper's" in results()
     assert "miniature" not in results(scale="paper").lower()
 
 
-def test_the_papers_tables_say_what_its_text_says():
-    # Section 5.1 names these changes; section 5.2 these means.
+def test_paper_numbers_match_text_of_paper():
+    # The changes are in the text of section 5.1, the means in section 5.2.
     for column, before, after in zip(
         paper_numbers.COLUMNS, (3.48, 10.22, 7.74, 3.75, 7.17), (3.00, 7.18, 6.13, 2.88, 5.50)
     ):
         assert (paper_numbers.rate("base", column), paper_numbers.rate("base_opd", column)) == (before, after)
     final = [paper_numbers.rate("base_td_opd", column) for column in paper_numbers.COLUMNS]
     assert final == [1.95, 5.92, 5.39, 2.45, 4.56]
-    wins = [ours < theirs for ours, theirs in zip(final, paper_numbers.TABLE1["qwen3_asr_0.6b"][1])]
+    wins = [student < reference for student, reference in zip(final, paper_numbers.TABLE1["qwen3_asr_0.6b"][1])]
     assert wins == [True, False, True, True, True]
     assert [paper_numbers.TABLE2[run][0] for run in ("base_opd", "base_td_opd")] == [53.06, 51.61]
