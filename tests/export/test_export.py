@@ -1,4 +1,4 @@
-"""Exports load in a process of their own and say the same; their cards say what is known, and nothing private."""
+"""Exports load in a new process and transcribe as before. Model cards state what is known and nothing private."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import soundfile
 import torch
 import yaml
 from corpus_fixture import clips
+from huggingface_hub import ModelCard
 from lhotse import CutSet
 from safetensors.torch import load_file
 
@@ -35,13 +36,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def distilled(conf, trained, datadir, tmp_path_factory):
-    """An experiment with base, and base_opd distilled from it with checkpoints at steps 1 to 3; scored base."""
+    """An experiment with `base` (scored) and `base_opd`, distilled from it with checkpoints at steps 1 to 3."""
     expdir = tmp_path_factory.mktemp("distilled")
     for run in ("teacher", "base"):
         shutil.copytree(trained / run, expdir / run)
     changes = ["train.steps=4", "train.save_every=1", "train.eval_every=1", "train.keep=3"]
     train(str(conf), "base_opd", str(expdir), str(datadir), changes)
-    for path in expdir.glob("*/run.json"):  # trained in this process, they were not told a command line
+    for path in expdir.glob("*/run.json"):  # these runs have no command line
         command = (
             f"arkasr train c.yaml --expdir {trained if path.parent.name == 'base' else expdir} --datadir={datadir}"
         )
@@ -53,24 +54,24 @@ def distilled(conf, trained, datadir, tmp_path_factory):
 
 @pytest.fixture
 def expdir(distilled, tmp_path):
-    """A copy of that experiment, to be written into."""
+    """A writable copy of that experiment."""
     return Path(shutil.copytree(distilled, tmp_path / "exp"))
 
 
-def run_alone(program: str, folder: Path) -> str:
-    """Run a program in a fresh process that stands in `folder`, and return what it prints."""
+def run_in_new_process(program: str, folder: Path) -> str:
+    """Run a Python program in a new process with `folder` as working directory, and return its output."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def snippet(card: str) -> str:
-    (found,) = re.findall(r"^```python\n(.*?)^```$", card, re.M | re.S)
-    return found
+def python_block(card: str) -> str:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", card, re.M | re.S)
+    return block
 
 
-def front(folder: Path) -> dict:
+def metadata_of(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
@@ -79,17 +80,17 @@ import json, soundfile
 from arkasr import ArkasrProcessor
 from transformers import AutoModelForCausalLM, AutoProcessor
 processor, model = AutoProcessor.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
-said = []
+texts = []
 for path in {paths}:
     inputs = processor(soundfile.read(path, dtype="float32")[0], sampling_rate=16000)
     ids = model.generate(**inputs)[:, inputs["input_ids"].shape[1]:]
-    said += [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
-print(json.dumps([said, type(model).__name__, type(processor).__name__]))
+    texts += [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
+print(json.dumps([texts, type(model).__name__, type(processor).__name__]))
 """
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_it_loads_in_a_fresh_process_and_says_the_same(expdir, datadir, published):
+def test_export_loads_in_new_process_and_transcribes_as_before(expdir, datadir, published):
     export(str(expdir), str(datadir), ["base"], published=published)
     folder, config = expdir / "base" / "export", read_config(expdir / "base" / "config.yaml")
     manifests = [datadir / f"{name}.jsonl.gz" for name in ("test-a", "dev")]
@@ -99,58 +100,61 @@ def test_it_loads_in_a_fresh_process_and_says_the_same(expdir, datadir, publishe
         for row in transcribe(load_speech_lm(str(expdir / "base/final")), clips(path), config.decode)
     ]
     paths = [cut.recording.sources[0].source for path in manifests for cut in CutSet.from_file(path)]
-    said, *classes = json.loads(run_alone(ALL_CLIPS.format(paths=[str(Path(p).resolve()) for p in paths]), folder))
-    assert said == [row["hypothesis"] for row in rows] and len(set(said)) > 1
+    program = ALL_CLIPS.format(paths=[str(Path(p).resolve()) for p in paths])
+    texts, *classes = json.loads(run_in_new_process(program, folder))
+    assert texts == [row["hypothesis"] for row in rows] and len(set(texts)) > 1
     assert classes == ["ArkasrForConditionalGeneration", "ArkasrProcessor"]
     flat = json.loads((folder / "config.json").read_text())
     assert ("whisper_config" in flat) == published
     names = load_file(folder / "model.safetensors").keys()
     assert any(name.startswith("audio_encoder.whisper.") for name in names) == published
-    stored, ours = (
+    exported, original = (
         load_speech_lm(str(folder)).hf.state_dict(),
         load_speech_lm(str(expdir / "base/final")).hf.state_dict(),
     )
-    assert stored.keys() == ours.keys() and all(torch.equal(stored[name], ours[name]) for name in ours)
+    assert exported.keys() == original.keys()
+    assert all(torch.equal(exported[name], original[name]) for name in original)
 
 
-def test_the_snippet_of_the_card_runs(expdir, datadir):
+def test_card_example_runs(expdir, datadir):
     export(str(expdir), str(datadir), ["base"])
     folder, config = expdir / "base" / "export", read_config(expdir / "base" / "config.yaml")
     lm, batch = load_speech_lm(str(expdir / "base/final")), clips(datadir / "test-a.jsonl.gz")
     index = next(i for i, row in enumerate(transcribe(lm, batch, config.decode)) if row["hypothesis"])
     soundfile.write(folder / "clip.wav", batch.waveforms[index].numpy(), 16000, subtype="FLOAT")
-    said = run_alone(snippet((folder / "README.md").read_text(encoding="utf-8")), folder).strip()
-    assert said == transcribe(lm, batch, config.decode)[index]["hypothesis"]
+    program = python_block((folder / "README.md").read_text(encoding="utf-8"))
+    assert run_in_new_process(program, folder).strip() == transcribe(lm, batch, config.decode)[index]["hypothesis"]
 
 
-def test_generation_is_that_of_decoding(expdir, datadir):
+def test_export_generation_config_matches_decoding(expdir, datadir):
     export(str(expdir), str(datadir), ["base"])
-    told = json.loads((expdir / "base/export/generation_config.json").read_text())
+    settings = json.loads((expdir / "base/export/generation_config.json").read_text())
     lm = load_speech_lm(str(expdir / "base/final"))
     vocab = lm.tokenizer.get_vocab()
-    assert told["eos_token_id"] in (vocab["<|im_end|>"], [vocab["<|im_end|>"]])
-    assert told["max_new_tokens"] == 6 and told["do_sample"] is False and told["pad_token_id"] == vocab["<|endoftext|>"]
+    assert settings["eos_token_id"] in (vocab["<|im_end|>"], [vocab["<|im_end|>"]])
+    assert settings["max_new_tokens"] == 6 and settings["do_sample"] is False
+    assert settings["pad_token_id"] == vocab["<|endoftext|>"]
     special = {index for token, index in vocab.items() if re.fullmatch(r"<\|.+\|>|<unk>", token)}
-    assert set(told["suppress_tokens"]) == special - {vocab["<|im_end|>"]} and len(special) > 5
+    assert set(settings["suppress_tokens"]) == special - {vocab["<|im_end|>"]} and len(special) > 5
 
 
-def test_the_published_processor_has_the_published_form(expdir, datadir):
+def test_export_published_processor_has_published_keys(expdir, datadir):
     export(str(expdir), str(datadir), ["base"], published=True)
     folder = expdir / "base" / "export"
-    told = json.loads((folder / "processor_config.json").read_text())
-    assert told["processor_class"] == "ArkasrProcessor" and told["audio_token"] == "<|audio|>"
-    assert told["merge_factor"] == 4 and told["audio_dtype"] == "float32"
-    assert told["tokenizer_config"] == {"padding_side": "left", "model_max_length": 8192}
+    settings = json.loads((folder / "processor_config.json").read_text())
+    assert settings["processor_class"] == "ArkasrProcessor" and settings["audio_token"] == "<|audio|>"
+    assert settings["merge_factor"] == 4 and settings["audio_dtype"] == "float32"
+    assert settings["tokenizer_config"] == {"padding_side": "left", "model_max_length": 8192}
     extractor = json.loads((folder / "preprocessor_config.json").read_text())
     assert extractor["feature_extractor_type"] == "WhisperFeatureExtractor" and extractor["feature_size"] == 20
-    assert front(folder)["library_name"] == "transformers"
+    assert metadata_of(folder)["library_name"] == "transformers"
 
 
 # Checkpoints
 
 
-def test_a_checkpoint_of_training_is_exported_as_it_was(expdir, datadir):
-    """What a run held after two of its four steps is what one ends with that takes two."""
+def test_export_checkpoint_has_weights_of_its_step(expdir, datadir):
+    """The checkpoint at step 2 of a run of four steps equals the final weights of a run of two steps."""
     settings = yaml.safe_load((expdir / "base_opd/config.yaml").read_text())
     del settings["run"]
     path = expdir / "both.yaml"
@@ -158,19 +162,20 @@ def test_a_checkpoint_of_training_is_exported_as_it_was(expdir, datadir):
     for run in ("two", "four"):
         train(str(path), run, str(expdir), str(datadir), ["optim.schedule=constant"])
     export(str(expdir), str(datadir), ["four"], "step-00000002")
-    found, expected, last = (
+    exported, expected, last = (
         load_file(expdir / place / "model.safetensors") for place in ("four/export", "two/final", "four/final")
     )
-    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
-    assert any(not torch.equal(found[name], last[name]) for name in found)
+    assert exported.keys() == expected.keys()
+    assert all(torch.equal(exported[name], expected[name]) for name in exported)
+    assert any(not torch.equal(exported[name], last[name]) for name in exported)
     assert not torch.distributed.is_initialized()
     card = (expdir / "four/export/README.md").read_text()
-    assert "These weights are not scored" in card and "`step-00000002`, not its last weights (step 2)" in card
+    assert "These weights are not scored" in card and "`step-00000002`, not the final weights (step 2)" in card
 
 
-def test_which_weights_are_meant(expdir):
+def test_find_source_selects_final_latest_best_and_named_checkpoint(expdir):
     rows = [json.loads(line) for line in (expdir / "base_opd/metrics.jsonl").read_text().splitlines()]
-    for row, error in zip(rows, (0.0, 0.4, 0.2, 0.3), strict=True):  # step 1, the best, is not kept
+    for row, error in zip(rows, (0.0, 0.4, 0.2, 0.3), strict=True):  # the best checkpoint, step 1, was deleted
         row["dev_error"] = error
     (expdir / "base_opd/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.rmtree(expdir / "base_opd/checkpoints/step-00000001")
@@ -184,13 +189,18 @@ def test_which_weights_are_meant(expdir):
 
 
 @pytest.mark.parametrize(
-    ("run", "checkpoint", "removed", "said"),
+    ("run", "checkpoint", "removed", "message"),
     [
-        ("nobody", "final", None, "nobody: no such run (no config.yaml); there are: base, base_opd, teacher"),
-        ("teacher", "final", None, "trained a qwen3_asr, and only Ark-ASR's own are exported"),
-        ("base_opd", "step-00000009", None, "no checkpoint 'step-00000009'; there are: step-00000001, step-0"),
+        ("nobody", "final", None, "nobody: no such run (no config.yaml); existing runs: base, base_opd, teacher"),
+        ("teacher", "final", None, "a model of type qwen3_asr cannot be exported, only arkasr"),
+        ("base_opd", "step-00000009", None, "no checkpoint 'step-00000009'; use one of: step-00000001, step-0"),
         ("base_opd", "final", "final", "--stage 3 first, or name a checkpoint with --checkpoint (step-00000001, "),
-        ("base_opd", "best", "metrics.jsonl", "(step-00000001, step-00000002, step-00000003, final) has an error rate"),
+        (
+            "base_opd",
+            "best",
+            "metrics.jsonl",
+            "(step-00000001, step-00000002, step-00000003, final) with a measured error rate",
+        ),
         (
             "base_opd",
             "step-00000002",
@@ -198,21 +208,21 @@ def test_which_weights_are_meant(expdir):
             "model: no config.json, so the model is unknown",
         ),
         ("base_opd", "step-00000002", "checkpoints/step-00000002/weights", "step-00000002/weights: cannot be read"),
-        ("base base_opd", "final", None, "x is one folder for 2 runs: name one run"),
+        ("base base_opd", "final", None, "x: cannot hold 2 runs; name one run"),
     ],
 )
-def test_what_cannot_be_exported_is_said(expdir, datadir, capsys, run, checkpoint, removed, said):
+def test_export_rejects_missing_runs_and_weights(expdir, datadir, capsys, run, checkpoint, removed, message):
     if removed:
         path = expdir / "base_opd" / removed
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     words = ["--expdir", str(expdir), "--datadir", str(datadir), "--runs", run, "--checkpoint", checkpoint]
     assert main(["export", *words, "--outdir", str(expdir / "x")]) == 2
-    assert said in capsys.readouterr().err and not (expdir / "x").exists()
+    assert message in capsys.readouterr().err and not (expdir / "x").exists()
 
 
 @pytest.mark.parametrize("part", [".metadata", "__0_0.distcp"])
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_broken_checkpoint_is_named(expdir, datadir, capsys, part, size):
+def test_export_names_broken_checkpoint(expdir, datadir, capsys, part, size):
     folder = expdir / "base_opd/checkpoints/step-00000002/weights"
     (folder / part).write_bytes((folder / part).read_bytes()[:size])
     words = [
@@ -232,11 +242,11 @@ def test_a_broken_checkpoint_is_named(expdir, datadir, capsys, part, size):
 # The folder
 
 
-def test_an_export_is_replaced_and_other_folders_are_not(expdir, datadir, capsys):
+def test_export_replaces_earlier_export_but_no_other_folder(expdir, datadir, capsys):
     folder = expdir / "base" / "export"
     folder.mkdir()
     words = ["export", "--expdir", str(expdir), "--datadir", str(datadir), "--runs", "base"]
-    assert main(words) == 0  # an empty folder is filled
+    assert main(words) == 0  # an empty folder is allowed
     first = sorted(path.name for path in folder.iterdir())
     (folder / "config.json").write_text("changed")
     assert main([*words, "--license", "cc-by-4.0"]) == 0
@@ -244,28 +254,29 @@ def test_an_export_is_replaced_and_other_folders_are_not(expdir, datadir, capsys
         sorted(path.name for path in folder.iterdir()) == first
         and "changed" not in (folder / "config.json").read_text()
     )
-    assert front(folder)["license"] == "cc-by-4.0"
+    assert metadata_of(folder)["license"] == "cc-by-4.0"
     (folder / ".git").mkdir()
     capsys.readouterr()
     assert main(words) == 2
-    assert "holds .git, which no export wrote" in capsys.readouterr().err and front(folder)["license"] == "cc-by-4.0"
+    assert "contains .git, which was not written by `arkasr export`" in capsys.readouterr().err
+    assert metadata_of(folder)["license"] == "cc-by-4.0"
     assert main([*words, "--outdir", str(expdir / "base" / "final")]) == 2
     assert (expdir / "base/final/model.safetensors").is_file()
     assert main([*words, "--outdir", str(expdir / "base" / "config.yaml")]) == 2
     assert not list(expdir.glob("base/writing-*")) and not list(expdir.glob("base/replaced-*"))
 
 
-def test_an_export_that_was_cut_off_leaves_the_one_before(expdir, datadir, monkeypatch):
+def test_export_interrupted_keeps_earlier_export(expdir, datadir, monkeypatch):
     folder = expdir / "base" / "export"
     export(str(expdir), str(datadir), ["base"])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     module = importlib.import_module("arkasr.export.export")
 
-    def cut_off(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.model_card, "page", cut_off)
+        patch.setattr(module.model_card, "build_card", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export(str(expdir), str(datadir), ["base"], published=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -273,11 +284,11 @@ def test_an_export_that_was_cut_off_leaves_the_one_before(expdir, datadir, monke
     assert "whisper_config" in (folder / "config.json").read_text() and not list(expdir.glob("base/writing-*"))
 
 
-def test_no_path_of_this_machine_is_shared(expdir, datadir):
+def test_export_contains_no_local_paths(expdir, datadir):
     record = json.loads((expdir / "base_opd/run.json").read_text())
-    secret = "/home/somebody/my corpus"
-    record |= {"recipe": f"/home/somebody/arkasr/egs/librispeech/run.sh --corpus_dir '{secret}'"}
-    record["command"] += f" loss.options={{path:{secret},x:1}} a=file://{secret}"
+    private_path = "/home/somebody/my corpus"
+    record |= {"recipe": f"/home/somebody/arkasr/egs/librispeech/run.sh --corpus_dir '{private_path}'"}
+    record["command"] += f" loss.options={{path:{private_path},x:1}} a=file://{private_path}"
     (expdir / "base_opd/run.json").write_text(json.dumps(record))
     export(str(expdir), str(datadir), ["base_opd"], "latest", outdir=str(expdir / "shared"))
     files = {path.name: path.read_bytes() for path in (expdir / "shared").iterdir()}
@@ -295,7 +306,7 @@ def test_no_path_of_this_machine_is_shared(expdir, datadir):
 # The card
 
 
-def test_the_card_says_what_was_done_and_measured(expdir, datadir):
+def test_card_states_training_and_results(expdir, datadir):
     facts = json.loads((datadir / "corpus.json").read_text())
     data = Path(shutil.copytree(datadir, expdir / "data", ignore=shutil.ignore_patterns("audio")))
     sets = {"base": {"cuts": 8, "hours": 1.25, "speakers": 3}, "test-a": {"cuts": 5, "hours": 0.5, "speakers": 0}}
@@ -304,24 +315,21 @@ def test_the_card_says_what_was_done_and_measured(expdir, datadir):
     scores["sets"]["test-a"] |= {"rate_percent": 12.3456, "interval_percent": [10.1, 14.2]}
     (expdir / "base/scores.json").write_text(json.dumps(scores))
     export(str(expdir), str(data), ["base", "base_opd"])
-    top, card = front(expdir / "base/export"), (expdir / "base/export/README.md").read_text()
-    assert (
-        top["language"] == ["en"]
-        and top["pipeline_tag"] == "automatic-speech-recognition"
-        and top["metrics"] == ["wer"]
-    )
-    assert "license" not in top and "datasets" not in top and "base_model" not in top
-    result = top["model-index"][0]["results"][0]
+    metadata, card = metadata_of(expdir / "base/export"), (expdir / "base/export/README.md").read_text()
+    assert metadata["language"] == ["en"] and metadata["metrics"] == ["wer"]
+    assert metadata["pipeline_tag"] == "automatic-speech-recognition"
+    assert "license" not in metadata and "datasets" not in metadata and "base_model" not in metadata
+    result = metadata["model-index"][0]["results"][0]
     assert result["task"]["type"] == "automatic-speech-recognition" and result["dataset"]["split"] == "test-a"
     assert result["metrics"][0] == {
         "type": "wer", "name": "WER in percent, 95 % interval [10.10, 14.20]", "value": 12.35,
     }  # fmt: skip
-    assert "| test-a | 5 | 12.35 [10.10, 14.20] |" in card and "| base | trained on | 1.25 | 8 | 3 |" in card
-    assert "## Licence\n\nNot stated." in card and "**Miniature.**" in card and "English alone" in card
-    assert "cannot be told any more" in card  # of which speech the corpus is: its folder is not known
+    assert "| test-a | 5 | 12.35 [10.10, 14.20] |" in card and "| base | training | 1.25 | 8 | 3 |" in card
+    assert "## Licence\n\nNot stated." in card and "**Miniature.**" in card and "English only" in card
+    assert "unknown whether its speech is recorded or synthesised" in card  # corpus.json names no folder
     rows = [json.loads(line) for line in (expdir / "base_opd/metrics.jsonl").read_text().splitlines()]
     opd = (expdir / "base_opd/export/README.md").read_text()
-    assert "This model is not scored." in opd and "model-index" not in front(expdir / "base_opd/export")
+    assert "This model is not scored." in opd and "model-index" not in metadata_of(expdir / "base_opd/export")
     line = next(line for line in opd.splitlines() if line.startswith("| base_opd | base | distillation | qwen3_asr"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[4] == "shared_strings" and cells[6] == "4" and cells[8] == f"{rows[-1]['loss']:.3f}"
@@ -329,7 +337,19 @@ def test_the_card_says_what_was_done_and_measured(expdir, datadir):
     assert json.loads((expdir / "base_opd/run.json").read_text())["versions"]["torch"] in opd
 
 
-def test_pretrained_parts_and_recorded_corpora_are_named(expdir, datadir, tmp_path):
+def test_card_is_read_back_by_huggingface_hub(expdir, datadir):
+    export(str(expdir), str(datadir), ["base", "base_opd"], terms="cc-by-4.0")
+    path, scores = expdir / "base/export/README.md", json.loads((expdir / "base/scores.json").read_text())
+    card, data = ModelCard.load(path), ModelCard.load(path).data
+    keys = {"language", "library_name", "license", "metrics", "model-index", "pipeline_tag", "tags"}
+    assert data.to_dict().keys() == keys and data.license == "cc-by-4.0"
+    assert ModelCard.load(expdir / "base_opd/export/README.md").data.to_dict().keys() == keys - {"model-index"}
+    assert str(card) == path.read_text(encoding="utf-8") and card.text.startswith(f"\n# {data.model_name}\n")
+    expected = {name: round(summary["rate_percent"], 2) for name, summary in scores["sets"].items()}
+    assert {result.dataset_split: result.metric_value for result in data.eval_results} == expected
+
+
+def test_card_names_pretrained_parts_and_recorded_corpus(expdir, datadir, tmp_path):
     data = Path(shutil.copytree(datadir, tmp_path / "data", ignore=shutil.ignore_patterns("audio")))
     facts = json.loads((data / "corpus.json").read_text()) | {"name": "librispeech"}
     saved = read_config(expdir / "base/config.yaml")
@@ -337,19 +357,21 @@ def test_pretrained_parts_and_recorded_corpora_are_named(expdir, datadir, tmp_pa
     dump_config(saved, expdir / "base/config.yaml")
     (data / "corpus.json").write_text(json.dumps(facts | {"scale": "paper"}))
     export(str(expdir), str(data), ["base_opd"], outdir=str(tmp_path / "out"))
-    top = front(tmp_path / "out")
-    assert top["base_model"] == ["openai/whisper-large-v3", "Qwen/Qwen2.5-0.5B"] and top["datasets"] == ["librispeech"]
+    metadata = metadata_of(tmp_path / "out")
+    assert metadata["base_model"] == ["openai/whisper-large-v3", "Qwen/Qwen2.5-0.5B"]
+    assert metadata["datasets"] == ["librispeech"]
     assert "**Miniature.**" not in (tmp_path / "out/README.md").read_text()
-    spoken = tmp_path / "spoken"
-    spoken.mkdir()
-    (spoken / ".completed").write_text('{"version": 1}')
-    (data / "corpus.json").write_text(json.dumps(facts | {"corpus_dir": str(spoken)}))
+    synthetic = tmp_path / "synthetic"
+    synthetic.mkdir()
+    (synthetic / ".completed").write_text('{"version": 1}')
+    (data / "corpus.json").write_text(json.dumps(facts | {"corpus_dir": str(synthetic)}))
     export(str(expdir), str(data), ["base_opd"], outdir=str(tmp_path / "out"))
-    assert "datasets" not in front(tmp_path / "out") and "no recordings" in (tmp_path / "out/README.md").read_text()
+    assert "datasets" not in metadata_of(tmp_path / "out")
+    assert "no recordings" in (tmp_path / "out/README.md").read_text()
 
 
-def test_training_anew_forgets_scores(conf, expdir, datadir):
-    """A card never shows the scores of earlier weights."""
+def test_train_removes_scores_of_earlier_weights(conf, expdir, datadir):
+    """Otherwise the model card would show scores of other weights."""
     shutil.rmtree(expdir / "base_opd/final")
     (expdir / "base_opd/scores.json").write_text("{}")
     config = read_config(expdir / "base_opd/config.yaml")
@@ -378,5 +400,5 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("text", "shared"), PATHS)
-def test_what_of_a_path_is_shared(text, shared):
+def test_public_text_removes_local_paths(text, shared):
     assert public_text(text, {"exp/try": "{expdir}"}) == shared
