@@ -1,4 +1,4 @@
-"""Manifests of cuts, one file or many shards: read whole into memory, or line by line where they are large."""
+"""Manifests of training cuts, one file or many shards, held in memory or read line by line."""
 
 from __future__ import annotations
 
@@ -20,48 +20,90 @@ from arkasr.config.schema import DataConfig
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 
-LINES = (".jsonl", ".jsonl.gz")  # what can be read line by line
-LARGE = 64 * 2**20  # bytes of manifests, about 600,000 cuts: from here on `data.lazy=auto` reads line by line
+LINE_SUFFIXES = (".jsonl", ".jsonl.gz")  # formats that can be read line by line
+LARGE = 64 * 2**20  # bytes of all manifests, about 600,000 cuts: `data.lazy=auto` reads these and larger ones by line
 
 
 class Manifest(Protocol):
-    """Where an epoch's cuts come from: numbered shards, each a fixed sequence of lines."""
+    """The cuts of one epoch: numbered shards, each a fixed sequence of lines.
+
+    Attributes:
+        num_shards: Number of shards.
+    """
 
     num_shards: int
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """Yield the wanted cuts of a shard from a line on, each with the number of its line."""
+        """Yield the selected cuts of one shard.
+
+        Args:
+            shard: Number of the shard, from 0.
+            line: First line to read, from 0.
+
+        Yields:
+            Line number and cut.
+        """
         ...
 
 
 def shards(path: str) -> list[Path]:
-    """List the files that a path names: a manifest, a folder of .jsonl(.gz) shards, or a pattern such as train.*.gz.
+    """List the files of a manifest.
 
-    Raises UserError where there is none.
+    Args:
+        path: One file, a folder of .jsonl(.gz) shards, or a pattern such as `train.*.gz`.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        UserError: If there is none.
     """
     place = Path(path)
-    found = [p for p in place.iterdir() if p.name.endswith(LINES)] if place.is_dir() else map(Path, glob.glob(path))
-    files = sorted([place] if place.is_file() else (p for p in found if p.is_file()))
+    if place.is_dir():
+        found = [file for file in place.iterdir() if file.name.endswith(LINE_SUFFIXES)]
+    else:
+        found = [place] if place.is_file() else [Path(file) for file in glob.glob(path)]
+    files = sorted(file for file in found if file.is_file())
     if not files:
         raise UserError(f"{path}: no such manifest; run the recipe from --stage 1 (and stage 2 for teacher data)")
     return files
 
 
 def read_cuts(path: str) -> CutSet:
-    """Open a manifest of cuts, or several (`shards`). Raises UserError where there is none or it holds nothing."""
+    """Open a manifest.
+
+    Args:
+        path: See `shards`.
+
+    Returns:
+        The cuts of all its files.
+
+    Raises:
+        UserError: If there is no file, or no cut in any of them.
+    """
     opened = [CutSet.from_file(file) for file in shards(path)]
-    opened = [cuts for cuts in opened if cuts is not None]  # None is Lhotse's word for an empty file
+    opened = [cuts for cuts in opened if cuts is not None]  # Lhotse returns None for an empty file
     cuts = opened[0] if len(opened) == 1 else CutSet(LazyIteratorChain(*opened))
     if next(iter(cuts), None) is None:
-        raise UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for why")
+        raise UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for the reasons")
     return cuts
 
 
 def open_manifest(config: DataConfig) -> Manifest:
-    """Open what a run trains on, as `data.lazy` says. Raises UserError where nothing is there or nothing is left."""
+    """Open the training cuts, in memory or line by line as `data.lazy` requests.
+
+    Args:
+        config: The section `data`.
+
+    Returns:
+        The cuts that `min_clip_seconds`, `max_clip_seconds` and `hours` select.
+
+    Raises:
+        UserError: If there is no manifest, it cannot be read as requested, or it has no suitable cut.
+    """
     files = shards(config.train)
     large = sum(file.stat().st_size for file in files) >= LARGE
-    by_line = all(file.name.endswith(LINES) for file in files)
+    by_line = all(file.name.endswith(LINE_SUFFIXES) for file in files)
     if config.lazy == "always" and not by_line:
         raise UserError(f"{config.train}: only .jsonl and .jsonl.gz can be read line by line; set data.lazy=never")
     lazy = config.lazy == "always" or (config.lazy == "auto" and large and by_line)
@@ -69,23 +111,36 @@ def open_manifest(config: DataConfig) -> Manifest:
 
 
 class InMemory:
-    """A manifest, or all its shards as one, held as a list: what a small corpus needs."""
+    """A manifest held as one list, for small corpora. All its files form one shard.
+
+    Args:
+        config: The section `data`. `hours` draws clips at random with a fixed seed.
+
+    Raises:
+        UserError: If there is no manifest or no cut of suitable length.
+    """
 
     num_shards = 1
 
     def __init__(self, config: DataConfig):
-        self.cuts = _subset(_of_length(config), config.hours)
+        self.cuts = _random_subset(_of_suitable_length(config), config.hours)
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """See Manifest; there is one shard."""
+        """See `Manifest.read`."""
         return enumerate(islice(self.cuts, line, None), line)
 
 
 class OnDisk:
-    """Shards read line by line, each time anew: memory does not grow with the corpus.
+    """Shards that are read line by line in every epoch, so memory does not grow with the corpus.
 
-    `data.hours` keeps the clips whose hashed ids lie below a bound, which is about so many hours; finding the bound
-    takes one pass over all lines.
+    `data.hours` keeps the clips whose hashed ids are below a threshold, which gives about that many hours. The
+    threshold needs one pass over all lines.
+
+    Args:
+        config: The section `data`.
+
+    Raises:
+        UserError: If there is no manifest, if it has an invalid line, or if no cut is selected.
     """
 
     def __init__(self, config: DataConfig):
@@ -100,72 +155,76 @@ class OnDisk:
     def _check(self) -> None:
         items = (item for file in self.files for item in self._items(file, 0))
         if next(items, None) is None:
-            raise UserError(f"{self.config.train}: no cut lasts {_lengths(self.config)}, or data.hours leaves none")
+            raise UserError(f"{self.config.train}: no cut lasts {_limits(self.config)}, or data.hours selects none")
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """See Manifest. Raises UserError at a line that is no cut."""
+        """See `Manifest.read`.
+
+        Raises:
+            UserError: If the shard has an invalid line or is truncated.
+        """
         file = self.files[shard]
         for number, item in self._items(file, line):
             try:
                 yield number, deserialize_item(item)
             except (KeyError, TypeError, ValueError) as error:
-                raise _no_cut(file, number) from error
+                raise _not_a_cut(file, number) from error
 
     def _items(self, file: Path, line: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the wanted lines parsed, but not yet made into cuts, which takes as long again."""
+        """Yield the selected lines as dictionaries. Making cuts of them would take as long again."""
         low, high = self.config.min_clip_seconds, self.config.max_clip_seconds
         for number, text in _lines(file, line):
             try:
                 item = decode_json_line(text)
-                wanted = low <= _duration(item) <= high and _hashed(item["id"], self.share)
+                selected = low <= _duration(item) <= high and _in_share(item["id"], self.share)
             except (KeyError, TypeError, ValueError) as error:
-                raise _no_cut(file, number) from error
-            if wanted:
+                raise _not_a_cut(file, number) from error
+            if selected:
                 yield number, item
 
 
 def _lines(file: Path, start: int) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file from one on, with their numbers; those before it are read but not parsed."""
+    """Yield the numbered lines of a file from `start`. Earlier lines are read, but not parsed."""
     try:
         with open_best(file) as lines:
             yield from islice(enumerate(lines), start, None)
     except EOFError as error:
-        raise UserError(f"{file}: was cut short; write this shard anew") from error
+        raise UserError(f"{file}: the file is truncated; write this shard again") from error
 
 
-def _no_cut(file: Path, number: int) -> UserError:
-    return UserError(f"{file}: line {number + 1} is not a cut; write this shard anew")
+def _not_a_cut(file: Path, number: int) -> UserError:
+    return UserError(f"{file}: line {number + 1} is not a cut; write this shard again")
 
 
 def _duration(item: dict[str, Any]) -> float:
     if "duration" in item:
         return item["duration"]
-    return deserialize_item(deepcopy(item)).duration  # of a mixed cut; it takes its argument apart
+    return deserialize_item(deepcopy(item)).duration  # a mixed cut. deserialize_item changes its argument
 
 
-def _hashed(name: str, share: float) -> bool:
+def _in_share(name: str, share: float) -> bool:
     return share >= 1 or int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) < share * 2**64
 
 
-def _lengths(config: DataConfig) -> str:
+def _limits(config: DataConfig) -> str:
     low, high = config.min_clip_seconds, config.max_clip_seconds
     return f"between {low:g} and {high:g} s (data.min_clip_seconds, data.max_clip_seconds)"
 
 
-def _of_length(config: DataConfig) -> list[Cut]:
-    """Keep the cuts that last as long as the config wants, and say how many do not."""
+def _of_suitable_length(config: DataConfig) -> list[Cut]:
+    """Return the cuts between the configured lengths, and log the number of the others."""
     cuts = list(read_cuts(config.train))
     kept = [cut for cut in cuts if config.min_clip_seconds <= cut.duration <= config.max_clip_seconds]
     if not kept:
-        raise UserError(f"{config.train}: no cut lasts {_lengths(config)}")
+        raise UserError(f"{config.train}: no cut lasts {_limits(config)}")
     if len(kept) < len(cuts):
         left_out = f"{len(cuts) - len(kept)} of {len(cuts)} cuts left out"
-        log(f"{config.train}: {left_out}: they do not last {_lengths(config)}")
+        log(f"{config.train}: {left_out}, because they do not last {_limits(config)}")
     return kept
 
 
-def _subset(cuts: list[Cut], hours: float) -> list[Cut]:
-    """Keep `hours` of audio drawn at random with a fixed seed (0: all)."""
+def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:
+    """Draw `hours` of audio with a fixed seed. 0: all."""
     if hours <= 0:
         return cuts
     order = list(cuts)

@@ -1,4 +1,4 @@
-"""Batches: who gets which clip, where a resumed run carries on, and what becomes of audio that cannot be read."""
+"""Batches: distribution of clips over ranks, resuming, and audio that cannot be read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUM_CLIPS = 23
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """Return the path of a manifest of clips of 0.2 to 1 s."""
+    """Return the path of a manifest with clips of 0.2 to 1 s."""
     folder = tmp_path_factory.mktemp("clips")
     seconds = np.random.default_rng(3).uniform(0.2, 1.0, NUM_CLIPS).round(2)
     cuts = [make_cut(folder, f"clip-{i:02d}", seconds[i], WORDS[i % len(WORDS)]) for i in range(NUM_CLIPS)]
@@ -35,12 +35,12 @@ def config(manifest: str, **changes) -> DataConfig:
 
 
 def epoch(batches: TrainingBatches) -> list[Batch]:
-    """Return the batches of the epoch that `batches` stands at."""
-    made, number = [], batches.epoch
+    """Return the batches of the rest of the current epoch."""
+    drawn, number = [], batches.epoch
     for batch in batches:
         if batches.epoch != number:
-            return made
-        made.append(batch)
+            return drawn
+        drawn.append(batch)
     raise AssertionError("training batches came to an end")
 
 
@@ -53,76 +53,80 @@ def original(name: str) -> str:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_every_rank_gets_other_clips_and_equally_many_batches(manifest, world_size):
-    made = [epoch(TrainingBatches(config(manifest), 1, rank, world_size)) for rank in range(world_size)]
-    assert len({len(batches) for batches in made}) == 1
-    seen = Counter(name for batches in made for batch in batches for name in batch.ids)
+def test_ranks_get_disjoint_clips_and_equally_many_batches(manifest, world_size):
+    drawn = [epoch(TrainingBatches(config(manifest), 1, rank, world_size)) for rank in range(world_size)]
+    assert len({len(batches) for batches in drawn}) == 1
+    seen = Counter(name for batches in drawn for batch in batches for name in batch.ids)
     assert max(seen.values()) == 1
     copies = [name for name in seen if "_dup" in name]
     assert len(seen) - len(copies) == NUM_CLIPS  # an epoch covers all
     assert len(copies) < world_size
-    last = {original(name) for batches in made for name in batches[-1].ids}
-    assert {original(name) for name in copies} <= last  # a clip comes twice only where some rank had none left
+    last = {original(name) for batches in drawn for name in batches[-1].ids}
+    assert {original(name) for name in copies} <= last  # copies are only in the last group
 
 
 @pytest.mark.parametrize("num_clips", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_handful_of_clips_of_one_length_will_do(tmp_path, num_clips, world_size):
+def test_training_batches_accept_few_clips_of_one_length(tmp_path, num_clips, world_size):
     cuts = [make_cut(tmp_path, f"clip-{i}", 0.5, "one") for i in range(num_clips)]
     settings = config(write_cuts(tmp_path / "cuts.jsonl.gz", cuts))
-    made = [epoch(TrainingBatches(settings, 1, rank, world_size)) for rank in range(world_size)]
-    assert {original(name) for batches in made for batch in batches for name in batch.ids} == {c.id for c in cuts}
-    assert all(made) and len({len(batches) for batches in made}) == 1
+    drawn = [epoch(TrainingBatches(settings, 1, rank, world_size)) for rank in range(world_size)]
+    assert {original(name) for batches in drawn for batch in batches for name in batch.ids} == {c.id for c in cuts}
+    assert all(drawn) and len({len(batches) for batches in drawn}) == 1
 
 
-def test_batches_keep_to_their_limits(manifest):
-    made = epoch(TrainingBatches(config(manifest), 1))
-    assert all(len(batch.ids) <= 3 and batch.seconds <= 2.5 for batch in made)
-    assert max(len(batch.ids) for batch in made) == 3
+def test_batches_respect_their_limits(manifest):
+    drawn = epoch(TrainingBatches(config(manifest), 1))
+    assert all(len(batch.ids) <= 3 and batch.seconds <= 2.5 for batch in drawn)
+    assert max(len(batch.ids) for batch in drawn) == 3
     sizes = [len(batch.ids) for batch in epoch(TrainingBatches(config(manifest, max_seconds=0.1), 1))]
-    assert sizes == [1] * NUM_CLIPS  # a clip longer than a batch stands alone
+    assert sizes == [1] * NUM_CLIPS  # a longer clip is a batch of its own
 
 
-def test_endless_and_shuffled_by_seed_and_epoch_alone(manifest):
-    made = ids(islice(TrainingBatches(config(manifest), 1), 60))
-    again = ids(islice(TrainingBatches(config(manifest), 1), 60))
+def test_training_batches_depend_on_seed_and_epoch_only(manifest):
+    drawn = ids(islice(TrainingBatches(config(manifest), 1), 60))
+    repeated = ids(islice(TrainingBatches(config(manifest), 1), 60))
     other = ids(islice(TrainingBatches(config(manifest), 2), 60))
-    assert made == again and made != other
-    flat = [name for batch in made for name in batch]
+    assert drawn == repeated and drawn != other
+    flat = [name for batch in drawn for name in batch]
     first, second = flat[:NUM_CLIPS], flat[NUM_CLIPS : 2 * NUM_CLIPS]
     assert len(set(first)) == len(set(second)) == NUM_CLIPS and first != second
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_resumed_at_any_batch_the_same_batches_follow(manifest, world_size):
+def test_resume_at_any_batch_gives_the_same_batches(manifest, world_size):
     whole = TrainingBatches(config(manifest), 1, world_size - 1, world_size)
-    made, states = [], []
+    drawn, states = [], []
     for batch in islice(whole, 30):
-        made.append(batch.ids)
+        drawn.append(batch.ids)
         states.append(whole.state_dict())
     assert states[-1]["epoch"] >= 1
     for number, state in enumerate(states[:-3]):
         resumed = TrainingBatches(config(manifest), 1, world_size - 1, world_size)
         resumed.load_state_dict(state)
-        assert ids(islice(resumed, 3)) == made[number + 1 : number + 4]
+        assert ids(islice(resumed, 3)) == drawn[number + 1 : number + 4]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_loader_workers_change_neither_order_nor_position(manifest, num_workers):
-    made = ids(islice(TrainingBatches(config(manifest), 1), 16))
+    drawn = ids(islice(TrainingBatches(config(manifest), 1), 16))
     working = TrainingBatches(config(manifest, num_workers=num_workers), 1)
     iterator = iter(working)
-    assert ids(islice(iterator, 6)) == made[:6]
+    assert ids(islice(iterator, 6)) == drawn[:6]
     state = working.state_dict()
     iterator.close()
-    assert (state["epoch"], state["consumed"], state["world_size"]) == (0, 6, 1)  # not what workers have read ahead
+    assert (state["epoch"], state["consumed"], state["world_size"]) == (
+        0,
+        6,
+        1,
+    )  # not the batches read ahead
     resumed = TrainingBatches(config(manifest, num_workers=num_workers), 1)
     resumed.load_state_dict(state)
-    assert ids(islice(resumed, 10)) == made[6:]  # over the end of the epoch
+    assert ids(islice(resumed, 10)) == drawn[6:]  # past the end of the epoch
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_bad_audio_is_left_out_counted_and_named(tmp_path, capfd, num_workers):
+def test_unreadable_audio_is_dropped_counted_and_named(tmp_path, capfd, num_workers):
     good = [make_cut(tmp_path, f"good-{i}", 0.5, "one two") for i in range(2)]
     bad = {name: make_cut(tmp_path, name, 0.5, "three") for name in ("absent", "cut-off", "empty", "not-a-number")}
     (tmp_path / "absent.wav").unlink()
@@ -134,19 +138,19 @@ def test_bad_audio_is_left_out_counted_and_named(tmp_path, capfd, num_workers):
     (batch,) = epoch(TrainingBatches(settings, 1))
     assert sorted(batch.ids) == ["good-0", "good-1"] and batch.num_failed == 4
     assert len(batch.waveforms) == len(batch.texts) == len(batch.languages) == 2
-    said = capfd.readouterr().out
+    output = capfd.readouterr().out
     for name in bad:
-        assert f"dropped {name} ({tmp_path / name}.wav): " in said
+        assert f"dropped {name} ({tmp_path / name}.wav): " in output
 
 
-class Wordless(MonoCut):
-    """A cut whose decoder gives up without a word."""
+class NoMessage(MonoCut):
+    """A cut whose decoder raises an exception without a message."""
 
     def load_audio(self, **kwargs):
         raise AssertionError
 
 
-def test_audio_that_the_models_do_not_hear_is_left_out_and_named(tmp_path, capsys):
+def test_unsuitable_audio_is_dropped_and_named(tmp_path, capsys):
     good = make_cut(tmp_path, "good", 0.5, "one two")
     soundfile.write(tmp_path / "eight.wav", np.zeros((8000, 8)), 16000)
     soundfile.write(tmp_path / "slow.wav", np.zeros(8000), 8000)
@@ -154,20 +158,20 @@ def test_audio_that_the_models_do_not_hear_is_left_out_and_named(tmp_path, capsy
     eight, slow = (Recording.from_file(tmp_path / f"{name}.wav") for name in ("eight", "slow"))
     bad = {
         "ValueError: 8 channels": MultiCut("eight", 0, 0.5, list(range(8)), supervisions, recording=eight),
-        "ValueError: 8000 Hz, not 16000": MonoCut("slow", 0, 1.0, 0, supervisions, recording=slow),
+        "ValueError: 8000 Hz, must be 16000": MonoCut("slow", 0, 1.0, 0, supervisions, recording=slow),
         "ValueError: the cut has no supervision": MonoCut("silent", 0, 0.5, 0, recording=good.recording),
-        "AssertionError: ": Wordless("wordless", 0, 0.5, 0, supervisions, recording=good.recording),
+        "AssertionError: ": NoMessage("no-message", 0, 0.5, 0, supervisions, recording=good.recording),
     }
     batch = load_batch([*bad.values(), good])
     assert (batch.ids, batch.num_failed) == (["good"], 4)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for reason, cut in bad.items():
-        assert f"dropped {cut.id} ({cut.recording.sources[0].source}): {reason}" in said
-    chosen = load_batch([MonoCut("one", 0, 0.5, 3, supervisions, recording=eight)])  # a channel that a manifest names
+        assert f"dropped {cut.id} ({cut.recording.sources[0].source}): {reason}" in output
+    chosen = load_batch([MonoCut("one", 0, 0.5, 3, supervisions, recording=eight)])  # the manifest selects one channel
     assert chosen.ids == ["one"] and chosen.waveforms[0].shape == (8000,)
 
 
-def test_a_batch_holds_audio_text_and_language(tmp_path):
+def test_batch_holds_audio_text_and_language(tmp_path):
     cut = make_cut(tmp_path, "a", 0.25, "red dogs")
     silent = make_cut(tmp_path, "b", 0.5, "")
     silent.supervisions[0].text, silent.supervisions[0].language = None, "Chinese"
@@ -180,32 +184,32 @@ def test_a_batch_holds_audio_text_and_language(tmp_path):
 
 
 def drawn(settings: DataConfig, seed: int = 1) -> list[str]:
-    """Return the clips of an epoch, in the manifest's order."""
+    """Return the clip ids of one epoch, sorted."""
     return sorted(name for batch in epoch(TrainingBatches(settings, seed)) for name in batch.ids)
 
 
-def test_a_share_of_the_hours_is_the_same_every_time(manifest):
+def test_hours_select_the_same_clips_for_every_seed(manifest):
     total = sum(cut.duration for cut in read_cuts(manifest))
     kept = [drawn(config(manifest, hours=total / 2 / 3600), seed) for seed in (1, 2)]
-    assert kept[0] == kept[1]  # the same clips, whatever the seed of the order
+    assert kept[0] == kept[1]  # the seed only changes the order
     small = set(drawn(config(manifest, hours=total / 4 / 3600)))
     assert small < set(kept[0]) < set(read_cuts(manifest).ids)
     durations = {cut.id: cut.duration for cut in read_cuts(manifest)}
     seconds = sum(durations[name] for name in kept[0])
     assert total / 2 <= seconds < total / 2 + max(durations.values())
-    assert sorted(kept[0]) != sorted(durations)[: len(kept[0])]  # drawn, not the first ones
+    assert sorted(kept[0]) != sorted(durations)[: len(kept[0])]  # drawn at random, not the first ones
     assert len(drawn(config(manifest, hours=100.0))) == NUM_CLIPS
 
 
 def test_clips_of_other_lengths_are_left_out_and_counted(manifest, capsys):
     inside = [cut.id for cut in read_cuts(manifest) if 0.4 <= cut.duration <= 0.8]
     assert 0 < len(inside) < NUM_CLIPS
-    made = epoch(TrainingBatches(config(manifest, min_clip_seconds=0.4, max_clip_seconds=0.8), 1))
-    assert sorted(name for batch in made for name in batch.ids) == inside
+    drawn = epoch(TrainingBatches(config(manifest, min_clip_seconds=0.4, max_clip_seconds=0.8), 1))
+    assert sorted(name for batch in drawn for name in batch.ids) == inside
     assert f"{NUM_CLIPS - len(inside)} of {NUM_CLIPS} cuts left out" in capsys.readouterr().out
 
 
-def test_nothing_to_train_on_is_said(manifest, tmp_path):
+def test_manifest_without_suitable_cuts_is_an_error(manifest, tmp_path):
     with pytest.raises(UserError, match=r"cuts.jsonl.gz: no cut lasts between 5 and 9 s \(data.min_clip_seconds"):
         TrainingBatches(config(manifest, min_clip_seconds=5.0, max_clip_seconds=9.0), 1)
     with pytest.raises(UserError, match=r"absent.jsonl.gz: no such manifest; run the recipe from --stage 1"):
@@ -215,17 +219,17 @@ def test_nothing_to_train_on_is_said(manifest, tmp_path):
         TrainingBatches(config(str(tmp_path / "none.jsonl.gz")), 1)
 
 
-def test_evaluation_takes_every_cut_once_longest_first(manifest):
-    made = list(evaluation_batches(manifest, 2.0))
-    assert sorted(name for batch in made for name in batch.ids) == sorted(read_cuts(manifest).ids)
-    lengths = [len(w) for batch in made for w in batch.waveforms]
+def test_evaluation_batches_hold_every_cut_once_longest_first(manifest):
+    drawn = list(evaluation_batches(manifest, 2.0))
+    assert sorted(name for batch in drawn for name in batch.ids) == sorted(read_cuts(manifest).ids)
+    lengths = [len(w) for batch in drawn for w in batch.waveforms]
     assert lengths == sorted(lengths, reverse=True)
-    padded = [max(map(len, batch.waveforms)) * len(batch.ids) / 16000 for batch in made]
-    assert max(padded) <= 2.0 and max(len(batch.ids) for batch in made) > 1
+    padded = [max(map(len, batch.waveforms)) * len(batch.ids) / 16000 for batch in drawn]
+    assert max(padded) <= 2.0 and max(len(batch.ids) for batch in drawn) > 1
     assert [len(batch.ids) for batch in evaluation_batches(manifest, 0.01)] == [1] * NUM_CLIPS
 
 
-def test_evaluation_leaves_out_what_is_done(manifest):
+def test_evaluation_batches_leave_out_done_cuts(manifest):
     everything = sorted(read_cuts(manifest).ids)
     done = set(everything[::3])
     left = [name for batch in evaluation_batches(manifest, 2.0, done) for name in batch.ids]
@@ -233,7 +237,7 @@ def test_evaluation_leaves_out_what_is_done(manifest):
     assert list(evaluation_batches(manifest, 2.0, set(everything))) == []
 
 
-def test_a_manifest_of_another_sampling_rate_is_resampled_on_the_way(tmp_path):
+def test_cuts_resampled_in_the_manifest_load_at_16_khz(tmp_path):
     cut = cut_of(tmp_path / "a.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000), "one", rate=8000)
     (batch,) = evaluation_batches(write_cuts(tmp_path / "cuts.jsonl.gz", [cut.resample(16000)]), 10.0)
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)

@@ -1,4 +1,4 @@
-"""Manifests: one file or many shards, in memory or line by line, with the same clips in either way."""
+"""Manifests: one file or many shards, in memory or line by line, give the same clips."""
 
 # ruff: noqa: F811 (fixtures are imported)
 from __future__ import annotations
@@ -24,7 +24,7 @@ def clips(manifest) -> list[str]:
 
 
 @pytest.mark.parametrize("lazy", ["always", "never"])
-def test_a_folder_a_pattern_and_one_file_hold_the_same(shards, tmp_path, lazy):
+def test_folder_pattern_and_single_file_give_the_same_cuts(shards, tmp_path, lazy):
     whole = tmp_path / "whole.jsonl"
     CutSet.from_cuts(list(read_cuts(str(shards)))).to_file(whole)
     (shards / "notes.txt").write_text("not a shard")
@@ -33,14 +33,14 @@ def test_a_folder_a_pattern_and_one_file_hold_the_same(shards, tmp_path, lazy):
     assert clips(open_manifest(settings(shards / "train.00[12]*", lazy=lazy)))[:1] == ["clip-1-0"]
 
 
-def test_line_by_line_reads_the_very_same_cuts(shards):
+def test_on_disk_manifest_reads_identical_cuts(shards):
     manifest = open_manifest(settings(shards))
     found = [cut for shard in range(6) for _, cut in manifest.read(shard, 0)]
     assert found == list(read_cuts(str(shards)))
     assert [(number, cut.id) for number, cut in manifest.read(2, 7)] == [(n, f"clip-2-{n}") for n in (7, 8, 9)]
 
 
-def test_an_epoch_has_every_clip_once_in_shards_of_another_order(shards):
+def test_epoch_has_every_clip_once_and_shuffles_the_shards(shards):
     orders = []
     for number in (0, 1):
         batches = TrainingBatches(settings(shards), 1)
@@ -51,7 +51,7 @@ def test_an_epoch_has_every_clip_once_in_shards_of_another_order(shards):
     assert orders[0] != orders[1]
 
 
-def test_no_more_is_read_ahead_than_the_buffer_holds(shards, counted):
+def test_sampler_reads_ahead_at_most_the_buffer(shards, counted):
     batches, seen = TrainingBatches(settings(shards), 1), 0
     counted.clear()
     for batch in islice(batches, 12):
@@ -60,7 +60,7 @@ def test_no_more_is_read_ahead_than_the_buffer_holds(shards, counted):
     assert seen < NUM_CLIPS
 
 
-def test_other_lengths_are_left_out_line_by_line(shards):
+def test_clips_of_other_lengths_are_left_out_line_by_line(shards):
     long = [cut.id for cut in read_cuts(str(shards)) if 4 <= cut.duration <= 6]
     kept = [clips(open_manifest(settings(shards, lazy=lazy, **LONG))) for lazy in ("always", "never")]
     assert 0 < len(long) < NUM_CLIPS and kept == [long, long]
@@ -71,17 +71,17 @@ def test_other_lengths_are_left_out_line_by_line(shards):
 LONG = {"min_clip_seconds": 4.0, "max_clip_seconds": 6.0}
 
 
-def test_hours_line_by_line_are_about_as_many_and_the_smaller_lie_in_the_larger(shards):
+def test_hours_on_disk_are_approximate_and_nested(shards):
     seconds = {cut.id: cut.duration for cut in read_cuts(str(shards))}
     total = sum(seconds.values())
-    half, again, most = (clips(open_manifest(settings(shards, hours=total * s / 3600))) for s in (0.5, 0.5, 0.8))
-    assert half == again and set(half) < set(most) < set(seconds)
+    half, repeated, most = (clips(open_manifest(settings(shards, hours=total * s / 3600))) for s in (0.5, 0.5, 0.8))
+    assert half == repeated and set(half) < set(most) < set(seconds)
     assert 0.25 * total < sum(seconds[name] for name in half) < 0.75 * total
     assert len(Counter(name.split("-")[1] for name in half)) == 6  # of all shards
     assert len(clips(open_manifest(settings(shards, hours=100.0)))) == NUM_CLIPS
 
 
-def test_large_manifests_are_read_line_by_line_unless_told_otherwise(shards, monkeypatch):
+def test_large_manifests_are_read_line_by_line_by_default(shards, monkeypatch):
     assert isinstance(open_manifest(settings(shards, lazy="auto")), InMemory)
     size = sum(path.stat().st_size for path in shards.iterdir())
     monkeypatch.setattr(manifests, "LARGE", size)
@@ -91,7 +91,7 @@ def test_large_manifests_are_read_line_by_line_unless_told_otherwise(shards, mon
     assert isinstance(open_manifest(settings(shards, lazy="auto")), InMemory)
 
 
-def test_a_mixed_cut_is_read_line_by_line_too(shards, tmp_path):
+def test_on_disk_manifest_reads_mixed_cuts(shards, tmp_path):
     mixed = next(iter(read_cuts(str(shards)))).pad(duration=5.0)
     assert isinstance(mixed, MixedCut)
     CutSet.from_cuts([mixed]).to_file(tmp_path / "mixed.jsonl.gz")
@@ -99,7 +99,7 @@ def test_a_mixed_cut_is_read_line_by_line_too(shards, tmp_path):
     assert (found.id, found.duration) == (mixed.id, 5.0)
 
 
-def test_what_is_wrong_with_a_shard_is_said_with_its_name(shards, tmp_path):
+def test_manifest_errors_name_the_file(shards, tmp_path):
     with pytest.raises(UserError, match=r"no cut lasts between 50 and 60 s \(data.min_clip_seconds"):
         TrainingBatches(settings(shards, min_clip_seconds=50.0, max_clip_seconds=60.0), 1)
     with pytest.raises(UserError, match="empty: no such manifest; run the recipe"):
@@ -116,5 +116,5 @@ def test_what_is_wrong_with_a_shard_is_said_with_its_name(shards, tmp_path):
         with pytest.raises(UserError, match="train.003.jsonl.gz: line 2 is not a cut"):
             epoch(TrainingBatches(settings(shards), 1))
     shard.write_bytes(gzip.compress(b"\n".join(lines))[:-20])
-    with pytest.raises(UserError, match="train.003.jsonl.gz: was cut short"):
+    with pytest.raises(UserError, match="train.003.jsonl.gz: the file is truncated"):
         epoch(TrainingBatches(settings(shards), 1))

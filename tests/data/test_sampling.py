@@ -1,4 +1,4 @@
-"""The data of a resumed run: the same clips in the same order, or, where asked for, at once and without dealing anew."""
+"""Batches after resuming: with `exact` the same clips in the same order, with `reseed` a new order at once."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ TWENTY = ["train.steps=20", "train.save_every=10", "train.eval_every=0"]
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """Return the ids of clips of each step, by step, that trainings take from now on; the last one to take it wins."""
+def step_clips(monkeypatch):
+    """Return a dictionary that gets the clip ids of every step trained from now on. Repeated steps overwrite."""
     steps: dict[int, list[str]] = {}
     take_step = Trainer.take_step
 
-    def listening(self, batches):
-        def told():
+    def recording(self, batches):
+        def recorded():
             for batch in batches:
                 steps.setdefault(self.step + 1, []).append(batch.ids)
                 yield batch
 
         steps.pop(self.step + 1, None)
-        return take_step(self, told())
+        return take_step(self, recorded())
 
-    monkeypatch.setattr(Trainer, "take_step", listening)
+    monkeypatch.setattr(Trainer, "take_step", recording)
     return steps
 
 
 def assert_same_run(one, other) -> None:
-    """Compare final weights and all that was measured, bit by bit."""
+    """Assert that final weights and metrics are identical."""
     weights = [load_file(folder / "final" / "model.safetensors") for folder in (one, other)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -58,25 +58,25 @@ def assert_same_run(one, other) -> None:
         ((0, 2), []),
     ],
 )
-def test_twenty_steps_are_ten_and_a_kill_and_ten(conf, datadir, tmp_path, monkeypatch, heard, workers, changes):
+def test_killed_run_resumes_with_identical_steps(conf, datadir, tmp_path, monkeypatch, step_clips, workers, changes):
     def arguments(name, num_workers):
         overrides = [*TWENTY, *changes, f"data.num_workers={num_workers}"]
         return str(conf), "base", str(tmp_path / name), str(datadir), overrides
 
     train(*arguments("whole", workers[0]))
-    whole = dict(heard)
+    whole = dict(step_clips)
     train_until(monkeypatch, 14, *arguments("cut", workers[0]))
-    torch.manual_seed(4321)  # another process would start from any state
-    heard.clear()
+    torch.manual_seed(4321)  # a new process starts from an arbitrary state
+    step_clips.clear()
     train(*arguments("cut", workers[1]))
-    assert sorted(whole) == list(range(1, 21)) and sorted(heard) == list(range(11, 21))
-    assert all(heard[step] == whole[step] for step in heard)
+    assert sorted(whole) == list(range(1, 21)) and sorted(step_clips) == list(range(11, 21))
+    assert all(step_clips[step] == whole[step] for step in step_clips)
     clips = Counter(name for step in whole.values() for batch in step for name in batch)
-    assert min(clips.values()) > 1  # over the end of an epoch and more
+    assert min(clips.values()) > 1  # the steps cover more than one epoch
     assert_same_run(tmp_path / "whole" / "base", tmp_path / "cut" / "base")
 
 
-def test_a_killed_loader_ends_the_run_in_a_sentence_and_the_same_command_carries_on(
+def test_killed_loader_ends_the_run_with_an_error_and_the_same_command_resumes(
     conf, datadir, tmp_path, monkeypatch, capsys
 ):
     def words(name):
@@ -85,21 +85,21 @@ def test_a_killed_loader_ends_the_run_in_a_sentence_and_the_same_command_carries
 
     take_step, killed = Trainer.take_step, []
 
-    def murderous(self, batches):
-        made = take_step(self, batches)
+    def kill_loader(self, batches):
+        row = take_step(self, batches)
         if self.step >= 12 and not killed and (workers := multiprocessing.active_children()):
             killed.append(workers[0].pid)
             os.kill(workers[0].pid, signal.SIGKILL)
-        return made
+        return row
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "take_step", murderous)
+        patch.setattr(Trainer, "take_step", kill_loader)
         assert cli.main(words("cut")) == 2
-    said = capsys.readouterr().err
-    assert re.fullmatch(  # torch has two ways of hearing of it
+    message = capsys.readouterr().err
+    assert re.fullmatch(  # torch has two messages for this
         rf"arkasr train: error: a data loader process died \(DataLoader worker \(pid(\(s\))? {killed[0]}\) .*\), "
         "most often because memory ran out; run the same command again to resume .*\n",
-        said,
+        message,
     )
     assert multiprocessing.active_children() == []
     assert cli.main(words("cut")) == 0
@@ -114,7 +114,7 @@ def taken(batches: TrainingBatches, number: int) -> list[str]:
 
 @pytest.mark.parametrize("lazy", ["always", "never"])
 @pytest.mark.parametrize("worlds", [(4, 2, 1), (1, 3), (3, 4, 3), (2, 2)])
-def test_on_other_ranks_no_clip_is_lost_and_none_comes_twice(shards, lazy, worlds):
+def test_resume_on_other_world_size_keeps_every_clip_once(shards, lazy, worlds):
     seen, state = [], None
     for place, world_size in enumerate(worlds):
         ranks = [TrainingBatches(settings(shards, lazy=lazy), 1, rank, world_size) for rank in range(world_size)]
@@ -124,25 +124,25 @@ def test_on_other_ranks_no_clip_is_lost_and_none_comes_twice(shards, lazy, world
             seen += taken(batches, 2) if place < len(worlds) - 1 else epoch(batches)
         state = ranks[0].state_dict()
         assert place == len(worlds) - 1 or all(batches.state_dict() == state for batches in ranks)
-    clips = Counter(name for name in seen if "_dup" not in name)  # copies are made where a rank has none left
+    clips = Counter(name for name in seen if "_dup" not in name)  # copies fill an incomplete last group
     assert len(clips) == NUM_CLIPS and set(clips.values()) == {1}
 
 
-def test_on_other_ranks_it_is_resumed_exactly_again(shards):
+def test_resume_on_other_world_size_can_be_resumed_again(shards):
     first = TrainingBatches(settings(shards), 1, 0, 4)
     taken(first, 2)
-    state, made = first.state_dict(), []
+    state, drawn = first.state_dict(), []
     for _ in range(2):
         second = TrainingBatches(settings(shards), 1, 1, 2)
         second.load_state_dict(state)
-        made.append(taken(second, 8))
-        assert made[-1] == made[0]
+        drawn.append(taken(second, 8))
+        assert drawn[-1] == drawn[0]
     third = TrainingBatches(settings(shards), 1, 1, 2)
     third.load_state_dict(state)
     head = taken(third, 3)
     fourth = TrainingBatches(settings(shards), 1, 1, 2)
     fourth.load_state_dict(third.state_dict())
-    assert head + taken(fourth, 5) == made[0]
+    assert head + taken(fourth, 5) == drawn[0]
 
 
 def resumed(shards, state, resume: str, **changes) -> TrainingBatches:
@@ -151,30 +151,28 @@ def resumed(shards, state, resume: str, **changes) -> TrainingBatches:
     return batches
 
 
-def test_reseeding_starts_at_once_in_a_new_order(shards, counted, capsys):
+def test_reseed_starts_at_once_in_a_new_order(shards, counted, capsys):
     before = TrainingBatches(settings(shards), 1)
     seen = taken(before, 8)
-    state, rest, dealt = before.state_dict(), {}, {}
+    state, rest, parsed = before.state_dict(), {}, {}
     for resume, start in (("exact", [0, 0]), ("reseed", state["read"])):
         after = resumed(shards, state, resume)
         counted.clear()
         first = taken(after, 1)
         assert after.state_dict()["start"] == start
-        dealt[resume], rest[resume] = len(counted), first + epoch(after)
-    assert dealt["exact"] > len(seen) and dealt["reseed"] == 9  # what the buffer holds, and nothing before it
+        parsed[resume], rest[resume] = len(counted), first + epoch(after)
+    assert parsed["exact"] > len(seen) and parsed["reseed"] == 9  # only the cuts of one buffer
     assert "in a new order, without up to 9 clips read before (data.resume=reseed)" in capsys.readouterr().out
     assert len({*seen, *rest["exact"]}) == NUM_CLIPS and not {*rest["reseed"]} & {*seen}
-    assert 0 < NUM_CLIPS - len({*seen, *rest["reseed"]}) <= 9  # what was in the buffer does not come in this epoch
+    assert 0 < NUM_CLIPS - len({*seen, *rest["reseed"]}) <= 9  # clips in the buffer are left out of this epoch
 
 
-def test_after_a_reseeded_epoch_comes_a_whole_one(shards):
+def test_epoch_after_a_reseeded_one_is_complete(shards):
     before = TrainingBatches(settings(shards), 1)
     taken(before, 8)
     after = resumed(shards, before.state_dict(), "reseed")
-    for batch in after:
-        if after.epoch == 1:
-            break
-    assert sorted(batch.ids + epoch(after)) == sorted(epoch(before_epoch_one(shards)))
+    first = next(batch for batch in after if after.epoch == 1)
+    assert sorted(first.ids + epoch(after)) == sorted(epoch(before_epoch_one(shards)))
 
 
 def before_epoch_one(shards) -> TrainingBatches:
@@ -185,27 +183,27 @@ def before_epoch_one(shards) -> TrainingBatches:
 
 @pytest.mark.parametrize("lazy", ["always", "never"])
 @pytest.mark.parametrize("worlds", [(1, 1), (2, 2), (2, 3), (3, 1)])
-def test_reseeding_is_deterministic_and_ranks_stay_disjoint(shards, lazy, worlds):
+def test_reseed_is_deterministic_and_ranks_stay_disjoint(shards, lazy, worlds):
     states, seen = [], []
     for rank in range(worlds[0]):
         before = TrainingBatches(settings(shards, lazy=lazy), 1, rank, worlds[0])
         seen += taken(before, 3)
         states.append(before.state_dict())
     assert all(state == states[0] for state in states)
-    made = []
+    drawn = []
     for _ in range(2):
         ranks = [
             TrainingBatches(settings(shards, lazy=lazy, resume="reseed"), 1, r, worlds[1]) for r in range(worlds[1])
         ]
         for batches in ranks:
             batches.load_state_dict(states[0])
-        made.append([epoch(batches) for batches in ranks])
-    assert made[0] == made[1]
-    clips = Counter([*seen, *(name for rank in made[0] for name in rank if "_dup" not in name)])
+        drawn.append([epoch(batches) for batches in ranks])
+    assert drawn[0] == drawn[1]
+    clips = Counter([*seen, *(name for rank in drawn[0] for name in rank if "_dup" not in name)])
     assert set(clips.values()) == {1}
 
 
-def test_what_was_reseeded_is_resumed_exactly_too(shards):
+def test_reseeded_epoch_can_be_resumed_exactly(shards):
     before = TrainingBatches(settings(shards), 1)
     taken(before, 4)
     reseeded = resumed(shards, before.state_dict(), "reseed")

@@ -1,4 +1,4 @@
-"""Shards of cuts, and epochs of batches over them."""
+"""Shards of cuts without audio, and helpers to draw whole epochs from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUM_CLIPS = 60
 
 @pytest.fixture
 def shards(tmp_path, monkeypatch):
-    """Return a folder of six shards of clips of 1 to 9 s whose audio nobody reads."""
+    """Return a folder with six shards of clips of 1 to 9 s, and replace the reading of audio."""
     monkeypatch.setattr(sampling, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -38,19 +38,19 @@ def settings(folder, **changes) -> DataConfig:
 
 
 def epoch(batches: TrainingBatches) -> list[str]:
-    """Return the clips of the rest of the epoch that `batches` stands at."""
-    made, number = [], batches.epoch
+    """Return the clip ids of the rest of the current epoch."""
+    names, number = [], batches.epoch
     for batch in batches:
         if batches.epoch != number:
-            return made
-        made += batch.ids
+            return names
+        names += batch.ids
     raise AssertionError("training batches came to an end")
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count the cuts that are made of lines from now on."""
-    made = []
+    """Return a list that gets the id of every cut parsed from now on."""
+    parsed = []
     deserialize = manifests.deserialize_item
-    monkeypatch.setattr(manifests, "deserialize_item", lambda item: made.append(item["id"]) or deserialize(item))
-    return made
+    monkeypatch.setattr(manifests, "deserialize_item", lambda item: parsed.append(item["id"]) or deserialize(item))
+    return parsed
