@@ -86,7 +86,7 @@ _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
 ASSUMED = {  # what `plan` cannot read in a configuration; docs/plan.md says more
     "gpus": "GPUs or processes",
-    "node": "GPUs of a machine, for fsdp.replicate=0",
+    "gpus_per_node": "GPUs of a machine, for fsdp.replicate=0",
     "gpu_memory": "GiB of a GPU",
     "tflops": "dense peak of a GPU, TFLOP/s",
     "bandwidth": "of a GPU's memory, GB/s",
@@ -96,9 +96,9 @@ ASSUMED = {  # what `plan` cannot read in a configuration; docs/plan.md says mor
     "hours": "of audio in the corpus",
     "clip_seconds": "mean clip",
     "tokens_per_second": "of transcripts, by audio",
-    "longest": "transcript of a batch, by the mean",
-    "full": "share of data.max_seconds that batches hold",
-    "reserve": "GiB of a GPU that hold no tensors",
+    "max_length_ratio": "ratio of longest to mean transcript length per batch",
+    "batch_fill": "share of data.max_seconds that batches hold",
+    "reserved_memory": "GiB of a GPU that hold no tensors",
 }
 VERBS = {
     "download": Verb(_download, "stage 0: fetch a corpus, or speak its miniature", _CORPUS),
@@ -165,7 +165,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--json": {"action": "store_true", "help": "print JSON"},
     **{f"--{name}": {"type": _above_zero, "metavar": "X", "help": said} for name, said in ASSUMED.items()},
     "--gpus": {"required": True, "type": _positive, "metavar": "N", "help": ASSUMED["gpus"]},
-    "--node": {"type": _positive, "metavar": "N", "help": ASSUMED["node"]},
+    "--gpus_per_node": {"type": _positive, "metavar": "N", "help": ASSUMED["gpus_per_node"]},
 }
 
 

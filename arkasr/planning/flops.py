@@ -1,13 +1,15 @@
-"""How many floating-point operations models do, from their configurations and the lengths that they read.
+"""Floating-point operations (FLOPs) of models, computed from their configurations and input lengths.
 
-Counted are matrix products and convolutions, two operations a multiply-add, as torch.utils.flop_counter counts them;
-a linear layer of N weights does 2 N a position forwards and 4 N backwards (Kaplan et al. 2020, arXiv 2001.08361,
-section 2.1), and attention of one layer 4 n c q, for n queries of width q over c keys (Chowdhery et al. 2022, arXiv
-2204.02311, appendix B). Keys that a causal mask hides are counted, as there. Not counted: norms, activations,
-Fourier transforms, top-k, and what is computed twice to save memory.
+Matrix products and convolutions are counted with two operations per multiply-add, as `torch.utils.flop_counter` does:
 
-Numbers are floats, so that means of a step can be given; work grows faster than length in attention only, where that
-is a little too low. `config` is that of an arkasr, qwen3_asr, glmasr or whisper.
+- A linear layer of N weights: 2 N per position forward, 4 N backward (Kaplan et al. 2020, arXiv:2001.08361, sec. 2.1).
+- Attention of one layer: 4 n c q for n queries of width q over c keys (Chowdhery et al. 2022, arXiv:2204.02311,
+  appendix B). Keys hidden by a causal mask are counted.
+
+Not counted: normalisation layers, activation functions, Fourier transforms, top-k, and activation recomputation.
+
+All numbers are floats, so that means over a batch can be passed. Attention is then slightly underestimated, because it
+grows faster than linearly with length. `config` is the configuration of an arkasr, qwen3_asr, glmasr or whisper model.
 """
 
 from __future__ import annotations
@@ -19,23 +21,40 @@ from typing import Any
 
 from arkasr.config.schema import PARTS
 
-FRAMES = 100  # mel frames a second
-BINS = 201  # of the spectrum that the mel filters read
-PROMPT = {"arkasr": 10, "qwen3_asr": 16, "glmasr": 14, "whisper": 4}  # tokens beside the audio, published tokenizers
+FRAMES = 100  # mel frames per second
+BINS = 201  # frequency bins that the mel filters read
+PROMPT = {"arkasr": 10, "qwen3_asr": 16, "glmasr": 14, "whisper": 4}  # text tokens of the prompt, published tokenizers
 
 
-def _text(config: Any) -> Any:
-    return config if config.model_type == "whisper" else config.text_config
+@dataclass(frozen=True)
+class Workload:
+    """What one step processes, added up over micro-batches (and over ranks, for a global count)."""
+
+    clips: float
+    seconds: float  # of audio, all clips together
+    transcripts: float  # one per clip, or `rollout.samples` per clip
+    tokens: float  # student tokens of all transcripts, stop tokens included
+    rollout_tokens: float = 0.0  # those of `tokens` that the student generated
+    teacher_tokens: float = 0.0  # teacher tokens of the same transcripts
+    prompts: tuple[float, float] = (0.0, 0.0)  # text tokens of the prompt, student and teacher
 
 
-def _stack(positions: float, context: float, width: int, queries: int, keys: int, ffn: int, matrices: int) -> float:
-    """One layer: linear maps of every position, and attention of every position over `context` keys."""
+def _layer(positions: float, context: float, width: int, queries: int, keys: int, ffn: int, matrices: int) -> float:
+    """One block: its linear maps at every position, and attention of every position over `context` keys."""
     weights = width * (2 * queries + 2 * keys) + matrices * width * ffn
     return positions * (2 * weights + 4 * context * queries)
 
 
 def audio_tokens(config: Any, seconds: float) -> float:
-    """Return how many positions of the decoder's prompt a clip takes (0: it is heard by cross attention)."""
+    """Return the number of positions that one clip takes in the decoder's prompt.
+
+    Args:
+        config: Configuration of the model.
+        seconds: Length of the clip.
+
+    Returns:
+        The number of audio tokens, 0 for Whisper, whose decoder uses cross attention.
+    """
     frames = seconds * FRAMES
     if config.model_type == "arkasr":
         return max(frames / 2 // config.merge_factor, 1)
@@ -47,11 +66,19 @@ def audio_tokens(config: Any, seconds: float) -> float:
     return 0
 
 
-def encoding(config: Any, seconds: float) -> dict[str, float]:
-    """Return FLOPs of `features` (mel filters), `encoder` (convolutions, blocks) and `adapter` for one clip, forwards."""
+def audio_encoder(config: Any, seconds: float) -> dict[str, float]:
+    """Count the forward pass of one clip through the audio encoder and adapter.
+
+    Args:
+        config: Configuration of the model.
+        seconds: Length of the clip.
+
+    Returns:
+        FLOPs of `features` (mel filters), `encoder` (convolutions and blocks) and `adapter`.
+    """
     kind, frames = config.model_type, seconds * FRAMES
     if kind == "qwen3_asr":
-        return _chunked(config, frames)
+        return _chunked_encoder(config, frames)
     if kind == "whisper":
         d, layers, heads_width, ffn = config.d_model, config.encoder_layers, config.d_model, config.encoder_ffn_dim
         mel, frames, windows = config.num_mel_bins, 2 * config.max_source_positions, 1
@@ -64,12 +91,12 @@ def encoding(config: Any, seconds: float) -> dict[str, float]:
             audio.intermediate_size,
         )
         mel, windows = audio.num_mel_bins, 1
-        if kind == "glmasr":  # every window of 30 s is heard whole
-            whole = 2 * audio.max_position_embeddings
-            frames, windows = whole, math.ceil(frames / whole)
+        if kind == "glmasr":  # windows of 30 s, each padded to its full length
+            window = 2 * audio.max_position_embeddings
+            frames, windows = window, math.ceil(frames / window)
     states = math.ceil(frames / 2) if kind != "arkasr" else frames / 2
     stem = 6 * mel * d * frames + 6 * d * d * states
-    blocks = layers * _stack(states, states, d, heads_width, heads_width, ffn, 2)
+    blocks = layers * _layer(states, states, d, heads_width, heads_width, ffn, 2)
     work = {"features": 2 * BINS * mel * frames, "encoder": stem + blocks, "adapter": _adapter(config, states)}
     return {name: windows * each for name, each in work.items()}
 
@@ -81,129 +108,175 @@ def _adapter(config: Any, states: float) -> float:
     return states // factor * 2 * (factor * config.audio_config.hidden_size * 2 * width + 2 * width * width)
 
 
-def _chunked(config: Any, frames: float) -> dict[str, float]:
+def _chunked_encoder(config: Any, frames: float) -> dict[str, float]:
     """Qwen3-ASR: three strided 3 x 3 convolutions over padded chunks, attention inside windows, two linear maps."""
     audio = config.audio_config
     chunk, c, d = 2 * audio.n_window, audio.downsample_hidden_size, audio.d_model
-    mel, length, given, stem = audio.num_mel_bins, chunk, 1, 0.0
+    mel, length, channels, stem = audio.num_mel_bins, chunk, 1, 0.0
     chunks = math.ceil(max(frames, 1) / chunk)
     for _ in range(3):
         mel, length = math.ceil(mel / 2), math.ceil(length / 2)
-        stem, given = stem + chunks * 18 * given * c * mel * length, c
+        stem, channels = stem + chunks * 18 * channels * c * mel * length, c
     stem += chunks * length * 2 * c * mel * d
     tokens, window = audio_tokens(config, frames / FRAMES), length * (audio.n_window_infer // chunk)
-    whole, rest = divmod(tokens, window)
-    block = lambda n: _stack(n, n, d, d, d, audio.encoder_ffn_dim, 2)
-    blocks = audio.encoder_layers * (whole * block(window) + block(rest))
+    windows, rest = divmod(tokens, window)
+    full, last = (_layer(n, n, d, d, d, audio.encoder_ffn_dim, 2) for n in (window, rest))
+    blocks = audio.encoder_layers * (windows * full + last)
     features, adapter = 2 * BINS * audio.num_mel_bins * frames, 2 * tokens * (d * d + d * audio.output_dim)
     return {"features": features, "encoder": stem + blocks, "adapter": adapter}
 
 
-def reading(config: Any, positions: float, context: float | None = None) -> float:
-    """Return FLOPs of the decoder's blocks for one sequence, forwards, without the head.
+def decoder_blocks(config: Any, positions: float, context: float | None = None) -> float:
+    """Count the forward pass of one sequence through the decoder's blocks, without the head.
 
-    context: keys that each position attends to, `positions` where None: those of one pass over the sequence.
+    Args:
+        config: Configuration of the model.
+        positions: Number of positions that are processed.
+        context: Keys that each position attends to, None for `positions`, as in one pass over the whole sequence.
+
+    Returns:
+        FLOPs.
     """
     context = positions if context is None else context
     if config.model_type != "whisper":
         text = config.text_config
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        sizes = (text.hidden_size, text.num_attention_heads * head, text.num_key_value_heads * head)
-        return text.num_hidden_layers * _stack(positions, context, *sizes, text.intermediate_size, 3)
-    d, heard = config.d_model, config.max_source_positions
-    own = _stack(positions, context, d, d, d, config.decoder_ffn_dim, 2)
-    return config.decoder_layers * (own + positions * (4 * d * d + 4 * heard * d) + 4 * heard * d * d)
+        head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        sizes = (text.hidden_size, text.num_attention_heads * head_width, text.num_key_value_heads * head_width)
+        return text.num_hidden_layers * _layer(positions, context, *sizes, text.intermediate_size, 3)
+    d, audio_states = config.d_model, config.max_source_positions
+    self_attention = _layer(positions, context, d, d, d, config.decoder_ffn_dim, 2)
+    cross_keys = 4 * audio_states * d * d  # keys and values of the audio states, once per sequence
+    return config.decoder_layers * (self_attention + positions * (4 * d * d + 4 * audio_states * d) + cross_keys)
 
 
 def head(config: Any, positions: float) -> float:
-    """Return FLOPs of the logits of the whole vocabulary, forwards."""
-    text = _text(config)
+    """Count the forward pass of the language model head over the whole vocabulary.
+
+    Args:
+        config: Configuration of the model.
+        positions: Number of positions.
+
+    Returns:
+        FLOPs.
+    """
+    text = config if config.model_type == "whisper" else config.text_config
     return 2 * positions * text.vocab_size * text.hidden_size
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a step works on, added up over ranks and micro-batches.
-
-    seconds: of audio in `clips` clips; tokens: of the student's `transcripts` (stop tokens included); rolled: of these
-    tokens, those that the student wrote; teacher_tokens: what the teacher read of the same texts; prompts: tokens
-    beside the audio, of student and teacher.
-    """
-
-    clips: float
-    seconds: float
-    transcripts: float
-    tokens: float
-    rolled: float = 0.0
-    teacher_tokens: float = 0.0
-    prompts: tuple[float, float] = (0.0, 0.0)
-
-
-def _read_all(config: Any, load: Load, tokens: float, prompt: float) -> float:
-    """The decoder's blocks over all prompts and transcripts, in one pass; the last token is not read."""
+def _decoder_pass(config: Any, load: Workload, tokens: float, prompt: float) -> float:
+    """The decoder's blocks over all prompts and transcripts in one pass. The last token of each is not an input."""
     seconds = load.seconds / load.clips
     length = audio_tokens(config, seconds) + prompt + tokens / load.transcripts - 1
-    return load.transcripts * reading(config, length)
+    return load.transcripts * decoder_blocks(config, length)
 
 
-def _times_backwards(part: str, frozen: Collection[str]) -> int:
-    """Times its forward work that a part does backwards: 2, or 1 for what is below it only, or 0."""
+def _backward_factor(part: str, frozen: Collection[str]) -> int:
+    """Backward work of a part per forward work: 2 if trained, 1 if only something below it is trained, else 0."""
     below = PARTS[: PARTS.index(part)]
     return 2 if part not in frozen else int(any(other not in frozen for other in below))
 
 
 def pass_with_gradient(
-    config: Any, load: Load, frozen: Collection[str], logits: float, whole: float = 0.0, heard: bool = False
+    config: Any,
+    load: Workload,
+    frozen: Collection[str],
+    logits: float,
+    chunked_logits: float = 0.0,
+    audio_encoded: bool = False,
 ) -> dict[str, float]:
-    """Return FLOPs `student` (forwards) and `backward` of one pass over audio and transcripts.
+    """Count one forward and backward pass of the student over audio and transcripts.
 
-    logits: those of the head, forwards; whole: of those that `head.sum_in_parts` forms, whose gradient it finds on the
-    way. heard: the rollout made the audio tokens, whose graph is carried on.
+    Args:
+        config: Configuration of the student.
+        load: What the step processes.
+        frozen: Parts of the model that are not trained, of `PARTS`.
+        logits: FLOPs of the head, forward.
+        chunked_logits: FLOPs of logits that `chunked_head.sum_in_parts` computes. It computes their gradient in the
+            forward pass.
+        audio_encoded: Whether the rollout has encoded the audio already, with gradient.
+
+    Returns:
+        FLOPs of `student` (forward) and `backward`.
     """
-    hearing = {name: load.clips * work for name, work in encoding(config, load.seconds / load.clips).items()}
-    reads = _read_all(config, load, load.tokens, load.prompts[0]) + logits
-    forward = hearing | {"decoder": reads}
-    backward = sum(_times_backwards(name, frozen) * forward[name] for name in PARTS)
-    whole *= 1 + _times_backwards("decoder", frozen)
-    return {"student": (reads if heard else sum(forward.values())) + whole, "backward": backward}
+    audio = {name: load.clips * work for name, work in audio_encoder(config, load.seconds / load.clips).items()}
+    decoder = _decoder_pass(config, load, load.tokens, load.prompts[0]) + logits
+    forward = audio | {"decoder": decoder}
+    backward = sum(_backward_factor(name, frozen) * forward[name] for name in PARTS)
+    chunked_logits *= 1 + _backward_factor("decoder", frozen)
+    return {"student": (decoder if audio_encoded else sum(forward.values())) + chunked_logits, "backward": backward}
 
 
-def rolling_out(config: Any, load: Load) -> dict[str, float]:
-    """Return FLOPs `rollout`: hearing and prefill, and `decode`: all tokens of a transcript but the first.
+def rollout(config: Any, load: Workload) -> dict[str, float]:
+    """Count the generation of the student's transcripts, with one prompt in the cache per transcript.
 
-    Each transcript has a prompt of its own in the cache. What rows do that wait for longer ones is not counted.
+    Work on rows that have ended while longer ones are generated is not counted.
+
+    Args:
+        config: Configuration of the student.
+        load: What the step processes.
+
+    Returns:
+        FLOPs of `rollout` (audio encoder and prefill) and `decode` (every token of a transcript after the first).
     """
-    mean, seconds = load.rolled / load.transcripts, load.seconds / load.clips
+    mean_tokens, seconds = load.rollout_tokens / load.transcripts, load.seconds / load.clips
     prompt = audio_tokens(config, seconds) + load.prompts[0]
-    hearing = load.clips * sum(encoding(config, seconds).values())
-    share = load.rolled / load.tokens  # of the transcripts that were rolled out
-    prefill = load.transcripts * (reading(config, prompt) + head(config, 1))
-    later = load.rolled - share * load.transcripts
-    decode = reading(config, later, prompt + mean / 2 + 1) + head(config, later)
-    return {"rollout": hearing + share * prefill, "decode": decode}
+    audio = load.clips * sum(audio_encoder(config, seconds).values())
+    share = load.rollout_tokens / load.tokens  # of the transcripts that the student generates
+    prefill = load.transcripts * (decoder_blocks(config, prompt) + head(config, 1))
+    later = load.rollout_tokens - share * load.transcripts
+    decode = decoder_blocks(config, later, prompt + mean_tokens / 2 + 1) + head(config, later)
+    return {"rollout": audio + share * prefill, "decode": decode}
 
 
-def scoring(config: Any, load: Load) -> float:
-    """Return FLOPs of a teacher that hears every transcript's clip and forms logits of the transcript's tokens."""
-    heard = load.transcripts * sum(encoding(config, load.seconds / load.clips).values())
-    return heard + _read_all(config, load, load.teacher_tokens, load.prompts[1]) + head(config, load.teacher_tokens)
+def teacher_scoring(config: Any, load: Workload) -> float:
+    """Count the scoring of all transcripts by a teacher, which encodes the audio once per transcript.
+
+    Args:
+        config: Configuration of the teacher.
+        load: What the step processes.
+
+    Returns:
+        FLOPs, with the logits of the whole vocabulary at the transcripts' tokens.
+    """
+    audio = load.transcripts * sum(audio_encoder(config, load.seconds / load.clips).values())
+    decoder = _decoder_pass(config, load, load.teacher_tokens, load.prompts[1])
+    return audio + decoder + head(config, load.teacher_tokens)
 
 
-def supervised(config: Any, load: Load, frozen: Collection[str] = (), ctc: bool = False) -> dict[str, float]:
-    """Return FLOPs of a supervised step by phase; ctc: with the auxiliary head on the audio tokens."""
+def supervised_step(config: Any, load: Workload, frozen: Collection[str] = (), ctc: bool = False) -> dict[str, float]:
+    """Count one step of supervised training.
+
+    Args:
+        config: Configuration of the student.
+        load: What the step processes.
+        frozen: Parts of the model that are not trained.
+        ctc: Whether the auxiliary CTC head is trained on the audio tokens.
+
+    Returns:
+        FLOPs by phase: `student` and `backward`.
+    """
     rows = load.clips * audio_tokens(config, load.seconds / load.clips) if ctc else 0
     return pass_with_gradient(config, load, frozen, head(config, rows), head(config, load.tokens))
 
 
-def distilling(
-    student: Any, teacher: Any | None, load: Load, top_k: int, frozen: Collection[str] = (), dense: bool = False
+def distillation_step(
+    student: Any, teacher: Any | None, load: Workload, top_k: int, frozen: Collection[str] = (), dense: bool = False
 ) -> dict[str, float]:
-    """Return FLOPs of an OPD step by phase; teacher None: one that computes elsewhere.
+    """Count one step of on-policy distillation.
 
-    dense: the loss compares whole distributions.
+    Args:
+        student: Configuration of the student.
+        teacher: Configuration of the teacher, None if it computes in another process.
+        load: What the step processes.
+        top_k: Number k of top tokens per model (`distill.top_k`).
+        frozen: Parts of the student that are not trained.
+        dense: Whether the loss compares distributions over the whole vocabulary.
+
+    Returns:
+        FLOPs by phase: `rollout`, `decode`, `teacher`, `student` and `backward`.
     """
-    compared = 4 * load.tokens * top_k * student.text_config.hidden_size
-    logits = (0.0, head(student, load.tokens)) if dense else (compared, 0.0)
-    made = rolling_out(student, load) if load.rolled else {"rollout": 0.0, "decode": 0.0}
-    made |= {"teacher": scoring(teacher, load) if teacher is not None else 0.0}
-    return made | pass_with_gradient(student, load, frozen, *logits, heard=True)
+    support_logits = 4 * load.tokens * top_k * student.text_config.hidden_size
+    logits, chunked_logits = (0.0, head(student, load.tokens)) if dense else (support_logits, 0.0)
+    work = rollout(student, load) if load.rollout_tokens else {"rollout": 0.0, "decode": 0.0}
+    work |= {"teacher": teacher_scoring(teacher, load) if teacher is not None else 0.0}
+    return work | pass_with_gradient(student, load, frozen, logits, chunked_logits, audio_encoded=True)

@@ -1,4 +1,4 @@
-"""Models without their weights: configurations from a folder, the Hub's cache or a table, and what they count."""
+"""Parameter counts of models without their weights: configurations from a folder, the Hub's cache, or a table."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _DECODER = {"decoder_layers": 32, "decoder_attention_heads": 20, "decoder_ffn_di
 
 def _qwen3_asr(width: int, ffn: int, audio: tuple[int, int, int, int]) -> dict[str, Any]:
     names = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
-    heard = dict(zip(names, audio), output_dim=width, model_type="qwen3_asr_encoder")
+    encoder = dict(zip(names, audio), output_dim=width, model_type="qwen3_asr_encoder")
     return {
         "model_type": "qwen3_asr",
-        "audio_config": heard,
+        "audio_config": encoder,
         "text_config": _QWEN3 | {"hidden_size": width, "intermediate_size": ffn},
     }
 
 
-# Sizes as the repositories' config.json publish them, read in 2026; what is absent is transformers' default.
+# Sizes in the config.json of the published repositories, read in 2026. Absent keys have the defaults of transformers.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "openai/whisper-large-v3": {"model_type": "whisper"} | _ENCODER | _DECODER,
     "Qwen/Qwen2.5-0.5B": {"model_type": "qwen2", "vocab_size": 151936} | _QWEN2,
@@ -52,10 +52,19 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def config_folder(path: str) -> Iterator[tuple[str, str]]:
-    """Yield a folder that holds the config.json of `path` (a folder or Hub id), and where that was found.
+    """Find the config.json of a model, without a download.
 
-    Nothing is downloaded: a Hub id is looked for in the Hub's cache, then among PUBLISHED (the `-hf` repositories are
-    of the same sizes). Raises UserError where there is no such file.
+    A Hub id is looked up in the Hub's cache, then in `PUBLISHED`. Repositories with the suffix `-hf` have the same
+    sizes as those without.
+
+    Args:
+        path: A folder or Hub id.
+
+    Yields:
+        A folder that holds the config.json, and a description of where it was found.
+
+    Raises:
+        UserError: There is no such file.
     """
     if (Path(path) / "config.json").is_file():
         yield path, "its folder"
@@ -67,8 +76,8 @@ def config_folder(path: str) -> Iterator[tuple[str, str]]:
             yield folder, "the table of published sizes"
     else:
         raise UserError(
-            f"{path}: no config.json here or in the Hub's cache, and it is none of {', '.join(PUBLISHED)}: "
-            "fetch its config.json and give the folder"
+            f"{path}: no config.json here or in the Hub's cache; download it and give its folder, or use one of "
+            f"{', '.join(PUBLISHED)}"
         )
 
 
@@ -79,52 +88,84 @@ def _cached(path: str) -> str | None:
         return cached_file(path, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
 
 
-def read_outline(path: str) -> tuple[PreTrainedConfig, str]:
-    """Return the configuration of the recogniser at `path`, and where it was found; see `config_folder`."""
+def read_model_config(path: str) -> tuple[PreTrainedConfig, str]:
+    """Read the configuration of a speech recognition model.
+
+    Args:
+        path: A folder or Hub id, see `config_folder`.
+
+    Returns:
+        The configuration, and a description of where it was found.
+
+    Raises:
+        UserError: There is no config.json, or its `model_type` is not supported.
+    """
     with config_folder(path) as (folder, source), reading(path):
-        given = PreTrainedConfig.get_config_dict(folder)[0]
-        config = converted(given["thinker_config"]) if "thinker_config" in given else AutoConfig.from_pretrained(folder)
-    if config.model_type not in (*MODELS, "whisper"):
-        raise UserError(f"{path}: is of model_type {config.model_type!r}, no recogniser known here")
+        raw = PreTrainedConfig.get_config_dict(folder)[0]
+        config = converted(raw["thinker_config"]) if "thinker_config" in raw else AutoConfig.from_pretrained(folder)
+    supported = (*MODELS, "whisper")
+    if config.model_type not in supported:
+        raise UserError(f"{path}: model_type {config.model_type!r} is not supported; use one of {', '.join(supported)}")
     return config, source
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Parameters, a tied head counted once: of the parts, of the largest block of each stack, and of no block."""
+class ParameterCounts:
+    """Numbers of parameters. A head tied to the embedding counts once."""
 
     encoder: int
     adapter: int
     decoder: int
-    encoder_block: int
-    decoder_block: int
-    outside: int
+    encoder_block: int  # the largest block of the encoder
+    decoder_block: int  # the largest block of the decoder
+    outside: int  # parameters that belong to no block
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All parameters."""
         return self.encoder + self.adapter + self.decoder
 
 
-def bare(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build the model on the meta device: every shape and no number."""
+def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a model on the meta device, which stores shapes and no values.
+
+    Args:
+        config: Configuration of a supported model.
+
+    Returns:
+        The model.
+    """
     kinds = MODELS | {"whisper": WhisperForConditionalGeneration}
     with torch.device("meta"):
         return kinds[config.model_type](config)
 
 
-def count(hf: PreTrainedModel) -> Counts:
-    """Count a model's parameters."""
+def count_parameters(hf: PreTrainedModel) -> ParameterCounts:
+    """Count the parameters of a model and of its parts.
+
+    Args:
+        hf: A supported model, on any device.
+
+    Returns:
+        The counts.
+    """
     model = hf.model
     if hf.config.model_type == "whisper":
         encoder, adapter, layers = model.encoder, None, (model.encoder.layers, model.decoder.layers)
     else:
         encoder, adapter = model.audio_tower, model.multi_modal_projector
         layers = encoder.layers, model.language_model.layers
-    total, parts = _size(hf), [_size(part) for part in (encoder, adapter)]
-    blocks = [max(map(_size, stack)) for stack in layers]
-    inside = sum(_size(stack) for stack in layers)
-    return Counts(parts[0], parts[1], total - sum(parts), *blocks, total - inside)
+    total, in_encoder, in_adapter = _size(hf), _size(encoder), _size(adapter)
+    encoder_block, decoder_block = (max(map(_size, blocks)) for blocks in layers)
+    in_blocks = sum(_size(blocks) for blocks in layers)
+    return ParameterCounts(
+        encoder=in_encoder,
+        adapter=in_adapter,
+        decoder=total - (in_encoder + in_adapter),
+        encoder_block=encoder_block,
+        decoder_block=decoder_block,
+        outside=total - in_blocks,
+    )
 
 
 def _size(module: nn.Module | None) -> int:

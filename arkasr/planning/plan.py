@@ -1,4 +1,7 @@
-"""What a run will need before it is started; docs/plan.md explains the model. No weights are read or downloaded."""
+"""The `plan` verb: predict memory, operations and time of a run. docs/plan.md describes the model.
+
+No weights are read or downloaded.
+"""
 
 from __future__ import annotations
 
@@ -20,157 +23,220 @@ from arkasr.planning import flops
 from arkasr.planning.forecast import (
     TERA,
     Assumptions,
-    Known,
-    batch_of,
-    compares_all,
-    load_of,
-    memory_of,
-    seconds_of,
-    work_of,
+    ModelOutline,
+    batch_shape,
+    memory_gib,
+    needs_full_distribution,
+    phase_seconds,
+    step_flops,
+    workload,
 )
-from arkasr.planning.model_sizes import bare, config_folder, count, read_outline
+from arkasr.planning.model_sizes import config_folder, count_parameters, meta_model, read_model_config
 from arkasr.plugins import registry
 
-EXPDIR, DATADIR = "{expdir}", "{datadir}"  # stay as they are: which folders a run uses makes no difference here
+EXPDIR, DATADIR = "{expdir}", "{datadir}"  # placeholders stay in paths: a plan does not depend on directories
 
 
-def _known(config: Any, source: str) -> Known:
-    return Known(config, count(bare(config)), source)
+def plan(conf: str, run: str, overrides: list[str], assumptions: dict[str, Any], as_json: bool) -> None:
+    """Print the prediction for one run.
+
+    Args:
+        conf: Path of the configuration (YAML).
+        run: Name of the run in the configuration.
+        overrides: Words `section.key=value` that override the configuration.
+        assumptions: Fields of `Assumptions` by name.
+        as_json: Print JSON instead of a table.
+
+    Raises:
+        UserError: The configuration is invalid, or the size of a model cannot be found.
+    """
+    transformers_logging.set_verbosity_error()
+    config = load_config(conf, run, EXPDIR, DATADIR, overrides)
+    result = forecast(conf, config, Assumptions(**assumptions))
+    print(json.dumps(result, indent=1) if as_json else "\n".join(table(result)))
+
+
+def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, Any]:
+    """Compute all numbers of a plan.
+
+    Args:
+        conf: Path of the configuration, for models that other runs of it write.
+        config: The run's configuration.
+        assumptions: Assumptions about hardware and corpus.
+
+    Returns:
+        A JSON-serialisable dictionary. `memory_gib` is in GiB per GPU, `tflop` in TFLOP per GPU and step, `seconds` in
+        seconds per step. `step` and `all` hold totals over GPUs, and over the whole run.
+
+    Raises:
+        UserError: The configuration is invalid, or the size of a model cannot be found.
+    """
+    student = _with_ctc_head(student_outline(conf, config), config.train.ctc_weight)
+    teacher = teacher_outline(conf, config)
+    batch = batch_shape(config, assumptions, largest=False)
+    teacher_type = teacher.config.model_type if teacher else ""
+    prompts = flops.PROMPT[student.config.model_type], flops.PROMPT.get(teacher_type, 0)
+    load = workload(batch, config.train.accumulate, prompts, config.objective == "opd")
+    dense = needs_full_distribution(config)
+    work = step_flops(config, student.config, teacher.config if teacher else None, load, dense)
+    seconds = phase_seconds(config, assumptions, student, work)
+    gpus, steps = assumptions.gpus, config.train.steps
+    step_seconds, step_hours = sum(seconds.values()), load.seconds * gpus / 3600
+    corpus_hours = assumptions.hours or config.data.hours
+    return {
+        "run": config.run,
+        "objective": config.objective,
+        "assumptions": asdict(assumptions),
+        "student": {"source": student.source, "parameters": asdict(student.counts) | {"total": student.counts.total}},
+        "teacher": teacher and {"source": teacher.source, "parameters": {"total": teacher.counts.total}},
+        "memory_gib": memory_gib(config, assumptions, student, teacher),
+        "tflop": {name: operations / TERA for name, operations in work.items()},
+        "seconds": seconds,
+        "step": {
+            "seconds": step_seconds,
+            "clips": load.clips * gpus,
+            "audio_seconds": load.seconds * gpus,
+            "tokens": load.tokens * gpus,
+            "mfu": sum(work.values()) / (step_seconds * assumptions.tflops * TERA),
+        },
+        "all": {
+            "steps": steps,
+            "hours": steps * step_seconds / 3600,
+            "gpu_hours": steps * step_seconds / 3600 * gpus,
+            "audio_hours": steps * step_hours,
+            "tokens": steps * load.tokens * gpus,
+            "steps_per_epoch": corpus_hours / step_hours if corpus_hours else None,
+            "epochs": steps * step_hours / corpus_hours if corpus_hours else None,
+        },
+    }
+
+
+def student_outline(conf: str, config: Config) -> ModelOutline:
+    """Return the outline of the model that a run trains.
+
+    Args:
+        conf: Path of the configuration.
+        config: The run's configuration.
+
+    Returns:
+        Configuration, parameter counts and their source.
+
+    Raises:
+        UserError: The size of the model cannot be found.
+    """
+    if config.model.path:
+        return _outline_at(conf, config.model.path)
+    folders = {"encoder": config.model.encoder, "decoder": config.model.decoder}
+    sources = []
+    with ExitStack() as stack:
+        for part, path in list(folders.items()):
+            if path:
+                folders[part], source = stack.enter_context(config_folder(path))
+                sources.append(f"{path}: {source}")
+        model = replace(config.model, encoder=folders["encoder"], decoder=folders["decoder"])
+        sizes = student_sizes(model, _vocab_size(config))
+    model_config = fresh_config(config.model.type, sizes, _vocab_size(config))
+    return _outline(model_config, "; ".join(sources) or "model.sizes")
+
+
+def teacher_outline(conf: str, config: Config) -> ModelOutline | None:
+    """Return the outline of a local teacher.
+
+    Args:
+        conf: Path of the configuration.
+        config: The run's configuration.
+
+    Returns:
+        The outline of the model at the teacher's option `path`. None without such an option, because the teacher is
+        then assumed to compute in another process, and None for supervised runs.
+
+    Raises:
+        UserError: The size of the model cannot be found.
+    """
+    if config.objective == "sft":
+        return None
+    path = getattr(registry.check_plugin("teacher", config.teacher.name, config.teacher.options), "path", "")
+    return _outline_at(conf, path) if path else None
+
+
+def _outline_at(conf: str, path: str) -> ModelOutline:
+    """Outline the model at a folder or Hub id, or the model that another run of the configuration will write there."""
+    if run := re.fullmatch(r"\{expdir\}/([^/]+)/final/?", path):
+        found = student_outline(conf, load_config(conf, run[1], EXPDIR, DATADIR))
+        return replace(found, source=f"run {run[1]}: {found.source}")
+    return _outline(*read_model_config(path))
+
+
+def _outline(config: Any, source: str) -> ModelOutline:
+    return ModelOutline(config, count_parameters(meta_model(config)), source)
 
 
 def _vocab_size(config: Config) -> int:
-    """Ids of the tokenizer of a fresh model; a decoder brings its own, whose rows suffice."""
+    """Vocabulary size of the tokenizer of a fresh model, 0 if the decoder has its own tokenizer."""
     settings = config.tokenizer
     if settings.path and not config.model.decoder and "vocab_size" not in config.model.sizes.get("text", {}):
-        raise UserError(f"tokenizer.path {settings.path}: give model.sizes.text.vocab_size, its number of tokens")
+        raise UserError(
+            f"config key `model.sizes.text.vocab_size` is missing: set it to the number of tokens of tokenizer.path "
+            f"{settings.path}"
+        )
     if config.model.decoder:
         return 0
     pieces = 257 + settings.vocab_size + len(ARK_TOKENS)
     return pieces if settings.kind == "sentencepiece" else settings.vocab_size + len(QWEN_TOKENS)
 
 
-def _at(conf: str, path: str) -> Known:
-    """Outline the model at a path: a folder, a Hub id, or what another run of the same conf will write there."""
-    if run := re.fullmatch(r"\{expdir\}/([^/]+)/final/?", path):
-        found = student_of(conf, load_config(conf, run[1], EXPDIR, DATADIR))
-        return replace(found, source=f"run {run[1]}: {found.source}")
-    return _known(*read_outline(path))
-
-
-def student_of(conf: str, config: Config) -> Known:
-    """Outline the model that a run of `conf` trains."""
-    if config.model.path:
-        return _at(conf, config.model.path)
-    folders, sources = {}, []
-    with ExitStack() as stack:
-        for part in ("encoder", "decoder"):
-            if path := getattr(config.model, part):
-                folders[part], source = stack.enter_context(config_folder(path))
-                sources.append(f"{path}: {source}")
-        sizes = student_sizes(replace(config.model, **folders), _vocab_size(config))
-    made = fresh_config(config.model.type, sizes, _vocab_size(config))
-    return _known(made, "; ".join(sources) or "model.sizes")
-
-
-def _with_ctc_head(student: Known, weight: float) -> Known:
-    """Add the auxiliary head, which a run trains beside the adapter and does not export."""
+def _with_ctc_head(student: ModelOutline, weight: float) -> ModelOutline:
+    """Add the auxiliary CTC head, which is trained with the adapter and not exported."""
     text, counts = student.config.text_config, student.counts
     more = (text.vocab_size + 1) * (text.hidden_size + 1) if weight else 0
     return replace(student, counts=replace(counts, adapter=counts.adapter + more, outside=counts.outside + more))
 
 
-def teacher_of(conf: str, config: Config) -> Known | None:
-    """Outline the teacher, if its plugin has an option `path`; another computes elsewhere, as far as is known here."""
-    if config.objective == "sft":
-        return None
-    path = getattr(registry.check_plugin("teacher", config.teacher.name, config.teacher.options), "path", "")
-    return _at(conf, path) if path else None
+def table(result: dict[str, Any]) -> list[str]:
+    """Format a plan as text.
 
+    Args:
+        result: Return value of `forecast`.
 
-def forecast(conf: str, config: Config, given: Assumptions) -> dict[str, Any]:
-    """Return all numbers of a plan by name; bytes in GiB a GPU, work in TFLOP of one GPU, times in seconds."""
-    student, teacher = _with_ctc_head(student_of(conf, config), config.train.ctc_weight), teacher_of(conf, config)
-    kinds = student.config.model_type, teacher.config.model_type if teacher else ""
-    batch = batch_of(config, given, cap=False)
-    prompts = flops.PROMPT[kinds[0]], flops.PROMPT.get(kinds[1], 0)
-    load = load_of(batch, config.train.accumulate, prompts, config.objective == "opd")
-    work = work_of(config, student.config, teacher.config if teacher else None, load, compares_all(config))
-    seconds = seconds_of(config, given, student, work)
-    step, hours = sum(seconds.values()), load.seconds * given.gpus / 3600
-    corpus = given.hours or config.data.hours
-    return {
-        "run": config.run,
-        "objective": config.objective,
-        "assumptions": asdict(given),
-        "student": {"source": student.source, "parameters": asdict(student.counts) | {"total": student.counts.total}},
-        "teacher": teacher and {"source": teacher.source, "parameters": {"total": teacher.counts.total}},
-        "memory_gib": memory_of(config, given, student, teacher),
-        "tflop": {name: flops / TERA for name, flops in work.items()},
-        "seconds": seconds,
-        "step": {
-            "seconds": step,
-            "clips": load.clips * given.gpus,
-            "audio_seconds": load.seconds * given.gpus,
-            "tokens": load.tokens * given.gpus,
-            "mfu": sum(work.values()) / (step * given.tflops * TERA),
-        },
-        "all": {
-            "steps": config.train.steps,
-            "hours": config.train.steps * step / 3600,
-            "gpu_hours": config.train.steps * step / 3600 * given.gpus,
-            "audio_hours": config.train.steps * hours,
-            "tokens": config.train.steps * load.tokens * given.gpus,
-            "steps_an_epoch": corpus / hours if corpus else None,
-            "epochs": config.train.steps * hours / corpus if corpus else None,
-        },
-    }
-
-
-def plan(conf: str, run: str, overrides: list[str], assumptions: dict[str, float], as_json: bool) -> None:
-    """Print what a run will need. Raises UserError for a configuration that is wrong or models that are not known."""
-    transformers_logging.set_verbosity_error()
-    config = load_config(conf, run, EXPDIR, DATADIR, overrides)
-    made = forecast(conf, config, Assumptions(**assumptions))
-    print(json.dumps(made, indent=1) if as_json else "\n".join(table(made)))
-
-
-def table(made: dict[str, Any]) -> list[str]:
-    """Return a plan as lines of at most 80 columns."""
-    given, whole = made["assumptions"], made["all"]
-    lines = [f"run {made['run']} ({made['objective']}), {given['gpus']} GPUs or processes", ""]
+    Returns:
+        Lines of at most 80 columns.
+    """
+    assumptions, total = result["assumptions"], result["all"]
+    lines = [f"run {result['run']} ({result['objective']}), {assumptions['gpus']} GPUs or processes", ""]
     for name in ("student", "teacher"):
-        if made[name]:
-            size = made[name]["parameters"]["total"] / 1e6
-            lines += _wrapped(f"{name}: {size:,.1f} M parameters; {made[name]['source']}")
-    lines += ["", *_memory_lines(made), "", *_step_lines(made), ""]
-    said = f"{whole['steps']:,} steps: {whole['hours']:,.1f} h, {whole['gpu_hours']:,.0f} GPU hours"
-    lines += [f"{said}; {whole['audio_hours']:,.0f} h of audio, {whole['tokens'] / 1e6:,.0f} M tokens"]
-    if whole["epochs"] is not None:
-        lines += [f"{whole['steps_an_epoch']:,.0f} steps an epoch, {whole['epochs']:.2f} epochs"]
-    lines += ["(without loading, evaluation and saving)", ""]
-    return lines + _wrapped("assumed: " + ", ".join(f"{name} {value:g}" for name, value in given.items()))
+        if result[name]:
+            size = result[name]["parameters"]["total"] / 1e6
+            lines += _wrapped(f"{name}: {size:,.1f} M parameters; {result[name]['source']}")
+    lines += ["", *_memory_lines(result), "", *_step_lines(result), ""]
+    time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {total['gpu_hours']:,.0f} GPU hours"
+    lines += [f"{time}; {total['audio_hours']:,.0f} h of audio, {total['tokens'] / 1e6:,.0f} M tokens"]
+    if total["epochs"] is not None:
+        lines += [f"{total['steps_per_epoch']:,.0f} steps per epoch, {total['epochs']:.2f} epochs"]
+    lines += ["(data loading, evaluation and checkpoints are not included)", ""]
+    return lines + _wrapped("assumed: " + ", ".join(f"{name} {value:g}" for name, value in assumptions.items()))
 
 
-def _memory_lines(made: dict[str, Any]) -> list[str]:
-    given, items, peaks = made["assumptions"], made["memory_gib"]["items"], made["memory_gib"]["peaks"]
-    worst, room = max(peaks, key=peaks.get), given["gpu_memory"] - given["reserve"]
-    factor, unit = (1, "GiB") if peaks[worst] >= 1 else (1024, "MiB")
-    lines = [f"{'memory of a GPU: a full batch, transcripts at their caps':<60}{unit:>10}"]
+def _memory_lines(result: dict[str, Any]) -> list[str]:
+    assumptions, items, peaks = result["assumptions"], result["memory_gib"]["items"], result["memory_gib"]["peaks"]
+    total, reserved = assumptions["gpu_memory"], assumptions["reserved_memory"]
+    largest = max(peaks.values())
+    factor, unit = (1, "GiB") if largest >= 1 else (1024, "MiB")
+    lines = [f"{'memory per GPU: full batch, transcripts of maximum length':<60}{unit:>10}"]
     lines += [f"  {name:<58}{factor * size:>10.2f}" for name, size in items.items() if size]
     lines += [f"  {'peak in ' + name:<58}{factor * size:>10.2f}" for name, size in peaks.items()]
-    fits = "fits" if peaks[worst] <= room else "DOES NOT FIT"
-    return [*lines, f"  {fits}: {peaks[worst]:.1f} GiB of {given['gpu_memory']:g} less {given['reserve']:g}"]
+    fits = "fits" if largest <= total - reserved else "DOES NOT FIT"
+    return [*lines, f"  {fits}: {largest:.1f} GiB of {total - reserved:g} GiB ({total:g} minus {reserved:g} reserved)"]
 
 
-def _step_lines(made: dict[str, Any]) -> list[str]:
-    work, step = made["tflop"], made["step"]
+def _step_lines(result: dict[str, Any]) -> list[str]:
+    work, step = result["tflop"], result["step"]
     factor, unit = (1, "TFLOP") if sum(work.values()) >= 1 else (1000, "GFLOP")
-    lines = [f"{'a step: a mean batch':<44}{unit + ' a GPU':>13}{'seconds':>13}"]
-    rows = [(name, work[name], took) for name, took in made["seconds"].items()]
+    lines = [f"{'one step: mean batch':<44}{unit + ' per GPU':>13}{'seconds':>13}"]
+    rows = [(name, work[name], seconds) for name, seconds in result["seconds"].items()]
     rows += [("all", sum(work.values()), step["seconds"])]
-    lines += [f"  {name:<42}{factor * flops:>13.1f}{took:>13.3f}" for name, flops, took in rows]
-    said = f"{step['clips']:,.0f} clips, {step['audio_seconds']:,.0f} s of audio, {step['tokens']:,.0f} tokens"
-    return [*lines, f"  on all GPUs: {said}; MFU {100 * step['mfu']:.2g} %"]
+    lines += [f"  {name:<42}{factor * operations:>13.1f}{seconds:>13.3f}" for name, operations, seconds in rows]
+    counts = f"{step['clips']:,.0f} clips, {step['audio_seconds']:,.0f} s of audio, {step['tokens']:,.0f} tokens"
+    return [*lines, f"  on all GPUs: {counts}; MFU {100 * step['mfu']:.2g} %"]
 
 
 def _wrapped(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The training loop for supervised training, teacher data and on-policy distillation, with checkpoints and fault handling.
+"""The training loop for supervised training and on-policy distillation, with checkpoints and fault handling.
 
-May import `evaluation`, `distill`, `planning` and every room below them.
+May import `evaluation`, `distill`, `planning` and every subpackage below them.
 """

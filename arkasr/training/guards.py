@@ -1,4 +1,4 @@
-"""What keeps one bad batch from spoiling a run: steps that are not taken, and whose clips made a gradient large."""
+"""Checks that protect a run: steps with non-finite gradients, gradient spikes, and clips that cannot be read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,25 @@ from arkasr.training.metrics_log import drop_rows_after
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
 
-WINDOW = 100  # norms that the running one is the median of
-LEAST = 20  # norms known before any is called a spike
+WINDOW = 100  # number of gradient norms in the running median
+MIN_NORMS = 20  # norms known before a spike can be detected
+MIN_CLIPS = 200  # clips read before the failed share is checked, so that one early failure does not end the run
 
 
 class Guards:
-    """Judges every step by its global loss and gradient norm, which all ranks hold alike: so they decide alike.
+    """Decide for every step whether it is taken, and record gradient spikes in spikes.jsonl.
 
-    skipped: steps of the run that were not taken; in_a_row: of these, the latest without one between that was.
+    Decisions use the global loss and gradient norm. All ranks have the same values and therefore decide alike.
+
+    Args:
+        folder: The run's directory.
+        ranks: The processes of the run.
+        settings: The `train` section of the configuration: `spike_factor` and `max_skipped`.
+
+    Attributes:
+        skipped: Number of steps of this run that were not taken.
+        in_a_row: Number of steps skipped since the last step that was taken.
+        norms: The last `WINDOW` gradient norms of steps that were taken.
     """
 
     def __init__(self, folder: Path, ranks: Ranks, settings: TrainConfig):
@@ -32,30 +43,48 @@ class Guards:
         self.norms: deque[float] = deque(maxlen=WINDOW)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what decides about the steps to come."""
+        """Return the state that decisions depend on, for a checkpoint."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row, "norms": list(self.norms)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Judge on as the run did when `state_dict` was called."""
+        """Restore the state that `state_dict` returned.
+
+        Args:
+            state: Return value of `state_dict`.
+        """
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
         self.norms = deque(state["norms"], maxlen=WINDOW)
 
     def forget_after(self, step: int) -> None:
-        """Drop the spikes of steps that will be taken again."""
+        """Drop the recorded spikes of steps that a resumed run takes again.
+
+        Args:
+            step: The last step whose spikes are kept.
+        """
         if self.ranks.first:
             drop_rows_after(self.path, step)
 
     def allow(self, step: int, loss: float, count: float, norm: float, clips: list[str]) -> bool:
-        """Tell whether step `step` may be taken; names the clips (here those of this rank) behind a large gradient.
+        """Return whether a step may be taken, and record its clips if its gradient is a spike or not finite.
 
-        loss, count: sums over all ranks; norm: of the whole gradient, before clipping. Raises UserError after
-        `train.max_skipped` steps in a row that may not.
+        Args:
+            step: Number of the step, counted from 1.
+            loss: Loss, summed over all ranks.
+            count: Tokens or positions that divide the loss, summed over all ranks.
+            norm: Norm of the whole gradient before clipping.
+            clips: Ids of this rank's clips.
+
+        Returns:
+            True if loss and norm are finite and `count` is positive.
+
+        Raises:
+            UserError: `train.max_skipped` steps in a row were skipped.
         """
         finite = math.isfinite(loss) and math.isfinite(norm)
-        usual = median(self.norms) if len(self.norms) >= LEAST else math.inf
+        median_norm = median(self.norms) if len(self.norms) >= MIN_NORMS else math.inf
         factor = self.settings.spike_factor
-        if not finite or (factor > 0 and norm > factor * usual):
-            self._tell(step, loss, norm, usual, clips)
+        if not finite or (factor > 0 and norm > factor * median_norm):
+            self._record_spike(step, loss, norm, median_norm, clips)
         if finite and count > 0:
             self.norms.append(norm)
             self.in_a_row = 0
@@ -63,48 +92,63 @@ class Guards:
         self._skip(step, "nothing to score on any rank" if finite else f"loss {loss}, gradient norm {norm}")
         return False
 
-    def _tell(self, step: int, loss: float, norm: float, usual: float, clips: list[str]) -> None:
-        """Write a row that names the clips of every rank, in rank order."""
+    def _record_spike(self, step: int, loss: float, norm: float, median_norm: float, clips: list[str]) -> None:
+        """Append one row to spikes.jsonl with the clips of every rank, in rank order."""
         by_rank = self.ranks.gather(clips)
         if not self.ranks.first:
             return
-        known = f", {usual:.3g} of late" if math.isfinite(usual) else ""
-        log(f"step {step}: gradient norm {norm:.3g}{known}; its {sum(map(len, by_rank))} clips stand in {self.path}")
-        numbers = {"gradient_norm": norm, "usual_norm": usual, "loss_sum": loss}
+        compared = f" (recent median {median_norm:.3g})" if math.isfinite(median_norm) else ""
+        num_clips = sum(map(len, by_rank))
+        log(f"step {step}: gradient norm {norm:.3g}{compared}; its {num_clips} clips are listed in {self.path}")
+        numbers = {"gradient_norm": norm, "median_norm": median_norm, "loss_sum": loss}
         row = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **row, "clips": by_rank}) + "\n")
 
-    def _skip(self, step: int, why: str) -> None:
+    def _skip(self, step: int, reason: str) -> None:
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        log(f"step {step} skipped: {why} ({self.in_a_row} in a row)")
+        log(f"step {step} skipped: {reason} ({self.in_a_row} in a row)")
         if self.in_a_row >= self.settings.max_skipped:
             raise UserError(
-                f"{self.folder}: {self.in_a_row} steps in a row could not be taken; lower optim.lr, look at the data, "
-                f"or, in distillation, at the teacher (unanswered_rate in metrics.jsonl). The last: {why}"
+                f"{self.folder}: {self.in_a_row} steps in a row were skipped (train.max_skipped), the last because of "
+                f"{reason}; lower optim.lr or check the data, in distillation also the teacher "
+                "(teacher_missing_rate in metrics.jsonl)"
             )
 
 
-LEAST = 200  # clips tried before their share is judged: one bad clip among the first is no broken corpus
-
-
 class FailedClips:
-    """Counts over all ranks and the whole run; `last` names the clip that failed last on this rank."""
+    """Count the clips that could not be read, over all ranks and the whole run.
 
-    def __init__(self, largest_share: float, ranks: Ranks):
-        self.largest_share, self.ranks = largest_share, ranks
+    Args:
+        max_share: Largest share of failed clips that is allowed (`data.max_failed_share`).
+        ranks: The processes of the run.
+
+    Attributes:
+        last: Description of the clip that failed last on this rank, empty if none failed.
+    """
+
+    def __init__(self, max_share: float, ranks: Ranks):
+        self.max_share, self.ranks = max_share, ranks
         self.failed, self.tried, self.last = 0.0, 0.0, ""
 
-    def judge(self, failed: float, read: float) -> None:
-        """Add the clips of one step, summed over ranks. Raises UserError, on all ranks alike, where too many failed."""
+    def add(self, failed: float, read: float) -> None:
+        """Add the counts of one step and check the share of failed clips.
+
+        Args:
+            failed: Clips of the step that could not be read, summed over ranks.
+            read: Clips of the step that were read, summed over ranks.
+
+        Raises:
+            UserError: At least `MIN_CLIPS` were tried and more than `max_share` failed. All ranks raise it.
+        """
         self.failed, self.tried = self.failed + failed, self.tried + failed + read
-        if self.tried < LEAST or self.failed <= self.largest_share * self.tried:
+        if self.tried < MIN_CLIPS or self.failed <= self.max_share * self.tried:
             return
         last = [name for name in self.ranks.gather(self.last) if name]
         raise UserError(
             f"{self.failed / self.tried:.1%} of the clips could not be read ({self.failed:.0f} of {self.tried:.0f}; "
-            f"data.max_failed_share={self.largest_share:g}), the last of them {last[-1] if last else 'before a resume'}: "
-            "mend the audio or prepare the corpus anew and give the same command again, or raise data.max_failed_share"
+            f"data.max_failed_share={self.max_share:g}); last failure: {last[-1] if last else 'before a resume'}; "
+            "repair the audio or prepare the corpus again, then run the same command, or raise data.max_failed_share"
         )
 
     def state_dict(self) -> dict[str, float]:
@@ -112,5 +156,9 @@ class FailedClips:
         return {"failed": self.failed, "tried": self.tried}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Count on from there."""
+        """Restore the counts.
+
+        Args:
+            state: Return value of `state_dict`.
+        """
         self.failed, self.tried = state["failed"], state["tried"]

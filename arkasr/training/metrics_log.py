@@ -1,4 +1,4 @@
-"""Where a run's numbers go: one JSON line a logged step, TensorBoard, and the progress line."""
+"""Where the numbers of a run are written: metrics.jsonl, TensorBoard and the progress line."""
 
 from __future__ import annotations
 
@@ -13,24 +13,40 @@ from arkasr.utils.console import Progress
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Drop, from a file of JSON lines, rows of steps that a resumed run takes again, and one that a kill cut short."""
+    """Remove the rows of later steps, which a resumed run writes again, and a truncated last line.
+
+    Args:
+        path: A file of JSON lines with a key `step`. It need not exist.
+        step: The last step whose rows are kept.
+    """
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    part = Path(f"{path}.part")  # else a kill right here would take the earlier rows along
+    part = Path(f"{path}.part")  # written aside, so that a kill at this moment does not lose the earlier rows
     part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     os.replace(part, path)
 
 
-def _hush(failure: threading.ExceptHookArgs) -> None:
-    """Say nothing where TensorBoard's thread meets a full disk: metrics.jsonl meets it too, and the run says so."""
+def _ignore_disk_full(failure: threading.ExceptHookArgs) -> None:
+    """Hide the traceback of TensorBoard's thread on a full disk: the run itself reports the full disk."""
     if not (isinstance(failure.exc_value, BaseException) and is_disk_full(failure.exc_value)):
         threading.__excepthook__(failure)
 
 
 class MetricsLog:
-    """Writes metrics.jsonl and TensorBoard events on the first rank; other ranks write nothing."""
+    """Write metrics.jsonl and TensorBoard events on rank 0, and show the progress line.
+
+    Args:
+        folder: The run's directory.
+        run: Name of the run, for the progress line.
+        steps: Number of steps of the whole run.
+        start: Steps taken before this start. Rows of later steps are removed from metrics.jsonl.
+        writes: Whether this rank writes files.
+
+    Attributes:
+        dev: Text about the latest dev error, appended to the progress line.
+    """
 
     def __init__(self, folder: Path, run: str, steps: int, start: int, writes: bool):
         self.path, self.writer, self.file = folder / "metrics.jsonl", None, None
@@ -39,20 +55,28 @@ class MetricsLog:
 
             drop_rows_after(self.path, start)
             self.file = self.path.open("a", encoding="utf-8")
-            threading.excepthook = _hush  # for good: the thread may end after us
+            threading.excepthook = _ignore_disk_full  # never restored: TensorBoard's thread may outlive this object
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self.progress = Progress(f"train {run}", steps, "steps", initial=start)
-        self.dev, self.spent = "", defaultdict(float)
+        self.dev = ""
+        self.since_last_row: dict[str, float] = defaultdict(float)
 
     def add(self, step: int, row: dict[str, float], due: bool) -> None:
-        """Take a step's row; where one is due, write it with the times of all steps since the last."""
+        """Add up tokens and times of one step, and write a row if one is due.
+
+        Args:
+            step: Number of the step, counted from 1.
+            row: Metrics of the step by name, with `tokens` and `time/<phase>` in seconds.
+            due: Whether to write a row. Its times and token rate cover all steps since the previous row.
+        """
         for name in ("tokens", *(n for n in row if n.startswith("time/"))):
-            self.spent[name] += row[name]
+            self.since_last_row[name] += row[name]
         if not due:
             return
-        tokens = self.spent.pop("tokens")
-        self._write(step, row | self.spent | {"tokens_per_second": tokens / self.spent["time/step"]})
-        self.spent.clear()
+        tokens = self.since_last_row.pop("tokens")
+        rate = {"tokens_per_second": tokens / self.since_last_row["time/step"]}
+        self._write(step, row | self.since_last_row | rate)
+        self.since_last_row.clear()
 
     def _write(self, step: int, row: dict[str, float]) -> None:
         if self.file is None or self.writer is None:
@@ -63,12 +87,16 @@ class MetricsLog:
             self.writer.add_scalar(name, value, step)
 
     def advance(self, row: dict[str, float]) -> None:
-        """Move the progress line by one step."""
+        """Move the progress line by one step.
+
+        Args:
+            row: Metrics of the step. `loss` and, in distillation, `vuss` are shown.
+        """
         vuss = f", vuss {row['vuss']:.1f}" if "vuss" in row else ""
         self.progress.update(note=f"loss {row['loss']:.3f}{vuss}{self.dev}")
 
     def close(self) -> None:
-        """Flush and close everything."""
+        """Flush and close all files."""
         self.progress.close()
         if self.file is not None and self.writer is not None:
             self.file.close()

@@ -1,4 +1,4 @@
-"""What a run minimises: cross-entropy on transcripts (with an auxiliary CTC loss), or on-policy distillation."""
+"""Training objectives: cross-entropy on transcripts (with an auxiliary CTC loss), and on-policy distillation."""
 
 from __future__ import annotations
 
@@ -28,40 +28,67 @@ from arkasr.utils.timing import Phases
 
 @dataclass
 class MicroLoss:
-    """The loss of one micro-batch as a sum with gradient and the count that divides it, and sums to log."""
+    """The loss of one micro-batch, not yet divided by its count."""
 
-    total: Tensor
-    count: float
-    sums: dict[str, float] = field(default_factory=dict)
+    total: Tensor  # scalar with gradient: sum of the loss over tokens or positions
+    count: float  # number of tokens (supervised) or counted positions (distillation)
+    sums: dict[str, float] = field(default_factory=dict)  # values to log, added up over micro-batches and ranks
 
     def unweighted(self) -> MicroLoss:
-        """Return the same pass without any weight: what a rank without usable clips adds, so that no rank waits."""
-        nothing = {name: -math.inf if name in MAXIMA else 0.0 for name in self.sums}
-        return MicroLoss(0.0 * self.total, 0.0, nothing)
+        """Return a loss with the same graph and weight zero.
+
+        A rank without usable clips back-propagates it, so that collectives of the other ranks do not block.
+        """
+        neutral = {name: -math.inf if name in MAXIMA else 0.0 for name in self.sums}
+        return MicroLoss(0.0 * self.total, 0.0, neutral)
 
 
 class Objective(Protocol):
-    """A loss over a batch, and how its sums read in a log."""
+    """A loss over a batch, and the conversion of its sums to logged metrics."""
 
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
-        """Compute the loss of one micro-batch of step `step`, counted from 1."""
+        """Compute the loss of one micro-batch.
+
+        Args:
+            student: The model that is trained.
+            batch: The clips of this rank.
+            phases: Timer for the named phases of the step.
+            step: Number of the optimizer step, counted from 1.
+
+        Returns:
+            The loss, summed over the micro-batch, with gradient.
+        """
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
-        """Turn sums over the global batch into what is logged beside the loss."""
+        """Convert sums to logged metrics.
+
+        Args:
+            sums: `MicroLoss.sums` added up over all ranks and micro-batches, with the loss count as `count`.
+
+        Returns:
+            Metrics by name.
+        """
 
 
 class SupervisedObjective:
-    """Cross-entropy on transcripts; `(1 - w) * CE + w * CTC` where the model has a CTC head, both a token."""
+    """Cross-entropy on reference transcripts, with an auxiliary CTC loss if the model has a CTC head.
+
+    The loss per token is (1 - w) CE + w CTC, the hybrid loss of Watanabe et al. (2017), doi 10.1109/JSTSP.2017.2763455.
+
+    Args:
+        ctc_weight: The weight w (`train.ctc_weight`).
+    """
 
     def __init__(self, ctc_weight: float):
         self.ctc_weight = ctc_weight
 
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
+        """See `Objective.__call__`. Clips whose transcript contains reserved tokens are dropped and logged."""
         targets = [student.text_ids(text) for text in batch.texts]
         stops = set(student.stop_ids)
         usable = [i for i, t in enumerate(targets) if not (student.blocked[t].any() or stops & set(t[:-1]))]
         for i in set(range(len(targets))) - set(usable):
-            log(f"dropped {batch.ids[i]}: its text holds tokens that no transcript may hold: {batch.texts[i]!r}")
+            log(f"dropped {batch.ids[i]}: its transcript contains reserved tokens: {batch.texts[i]!r}")
         batch = batch.select(usable or [0])
         targets = [targets[i] for i in usable] or [[student.stop_ids[0]]]
         with phases("student"):
@@ -74,7 +101,7 @@ class SupervisedObjective:
         audio = lm.encode_audio(batch.waveforms)
         states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
         flat = torch.tensor([i for ids in targets for i in ids], device=lm.device)
-        ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # float32 whatever the weights are
+        ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # in float32, also with bfloat16 weights
         if lm.ctc_head is None:
             return ce, ce.new_zeros(())
         logprobs = pad_sequence([lm.ctc_head(a).float().log_softmax(-1) for a in audio])
@@ -84,7 +111,7 @@ class SupervisedObjective:
         return ce, ctc_loss(logprobs, texts, *sizes, blank=blank, reduction="sum", zero_infinity=True)
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return cross-entropy and CTC loss a token."""
+        """See `Objective.rates`. Returns `ce` and `ctc` in nats per token."""
         return {name: sums[name] / max(sums["count"], 1.0) for name in ("ce", "ctc")}
 
 
@@ -93,31 +120,50 @@ def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class DistillationObjective:
-    """OPD: Algorithm 1 on the student's own transcripts; every so many steps more is measured."""
+    """On-policy distillation (Algorithm 1) on the student's own transcripts.
+
+    Diagnostics over the whole vocabulary are computed every `distill.diagnose_every` steps.
+
+    Args:
+        opd: Teacher, token mapper, loss and their settings.
+    """
 
     def __init__(self, opd: Opd):
         self.opd = opd
 
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
-        made, every = self.opd.collect(student, batch, phases), self.opd.distill.diagnose_every
+        """See `Objective.__call__`."""
+        scored, every = self.opd.collect(student, batch, phases), self.opd.distill.diagnose_every
         with phases("student"):
-            total, count = self.opd.rescore(student, made, diagnose=every > 0 and step % every == 0)
-        return MicroLoss(total, float(count), {name: float(value) for name, value in made.sums.items()})
+            total, count = self.opd.rescore(student, scored, diagnose=every > 0 and step % every == 0)
+        return MicroLoss(total, float(count), {name: float(value) for name, value in scored.sums.items()})
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return VUSS, overlap, coverage, the rollouts' rates, and the diagnostics of this step if it has any."""
+        """See `Objective.rates`. Returns VUSS, overlap, coverage, rollout rates, and this step's diagnostics if any."""
         return rates(sums)
 
 
 def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = None) -> Objective:
-    """Make what `config.objective` names; for OPD the teacher, mapper and loss come from plugins.
+    """Build the objective of a run. For distillation, teacher, token mapper and loss are created from plugins.
 
-    mesh: of the ranks, over which a teacher is sharded where the config says so.
+    Args:
+        config: The run's configuration. `objective` selects the class.
+        student: The model that is trained.
+        mesh: The ranks over which the teacher is sharded with `fsdp.teacher: shard`, None for a single process.
+
+    Returns:
+        The objective.
+
+    Raises:
+        UserError: The configuration combines settings that exclude each other, or a plugin refuses its options.
     """
     if config.objective == "sft":
         return SupervisedObjective(config.train.ctc_weight)
     if config.train.ctc_weight:
-        raise UserError("train.ctc_weight: CTC needs transcripts; set it to 0 with objective: opd")
+        raise UserError(
+            f"config key `train.ctc_weight` must be 0 with `objective: opd`, got {config.train.ctc_weight:g}: "
+            "CTC needs reference transcripts"
+        )
     device = str(student.device)
     teacher = registry.create("teacher", config.teacher.name, config.teacher.options, device=device)
     if config.fsdp.teacher == "shard":
@@ -130,14 +176,21 @@ def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = 
 
 
 def shard_teacher(name: str, teacher: Teacher, mesh: DeviceMesh | None) -> None:
-    """Shard the model that a teacher holds as `lm` over `mesh`, in its own dtype; a process alone (None) keeps it whole.
+    """Shard the model of a local teacher in place, in its own dtype.
 
-    Raises UserError for a teacher that holds no SpeechLM, such as one behind a server.
+    Args:
+        name: Name of the teacher plugin, for the error message.
+        teacher: A teacher whose attribute `lm` is a `SpeechLM`.
+        mesh: The ranks to shard over, None for a single process, which keeps the whole model.
+
+    Raises:
+        UserError: The teacher has no such attribute, for example because it runs behind a server.
     """
     lm = getattr(teacher, "lm", None)
     if not isinstance(lm, SpeechLM):
         raise UserError(
-            f"fsdp.teacher: teacher {name!r} cannot be sharded (it has no SpeechLM `lm`); set it to replicate"
+            f"config key `fsdp.teacher` must be `replicate` with teacher {name!r}: "
+            "`shard` needs a teacher whose attribute `lm` is a SpeechLM"
         )
     if mesh is not None:
         shard(lm, mesh)

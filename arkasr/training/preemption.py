@@ -1,4 +1,4 @@
-"""How a run is ended from outside: by the signals of schedulers, acted on between two steps, and with its launcher."""
+"""Stopping a run from outside: signals of schedulers, handled between two steps, and the death of the launcher."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ import os
 import signal
 import sys
 from types import FrameType, TracebackType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def end_with_launcher() -> None:
-    """Have the kernel send SIGTERM to this process when torchrun, which started it, is gone (Linux only).
+    """Ask the kernel to send SIGTERM to this process when torchrun, its parent, dies (Linux only).
 
-    Otherwise a rank whose torchrun was killed trains on unseen, and writes where the next launch does. A process that
-    was started by hand is let be: the shell it came from may go.
+    Otherwise a rank would continue after its torchrun was killed, and write to the directory of the next launch.
+    A process that was started by hand is not affected, because its shell may exit earlier.
     """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Preemption:
-    """Inside, the two signals end nothing: `requested` says that one came, however often (launchers repeat them)."""
+    """Context manager in which SIGTERM and SIGUSR1 set a flag and do not end the process.
+
+    Attributes:
+        requested: Whether a signal has arrived. Launchers may repeat signals.
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Preemption:
         self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
@@ -38,4 +43,4 @@ class Preemption:
             signal.signal(each, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True  # no more than this: a handler may interrupt a write to the terminal
+        self.requested = True  # do nothing else here: a handler may interrupt a write to the terminal

@@ -1,4 +1,4 @@
-"""The processes of one run: who we are, what device we hold, and sums over all of us."""
+"""The processes of one run: rank, device, process group, and sums over all ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import resource
+from collections.abc import Iterable
 from datetime import timedelta
 
 import torch
@@ -15,23 +16,37 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from arkasr.distill.metrics import MAXIMA
 from arkasr.model.sharding import mesh_shape
 
-SLOTS = 256  # numbers that a rank sends a step, at most
+SLOTS = 256  # largest number of values that one rank sends per step
 
 
-def takes_largest(name: str) -> bool:
-    """Tell whether ranks' numbers of this name are compared, not added: times and memory are those of the worst."""
+def reduced_by_maximum(name: str) -> bool:
+    """Return whether the maximum over ranks is taken instead of the sum: times and memory report the slowest rank.
+
+    Args:
+        name: Name of the value.
+    """
     return name in MAXIMA or name.startswith(("time/", "memory/"))
 
 
 class Ranks:
-    """This process among all that torchrun started (alone without torchrun); gloo on CPUs, NCCL on GPUs."""
+    """This process among those that torchrun started, or a single process. Uses NCCL on GPUs and gloo on CPUs.
+
+    Args:
+        threads: CPU threads of torch, 0 for torch's default.
+        timeout: Seconds after which a collective fails.
+        replicate: Number of groups of ranks that each hold a whole model, sharded inside the group. 0 makes one group
+            per machine.
+
+    Attributes:
+        mesh: Device mesh with the dimensions `replicate` and `shard`, or only `shard` if there is one group. None
+            for a single process.
+        save_group: gloo group for checkpoints, which are written while training continues. None for a single process.
+
+    Raises:
+        UserError: `replicate` does not divide the number of ranks.
+    """
 
     def __init__(self, threads: int = 0, timeout: float = 1800.0, replicate: int = 1):
-        """threads: of the CPU, 0 leaves torch's choice; timeout: seconds after which a collective fails.
-
-        replicate: groups of ranks that hold a whole model each, sharded inside; 0: a group a node. `mesh` has then the
-        dimensions `replicate` and `shard`, with one group `shard` only. Raises UserError where ranks do not divide so.
-        """
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available()
@@ -41,7 +56,7 @@ class Ranks:
         if threads:
             torch.set_num_threads(threads)
         self.mesh: DeviceMesh | None = None
-        self.save_group: dist.ProcessGroup | None = None  # for checkpoints, which are written while training goes on
+        self.save_group: dist.ProcessGroup | None = None
         if self.world_size > 1:
             shape = mesh_shape(self.world_size, replicate, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
@@ -50,49 +65,66 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is rank 0, which writes logs and files."""
         return self.rank == 0
 
     def peak_memory(self) -> int:
-        """Return the most bytes that this process has held: of the GPU's allocator, or resident on a CPU."""
+        """Return the peak memory of this process in bytes: of the GPU allocator, or resident memory on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait until all ranks have called this."""
         if self.mesh is not None:
             dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def reduce(self, sums: dict[str, float]) -> dict[str, float]:
-        """Add up named numbers over ranks (the largest, where `takes_largest`) by one collective.
+        """Add up named values over all ranks with one collective.
 
-        Every rank's numbers are gathered and added in rank order, so that all ranks hold the same bits. Ranks may name
-        different numbers, such as one a language that only one of them heard: the rows carry digests of their names,
-        and only where these differ are the names themselves exchanged.
+        Values are gathered and added in rank order, so that all ranks have bitwise equal results. Ranks may have
+        different names, such as one per language. Digests of the names travel with the values. The names themselves
+        are exchanged only if the digests differ.
+
+        Args:
+            sums: Values of this rank by name, at most `SLOTS` - 1.
+
+        Returns:
+            For each name of any rank the sum, or the maximum if `reduced_by_maximum(name)`.
+
+        Raises:
+            ValueError: There are too many values.
         """
         if self.mesh is None:
             return sums
         names = sorted(sums)
         rows = self._all_rows([_digest(names), *(sums[name] for name in names)])
-        named = [names] * len(rows) if len({row[0] for row in rows}) == 1 else self.gather(names)
+        names_by_rank = [names] * len(rows) if len({row[0] for row in rows}) == 1 else self.gather(names)
         merged: dict[str, float] = {}
-        for row, own in zip(rows, named, strict=True):
-            for name, value in zip(own, row[1:]):
-                before = merged.setdefault(name, -math.inf if takes_largest(name) else 0.0)
-                merged[name] = max(before, value) if takes_largest(name) else before + value
+        for row, rank_names in zip(rows, names_by_rank, strict=True):
+            for name, value in zip(rank_names, row[1:]):
+                maximum = reduced_by_maximum(name)
+                before = merged.setdefault(name, -math.inf if maximum else 0.0)
+                merged[name] = max(before, value) if maximum else before + value
         return merged
 
     def _all_rows(self, values: list[float]) -> list[list[float]]:
         if len(values) > SLOTS:
-            raise ValueError(f"{len(values)} numbers a step, where {SLOTS} travel together")
-        mine = torch.tensor(values + [0.0] * (SLOTS - len(values)), dtype=torch.float64, device=self.device)
-        rows = mine.new_empty(self.world_size * SLOTS)
-        dist.all_gather_into_tensor(rows, mine)
+            raise ValueError(f"{len(values)} values per step: at most {SLOTS} can be reduced, raise ranks.SLOTS")
+        row = torch.tensor(values + [0.0] * (SLOTS - len(values)), dtype=torch.float64, device=self.device)
+        rows = row.new_empty(self.world_size * SLOTS)
+        dist.all_gather_into_tensor(rows, row)
         return rows.view(-1, SLOTS).tolist()
 
     def gather(self, item: object) -> list:
-        """Collect one object of every rank on all ranks, in rank order."""
+        """Collect one object from every rank on all ranks.
+
+        Args:
+            item: This rank's object. It must be picklable.
+
+        Returns:
+            The objects in rank order.
+        """
         if self.mesh is None:
             return [item]
         items: list = [None] * self.world_size
@@ -105,6 +137,6 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def _digest(names) -> float:
-    """Return a number that is the same for the same names in any order, exact in float64."""
+def _digest(names: Iterable[str]) -> float:
+    """Return a number that depends on the set of names only and is exact in float64."""
     return float(int.from_bytes(hashlib.sha256("\n".join(sorted(names)).encode()).digest()[:6]))

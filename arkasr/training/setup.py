@@ -1,4 +1,4 @@
-"""What a run starts from: its directory, its tokenizer, its model and its optimizer."""
+"""Setup of a run: its directory and record, tokenizer, model and optimizer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from arkasr.config.load import config_differences, dump_config, read_config
 from arkasr.config.schema import Config, OptimConfig
@@ -34,24 +35,89 @@ from arkasr.plugins import registry
 from arkasr.training.ranks import Ranks
 
 PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
-MAY_CHANGE = (
-    *(
-        "data.num_workers",
-        "data.resume",
-        "data.max_failed_share",
-        "train.log_every",
-        "train.save_every",
-        "train.keep",
-        "train.keep_best",
-        "train.hang_seconds",
-        "train.max_skipped",
-        "train.spike_factor",
-        "train.threads",
-        "train.peak_tflops",
-        "fsdp",
-    ),
+CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because they do not change its results
+    "data.num_workers",
+    "data.resume",
+    "data.max_failed_share",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.keep_best",
+    "train.hang_seconds",
+    "train.max_skipped",
+    "train.spike_factor",
+    "train.threads",
+    "train.peak_tflops",
+    "fsdp",
     "distill.diagnose_every",
 )
+
+
+@contextmanager
+def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
+    """Create and lock the directory of a run, and write config.yaml and run.json.
+
+    Args:
+        folder: The run's directory, `<expdir>/<run>`.
+        config: The run's configuration.
+        ranks: The processes of the run. Rank 0 holds the lock, the others wait for it.
+
+    Yields:
+        None, while the lock is held.
+
+    Raises:
+        UserError: Another process trains in this directory, or the run was started with other settings.
+    """
+    if not ranks.first:
+        ranks.barrier()
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            # lockf, because a flock would be inherited by data loader processes, which may outlive this process
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: another process is training here; wait until it ends, or use another --expdir"
+            ) from error
+        _write_record(folder, config, config.train.accumulate * ranks.world_size)
+        ranks.barrier()
+        yield
+
+
+def _write_record(folder: Path, config: Config, batches_per_step: int) -> None:
+    """Write config.yaml and run.json, after a comparison with those of earlier starts.
+
+    `batches_per_step` counts micro-batches over ranks and gradient accumulation. If it stays the same,
+    `train.accumulate` may change with the number of ranks.
+    """
+    saved = folder / "config.yaml"
+    if saved.is_file():
+        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+        same = record.get("batches_a_step") == batches_per_step
+        changeable = (*CHANGEABLE_KEYS, *(["train.accumulate"] if same else []))
+        changed = config_differences(read_config(saved), config, changeable)
+        if changed:
+            raise UserError(
+                f"{saved}: this run was started with other settings ({', '.join(changed)}); restore them, "
+                f"use another --expdir, or delete {folder}"
+            )
+    dump_config(config, saved)
+    if not (folder / "run.json").is_file():
+        record = {
+            "recipe": os.environ.get("ARKASR_RECIPE", ""),
+            "command": shlex.join(["arkasr", *sys.argv[1:]]),
+            "commit": _commit(),
+            "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
+            "plugins": registry.listing(),
+            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+            "batches_a_step": batches_per_step,
+            "started": datetime.now().isoformat(timespec="seconds"),
+        }
+        part = folder / "run.json.part"
+        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        part.replace(folder / "run.json")
 
 
 def _version(package: str) -> str:
@@ -62,7 +128,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of the source tree that runs, `+` appended where it has changes; empty outside git."""
+    """Return the git commit of the source tree, with `+` if it has local changes, or an empty string outside git."""
     where = Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -76,78 +142,66 @@ def _commit() -> str:
         return ""
 
 
-@contextmanager
-def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
-    """Hold a run's directory: one run at a time, and never another experiment in it.
+def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
+    """Load or build the student, freeze parts of it, add a CTC head if the loss needs one, and shard it.
 
-    Raises UserError where another process trains here, or the directory was made with other settings.
+    Afterwards, each rank has another seed: weights are the same on all ranks, rollouts and data mix must differ.
+
+    Args:
+        config: The run's configuration.
+        folder: The run's directory, for the tokenizer.
+        ranks: The processes of the run.
+
+    Returns:
+        The student in training mode, on the device of this rank.
+
+    Raises:
+        UserError: The model or tokenizer cannot be read, or does not fit the configuration.
     """
-    if not ranks.first:
-        ranks.barrier()
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.lockf(
-                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # unlike flock's, not kept by loader processes that outlive us
-        except OSError as error:
+    torch.manual_seed(config.seed)
+    if config.model.path:
+        lm = load_speech_lm(config.model.path, config.model.dtype, allow_pickle=config.model.allow_pickle)
+        found = lm.hf.config.model_type
+        if found != config.model.type:
             raise UserError(
-                f"{folder}: another process is training here; wait for it, or give another --expdir"
-            ) from error
-        _write_record(folder, config, config.train.accumulate * ranks.world_size)
-        ranks.barrier()
-        yield
-
-
-def _write_record(folder: Path, config: Config, batches: int) -> None:
-    """Write config.yaml and run.json; batches: of a step, over ranks and accumulation, which stays as it was."""
-    saved = folder / "config.yaml"
-    if saved.is_file():
-        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
-        same = record.get("batches_a_step") == batches  # fewer ranks may take more batches each
-        changed = config_differences(read_config(saved), config, (*MAY_CHANGE, *(["train.accumulate"] if same else [])))
-        if changed:
-            raise UserError(
-                f"{saved}: this run was made with other settings ({', '.join(changed)}): take them back, "
-                f"give another --expdir, or delete {folder}"
+                f"config key `model.path` {config.model.path}: holds a model of type {found}, but `model.type` is "
+                f"{config.model.type}; change one of them"
             )
-    dump_config(config, saved)
-    if not (folder / "run.json").is_file():
-        record = {
-            "recipe": os.environ.get("ARKASR_RECIPE", ""),
-            "command": shlex.join(["arkasr", *sys.argv[1:]]),
-            "commit": _commit(),
-            "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
-            "plugins": registry.listing(),
-            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-            "batches_a_step": batches,
-            "started": datetime.now().isoformat(timespec="seconds"),
-        }
-        part = folder / "run.json.part"
-        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        part.replace(folder / "run.json")
+    else:
+        student_sizes(config.model, 0)  # reports wrong sizes before a tokenizer is trained
+        lm = assemble(config.model, _tokenizer(config, folder, ranks))
+    freeze(lm, config.model.freeze)
+    if config.train.ctc_weight > 0:
+        lm.add_ctc_head()
+    if ranks.rank:
+        torch.manual_seed(config.seed + 1_000_003 * ranks.rank)
+    lm = lm.to(ranks.device).train()
+    if config.fsdp.activation_checkpointing == "blocks":
+        checkpoint_blocks(lm)
+    if ranks.mesh is None:
+        return lm
+    return shard(lm, ranks.mesh, config.fsdp.compute_dtype, config.fsdp.reshard_after_forward)
 
 
-def _tokenizer(config: Config, folder: Path, ranks: Ranks):
-    """Make the tokenizer once, on the first rank, and load it on all."""
-    place = folder / "tokenizer"
-    if ranks.first and not place.is_dir():
-        aside = folder / "writing-tokenizer"
-        shutil.rmtree(aside, ignore_errors=True)
-        _new_tokenizer(config).save_pretrained(aside)
-        aside.rename(place)
+def _tokenizer(config: Config, folder: Path, ranks: Ranks) -> PreTrainedTokenizerBase:
+    """Create the run's tokenizer on rank 0 if it does not exist, and load it on all ranks."""
+    path = folder / "tokenizer"
+    if ranks.first and not path.is_dir():
+        temporary = folder / "writing-tokenizer"
+        shutil.rmtree(temporary, ignore_errors=True)
+        _new_tokenizer(config).save_pretrained(temporary)
+        temporary.rename(path)
     ranks.barrier()
-    return AutoTokenizer.from_pretrained(place)
+    return AutoTokenizer.from_pretrained(path)
 
 
-def _new_tokenizer(config: Config):
-    """Take the decoder's tokenizer, or another, and add the special tokens that it lacks; or train one."""
+def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
+    """Load the pretrained tokenizer and add missing special tokens, or train a new one."""
     settings = config.tokenizer
     if settings.path and config.model.decoder:
         raise UserError(
-            f"tokenizer.path {settings.path}: model.decoder {config.model.decoder} brings its own tokenizer; take one away"
+            f"config key `tokenizer.path` must be empty with `model.decoder`, got {settings.path}: "
+            f"{config.model.decoder} has its own tokenizer"
         )
     if path := settings.path or config.model.decoder:
         with reading(path):
@@ -160,39 +214,26 @@ def _new_tokenizer(config: Config):
     return kinds[settings.kind](texts, settings.vocab_size)
 
 
-def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
-    """Load or put together the model, freeze parts, give it a CTC head where the loss needs one, and shard it."""
-    torch.manual_seed(config.seed)
-    if config.model.path:
-        lm = load_speech_lm(config.model.path, config.model.dtype, allow_pickle=config.model.allow_pickle)
-        if lm.hf.config.model_type != config.model.type:
-            raise UserError(
-                f"model.path {config.model.path} holds a {lm.hf.config.model_type}, not a {config.model.type}"
-            )
-    else:
-        student_sizes(config.model, 0)  # what is wrong with them is said before a tokenizer is trained
-        lm = assemble(config.model, _tokenizer(config, folder, ranks))
-    freeze(lm, config.model.freeze)
-    if config.train.ctc_weight > 0:
-        lm.add_ctc_head()
-    if ranks.rank:  # weights are the same on all ranks; what they draw later (rollouts, the data mix) must not be
-        torch.manual_seed(config.seed + 1_000_003 * ranks.rank)
-    lm = lm.to(ranks.device).train()
-    if config.fsdp.activation_checkpointing == "blocks":
-        checkpoint_blocks(lm)
-    if ranks.mesh is None:
-        return lm
-    return shard(lm, ranks.mesh, config.fsdp.compute_dtype, config.fsdp.reshard_after_forward)
-
-
 def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW (weight decay on matrices only) and its schedule: linear warm-up, then cosine to a floor or constant."""
+    """Create AdamW, with weight decay on matrices only, and its learning rate schedule.
+
+    The schedule is a linear warm-up, then a cosine to `min_lr_ratio` times `lr`, or constant.
+
+    Args:
+        config: The `optim` section of the configuration.
+        steps: Number of optimizer steps of the whole run.
+        lm: The model. Frozen parameters are left out.
+
+    Returns:
+        The optimizer and the schedule, which is stepped once per optimizer step.
+    """
     params = [p for p in lm.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas))
+    betas = cast(tuple[float, float], tuple(config.betas))  # YAML lists have no length in their type
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas)
 
     def factor(step: int) -> float:
         if step < config.warmup_steps:

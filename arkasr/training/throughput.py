@@ -1,4 +1,4 @@
-"""How much of the hardware a step used: its operations, counted from the lengths that it logs, by its seconds."""
+"""Hardware utilisation: the operations of a step, counted from the lengths that it logs, divided by its time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 from arkasr.config.schema import Config
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.planning import flops
-from arkasr.planning.forecast import TERA, compares_all, work_of
+from arkasr.planning.forecast import TERA, needs_full_distribution, step_flops
 
-# Dense bfloat16 TFLOP/s, as the vendor's data sheets have them; the first name that is part of the device's counts.
+# Dense bfloat16 TFLOP/s from the vendors' data sheets. The first key that occurs in the device's name is used.
 PEAKS = {
     "B200": 2250.0,
     "GH200": 989.0,
@@ -31,48 +31,93 @@ PEAKS = {
 
 
 def peak_tflops(config: Config, device: torch.device) -> float:
-    """Return the dense peak of a worker: `train.peak_tflops`, or that of a known GPU in bfloat16; 0: not known."""
+    """Return the peak throughput of one worker, the denominator of MFU.
+
+    Args:
+        config: The run's configuration. `train.peak_tflops` has precedence if it is not 0.
+        device: The worker's device.
+
+    Returns:
+        Dense TFLOP/s, from `PEAKS` for known GPUs with `fsdp.compute_dtype: bfloat16`, 0 if unknown.
+    """
     if config.train.peak_tflops or device.type != "cuda" or config.fsdp.compute_dtype != "bfloat16":
         return config.train.peak_tflops
     name = torch.cuda.get_device_name(device)
     return next((peak for known, peak in PEAKS.items() if known in name), 0.0)
 
 
-def model_in(plugin: Any) -> PreTrainedModel | None:
-    """Return the transformers model that a teacher holds in one of its attributes; None: it computes elsewhere."""
-    held = [getattr(value, "hf", value) for value in vars(plugin).values()]
-    return next((model for model in held if isinstance(model, PreTrainedModel)), None)
+def local_model(plugin: Any) -> PreTrainedModel | None:
+    """Find the transformers model that a teacher plugin holds in one of its attributes.
+
+    Args:
+        plugin: The teacher.
+
+    Returns:
+        The model, or None if the teacher computes in another process.
+    """
+    values = [getattr(value, "hf", value) for value in vars(plugin).values()]
+    return next((model for model in values if isinstance(model, PreTrainedModel)), None)
 
 
-def _prompt(lm: SpeechLM) -> int:
+def _prompt_tokens(lm: SpeechLM) -> int:
     return sum(len(lm.tokenizer.encode(text, add_special_tokens=False)) for text in lm.prompt_text("English"))
 
 
 class Throughput:
-    """Counts a step's operations from its sums over ranks and micro-batches; docs/metrics.md says what is counted."""
+    """Compute TFLOP/s and MFU of a step. docs/plan.md lists what is counted.
+
+    Args:
+        config: The run's configuration.
+        student: The model that is trained.
+        teacher: The teacher plugin of a distillation run, None otherwise.
+        workers: Number of ranks that share the step.
+    """
 
     def __init__(self, config: Config, student: SpeechLM, teacher: Any | None, workers: int):
-        """teacher: the plugin of a distillation; workers: how many share the step."""
         self.config, self.student, self.workers = config, student.hf.config, workers
-        found, self.peak = model_in(teacher) if teacher is not None else None, peak_tflops(config, student.device)
-        self.teacher, self.dense = found.config if found is not None else None, compares_all(config)
-        theirs = getattr(teacher, "lm", None)
-        other = flops.PROMPT.get(getattr(self.teacher, "model_type", ""), 0)
-        self.prompts = _prompt(student), _prompt(theirs) if isinstance(theirs, SpeechLM) else other
+        teacher_model = local_model(teacher) if teacher is not None else None
+        self.peak = peak_tflops(config, student.device)
+        self.teacher = teacher_model.config if teacher_model is not None else None
+        self.dense = needs_full_distribution(config)
+        teacher_lm = getattr(teacher, "lm", None)
+        published = flops.PROMPT.get(getattr(self.teacher, "model_type", ""), 0)
+        teacher_prompt = _prompt_tokens(teacher_lm) if isinstance(teacher_lm, SpeechLM) else published
+        self.prompts = _prompt_tokens(student), teacher_prompt
 
     def flops(self, sums: dict[str, float]) -> float:
-        """Return the operations of a step, over all workers."""
+        """Return the operations of one step over all workers.
+
+        Args:
+            sums: The step's values, added up over ranks and micro-batches.
+
+        Returns:
+            FLOPs, 0 if nothing was scored.
+        """
         transcripts = sums.get("transcripts", sums["num_clips"])
         if not (transcripts and sums["num_clips"]):
             return 0.0
         tokens = sums.get("rollout_tokens", sums["count"])
-        rolled = min(tokens, tokens * sums.get("rolled", 0.0) / transcripts)
-        read = sums.get("teacher_tokens", 0.0)
-        load = flops.Load(sums["num_clips"], sums["seconds"], transcripts, tokens, rolled, read, self.prompts)
-        return sum(work_of(self.config, self.student, self.teacher, load, self.dense).values())
+        rollout_tokens = min(tokens, tokens * sums.get("rolled", 0.0) / transcripts)
+        workload = flops.Workload(
+            clips=sums["num_clips"],
+            seconds=sums["seconds"],
+            transcripts=transcripts,
+            tokens=tokens,
+            rollout_tokens=rollout_tokens,
+            teacher_tokens=sums.get("teacher_tokens", 0.0),
+            prompts=self.prompts,
+        )
+        return sum(step_flops(self.config, self.student, self.teacher, workload, self.dense).values())
 
     def __call__(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return `teraflops_per_second` of a worker and, where the peak is known, `mfu`; nothing for a step untimed."""
+        """Return the utilisation metrics of one step.
+
+        Args:
+            sums: The step's values, added up over ranks and micro-batches, with `time/step` in seconds.
+
+        Returns:
+            `teraflops_per_second` of one worker and, if the peak is known, `mfu`. Empty if the step was not timed.
+        """
         if not sums.get("time/step"):
             return {}
         reached = self.flops(sums) / TERA / sums["time/step"] / self.workers

@@ -1,17 +1,19 @@
-"""THE loop: supervised training, teacher data and on-policy distillation differ in their objective and data only."""
+"""The training loop. Supervised training, teacher data and distillation differ only in their objective and data."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config
 from arkasr.config.schema import Config
-from arkasr.data.batches import SILENCE
+from arkasr.data.batches import SILENCE, Batch
 from arkasr.data.sampling import TrainingBatches
 from arkasr.distill.metrics import MAXIMA
 from arkasr.errors import UserError
@@ -31,7 +33,18 @@ from arkasr.utils.timing import Phases
 
 
 class Trainer:
-    """One run: holds the model and everything that moves with it."""
+    """One training run: the model, and everything that is saved and restored with it.
+
+    Args:
+        config: The run's configuration.
+        folder: The run's directory, `<expdir>/<run>`.
+        ranks: The processes of the run.
+
+    Attributes:
+        step: Number of optimizer steps taken, including skipped steps.
+        hours: Hours of audio read since the run began, over all ranks.
+        tokens: Tokens or scored positions since the run began, over all ranks.
+    """
 
     def __init__(self, config: Config, folder: Path, ranks: Ranks):
         self.config, self.folder, self.ranks = config, folder, ranks
@@ -48,7 +61,7 @@ class Trainer:
         self.step, self.hours, self.tokens = 0, 0.0, 0.0
 
     def resume(self) -> None:
-        """Carry on from the newest checkpoint, if there is one."""
+        """Restore the newest checkpoint, if there is one."""
         state = self.checkpoints.load_newest(self.student, self.optimizer)
         if state is not None:
             self.step, self.hours, self.tokens = (state[k] for k in ("step", "hours", "tokens"))
@@ -59,7 +72,11 @@ class Trainer:
         self.guards.forget_after(self.step)
 
     def save(self, dev_error: float | None = None) -> None:
-        """Begin to write a checkpoint of this step; dev_error: the one of this very step, where it was measured."""
+        """Start to write a checkpoint of the current step.
+
+        Args:
+            dev_error: The dev error rate, if it was measured at this step. `train.keep_best` selects by it.
+        """
         extra = {
             "schedule": self.schedule.state_dict(),
             "batches": self.batches.state_dict(),
@@ -75,7 +92,11 @@ class Trainer:
             self.checkpoints.save(self.step, self.student, self.optimizer, extra)
 
     def run(self) -> bool:
-        """Train to the last step; log, evaluate and save on the way. Returns False where a signal stopped it."""
+        """Train to the last step, with logging, evaluation and checkpoints.
+
+        Returns:
+            True if the last step was reached, False if a signal stopped the run.
+        """
         settings, batches = self.config.train, iter(self.batches)
         dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
         metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
@@ -97,15 +118,25 @@ class Trainer:
                     break
             self.checkpoints.wait()
         except BaseException:
-            with suppress(BaseException):  # what ended the run is raised, not what may have come of it
+            with suppress(BaseException):  # raise the error that ended the run, not one that followed from it
                 self.checkpoints.wait()
             raise
         finally:
             metrics.close()
         return self.step == settings.steps
 
-    def take_step(self, batches) -> dict[str, float]:
-        """Accumulate gradients of summed losses, divide by the global count, and step where the guards allow it."""
+    def take_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Take one optimizer step over `train.accumulate` micro-batches.
+
+        Losses are sums. Gradients are divided by the count over all ranks and micro-batches, so the step does not
+        depend on how the global batch is split. The guards may skip the update.
+
+        Args:
+            batches: Iterator over the micro-batches of this rank.
+
+        Returns:
+            The metrics of the step by name.
+        """
         sums: dict[str, float] = {}
         clips: list[str] = []
         for _ in range(self.config.train.accumulate):
@@ -119,38 +150,39 @@ class Trainer:
             _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
             clips += batch.ids
             self.failed.last = batch.last_failed or self.failed.last
-        sums = self.ranks.reduce(sums | self._own_state())
-        self.failed.judge(sums["failed"], sums["num_clips"])
-        rate = self.schedule.get_last_lr()[0]
+        sums = self.ranks.reduce(sums | self._rank_values())
+        self.failed.add(sums["failed"], sums["num_clips"])
+        learning_rate = float(self.schedule.get_last_lr()[0])
         with self.phases("optimizer"):
             norm = self._update(sums["loss"], sums["count"], clips)
-        return self._row(sums, norm, rate)
+        return self._row(sums, norm, learning_rate)
 
-    def _own_state(self) -> dict[str, float]:
-        """Return what this rank says of itself with a step's sums; its times are those since it last did."""
+    def _rank_values(self) -> dict[str, float]:
+        """Return values of this rank that travel with a step's sums. Times count from the previous call."""
         asked = {"asked_to_stop": float(self.preemption.requested)}
         return asked | self.phases.take() | {"memory/peak_gib": self.ranks.peak_memory() / 2**30}
 
-    def _autocast(self):
+    def _autocast(self) -> AbstractContextManager:
         dtype = getattr(torch, self.config.fsdp.compute_dtype)
-        alone = self.ranks.mesh is None and dtype != torch.float32
-        return torch.autocast(self.ranks.device.type, dtype) if alone else nullcontext()
+        needed = self.ranks.mesh is None and dtype != torch.float32  # with several ranks FSDP2 casts
+        return torch.autocast(self.ranks.device.type, dtype) if needed else nullcontext()
 
     def _update(self, loss: float, count: float, clips: list[str]) -> float:
-        """Scale, clip and apply the gradients; returns their norm before clipping."""
+        """Scale, clip and apply the gradients. Return their norm before clipping."""
         params = [p for p in self.student.parameters() if p.grad is not None]
-        for p in params:  # FSDP2 averages over ranks; what is wanted is the sum over ranks divided by the global count
+        for p in params:  # FSDP2 averages over ranks; the loss is the sum over ranks divided by the global count
+            assert p.grad is not None
             p.grad.mul_(self.ranks.world_size / max(count, 1.0))
-        norm = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        total = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if self.guards.allow(self.step + 1, loss, count, norm, clips):
             self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _row(self, sums: dict[str, float], norm: float, rate: float) -> dict[str, float]:
-        """Name what was measured in one step."""
+    def _row(self, sums: dict[str, float], norm: float, learning_rate: float) -> dict[str, float]:
+        """Return the metrics of one step by name, as docs/metrics.md lists them."""
         self.hours += sums["seconds"] / 3600
         self.tokens += sums["count"]
         return {
@@ -160,7 +192,7 @@ class Trainer:
             **self.throughput(sums),
             "gradient_norm": norm,
             "skipped_steps": float(self.guards.skipped),
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "tokens": sums["count"],
             "clips": sums["num_clips"],
             "failed_clips": sums["failed"],
@@ -169,13 +201,21 @@ class Trainer:
         }
 
     def evaluate(self, dev: DevSet) -> float:
-        """Return the error rate on the dev clips, over all ranks."""
+        """Decode the dev clips on all ranks.
+
+        Args:
+            dev: This rank's share of the dev clips.
+
+        Returns:
+            The error rate over all ranks, 0 to 1 or more.
+        """
         with self.phases("dev"):
             errors = self.ranks.reduce(dev.errors(self.student, self.config.decode))
         return errors["errors"] / max(errors["words"], 1.0)
 
 
 def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:
+    """Add the values of one micro-batch to `sums`. Values in `MAXIMA` are compared, not added."""
     more = {
         "loss": float(micro.total.detach()),
         "count": micro.count,
@@ -188,7 +228,18 @@ def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, f
 
 
 def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> None:
-    """Train one run of a config into `<expdir>/<run>`; carries on where an interrupted run stopped."""
+    """Train one run of a configuration into `<expdir>/<run>`, or resume it from its newest checkpoint.
+
+    Args:
+        conf: Path of the configuration (YAML).
+        run: Name of the run in the configuration.
+        expdir: Directory of runs and results.
+        datadir: Directory of the prepared data.
+        overrides: Words `section.key=value` that override the configuration.
+
+    Raises:
+        UserError: Something that you can fix is wrong: configuration, data, checkpoints or plugins.
+    """
     end_with_launcher()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -196,14 +247,16 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
     folder = Path(expdir) / run
     ranks = Ranks(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate)
     if len(set(ranks.gather(registry.fingerprint()))) > 1:
-        raise UserError("the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts")
+        raise UserError(
+            "the ranks of this run have different plugins; compare the output of `arkasr plugins` on all machines"
+        )
     with run_directory(folder, config, ranks):
         if (folder / "final" / "config.json").is_file():
             log(f"{folder}: already trained; nothing to do")
         else:
             trainer = Trainer(config, folder, ranks)
             trainer.resume()
-            with trainer.preemption:  # so that a signal in the last moment leaves time to write what is done
+            with trainer.preemption:  # also around save_final, so that a late signal does not interrupt the writing
                 with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
                     done = trainer.run()
                 if done:
@@ -212,6 +265,7 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
                 log(f"{folder / 'final'}: written")
             else:
                 log(
-                    f"{folder}: stopped by a signal after step {trainer.step}, which is saved; the same command carries on"
+                    f"{folder}: stopped by a signal after step {trainer.step}, which is saved; "
+                    "run the same command again to resume"
                 )
     ranks.close()

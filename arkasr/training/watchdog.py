@@ -1,4 +1,4 @@
-"""Who hangs: every rank says how far it is, and a run in which nobody moves ends with the name of the one behind."""
+"""Hang detection: a thread per rank reports progress to a common store, and a stalled run ends with a diagnosis."""
 
 from __future__ import annotations
 
@@ -16,21 +16,30 @@ from torch.distributed.distributed_c10d import _get_default_store
 from arkasr.training.ranks import Ranks
 from arkasr.utils.timing import Phases
 
-HANG_STATUS = 70  # EX_SOFTWARE
+HANG_STATUS = 70  # exit status, EX_SOFTWARE of sysexits.h
+
+Beat = dict[str, Any]  # what one rank reports: entered (phases begun), phase (the current one), beats (a counter), host
 
 
 class Watchdog:
-    """Inside, a thread tells the ranks' common store each few seconds what this rank does.
+    """Context manager that watches the progress of a run with several ranks.
 
-    Where a rank has begun no phase for `timeout` seconds it prints which ranks are behind the others, or silent, with
-    their hosts, and ends the process: torchrun then ends the others, and starts anew where it was told to. Where the
-    store's host is silent, which is rank 0's, that is said instead. A rank that is alone is not watched.
+    Inside, a thread writes the progress of this rank to the store of the process group every few seconds. If this rank
+    begins no phase for `timeout` seconds, the thread prints which ranks are behind or silent, with their hosts, and
+    ends the process with status `HANG_STATUS`. torchrun then ends the other ranks and restarts all of them if restarts
+    are left. If the store does not answer, the message names rank 0's host, which holds it. A single process is not
+    watched.
+
+    Args:
+        ranks: The processes of the run.
+        phases: The timer whose phases count as progress.
+        timeout: Seconds without progress after which the run ends (`train.hang_seconds`).
     """
 
     def __init__(self, ranks: Ranks, phases: Phases, timeout: float):
         self.ranks, self.phases, self.timeout = ranks, phases, timeout
         self.interval = min(10.0, timeout / 5)
-        self._beat, self._host = 0, socket.gethostname()
+        self._beats_sent, self._host = 0, socket.gethostname()
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Watchdog:
@@ -41,69 +50,86 @@ class Watchdog:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(self.interval)  # no longer: a store whose host was lost may never answer it
+            self._thread.join(self.interval)  # no longer: a store on a lost host may never answer the thread
 
     def _watch(self) -> None:
-        store, moved, entered = _get_default_store().clone(), time.monotonic(), self.phases.entered
+        store = _get_default_store().clone()  # type: ignore[attr-defined]  # missing from the stubs of torch
+        last_progress, entered = time.monotonic(), self.phases.entered
         while not self._stop.wait(self.interval):
             try:
-                self._tell(store)
+                self._send_beat(store)
                 if self.phases.entered != entered:
-                    moved, entered = time.monotonic(), self.phases.entered
-                elif time.monotonic() - moved > self.timeout:
+                    last_progress, entered = time.monotonic(), self.phases.entered
+                elif time.monotonic() - last_progress > self.timeout:
                     self._end(store)
-            except (RuntimeError, dist.DistError):  # the store went with its host: the collectives will say so
+            except (RuntimeError, dist.DistError):  # the store is gone with its host: the collectives will report it
                 return
 
-    def _tell(self, store: dist.Store) -> None:
-        self._beat += 1
-        said = {"entered": self.phases.entered, "phase": self.phases.current, "beats": self._beat, "host": self._host}
-        store.set(f"beat/{self.ranks.rank}", json.dumps(said))
+    def _send_beat(self, store: dist.Store) -> None:
+        self._beats_sent += 1
+        beat = {
+            "entered": self.phases.entered,
+            "phase": self.phases.current,
+            "beats": self._beats_sent,
+            "host": self._host,
+        }
+        store.set(f"beat/{self.ranks.rank}", json.dumps(beat))
 
     def _end(self, store: dist.Store) -> None:
-        """Say who is behind, if nobody else does, and end this process, sooner than the collectives time out."""
-        judge = threading.Thread(target=self._judge, args=(store,), daemon=True)
-        judge.start()
-        judge.join(4.5 * self.interval)
-        if judge.is_alive() and os.environ.get("LOCAL_RANK", "0") == "0":
-            said = f"no progress for {self.timeout:g} s, and the host of rank 0 does not answer"
-            print(f"arkasr: rank {self.ranks.rank} on {self._host}: {said}", file=sys.stderr, flush=True)
-        os._exit(HANG_STATUS)  # the main thread waits in a collective, where no exception reaches it
+        """Report the ranks that are behind, unless another rank does, and end the process.
 
-    def _judge(self, store: dist.Store) -> None:
-        speaks = store.add("speaker", 1) == 1
-        first = self._beats(store)
-        for _ in range(3):  # those who still live show it meanwhile
+        This takes less time than the timeout of the collectives.
+        """
+        reporter = threading.Thread(target=self._report, args=(store,), daemon=True)
+        reporter.start()
+        reporter.join(4.5 * self.interval)
+        if reporter.is_alive() and os.environ.get("LOCAL_RANK", "0") == "0":
+            message = f"no progress for {self.timeout:g} s, and the host of rank 0 does not answer"
+            print(f"arkasr: rank {self.ranks.rank} on {self._host}: {message}", file=sys.stderr, flush=True)
+        os._exit(HANG_STATUS)  # the main thread waits in a collective, which an exception would not interrupt
+
+    def _report(self, store: dist.Store) -> None:
+        reports = store.add("speaker", 1) == 1  # the first rank that gets here prints the message
+        first = self._read_beats(store)
+        for _ in range(3):  # ranks that are alive send further beats in this time
             time.sleep(self.interval)
-            self._tell(store)
-        if speaks:
-            said = verdict(first, self._beats(store), self.ranks.rank, self.timeout)
-            print(said, file=sys.stderr, flush=True)
+            self._send_beat(store)
+        if reports:
+            message = describe_hang(first, self._read_beats(store), self.ranks.rank, self.timeout)
+            print(message, file=sys.stderr, flush=True)
         else:
             time.sleep(self.interval)
 
-    def _beats(self, store: dist.Store) -> list[dict[str, Any] | None]:
+    def _read_beats(self, store: dist.Store) -> list[Beat | None]:
         keys = [f"beat/{rank}" for rank in range(self.ranks.world_size)]
         return [json.loads(store.get(key)) if store.check([key]) else None for key in keys]
 
 
-def verdict(
-    first: list[dict[str, Any] | None], later: list[dict[str, Any] | None], speaker: int, timeout: float
-) -> str:
-    """Name the ranks whose beats stand still between two readings, else those that have begun the fewest phases."""
+def describe_hang(first: list[Beat | None], later: list[Beat | None], reporter: int, timeout: float) -> str:
+    """Name the ranks that hold up a run: the silent ones, otherwise those that have begun the fewest phases.
+
+    Args:
+        first: The latest report of each rank, None for a rank without one.
+        later: The same, read some seconds later. A rank whose counter `beats` did not change is silent.
+        reporter: The rank that prints the message.
+        timeout: Seconds without progress, for the message.
+
+    Returns:
+        The message, one line.
+    """
     silent = [
-        r
-        for r, (a, b) in enumerate(zip(first, later, strict=True))
-        if b is None or (a or {}).get("beats") == b["beats"]
+        rank
+        for rank, (before, after) in enumerate(zip(first, later, strict=True))
+        if after is None or (before or {}).get("beats") == after["beats"]
     ]
-    least = min((b["entered"] for b in later if b), default=0)
-    behind = silent or [r for r, b in enumerate(later) if b and b["entered"] == least]
-    said = ", ".join(_described(rank, later[rank]) for rank in behind)
-    how = "silent" if silent else "behind" if len(behind) < len(later) else "all at one place"
-    return f"arkasr: rank {speaker}: no progress for {timeout:g} s; {how}: {said}"
+    fewest = min((beat["entered"] for beat in later if beat), default=0)
+    behind = silent or [rank for rank, beat in enumerate(later) if beat and beat["entered"] == fewest]
+    names = ", ".join(_describe_rank(rank, later[rank]) for rank in behind)
+    kind = "silent" if silent else "behind" if len(behind) < len(later) else "all ranks wait at the same point"
+    return f"arkasr: rank {reporter}: no progress for {timeout:g} s; {kind}: {names}"
 
 
-def _described(rank: int, beat: dict[str, Any] | None) -> str:
+def _describe_rank(rank: int, beat: Beat | None) -> str:
     if beat is None:
-        return f"rank {rank} (never heard of)"
+        return f"rank {rank} (never reported)"
     return f"rank {rank} on {beat['host']} (in {beat['phase'] or 'no phase'}, the {beat['entered']}th begun)"

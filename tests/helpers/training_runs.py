@@ -1,4 +1,4 @@
-"""Trainings of tiny models up to a step."""
+"""Training of tiny models up to a given step, for tests of checkpoints and resuming."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from arkasr.training.train import Trainer, train
 
 
 class Killed(BaseException):
-    """What no part of the program catches."""
+    """Stands for a kill: no code of arkasr catches it."""
 
 
 def train_until(monkeypatch, step: int, *arguments) -> None:
-    """Train, and be cut off when step `step` would be taken."""
+    """Call `train` and interrupt it before optimizer step `step`."""
     take_step = Trainer.take_step
 
-    def cut_off(self, batches):
+    def interrupted(self, batches):
         if self.step + 1 == step:
             raise Killed
         return take_step(self, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "take_step", cut_off)
+        patch.setattr(Trainer, "take_step", interrupted)
         with pytest.raises(Killed):
             train(*arguments)
 
 
 def cost_free(rows: list[dict]) -> list[dict]:
+    """Return rows of metrics without times, memory and throughput, which differ between equal runs."""
     return [
         {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "tokens_per", "tera", "mfu"))}
         for row in rows

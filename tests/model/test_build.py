@@ -1,4 +1,4 @@
-"""A student put together from tiny pretrained parts, against the parts' own classes and an independent reordering."""
+"""Students assembled from tiny pretrained parts, against the classes of these parts and an independent reordering."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ QWEN_HALF_B |= {"rope_theta": 1000000.0, "max_position_embeddings": 32768, "tie_
 QWEN_HALF_B |= {"torch_dtype": "bfloat16", "bos_token_id": 151643, "eos_token_id": 151643}
 
 
-def loud(model, seed: int):
-    """Draw weights at which attention is far from uniform, and norms and biases that are none's default."""
+def with_large_weights(model, seed: int):
+    """Draw weights that make attention far from uniform, with norms and biases far from their defaults."""
     generator = torch.Generator().manual_seed(seed)
     for weight in model.parameters():
         weight.data = 0.6 * torch.randn(weight.shape, generator=generator)
@@ -55,29 +55,46 @@ def saved(model, folder: Path) -> str:
 
 
 def whisper(seed: int = 1):
-    sizes = dict(d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=1, encoder_attention_heads=HEADS)
-    sizes |= dict(decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=40, num_mel_bins=MELS, vocab_size=60)
-    sizes |= dict(max_source_positions=20, max_target_positions=9, pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    return loud(WhisperForConditionalGeneration(WhisperConfig(**sizes, decoder_start_token_id=1)), seed)
+    sizes = {"d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": 1, "encoder_attention_heads": HEADS}
+    sizes |= {
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 40,
+        "num_mel_bins": MELS,
+        "vocab_size": 60,
+    }
+    sizes |= {
+        "max_source_positions": 20,
+        "max_target_positions": 9,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return with_large_weights(WhisperForConditionalGeneration(WhisperConfig(**sizes, decoder_start_token_id=1)), seed)
 
 
 def glm(seed: int = 2):
-    audio = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS)
+    audio = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+    }
     rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
     config = GlmAsrConfig(
         text_config=dict(TEXT, model_type="llama", vocab_size=70),
-        audio_config=audio | dict(num_mel_bins=MELS, rope_parameters=rope),
+        audio_config=audio | {"num_mel_bins": MELS, "rope_parameters": rope},
         audio_token_id=3,
     )
-    return loud(GlmAsrForConditionalGeneration(config), seed)
+    return with_large_weights(GlmAsrForConditionalGeneration(config), seed)
 
 
 def qwen2(vocab_size: int, tied: bool = True, seed: int = 3):
     config = Qwen2Config(**TEXT, vocab_size=vocab_size, tie_word_embeddings=tied, rms_norm_eps=1e-5)
-    return loud(Qwen2ForCausalLM(config), seed)
+    return with_large_weights(Qwen2ForCausalLM(config), seed)
 
 
-def made(**keys):
+def assembled(**keys):
     sizes = {name: ARK_SIZES[name] for name, part in (("audio", "encoder"), ("text", "decoder")) if part not in keys}
     return assemble(ModelConfig(sizes=keys.pop("sizes", sizes), **keys), student_tokenizer()).eval()
 
@@ -90,37 +107,37 @@ def mel(frames: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("layout", ["audio_tower.", "model.audio_tower."])
-def test_the_encoder_of_glm_asr_is_taken_whole(tmp_path, layout):
-    theirs = glm()
-    theirs.save_pretrained(tmp_path, save_original_format=layout == "audio_tower.")
+def test_assemble_copies_the_encoder_of_glm_asr(tmp_path, layout):
+    source = glm()
+    source.save_pretrained(tmp_path, save_original_format=layout == "audio_tower.")
     assert any(key.startswith(layout) for key in load_file(tmp_path / "model.safetensors"))
-    lm = made(encoder=str(tmp_path))
+    lm = assembled(encoder=str(tmp_path))
     features = mel(24)
     with torch.no_grad():
-        expected = theirs.model.audio_tower(features).last_hidden_state
+        expected = source.model.audio_tower(features).last_hidden_state
         assert torch.equal(lm.hf.model.audio_tower(features), expected) and expected.abs().mean() > 0.1
     assert not torch.equal(
-        lm.hf.model.multi_modal_projector.linear_2.weight, theirs.model.multi_modal_projector.linear_2.weight
+        lm.hf.model.multi_modal_projector.linear_2.weight, source.model.multi_modal_projector.linear_2.weight
     )
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_the_encoder_of_another_arkasr_is_taken_in_either_layout(tmp_path, published):
+def test_assemble_copies_the_encoder_of_an_arkasr_in_either_layout(tmp_path, published):
     other = student(5)
     other.tokenizer.save_pretrained(tmp_path)
     other.hf.save_pretrained(tmp_path, save_original_format=published)
     keys = load_file(tmp_path / "model.safetensors").keys()
     assert any(key.startswith("audio_encoder.whisper.") for key in keys) == published
-    lm = made(encoder=str(tmp_path))
-    ours, theirs = (model.hf.model.audio_tower.state_dict() for model in (lm, other))
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    lm = assembled(encoder=str(tmp_path))
+    copied, source = (model.hf.model.audio_tower.state_dict() for model in (lm, other))
+    assert copied.keys() == source.keys() and all(torch.equal(copied[name], source[name]) for name in copied)
 
 
-def test_without_rotation_it_is_whispers_encoder_without_positions(tmp_path):
-    """What no rotation touches, and that q and k are reordered alike, against transformers' own Whisper."""
-    theirs = whisper()
-    lm = made(encoder=saved(theirs, tmp_path))
-    encoder, tower, features = theirs.model.encoder, lm.hf.model.audio_tower, mel(40)
+def test_assembled_encoder_without_rotation_is_whisper_without_positions(tmp_path):
+    """Compare all but the rotation with transformers' Whisper, and check that q and k have the same order."""
+    source = whisper()
+    lm = assembled(encoder=saved(source, tmp_path))
+    encoder, tower, features = source.model.encoder, lm.hf.model.audio_tower, mel(40)
     with torch.no_grad():
         with_rotation = tower(features)
         encoder.embed_positions.weight.zero_()
@@ -131,18 +148,18 @@ def test_without_rotation_it_is_whispers_encoder_without_positions(tmp_path):
 
 
 def rotated(x):
-    """Turn neighbouring pairs of the first half of each head's dimensions: x [heads, T, D], one pair at a time."""
-    x, turned = x.clone(), x.shape[-1] // 2
-    for pair in range(turned // 2):
-        angle = torch.arange(x.shape[1], dtype=torch.float64) / 10000 ** (2 * pair / turned)
+    """Rotate neighbouring pairs in the first half of each head, one pair at a time: x [heads, T, D]."""
+    x, size = x.clone(), x.shape[-1] // 2
+    for pair in range(size // 2):
+        angle = torch.arange(x.shape[1], dtype=torch.float64) / 10000 ** (2 * pair / size)
         a, b = x[..., 2 * pair].clone(), x[..., 2 * pair + 1].clone()
         x[..., 2 * pair] = a * angle.cos() - b * angle.sin()
         x[..., 2 * pair + 1] = b * angle.cos() + a * angle.sin()
     return x
 
 
-def published_encoder(weights, features):
-    """Whisper's encoder as the published code changes it, in float64, one clip [M, T] at a time."""
+def reference_encoder(weights, features):
+    """Whisper's encoder with the changes of the published code, in float64, for one clip [M, T]."""
     w = {k.removeprefix("model.encoder."): v.double() for k, v in weights.items() if k.startswith("model.encoder.")}
     gelu, norm = torch.nn.functional.gelu, torch.nn.functional.layer_norm
 
@@ -164,85 +181,84 @@ def published_encoder(weights, features):
     return normed(x, "layer_norm")
 
 
-def test_whispers_encoder_turns_its_own_neighbouring_pairs(tmp_path):
-    theirs = whisper()
-    lm = made(encoder=saved(theirs, tmp_path))
+def test_assembled_encoder_rotates_whispers_neighbouring_pairs(tmp_path):
+    source = whisper()
+    lm = assembled(encoder=saved(source, tmp_path))
     tower, features = lm.hf.model.audio_tower, mel(33)
-    expected = torch.stack([published_encoder(theirs.state_dict(), clip) for clip in features]).float()
+    expected = torch.stack([reference_encoder(source.state_dict(), clip) for clip in features]).float()
     with torch.no_grad():
         torch.testing.assert_close(tower(features), expected, rtol=1e-4, atol=1e-5)
-        for layer, other in zip(
-            tower.layers, theirs.model.encoder.layers
-        ):  # in Whisper's own order it is another model
+        for layer, other in zip(tower.layers, source.model.encoder.layers):  # Whisper's row order is another model
             layer.self_attn.q_proj.weight.copy_(other.self_attn.q_proj.weight)
             layer.self_attn.q_proj.bias.copy_(other.self_attn.q_proj.bias)
             layer.self_attn.k_proj.weight.copy_(other.self_attn.k_proj.weight)
         assert (tower(features) - expected).abs().max() > 0.01
 
 
-def test_rows_of_queries_and_keys_by_hand(tmp_path):
-    """Heads of 16: the pairs (0, 1), (2, 3), (4, 5), (6, 7) turn; their firsts come before their seconds."""
-    theirs = whisper()
-    lm = made(encoder=saved(theirs, tmp_path))
+def test_assemble_reorders_rows_of_q_and_k_as_written_by_hand(tmp_path):
+    """Heads of 16: the pairs (0, 1), (2, 3), (4, 5), (6, 7) rotate. All first members precede the second ones."""
+    source = whisper()
+    lm = assembled(encoder=saved(source, tmp_path))
     head = [0, 2, 4, 6, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15]
     rows = head + [16 + row for row in head]
-    for ours, other in zip(lm.hf.model.audio_tower.layers, theirs.model.encoder.layers):
-        assert torch.equal(ours.self_attn.q_proj.weight, other.self_attn.q_proj.weight[rows])
-        assert torch.equal(ours.self_attn.q_proj.bias, other.self_attn.q_proj.bias[rows])
-        assert torch.equal(ours.self_attn.k_proj.weight, other.self_attn.k_proj.weight[rows])
-        assert torch.equal(ours.self_attn.v_proj.weight, other.self_attn.v_proj.weight)
-        assert torch.equal(ours.self_attn.o_proj.bias, other.self_attn.out_proj.bias)
-        assert torch.equal(ours.input_layernorm.weight, other.self_attn_layer_norm.weight)
-        assert torch.equal(ours.post_attention_layernorm.bias, other.final_layer_norm.bias)
+    for layer, other in zip(lm.hf.model.audio_tower.layers, source.model.encoder.layers):
+        assert torch.equal(layer.self_attn.q_proj.weight, other.self_attn.q_proj.weight[rows])
+        assert torch.equal(layer.self_attn.q_proj.bias, other.self_attn.q_proj.bias[rows])
+        assert torch.equal(layer.self_attn.k_proj.weight, other.self_attn.k_proj.weight[rows])
+        assert torch.equal(layer.self_attn.v_proj.weight, other.self_attn.v_proj.weight)
+        assert torch.equal(layer.self_attn.o_proj.bias, other.self_attn.out_proj.bias)
+        assert torch.equal(layer.input_layernorm.weight, other.self_attn_layer_norm.weight)
+        assert torch.equal(layer.post_attention_layernorm.bias, other.final_layer_norm.bias)
 
 
 # Decoders
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_on_text_alone_it_is_the_decoder_bit_for_bit(tmp_path, tied):
+def test_assembled_model_on_text_equals_its_decoder_bit_for_bit(tmp_path, tied):
     size = len(student_tokenizer()) + 7
-    theirs = qwen2(size, tied)
-    lm = made(decoder=saved(theirs, tmp_path))
+    source = qwen2(size, tied)
+    lm = assembled(decoder=saved(source, tmp_path))
     ids = torch.randint(0, size, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = theirs(input_ids=ids).logits
+        expected = source(input_ids=ids).logits
         assert torch.equal(lm.hf(input_ids=ids).logits, expected) and expected.std() > 0.1
     assert lm.hf.config.text_config.vocab_size == size
     assert (lm.hf.lm_head.weight is lm.hf.get_input_embeddings().weight) == tied
     assert lm.blocked[-7:].all() and lm.stop_ids == [student_tokenizer().eos_token_id]
 
 
-def test_a_vocabulary_grows_by_the_mean_row(tmp_path):
-    theirs = qwen2(len(student_tokenizer()) - 5, tied=False)
-    lm = made(decoder=saved(theirs, tmp_path))
-    for ours, other in (
-        (lm.hf.get_input_embeddings().weight, theirs.get_input_embeddings().weight),
-        (lm.hf.lm_head.weight, theirs.lm_head.weight),
+def test_assemble_sets_additional_rows_to_the_mean_row(tmp_path):
+    source = qwen2(len(student_tokenizer()) - 5, tied=False)
+    lm = assembled(decoder=saved(source, tmp_path))
+    for table, other in (
+        (lm.hf.get_input_embeddings().weight, source.get_input_embeddings().weight),
+        (lm.hf.lm_head.weight, source.lm_head.weight),
     ):
-        assert torch.equal(ours[:-5], other) and len(ours) == len(student_tokenizer())
-        torch.testing.assert_close(ours[-5:], other.mean(0).expand(5, -1))
+        assert torch.equal(table[:-5], other) and len(table) == len(student_tokenizer())
+        torch.testing.assert_close(table[-5:], other.mean(0).expand(5, -1))
 
 
-def test_both_parts_with_a_fresh_adapter_transcribe_after_a_round_trip(tmp_path):
+def test_assembled_model_decodes_the_same_after_saving_and_loading(tmp_path):
     torch.manual_seed(0)
-    keys = dict(
-        encoder=saved(whisper(), tmp_path / "w"), decoder=saved(qwen2(len(student_tokenizer())), tmp_path / "q")
-    )
-    lm = made(**keys, dtype="bfloat16")
+    keys = {
+        "encoder": saved(whisper(), tmp_path / "w"),
+        "decoder": saved(qwen2(len(student_tokenizer())), tmp_path / "q"),
+    }
+    lm = assembled(**keys, dtype="bfloat16")
     assert {p.dtype for p in lm.parameters()} == {torch.bfloat16}
     assert lm.hf.model.audio_tower.rotary_emb.inv_freq.dtype == torch.float32
     torch.manual_seed(0)
-    lm = made(**keys)
+    lm = assembled(**keys)
     lm.save(tmp_path / "student")
     again = load_speech_lm(str(tmp_path / "student"))
-    heard = [
+    transcripts = [
         generate(one, one.embed_prompts(one.encode_audio([waveform(9000)]), ["English"]), [6]).ids
         for one in (lm, again)
     ]
-    assert heard[0] == heard[1]
+    assert transcripts[0] == transcripts[1]
     torch.manual_seed(1)
-    other = made(**keys)
+    other = assembled(**keys)
     name = "model.multi_modal_projector.linear_1.weight"
     assert not torch.equal(other.hf.get_parameter(name), lm.hf.get_parameter(name))
     assert torch.equal(other.hf.model.audio_tower.conv1.weight, lm.hf.model.audio_tower.conv1.weight)
@@ -251,14 +267,14 @@ def test_both_parts_with_a_fresh_adapter_transcribe_after_a_round_trip(tmp_path)
 # The true size
 
 
-def test_the_papers_base_starts_from_two_parts():
+def test_paper_configuration_starts_base_from_two_parts():
     paper = Path(__file__).parents[2] / "egs" / "conf" / "paper.yaml"
     model, tokenizer = (getattr(load_config(str(paper), "base", "exp", "data", []), k) for k in ("model", "tokenizer"))
     assert (model.encoder, model.decoder) == ("openai/whisper-large-v3", "Qwen/Qwen2.5-0.5B")
     assert (model.path, model.sizes, tokenizer.path) == ("", {}, "")
 
 
-def test_the_published_size_from_the_two_configurations(tmp_path):
+def test_student_sizes_give_the_published_number_of_parameters(tmp_path):
     for name, config in (("whisper", WHISPER_V3), ("qwen", QWEN_HALF_B)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
@@ -269,78 +285,87 @@ def test_the_published_size_from_the_two_configurations(tmp_path):
     assert (text.vocab_size, text.rope_parameters["rope_theta"], text.tie_word_embeddings) == (151936, 1e6, True)
     assert (audio.num_mel_bins, audio.hidden_size // audio.num_attention_heads, audio.hidden_act) == (128, 64, "gelu")
     assert {p.dtype for p in hf.parameters()} == {torch.float32}
-    unused_positions, speech_tokens = 1500 * 1280, (163958 - 151936) * 896  # which the published files hold beside
+    unused_positions, speech_tokens = 1500 * 1280, (163958 - 151936) * 896  # in the published files only
     assert sum(p.numel() for p in hf.parameters()) + unused_positions + speech_tokens == 1_152_556_800
 
 
-# What cannot work
+# Errors
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "message"),
     [
-        (lambda w: w.pop("model.encoder.conv2.bias"), "configuration: no tensor for model.audio_tower.conv2.bias"),
+        (lambda w: w.pop("model.encoder.conv2.bias"), "config.json: no tensor for model.audio_tower.conv2.bias"),
         (
             lambda w: w.update({"model.encoder.layers.1.self_attn.k_proj.bias": torch.zeros(WIDTH)}),
-            "model.safetensors: model.encoder.layers.1.self_attn.k_proj.bias has no place in the model",
+            "model.safetensors: model.encoder.layers.1.self_attn.k_proj.bias matches no parameter of the model",
         ),
         (
             lambda w: w.update({"model.encoder.layers.0.fc1.weight": torch.zeros(40, WIDTH)}),
-            r"model.safetensors: model.encoder.layers.0.fc1.weight has shape \[40, 32\], not \[48, 32\]",
+            r"model.safetensors: model.encoder.layers.0.fc1.weight has shape \[40, 32\], expected \[48, 32\]",
         ),
         (
             lambda w: w.update({"model.encoder.layers.0.self_attn.q_proj.weight": torch.zeros(8, WIDTH)}),
-            r"self_attn.q_proj.weight has shape \[8, 32\], not \[32, 32\]",
+            r"self_attn.q_proj.weight has shape \[8, 32\], expected \[32, 32\]",
         ),
         (lambda w: [w.pop(k) for k in list(w) if "encoder" in k], "and 31 more"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(tmp_path, change, said):
+def test_assemble_names_tensors_that_do_not_match(tmp_path, change, message):
     path = saved(whisper(), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     change(weights)
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=said):
-        made(encoder=path)
+    with pytest.raises(UserError, match=message):
+        assembled(encoder=path)
 
 
-def test_weights_in_several_files_and_one_that_is_gone(tmp_path):
-    theirs = qwen2(400)
-    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+def test_assemble_reads_shards_and_names_a_missing_one(tmp_path):
+    source = qwen2(400)
+    source.save_pretrained(tmp_path, max_shard_size="20KB")
     files = sorted(tmp_path.glob("model-*.safetensors"))
-    lm = made(decoder=str(tmp_path))
+    lm = assembled(decoder=str(tmp_path))
     state = lm.hf.model.language_model.state_dict()
-    assert len(files) > 1 and all(torch.equal(state[n], t) for n, t in theirs.model.state_dict().items())
+    assert len(files) > 1 and all(torch.equal(state[n], t) for n, t in source.model.state_dict().items())
     files[0].unlink()
     with pytest.raises(UserError, match=files[0].name):
-        made(decoder=str(tmp_path))
+        assembled(decoder=str(tmp_path))
 
 
-def test_a_decoders_missing_row_is_named(tmp_path):
+def test_assemble_names_an_embedding_with_a_missing_row(tmp_path):
     path = saved(qwen2(400), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"embed_tokens.weight has shape \[399, 24\], not \[400, 24\]"):
-        made(decoder=path)
+    with pytest.raises(UserError, match=r"embed_tokens.weight has shape \[399, 24\], expected \[400, 24\]"):
+        assembled(decoder=path)
 
 
 @pytest.mark.parametrize(
-    "keys, said",
+    ("keys", "message"),
     [
-        ({"encoder": "w", "sizes": ARK_SIZES}, "w brings its own sizes: take model.sizes.audio away"),
-        ({"decoder": "q", "sizes": ARK_SIZES}, "q brings its own sizes: take model.sizes.text away"),
-        ({"sizes": {"text": {}}}, "`audio` is missing"),
-        ({"encoder": "w", "sizes": {}}, "`text` is missing"),
-        ({"encoder": "q", "sizes": {"text": {}}}, "is of model_type 'qwen2'; give one of whisper, glmasr, arkasr"),
-        ({"decoder": "w", "sizes": {"audio": {}}}, "is of model_type 'whisper'; give a qwen2"),
-        ({"decoder": "none", "sizes": {"audio": {}}}, "none: no model here"),
-        ({"type": "qwen3_asr", "encoder": "w", "sizes": {"text": {}}}, "not a qwen3_asr"),
-        ({"encoder": "pickled", "sizes": {"text": {}}}, "pickled: no safetensors here"),
+        (
+            {"encoder": "w", "sizes": ARK_SIZES},
+            "`model.sizes.audio` is not allowed beside .*/w, which defines",
+        ),
+        (
+            {"decoder": "q", "sizes": ARK_SIZES},
+            "`model.sizes.text` is not allowed beside .*/q, which defines",
+        ),
+        ({"sizes": {"text": {}}}, "`model.sizes.audio` is missing"),
+        ({"encoder": "w", "sizes": {}}, "`model.sizes.text` is missing"),
+        ({"encoder": "q", "sizes": {"text": {}}}, "q: model_type 'qwen2' is not one of whisper, glmasr, arkasr"),
+        ({"decoder": "w", "sizes": {"audio": {}}}, "w: model_type 'whisper' is not qwen2"),
+        ({"decoder": "none", "sizes": {"audio": {}}}, "none: no config.json"),
+        (
+            {"type": "qwen3_asr", "encoder": "w", "sizes": {"text": {}}},
+            "only model.type arkasr can be assembled .*, not qwen3_asr",
+        ),
+        ({"encoder": "pickled", "sizes": {"text": {}}}, "pickled: no safetensors found"),
         ({"encoder": "broken", "sizes": {"text": {}}}, "model.safetensors: cannot be read as safetensors"),
     ],
 )
-def test_mistakes_are_said(tmp_path, keys, said):
+def test_assemble_refuses_wrong_settings(tmp_path, keys, message):
     saved(whisper(), tmp_path / "w")
     (tmp_path / "q").mkdir()
     (tmp_path / "q" / "config.json").write_text('{"model_type": "qwen2"}')
@@ -352,16 +377,16 @@ def test_mistakes_are_said(tmp_path, keys, said):
     keys = {key: str(tmp_path / value) if key in ("encoder", "decoder") else value for key, value in keys.items()}
     if keys["sizes"] == {"text": {}} and "encoder" in keys:
         keys["sizes"] = {"text": ARK_SIZES["text"]}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         assemble(ModelConfig(**keys), student_tokenizer())
 
 
-# A run
+# Training
 
 
-def test_a_run_starts_from_its_parts_with_the_decoders_tokenizer(tmp_path, datadir):
-    theirs = qwen2(len(teacher_tokenizer()) + 2)
-    teacher_tokenizer().save_pretrained(saved(theirs, tmp_path / "q"))
+def test_train_starts_from_pretrained_parts_with_the_decoders_tokenizer(tmp_path, datadir):
+    source = qwen2(len(teacher_tokenizer()) + 2)
+    teacher_tokenizer().save_pretrained(saved(source, tmp_path / "q"))
     settings = yaml.safe_load(CONF)
     settings["model"] = {"encoder": saved(whisper(), tmp_path / "w"), "decoder": str(tmp_path / "q")}
     settings["runs"] = {"base": {}}
@@ -372,8 +397,8 @@ def test_a_run_starts_from_its_parts_with_the_decoders_tokenizer(tmp_path, datad
     lm = load_speech_lm(str(tmp_path / "base" / "final"))
     assert lm.tokenizer.encode("she sells") == teacher_tokenizer().encode("she sells")
     missing = set(ARK_TOKENS) - teacher_tokenizer().get_vocab().keys()
-    assert len(lm.head) == len(lm.tokenizer) == len(teacher_tokenizer()) + len(missing) > len(theirs.lm_head.weight)
-    moved = (lm.head[: len(theirs.lm_head.weight)] - theirs.lm_head.weight).abs().max()
-    assert 0 < moved < 0.1  # four small steps from where it started
-    with pytest.raises(UserError, match="tokenizer.path other: model.decoder .*q brings its own tokenizer"):
+    assert len(lm.head) == len(lm.tokenizer) == len(teacher_tokenizer()) + len(missing) > len(source.lm_head.weight)
+    change = (lm.head[: len(source.lm_head.weight)] - source.lm_head.weight).abs().max()
+    assert 0 < change < 0.1  # four small optimizer steps
+    with pytest.raises(UserError, match="`tokenizer.path` must be empty .*got other: .*q has its own tokenizer"):
         train(str(conf), "base", str(tmp_path / "two"), str(datadir), ["tokenizer.path=other"])

@@ -41,13 +41,15 @@ def test_ranks_are_grouped(ranks, replicate, node, shape):
 
 @pytest.mark.parametrize(("ranks", "replicate", "node"), [(4, 3, 4), (4, 8, 4), (6, 0, 4), (2, 0, 8)])
 def test_groups_that_are_not_equal_are_refused(ranks, replicate, node):
-    with pytest.raises(UserError, match=f"fsdp.replicate={replicate}: {ranks} ranks do not make .* give a divisor"):
+    with pytest.raises(
+        UserError, match=f"fsdp.replicate={replicate}: {ranks} ranks cannot be split into .* use a divisor"
+    ):
         mesh_shape(ranks, replicate, node)
 
 
 def test_a_launch_whose_ranks_do_not_divide_is_refused_before_it_begins(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="fsdp.replicate=3: 4 ranks do not make 3 equal groups"):
+    with pytest.raises(UserError, match="fsdp.replicate=3: 4 ranks cannot be split into 3 equal groups"):
         Ranks(replicate=3)
 
 
@@ -55,8 +57,8 @@ def test_a_launch_whose_ranks_do_not_divide_is_refused_before_it_begins(monkeypa
     ("setting", "said"),
     [
         ("replicate=-1", "replicate=-1: a number of groups, or 0"),
-        ("activation_checkpointing=all", "activation_checkpointing must be one of 'none', 'blocks', not 'all'"),
-        ("teacher=split", "teacher must be one of 'replicate', 'shard', not 'split'"),
+        ("activation_checkpointing=all", "activation_checkpointing must be one of 'none', 'blocks', got 'all'"),
+        ("teacher=split", "teacher must be one of 'replicate', 'shard', got 'split'"),
     ],
 )
 def test_settings_are_checked(conf, setting, said):
@@ -178,7 +180,7 @@ def test_a_teacher_that_is_no_speech_lm_cannot_be_sharded(conf, trained, datadir
     save_whisper(tmp_path / "whisper")
     overrides = [f"model.path={trained}/base/final", "teacher.name=whisper", f"teacher.options.path={tmp_path}/whisper"]
     make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "teacher.options.dtype=float32")
-    with pytest.raises(UserError, match="fsdp.teacher: teacher 'whisper' cannot be sharded .* set it to replicate"):
+    with pytest.raises(UserError, match="`fsdp.teacher` must be `replicate` with teacher 'whisper'"):
         make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "fsdp.teacher=shard")
 
 

@@ -1,4 +1,4 @@
-"""What `arkasr plan` says is what models, optimizers and autograd then hold; nothing is read but configurations."""
+"""Predictions of `arkasr plan` compared with what models, optimizers and autograd hold. Weights are never read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from arkasr.model.build import build_fresh
 from arkasr.model.generation import cache_argument
 from arkasr.planning import memory, model_sizes, plan
 from arkasr.planning.forecast import Assumptions
-from arkasr.planning.plan import forecast, student_of, table, teacher_of
+from arkasr.planning.plan import forecast, student_outline, table, teacher_outline
 
 PAPER = str(Path(__file__).parents[2] / "egs/librispeech/conf/paper.yaml")
 SIZES = {
@@ -33,31 +33,31 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """Fail where anything asks the network."""
+    """Fail if anything opens a network connection."""
 
     def refuse(*_):
-        raise AssertionError("the network was asked")
+        raise AssertionError("a network connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def planned(run: str = "base_opd", overrides: tuple[str, ...] = (), conf: str = PAPER, **given) -> dict:
+def planned(run: str = "base_opd", overrides: tuple[str, ...] = (), conf: str = PAPER, **assumptions) -> dict:
     config = load_config(conf, run, "{expdir}", "{datadir}", overrides)
-    return forecast(conf, config, Assumptions(**{"gpus": 24} | given))
+    return forecast(conf, config, Assumptions(**{"gpus": 24} | assumptions))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def counted_once():
-    """Count each model once in this file: to build the paper's takes a second."""
-    found, count = {}, plan._known
+def outline_cache():
+    """Count the parameters of each model only once in this file: building the paper's models takes a second."""
+    outlines, outline = {}, plan._outline
 
-    def once(config, source):
+    def cached(config, source):
         key = config.to_json_string()
-        found[key] = found.get(key) or count(config, source)
-        return replace(found[key], source=source)
+        outlines[key] = outlines.get(key) or outline(config, source)
+        return replace(outlines[key], source=source)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "_known", once)
+        patch.setattr(plan, "_outline", cached)
         yield
 
 
@@ -69,32 +69,33 @@ def conf(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("freeze", "ctc"), [([], 0.5), (["encoder"], 0.0)])
-def test_weights_gradients_and_adamw_are_the_bytes_that_a_step_leaves(conf, tmp_path, freeze, ctc):
+def test_training_state_is_bytes_held_after_a_step(conf, tmp_path, freeze, ctc):
     data = write_corpus(tmp_path / "data")
-    asked = [f"model.freeze={freeze}", f"train.ctc_weight={ctc}"]
-    made = make_trainer(conf, "base", tmp_path, data, *asked)
-    made.optimizer.zero_grad = lambda set_to_none: None  # as it is while the optimizer works
-    made.take_step(iter(made.batches))
-    params = list(made.student.parameters())
-    vocab = made.student.hf.config.text_config.vocab_size
-    said = planned("base", (*asked, f"model.sizes.text.vocab_size={vocab}"), str(conf), gpus=1)["memory_gib"]["items"]
-    states = [s[name] for s in made.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    overrides = [f"model.freeze={freeze}", f"train.ctc_weight={ctc}"]
+    trainer = make_trainer(conf, "base", tmp_path, data, *overrides)
+    trainer.optimizer.zero_grad = lambda set_to_none: None  # gradients exist during the optimizer step
+    trainer.take_step(iter(trainer.batches))
+    params = list(trainer.student.parameters())
+    vocab_size = trainer.student.hf.config.text_config.vocab_size
+    plan_overrides = (*overrides, f"model.sizes.text.vocab_size={vocab_size}")
+    predicted = planned("base", plan_overrides, str(conf), gpus=1)["memory_gib"]["items"]
+    states = [s[name] for s in trainer.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     grads = [p.grad for p in params if p.grad is not None]
     for name, tensors in (("weights", params), ("gradients", grads), ("adamw", states)):
-        assert said[name] * 2**30 == sum(t.nbytes for t in tensors), name
+        assert predicted[name] * 2**30 == sum(t.nbytes for t in tensors), name
 
 
-def test_a_trained_tokenizer_is_as_large_as_predicted(conf, tmp_path):
+def test_student_outline_predicts_vocabulary_of_trained_tokenizer(conf, tmp_path):
     data = write_corpus(tmp_path / "data")
-    for run, asked in (("base", "tokenizer.vocab_size=24"), ("teacher", "tokenizer.vocab_size=262")):
-        made = make_trainer(conf, run, tmp_path, data, asked)
-        config = load_config(conf, run, "{expdir}", "{datadir}", [asked])
-        found = student_of(str(conf), config).config.text_config.vocab_size
-        assert found == made.student.hf.config.text_config.vocab_size, run
+    for run, override in (("base", "tokenizer.vocab_size=24"), ("teacher", "tokenizer.vocab_size=262")):
+        trainer = make_trainer(conf, run, tmp_path, data, override)
+        config = load_config(conf, run, "{expdir}", "{datadir}", [override])
+        predicted = student_outline(str(conf), config).config.text_config.vocab_size
+        assert predicted == trainer.student.hf.config.text_config.vocab_size, run
 
 
 def saved_bytes(work, parameters) -> int:
-    """Return the bytes of all that autograd keeps for backward, but for the parameters."""
+    """Return the bytes of all tensors that autograd saves for backward, except parameters."""
     known, kept = {p.untyped_storage().data_ptr() for p in parameters}, {}
 
     def pack(tensor):
@@ -103,35 +104,35 @@ def saved_bytes(work, parameters) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         work()
-    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in known)
+    return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in known)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_activations_are_the_bytes_that_autograd_keeps(dtype):
-    """In bfloat16 as under FSDP, whose weights are then bfloat16 themselves."""
+def test_activations_are_bytes_saved_by_autograd(dtype):
+    """With bfloat16 the model has bfloat16 weights, as the gathered weights under FSDP2."""
     with torch.random.fork_rng():
         lm = build_fresh("arkasr", SIZES, student_tokenizer()).to(getattr(torch, dtype)).train()
     clips, ids = batch([80000] * 4), [[5] * 30] * 4
     audio = lm.encode_audio(clips.waveforms)
-    outer = sum(len(lm.tokenizer.encode(t, add_special_tokens=False)) for t in lm.prompt_text("English"))
+    prompt = sum(len(lm.tokenizer.encode(t, add_special_tokens=False)) for t in lm.prompt_text("English"))
     layout = memory.ShardingLayout(1, 1, 4, getattr(torch, dtype).itemsize, 4)
-    load = memory.BatchShape(4, 5.0, 4, 30 + outer - 10)  # this tokenizer's prompt is longer than the published one's
-    heard, read = memory.activations(lm.hf.config, load, layout)
-    assert heard == pytest.approx(saved_bytes(lambda: lm.encode_audio(clips.waveforms), lm.parameters()), rel=0.03)
+    shape = memory.BatchShape(4, 5.0, 4, 30 + prompt - 10)  # the prompt is longer than with the published tokenizer
+    encoder, decoder = memory.activations(lm.hf.config, shape, layout)
+    assert encoder == pytest.approx(saved_bytes(lambda: lm.encode_audio(clips.waveforms), lm.parameters()), rel=0.03)
     prompts = [p.detach() for p in lm.embed_prompts(audio, clips.languages)]
-    found = saved_bytes(lambda: lm.transcript_states(prompts, ids), lm.parameters())
-    assert read == pytest.approx(found, rel=0.06)
+    saved = saved_bytes(lambda: lm.transcript_states(prompts, ids), lm.parameters())
+    assert decoder == pytest.approx(saved, rel=0.06)
 
 
-def test_a_cache_has_the_bytes_predicted():
+def test_kv_cache_is_bytes_of_cached_keys_and_values():
     lm = student()
     text, rows = lm.hf.config.text_config, torch.zeros(3, 40, 24)
-    read = lm.hf.model.language_model(inputs_embeds=rows, use_cache=True)
-    cache = getattr(read, cache_argument(lm.hf.model.language_model))
-    found = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    load = memory.BatchShape(3, 1.6, 3, 10)  # 20 audio tokens, 10 of the prompt, 10 written
-    said = memory.kv_cache(lm.hf.config, load, 4)
-    assert said * text.num_hidden_layers / (text.num_hidden_layers + 1) == found
+    output = lm.hf.model.language_model(inputs_embeds=rows, use_cache=True)
+    cache = getattr(output, cache_argument(lm.hf.model.language_model))
+    cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    shape = memory.BatchShape(3, 1.6, 3, 10)  # 20 audio tokens, 10 tokens of the prompt, 10 generated tokens
+    predicted = memory.kv_cache(lm.hf.config, shape, 4)
+    assert predicted * text.num_hidden_layers / (text.num_hidden_layers + 1) == cached
 
 
 @pytest.mark.parametrize(
@@ -143,77 +144,80 @@ def test_a_cache_has_the_bytes_predicted():
         ("Qwen/Qwen3-ASR-0.6B", 782_426_112),
     ],
 )
-def test_the_table_of_published_sizes_counts_as_published(path, total):
-    config, source = model_sizes.read_outline(path)
-    assert model_sizes.count(model_sizes.bare(config)).total == total and source == "the table of published sizes"
+def test_count_parameters_of_published_sizes(path, total):
+    config, source = model_sizes.read_model_config(path)
+    counts = model_sizes.count_parameters(model_sizes.meta_model(config))
+    assert counts.total == total and source == "the table of published sizes"
 
 
-def test_the_paper_s_base_is_made_of_whisper_s_encoder_an_adapter_and_qwen():
+def test_student_outline_of_paper_is_whisper_encoder_adapter_and_qwen_decoder():
     config = load_config(PAPER, "base_opd", "{expdir}", "{datadir}")
-    counts = student_of(PAPER, config).counts
+    counts = student_outline(PAPER, config).counts
     hidden = 2 * 896
     assert counts.decoder == 494_032_768
-    assert counts.encoder == 636_968_960 - 1500 * 1280  # Whisper's, without its positions
+    assert counts.encoder == 636_968_960 - 1500 * 1280  # Whisper's encoder without its positions
     assert counts.adapter == (5120 * hidden + hidden) + (hidden * 896 + 896)
-    assert teacher_of(PAPER, config).counts.total == 2_038_052_480
+    assert teacher_outline(PAPER, config).counts.total == 2_038_052_480
 
 
-def test_a_folder_is_read_and_a_run_of_the_same_conf_is_followed(conf, tmp_path):
+def test_forecast_reads_model_folder_and_follows_runs_of_same_configuration(conf, tmp_path):
     student().save(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
-    made = planned("base", (f"model.path={tmp_path / 'model'}", "train.ctc_weight=0"), str(conf))
-    assert made["student"]["parameters"]["total"] == sum(p.numel() for p in student().parameters())
-    assert made["student"]["source"] == "its folder"
+    result = planned("base", (f"model.path={tmp_path / 'model'}", "train.ctc_weight=0"), str(conf))
+    assert result["student"]["parameters"]["total"] == sum(p.numel() for p in student().parameters())
+    assert result["student"]["source"] == "its folder"
     opd = planned("base_td_opd", conf=str(conf))
     assert opd["student"]["source"] == "run base_td: run base: model.sizes"
     assert opd["teacher"]["source"] == "run teacher: model.sizes"
 
 
-def test_what_is_not_known_is_said_with_what_to_do(conf):
-    for asked, sentence in (
+def test_forecast_errors_name_the_key_and_what_to_do(conf):
+    for override, message in (
         ("model.path=someone/model", "someone/model: no config.json here or in the Hub's cache"),
         ("model.path={expdir}/nothing/final", "no run is called 'nothing'"),
-        ("model.path=Qwen/Qwen2.5-0.5B", "model_type 'qwen2', no recogniser"),
-        ("fsdp.replicate=5", "fsdp.replicate=5: 24 ranks do not make 5 equal groups"),
-        ("tokenizer.path=someone/words", "give model.sizes.text.vocab_size"),
+        ("model.path=Qwen/Qwen2.5-0.5B", "model_type 'qwen2' is not supported"),
+        ("fsdp.replicate=5", "fsdp.replicate=5: 24 ranks cannot be split into 5 equal groups"),
+        ("tokenizer.path=someone/words", "`model.sizes.text.vocab_size` is missing: set it"),
     ):
-        with pytest.raises(UserError, match=sentence):
-            planned("base", (asked,), str(conf))
+        with pytest.raises(UserError, match=message):
+            planned("base", (override,), str(conf))
 
 
-def items(*overrides: str, **given) -> dict[str, float]:
-    return planned("base_opd", overrides, **given)["memory_gib"]["items"]
+def items(*overrides: str, **assumptions) -> dict[str, float]:
+    return planned("base_opd", overrides, **assumptions)["memory_gib"]["items"]
 
 
-def test_sharding_and_recomputing_shrink_what_they_shrink():
+def test_memory_items_shrink_with_sharding_and_recomputation():
     one, many, nodes = items(gpus=1), items(), items("fsdp.replicate=0")
     for name in ("weights", "gradients", "adamw"):
         assert one[name] == pytest.approx(24 * many[name]) == pytest.approx(8 * nodes[name])
-    assert one["teacher's weights"] == pytest.approx(24 * items("fsdp.teacher=shard")["teacher's weights"])
-    assert many["gathered for a rollout"] == one["weights"] / 2  # bfloat16
-    assert items("fsdp.reshard_after_forward=false")["gathered in a pass"] == many["gathered for a rollout"]
-    again = items("fsdp.activation_checkpointing=blocks")
-    assert again["encoder activations"] < many["encoder activations"] / 8
-    kept = planned("base_opd", ("fsdp.activation_checkpointing=blocks",))["memory_gib"]["peaks"]
-    assert kept["backward"] < planned()["memory_gib"]["peaks"]["backward"] / 3
+    assert one["teacher weights"] == pytest.approx(24 * items("fsdp.teacher=shard")["teacher weights"])
+    assert many["weights gathered for rollout"] == one["weights"] / 2  # bfloat16
+    kept = items("fsdp.reshard_after_forward=false")
+    assert kept["weights gathered for training"] == many["weights gathered for rollout"]
+    recomputed = items("fsdp.activation_checkpointing=blocks")
+    assert recomputed["encoder activations"] < many["encoder activations"] / 8
+    peaks = planned("base_opd", ("fsdp.activation_checkpointing=blocks",))["memory_gib"]["peaks"]
+    assert peaks["backward"] < planned()["memory_gib"]["peaks"]["backward"] / 3
 
 
-def test_peaks_are_sums_of_what_lives_at_the_same_time():
-    of = {"weights": 1.0, "adamw": 2.0, "gradients": 1.0, "teacher's weights": 4.0, "kv cache": 5.0, "next logits": 1.0}
-    of |= {"rollout's hearing": 3.0, "gathered for a rollout": 8.0, "teacher's logits": 6.0, "teacher at work": 7.0}
-    of |= {"encoder activations": 20.0, "decoder activations": 10.0, "head table's gradient": 9.0}
-    of |= {"gathered in a pass": 0.5, "optimizer at work": 1.0}
-    assert memory.phases(of, accumulate=False) == {
+def test_phase_peaks_are_sums_of_items_alive_together():
+    of = {"weights": 1.0, "adamw": 2.0, "gradients": 1.0, "teacher weights": 4.0, "kv cache": 5.0}
+    of |= {"next-token logits": 1.0, "rollout activations": 3.0, "weights gathered for rollout": 8.0}
+    of |= {"teacher logits": 6.0, "teacher activations": 7.0}
+    of |= {"encoder activations": 20.0, "decoder activations": 10.0, "head gradient": 9.0}
+    of |= {"weights gathered for training": 0.5, "optimizer buffers": 1.0}
+    assert memory.phase_peaks(of, accumulate=False) == {
         "rollout": 7 + 8 + 6 + 20,
         "teacher": 7 + 12 + 20,
         "student": 7 + 0.5 + 30 + 6,
         "backward": 7 + 0.5 + 9 + 30,
         "optimizer": 7 + 1 + 1,
     }
-    assert memory.phases(of, accumulate=True)["rollout"] == 7 + 8 + 6 + 20 + 1
+    assert memory.phase_peaks(of, accumulate=True)["rollout"] == 7 + 8 + 6 + 20 + 1
 
 
-def test_time_follows_the_assumption_that_binds_it():
+def test_phase_seconds_follow_the_limiting_assumption():
     base = planned()["seconds"]
     assert planned(mfu=0.8)["seconds"]["teacher"] == base["teacher"] / 2
     assert planned(mfu=0.8)["seconds"]["decode"] == base["decode"]
@@ -221,40 +225,40 @@ def test_time_follows_the_assumption_that_binds_it():
     slow = planned(bandwidth=10.0)["seconds"]["decode"]
     assert planned(bandwidth=5.0)["seconds"]["decode"] == pytest.approx(2 * slow) and slow > base["decode"]
     assert planned(network=0.1)["seconds"]["student"] == pytest.approx(2 * 1_139_873_024 / 1e8, rel=1e-3)
-    again = planned("base_opd", ("fsdp.activation_checkpointing=blocks",), network=1e6)["seconds"]
-    assert again["backward"] == pytest.approx(1.5 * planned(network=1e6)["seconds"]["backward"], rel=1e-3)
+    recomputed = planned("base_opd", ("fsdp.activation_checkpointing=blocks",), network=1e6)["seconds"]
+    assert recomputed["backward"] == pytest.approx(1.5 * planned(network=1e6)["seconds"]["backward"], rel=1e-3)
 
 
-def test_steps_hours_and_tokens_add_up():
-    made = planned(hours=960.0, clip_seconds=12.0, full=1.0, tokens_per_second=4.0)
-    assert made["step"]["clips"] == 24 * 40 and made["step"]["audio_seconds"] == 24 * 480
-    assert made["step"]["tokens"] == 24 * 40 * 49
-    whole = made["all"]
-    assert whole["steps"] == 30000 and whole["steps_an_epoch"] == pytest.approx(960 / 3.2)
-    assert whole["audio_hours"] == pytest.approx(96000) and whole["epochs"] == pytest.approx(100)
-    assert whole["gpu_hours"] == pytest.approx(24 * whole["hours"])
-    assert whole["hours"] == pytest.approx(30000 * sum(made["seconds"].values()) / 3600)
+def test_forecast_totals_are_steps_times_step():
+    result = planned(hours=960.0, clip_seconds=12.0, batch_fill=1.0, tokens_per_second=4.0)
+    assert result["step"]["clips"] == 24 * 40 and result["step"]["audio_seconds"] == 24 * 480
+    assert result["step"]["tokens"] == 24 * 40 * 49
+    total = result["all"]
+    assert total["steps"] == 30000 and total["steps_per_epoch"] == pytest.approx(960 / 3.2)
+    assert total["audio_hours"] == pytest.approx(96000) and total["epochs"] == pytest.approx(100)
+    assert total["gpu_hours"] == pytest.approx(24 * total["hours"])
+    assert total["hours"] == pytest.approx(30000 * sum(result["seconds"].values()) / 3600)
     assert planned()["all"]["epochs"] is None
-    twice = planned("base_opd", ("train.accumulate=2",), full=1.0)
-    assert twice["step"]["clips"] == 2 * made["step"]["clips"]
+    twice = planned("base_opd", ("train.accumulate=2",), batch_fill=1.0)
+    assert twice["step"]["clips"] == 2 * result["step"]["clips"]
 
 
 @pytest.mark.parametrize("run", ["base", "base_opd"])
-def test_the_table_fits_80_columns_and_says_what_does_not_fit(run):
-    for given, fits in (({}, True), ({"gpus": 1, "hours": 100000.0}, True), ({"gpu_memory": 12.0}, False)):
-        lines = table(planned(run, **given))
+def test_table_fits_80_columns_and_reports_insufficient_memory(run):
+    for assumptions, fits in (({}, True), ({"gpus": 1, "hours": 100000.0}, True), ({"gpu_memory": 12.0}, False)):
+        lines = table(planned(run, **assumptions))
         assert max(map(len, lines)) <= 80
         assert any("DOES NOT FIT" in line for line in lines) is not fits
 
 
-def test_the_verb_prints_a_table_and_json(capsys, conf):
+def test_plan_verb_prints_table_and_json(capsys, conf):
     words = ["plan", PAPER, "--run", "base_opd", "--gpus", "24", "--hours", "960", "fsdp.replicate=0"]
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("run base_opd (opd), 24 GPUs") and "epochs" in shown and "assumed: gpus 24" in shown
     assert cli.main([*words, "--json", "--mfu", "0.5"]) == 0
-    made = json.loads(capsys.readouterr().out)
-    assert made["assumptions"]["mfu"] == 0.5 and made["memory_gib"]["items"]["weights"] > 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["assumptions"]["mfu"] == 0.5 and result["memory_gib"]["items"]["weights"] > 0
     assert cli.main(["plan", str(conf), "--run", "base", "--gpus", "1", "model.path=no/where"]) == 2
     with contextlib.suppress(SystemExit):
         cli.main(["plan", PAPER, "--run", "base", "--gpus", "1", "--mfu", "none"])

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was cut off ends as one that was not, bit by bit; what is half written is left aside."""
+"""Checkpoints: a resumed run is bitwise equal to an uninterrupted one, and incomplete checkpoints are ignored."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ def steps_of(folder) -> list[str]:
         ("base", ["data.num_workers=1", "train.accumulate=2"]),
         ("teacher", []),
         ("base_opd", []),
-        ("base_opd", ["rollout.temperature=1.0"]),  # drawn tokens: the state of the generators is kept too
-        (  # and drawn samples and sources; step 6 is diagnosed after the cut as before
+        ("base_opd", ["rollout.temperature=1.0"]),  # sampled tokens need the state of the random generators
+        (  # also sampled transcripts and sources; diagnostics of step 6 come after the interruption
             "base_opd",
-            ["rollout.temperature=1.0", "rollout.top_p=0.9", "rollout.samples=2", "distill.diagnose_every=2"]
-            + ["distill.mix={student: 1, teacher: 1, reference: 1}"],
+            [
+                *("rollout.temperature=1.0", "rollout.top_p=0.9", "rollout.samples=2", "distill.diagnose_every=2"),
+                "distill.mix={student: 1, teacher: 1, reference: 1}",
+            ],
         ),
     ],
 )
 @pytest.mark.parametrize("cut_at", [4, 6])
-def test_cut_off_and_resumed_is_bitwise_the_same(conf, trained, datadir, tmp_path, monkeypatch, run, changes, cut_at):
+def test_resumed_run_is_bitwise_equal_to_uninterrupted_run(
+    conf, trained, datadir, tmp_path, monkeypatch, run, changes, cut_at
+):
     if run == "base_opd":
         changes = [*changes, f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     arguments = [[str(conf), run, str(tmp_path / name), str(datadir), [*SIX, *changes]] for name in ("whole", "cut")]
@@ -53,18 +57,18 @@ def test_cut_off_and_resumed_is_bitwise_the_same(conf, trained, datadir, tmp_pat
     train_until(monkeypatch, cut_at, *arguments[1])
     folders = [tmp_path / name / run for name in ("whole", "cut")]
     assert steps_of(folders[1]) == ["step-00000003"] and not (folders[1] / "final").exists()
-    torch.manual_seed(4321)  # another process would start from any state
+    torch.manual_seed(4321)  # a new process starts with other generators
     train(*arguments[1])
     weights = [load_file(folder / "final" / "model.safetensors") for folder in folders]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     rows = [cost_free(metrics(folder)) for folder in folders]
-    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]  # no step twice
+    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]  # each step once
     assert rows[0] == rows[1]
     assert [row["step"] for row in rows[1] if "dev_error" in row] == [3, 6]
 
 
-def test_cut_off_before_the_first_checkpoint_starts_over(conf, datadir, tmp_path, monkeypatch):
+def test_run_interrupted_before_first_checkpoint_starts_over(conf, datadir, tmp_path, monkeypatch):
     arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
     train(*arguments[0])
     train_until(monkeypatch, 3, *arguments[1])
@@ -74,7 +78,7 @@ def test_cut_off_before_the_first_checkpoint_starts_over(conf, datadir, tmp_path
     assert rows[0] == rows[1] and len(rows[0]) == 6
 
 
-def test_all_that_moves_is_restored(conf, datadir, tmp_path):
+def test_resume_restores_whole_training_state(conf, datadir, tmp_path):
     trainer = make_trainer(conf, "base", tmp_path, datadir)
     for _ in zip(range(3), stream := iter(trainer.batches)):
         trainer.take_step(stream)
@@ -91,16 +95,16 @@ def test_all_that_moves_is_restored(conf, datadir, tmp_path):
     assert list(other.guards.norms) == list(trainer.guards.norms) and len(other.guards.norms) == 3
     assert other.batches.state_dict() == trainer.batches.state_dict()
     assert other.schedule.get_last_lr() == trainer.schedule.get_last_lr()
-    for one, two in zip(trainer.student.parameters(), other.student.parameters(), strict=True):
-        assert torch.equal(one, two)
-        ours, theirs = trainer.optimizer.state[one], other.optimizer.state[two]
-        assert ours.keys() == theirs.keys() == {"step", "exp_avg", "exp_avg_sq"}
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for saved, restored in zip(trainer.student.parameters(), other.student.parameters(), strict=True):
+        assert torch.equal(saved, restored)
+        saved_state, restored_state = trainer.optimizer.state[saved], other.optimizer.state[restored]
+        assert saved_state.keys() == restored_state.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(saved_state[name], restored_state[name]) for name in saved_state)
     rates = [[group["lr"] for group in t.optimizer.param_groups] for t in (trainer, other)]
     assert rates[0] == rates[1]
 
 
-def test_half_written_checkpoints_are_left_aside(conf, datadir, tmp_path, monkeypatch, capsys):
+def test_resume_ignores_incomplete_checkpoints(conf, datadir, tmp_path, monkeypatch, capsys):
     arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
     train_until(monkeypatch, 5, *arguments)
     folder = tmp_path / "base" / "checkpoints"
@@ -116,7 +120,7 @@ def test_half_written_checkpoints_are_left_aside(conf, datadir, tmp_path, monkey
     assert (tmp_path / "base" / "final" / "model.safetensors").is_file()
 
 
-def test_what_was_left_half_written_is_written_anew(conf, datadir, tmp_path):
+def test_save_replaces_partly_written_checkpoint(conf, datadir, tmp_path):
     trainer = make_trainer(conf, "base", tmp_path, datadir)
     left = tmp_path / "base" / "checkpoints" / "writing-00000002"
     left.mkdir(parents=True)
@@ -134,13 +138,13 @@ def test_what_was_left_half_written_is_written_anew(conf, datadir, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_only_the_newest_are_kept(conf, datadir, tmp_path, keep):
+def test_save_keeps_newest_checkpoints(conf, datadir, tmp_path, keep):
     changes = ["train.steps=6", "train.save_every=1", f"train.keep={keep}", "train.keep_best=0"]
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in range(6 - keep, 6)]
 
 
-def test_a_checkpoint_that_cannot_be_deleted_half_way_does_not_count(tmp_path):
+def test_complete_ignores_checkpoint_without_marker(tmp_path):
     folder = tmp_path / "checkpoints"
     for step in (9, 10, 100):
         (folder / f"step-{step:08d}").mkdir(parents=True)
@@ -149,7 +153,7 @@ def test_a_checkpoint_that_cannot_be_deleted_half_way_does_not_count(tmp_path):
     assert [path.name for path in Checkpoints(folder, Ranks(), 2).complete()] == ["step-00000009", "step-00000100"]
 
 
-def test_a_half_written_line_of_metrics_goes(conf, datadir, tmp_path, monkeypatch):
+def test_resume_removes_truncated_line_of_metrics(conf, datadir, tmp_path, monkeypatch):
     arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
     train_until(monkeypatch, 6, *arguments)
     path = tmp_path / "base" / "metrics.jsonl"
@@ -158,20 +162,20 @@ def test_a_half_written_line_of_metrics_goes(conf, datadir, tmp_path, monkeypatc
     assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_training_anew_removes_what_earlier_weights_transcribed(conf, datadir, tmp_path):
+def test_save_final_removes_transcripts_of_earlier_weights(conf, datadir, tmp_path):
     arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
     train(*arguments)
     folder = tmp_path / "base"
     (folder / "decode").mkdir()
     (folder / "decode" / "test-a.jsonl").write_text("{}\n")
     train(*arguments)
-    assert (folder / "decode" / "test-a.jsonl").is_file()  # nothing was trained
+    assert (folder / "decode" / "test-a.jsonl").is_file()  # the run was finished, so nothing was trained
     shutil.rmtree(folder / "final")
     train(*arguments)
     assert (folder / "final" / "config.json").is_file() and not (folder / "decode").exists()
 
 
-def test_a_final_model_that_was_half_written_is_written_anew(conf, datadir, tmp_path):
+def test_save_final_replaces_partly_written_model(conf, datadir, tmp_path):
     (tmp_path / "base" / "writing-final").mkdir(parents=True)
     (tmp_path / "base" / "writing-final" / "config.json").write_text("half")
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
@@ -179,7 +183,7 @@ def test_a_final_model_that_was_half_written_is_written_anew(conf, datadir, tmp_
     assert json.loads((tmp_path / "base" / "final" / "config.json").read_text())["model_type"] == "arkasr"
 
 
-def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_touch_it(conf, datadir, tmp_path, monkeypatch):
+def test_training_continues_during_save_without_changing_the_saved_state(conf, datadir, tmp_path, monkeypatch):
     write_data = dcp.FileSystemWriter.write_data
 
     def slow(self, *arguments):
@@ -195,7 +199,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_touch_it(co
     trainer.save()
     trainer.take_step(stream)
     trainer.checkpoints.poll()
-    assert steps_of(tmp_path / "base") == ["writing-00000001"]  # it is still being written, and a step was taken
+    assert steps_of(tmp_path / "base") == ["writing-00000001"]  # still being written after another step
     assert any(not torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
     trainer.checkpoints.wait()
     assert steps_of(tmp_path / "base") == ["step-00000001"]
@@ -204,8 +208,8 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_does_not_touch_it(co
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
 
 
-def saved(conf, datadir, tmp_path, *steps):
-    """Make a trainer that has saved these steps."""
+def trainer_with_checkpoints(conf, datadir, tmp_path, *steps):
+    """Return a trainer that has saved checkpoints of these steps."""
     trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=9")
     stream = iter(trainer.batches)
     for step in steps:
@@ -218,8 +222,8 @@ def saved(conf, datadir, tmp_path, *steps):
 
 
 @pytest.mark.parametrize("harm", ["truncated", "missing", "marker"])
-def test_a_damaged_checkpoint_is_left_for_the_one_before(conf, datadir, tmp_path, capsys, harm):
-    trainer = saved(conf, datadir, tmp_path, 1, 2)
+def test_resume_skips_damaged_checkpoint(conf, datadir, tmp_path, capsys, harm):
+    trainer = trainer_with_checkpoints(conf, datadir, tmp_path, 1, 2)
     newest = tmp_path / "base" / "checkpoints" / "step-00000002"
     weights = next((newest / "weights").glob("*.distcp"))
     if harm == "truncated":
@@ -230,23 +234,23 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(conf, datadir, tmp_path
     else:
         (newest / "COMPLETE").write_text("half")
     trainer.resume()
-    said = capsys.readouterr().out
-    assert trainer.step == 1 and f"{newest}: " in said and "the checkpoint before it taken" in said
+    printed = capsys.readouterr().out
+    assert trainer.step == 1 and f"{newest}: " in printed and "skipped, trying the previous one" in printed
     shutil.rmtree(newest.with_name("step-00000001"))
     with pytest.raises(UserError, match="every checkpoint is damaged"):
         trainer.resume()
 
 
-def test_all_that_a_checkpoint_lists_is_on_the_disk_before_it_counts(conf, datadir, tmp_path, monkeypatch):
-    """A power cut keeps what was flushed: files first, then COMPLETE, then the name."""
+def test_save_flushes_files_before_marker_and_rename(conf, datadir, tmp_path, monkeypatch):
+    """After a power cut only flushed data remains, so the order is files, COMPLETE, rename."""
     flushed, fsync = [], os.fsync
 
-    def noted(handle):
+    def record(handle):
         flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
         fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", noted)
-    [path] = saved(conf, datadir, tmp_path, 1).checkpoints.complete()
+    monkeypatch.setattr(os, "fsync", record)
+    [path] = trainer_with_checkpoints(conf, datadir, tmp_path, 1).checkpoints.complete()
     sizes = json.loads((path / COMPLETE).read_text())
     places = {
         name: max(i for i, seen in enumerate(flushed) if str(seen).endswith(f"-00000001/{name}")) for name in sizes
@@ -255,8 +259,8 @@ def test_all_that_a_checkpoint_lists_is_on_the_disk_before_it_counts(conf, datad
     assert len(sizes) > 4 and max(places.values()) < marker < flushed.index(path.parent)
 
 
-def test_what_a_killed_run_left_half_deleted_or_half_written_goes(conf, datadir, tmp_path):
-    saved(conf, datadir, tmp_path, 1, 2, 3)
+def test_resume_removes_partly_deleted_and_partly_written_checkpoints(conf, datadir, tmp_path):
+    trainer_with_checkpoints(conf, datadir, tmp_path, 1, 2, 3)
     folder = tmp_path / "base" / "checkpoints"
     (folder / "step-00000001" / "COMPLETE").unlink()
     (folder / "writing-00000004").mkdir()
@@ -265,29 +269,31 @@ def test_what_a_killed_run_left_half_deleted_or_half_written_goes(conf, datadir,
     assert other.step == 3 and steps_of(tmp_path / "base") == ["step-00000002", "step-00000003"]
 
 
-def test_a_damaged_checkpoint_takes_no_place_of_a_sound_one(conf, datadir, tmp_path):
-    saved(conf, datadir, tmp_path, 1, 4)
+def test_damaged_checkpoint_does_not_count_towards_keep(conf, datadir, tmp_path):
+    trainer_with_checkpoints(conf, datadir, tmp_path, 1, 4)
     newest = tmp_path / "base" / "checkpoints" / "step-00000004"
     (newest / "state.json").write_text("half")
     trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=1", "train.keep_best=0")
     trainer.resume()
     stream = iter(trainer.batches)
-    for trainer.step, left in ((2, [2, 4]), (3, [3, 4]), (5, [5])):  # it goes once training has passed it
+    for trainer.step, left in ((2, [2, 4]), (3, [3, 4]), (5, [5])):  # it is deleted once training has passed its step
         trainer.take_step(stream)
         trainer.save()
         trainer.checkpoints.wait()
         assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in left]
 
 
-def test_a_checkpoint_of_another_model_is_refused_by_name(conf, datadir, tmp_path):
-    saved(conf, datadir, tmp_path, 1)
+def test_resume_refuses_checkpoint_of_another_model(conf, datadir, tmp_path):
+    trainer_with_checkpoints(conf, datadir, tmp_path, 1)
     other = make_trainer(conf, "base", tmp_path / "other", datadir, "model.sizes.text.intermediate_size=40")
     shutil.copytree(tmp_path / "base" / "checkpoints", tmp_path / "other" / "base" / "checkpoints")
-    with pytest.raises(UserError, match=r"step-00000001: holds another model .*\(16, 32\) there, \(16, 40\) here"):
+    with pytest.raises(
+        UserError, match=r"step-00000001: holds another model .* is \(16, 32\) in the .* \(16, 40\) in this run"
+    ):
         other.resume()
 
 
-def test_the_best_is_kept_beside_the_newest(conf, datadir, tmp_path):
+def test_save_keeps_checkpoints_with_lowest_dev_error(conf, datadir, tmp_path):
     trainer = make_trainer(conf, "base", tmp_path, datadir, "train.keep=1", "train.keep_best=2")
     trainer.take_step(iter(trainer.batches))
     for trainer.step, dev_error in enumerate([0.5, 0.2, None, 0.3, 0.4, None], start=1):
@@ -297,13 +303,13 @@ def test_the_best_is_kept_beside_the_newest(conf, datadir, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_after_the_step_and_the_same_command_carries_on(conf, datadir, tmp_path, monkeypatch, number):
+def test_signal_saves_after_the_step_and_same_command_resumes(conf, datadir, tmp_path, monkeypatch, number):
     arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
     train(*arguments[0])
     take_step = Trainer.take_step
 
     def signalled(self, batches):
-        if self.step == 3:  # the fifth is then neither saved nor evaluated by plan
+        if self.step == 3:  # no save or evaluation is due at step 4
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
         return take_step(self, batches)
@@ -322,7 +328,7 @@ def test_a_signal_saves_after_the_step_and_the_same_command_carries_on(conf, dat
     assert rows[0] == rows[1]
 
 
-def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(conf, datadir, tmp_path, monkeypatch):
+def test_full_disk_ends_the_run_and_keeps_previous_checkpoint(conf, datadir, tmp_path, monkeypatch):
     write_data, folder = dcp.FileSystemWriter.write_data, tmp_path / "base" / "checkpoints"
 
     def full(self, *arguments):
@@ -334,7 +340,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(conf, datadir,
     changes = ["train.steps=8", "train.save_every=2"]
     with pytest.raises(BaseException, match="No space left"):
         train(str(conf), "base", str(tmp_path), str(datadir), changes)
-    assert [p.name for p in folder.iterdir()] == ["step-00000002"]  # and what was begun gives its space back
+    assert [p.name for p in folder.iterdir()] == ["step-00000002"]  # the partly written checkpoint is deleted
     monkeypatch.undo()
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert [row["step"] for row in metrics(tmp_path / "base")] == list(range(1, 9))
