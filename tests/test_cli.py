@@ -24,7 +24,7 @@ CALLS = {
         ["c.yaml", "--scale", "paper", "--corpus_dir", "d", "--datadir", "data", "--nj", "3"],
         ("c.yaml", "paper", "d", "data", 3),
     ),
-    "label": ("arkasr.evaluation.decode", "label", ["c.yaml", *DIRS, "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"])),
+    "label": ("arkasr.evaluation.label", "label", ["c.yaml", *DIRS, "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"])),
     "train": (
         "arkasr.training.train", "train",
         ["c.yaml", "a.b=1", "--run", "base", *DIRS, "c=d e"], ("c.yaml", "base", "exp", "data", ["a.b=1", "c=d e"]),

@@ -136,7 +136,7 @@ def test_librispeech_from_stage_0_to_5_and_again(recipe):
     output = recipe("--variants", "base_td", "--stop_stage", "3")  # half of the runs say as much as all
     assert files(recipe.folder) == before
     assert output.count("already trained; nothing to do") == 3
-    for said in ("already exists", "is already prepared", "td_teacher.jsonl.gz: already there"):
+    for said in ("already exists", "is already prepared", "td_teacher.jsonl.gz: already exists"):
         assert said in output
 
 
