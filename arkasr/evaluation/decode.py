@@ -34,7 +34,7 @@ def decode(expdir: str, datadir: str, runs: list[str]) -> None:
     Args:
         expdir: Experiment directory with one folder per run.
         datadir: Prepared data directory with `corpus.json` and one manifest per test set.
-        runs: Names of the runs. The name `teacher` stands for the teacher plugin of a distilled run in `expdir`.
+        runs: Names of the runs. The name `teacher` selects the teacher plugin of a distilled run in `expdir`.
 
     Raises:
         UserError: A run does not exist or is not trained, or no run names a teacher.
@@ -60,10 +60,10 @@ def teacher_transcriber(config: Config) -> Transcriber:
     """Create the teacher plugin and return a function that transcribes batches with it.
 
     Args:
-        config: Configuration of a run. Its `teacher` section names the plugin and its options.
+        config: Run configuration. Its `teacher` section names the plugin and its options.
 
     Returns:
-        Function from a batch to hypothesis rows (see `row`). `num_tokens`, `stopped` and `looping` are None.
+        Function from one batch to its hypothesis rows (see `row`). `num_tokens`, `stopped` and `looping` are None.
     """
     teacher = registry.create("teacher", config.teacher.name, config.teacher.options, device=_device())
 
@@ -84,8 +84,8 @@ def write_hypotheses(
     Args:
         manifest: Manifest of cuts.
         target: Hypothesis file to write. If it exists, nothing is done.
-        transcriber: Returns the function that transcribes batches. It is first called when a batch with clips is
-            found, so that no model is loaded without need.
+        transcriber: Returns the function that transcribes batches. It is not called before the first batch with clips,
+            so that no model is loaded without need.
         max_seconds: Maximum audio seconds per batch, padding included.
         name: Label of the progress line.
     """
@@ -128,7 +128,7 @@ def _config_with_teacher(expdir: Path) -> Config:
 
 
 def _finished_ids(part: Path) -> set[str]:
-    """Return the ids in a partial hypothesis file; remove an incomplete last line."""
+    """Return the ids in a partial hypothesis file and remove an incomplete last line from it."""
     if not part.is_file():
         return set()
     lines = [line for line in part.read_text(encoding="utf-8").split("\n") if line.endswith("}")]

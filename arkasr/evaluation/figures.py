@@ -27,11 +27,11 @@ COLORS = {
 OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
 WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
-SMOOTH_FROM = 40  # rows; shorter curves are not smoothed
+SMOOTH_FROM = 40  # minimum number of rows to smooth a curve
 
 
 def color(run: str, runs: Sequence[str]) -> str:
-    """Return the colour of a run.
+    """Return the colour of one run, the same in all figures.
 
     Args:
         run: Name of the run.

@@ -37,7 +37,7 @@ class Normalizer:
 
 
 def _fold(text: str) -> str:
-    """Unify compatibility forms, case and apostrophes; remove invisible format characters."""
+    """Unify compatibility forms, case and apostrophes, and remove invisible format characters."""
     visible = "".join(char for char in text if unicodedata.category(char) != "Cf")
     # Before NFKC, because it splits an acute accent into a space and a mark. After NFKC, because it creates some.
     compatible = unicodedata.normalize("NFKC", visible.translate(APOSTROPHES)).lower()

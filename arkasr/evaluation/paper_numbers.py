@@ -29,7 +29,7 @@ TOP_K = 32
 
 
 def title(run: str) -> str:
-    """Return the name of a run in tables and figures.
+    """Return the title of one run for tables and figures.
 
     Args:
         run: Name of the run.

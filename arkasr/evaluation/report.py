@@ -36,7 +36,7 @@ the 95 % bootstrap interval over the utterances of the test set. It does not inc
 CHANGE = """\
 Relative change of the error rate. In parentheses: the difference in points with its paired 95 % bootstrap interval
 (both runs on the same resampled utterances). An interval that excludes 0 indicates a real difference on such speech.
-Gap recovery: the share of the gap between Base and the teacher that a run closed."""
+Gap recovery: the share of the gap between Base and the teacher that the run closed."""
 VUSS = """\
 Valid union support size: the number of valid tokens in the union of the teacher's and the student's top k, at most 2k.
 Smaller means more overlap. Each logged step is the mean over its positions. Mean, min and max are over the steps."""
@@ -122,7 +122,7 @@ def commands(expdir: str, datadir: str, records: RunRecords) -> str:
     """List the recorded commands: the recipe, each training run by its start time, decoding and scoring.
 
     Args:
-        expdir: Experiment directory. All runs in it with a run.json are listed.
+        expdir: Experiment directory. All runs that have `run.json` are listed.
         datadir: Data directory.
         records: Content of run.json by run, of the runs that are scored.
 

@@ -109,7 +109,7 @@ def read_hypotheses(
         Hypothesis rows by id.
 
     Raises:
-        UserError: The file is missing, a row is broken or repeated, or an id is not in the test set.
+        UserError: The file is missing, some row is broken or repeated, or an id is not in the test set.
     """
     path = Path(expdir) / run / "decode" / f"{test_set}.jsonl"
     if not path.is_file():
@@ -155,7 +155,7 @@ def read_metrics(expdir: str | Path, run: str) -> list[dict[str, Any]]:
                 row = json.loads(line)
                 if "loss" in row:
                     rows[row["step"]] = row
-            except (ValueError, KeyError, TypeError):  # a killed run may leave half a line
+            except (ValueError, KeyError, TypeError):  # a killed run may leave an incomplete line
                 log(f"warning: {path}, line {number}: not a metrics row, skipped")
     return [rows[step] for step in sorted(rows)]
 
@@ -186,7 +186,7 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
 
 
 def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
-    """Read the scores.json of a run.
+    """Read the scores.json of one run.
 
     Args:
         expdir: Experiment directory.

@@ -83,8 +83,8 @@ def error_rates(corpus: dict, scores: Scores) -> str:
         scores: Content of scores.json by run.
 
     Returns:
-        Error rates in percent with 95 % intervals. If the corpus is in the paper, rows of the paper without a run
-        are added at the end.
+        Error rates in percent with 95 % intervals. If the corpus is in the paper, the paper's other models are added at
+        the end.
     """
     metric, pairs = corpus["metric"].upper(), _paper_sets(corpus)
     header = ["Model", *(f"{name} {metric} [95 %]" for name in corpus["test_sets"])]

@@ -26,7 +26,7 @@ from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
 
-RECORD = "training_run.json"  # part of every export; its list of files identifies a folder as an export
+RECORD = "training_run.json"  # in every export: its list of files identifies the folder as an export
 
 
 def export(
@@ -146,7 +146,7 @@ def _write(source: WeightSource, expdir: str, datadir: str, target: Path, publis
 
 
 def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
-    """Return whether stage 0 synthesised the corpus; None if its folder no longer exists."""
+    """Return whether stage 0 synthesised the corpus, or None if its folder no longer exists."""
     folder = Path(corpus.get("corpus_dir", ""))
     if corpus.get("scale") == "paper":
         return False

@@ -177,7 +177,7 @@ def _summary(facts: CardFacts) -> str:
 
 def _results(weights: str, scores: dict[str, Any] | None) -> str:
     if weights != "final":
-        return "These weights are not scored. Only the final weights of a run are scored."
+        return "These weights are not scored. Only final weights are scored."
     if scores is None:
         return "This model is not scored."
     unit = "words" if scores["metric"] == "wer" else "characters"

@@ -1,4 +1,4 @@
-"""Remove local paths from what is shared: commands, configurations and records of a run."""
+"""Remove local paths from what is shared: commands, configurations and run records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Select the weights of a run to export: final, latest, best on the dev clips, or one checkpoint."""
+"""Select which weights to export: final, latest, best on the dev clips, or one checkpoint."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _read_config(expdir: str, run: str) -> Config:
 
 
 def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
-    """Find weights of a run.
+    """Find the weights of one run to export.
 
     Args:
         expdir: Experiment directory.

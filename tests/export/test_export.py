@@ -154,7 +154,7 @@ def test_export_published_processor_has_published_keys(expdir, datadir):
 
 
 def test_export_checkpoint_has_weights_of_its_step(expdir, datadir):
-    """The checkpoint at step 2 of a run of four steps equals the final weights of a run of two steps."""
+    """The checkpoint at step 2 of four steps equals the final weights of training for two steps."""
     settings = yaml.safe_load((expdir / "base_opd/config.yaml").read_text())
     del settings["run"]
     path = expdir / "both.yaml"
