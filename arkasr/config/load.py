@@ -1,6 +1,12 @@
-"""The config of a run: layers of YAML over the schema's defaults, strict throughout.
+"""Loads the configuration of a run: layers of YAML over the defaults of the schema. Every key is checked.
 
-Precedence, said once: dataclass defaults < `base:` YAML (one level) < YAML < the run's overlay < `section.key=value`.
+Later layers have precedence over earlier ones:
+
+1. the defaults of the dataclasses,
+2. the sections of the YAML file that `base:` names (one level),
+3. the sections of the YAML file,
+4. `runs.<run>` of the base file, then of the file,
+5. `section.key=value` from the command line.
 """
 
 from __future__ import annotations
@@ -8,31 +14,44 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from arkasr.config.schema import Config
-from arkasr.config.validate import build_dataclass, check_values, join, kinds_of
+from arkasr.config.validate import build_dataclass, check_values, is_schema, join, kinds_of
 from arkasr.config.yaml_io import parse_yaml, read_yaml, to_yaml
 from arkasr.errors import UserError
 
 COMMAND_LINE = "command line"
+T = TypeVar("T")
+_Layers = tuple[dict[str, Any], dict[str, dict[str, Any]]]  # the sections of a file, and the changes of its runs
 
 
 @dataclass
 class _File(Config):
-    """What a conf may hold beside the sections."""
+    """The keys of a configuration file: the sections, and two more."""
 
-    base: str | None = None  # path of the YAML below this one, relative to this file
-    runs: dict[str, Any] = field(default_factory=dict)  # run name -> what it changes in the sections
+    base: str | None = None  # path of the YAML file below this one, relative to this file
+    runs: dict[str, Any] = field(default_factory=dict)  # run name -> its changes to the sections
 
 
 def load_config(conf_path: str | Path, run: str, expdir: str, datadir: str, overrides: Sequence[str] = ()) -> Config:
-    """Return the resolved config of one run of a conf.
+    """Load the configuration of one run.
 
-    overrides: `section.key=value` items, in any order. `{expdir}` and `{datadir}` are replaced in every text value.
-    Raises UserError for an unknown, repeated or mistyped key or an unknown run, naming the file or the command line.
+    Args:
+        conf_path: Configuration file.
+        run: Name of the run, a key of `runs`.
+        expdir: Experiment directory. It replaces `{expdir}` in every text value.
+        datadir: Data directory. It replaces `{datadir}` in every text value.
+        overrides: `section.key=value` items from the command line, in any order.
+
+    Returns:
+        The configuration with all layers merged.
+
+    Raises:
+        UserError: A key is unknown, was renamed, is set twice or has a wrong value, or there is no such run. The
+            message names the file or the command line.
     """
     files = _files(conf_path)
     overlays = [runs[run] for _, runs in files if run in runs]
@@ -46,32 +65,75 @@ def load_config(conf_path: str | Path, run: str, expdir: str, datadir: str, over
 
 
 def run_names(conf_path: str | Path) -> list[str]:
-    """Return the names of the runs that a conf and its base define, in their order."""
+    """Return the names of the runs of a configuration file.
+
+    Args:
+        conf_path: Configuration file.
+
+    Returns:
+        The names in the order of definition, those of the base file first.
+
+    Raises:
+        UserError: The file or its base is wrong.
+    """
     return _names(_files(conf_path))
 
 
 def read_config(path: str | Path) -> Config:
-    """Return the config that `dump` wrote; raises UserError as `load` does."""
+    """Read a configuration that `dump_config` wrote.
+
+    Args:
+        path: The file, `<expdir>/<run>/config.yaml`.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: As in `load_config`.
+    """
     return build_dataclass(Config, check_values(Config, read_yaml(path), "", str(path)), "", str(path))
 
 
 def dump_config(config: Config, path: str | Path) -> None:
-    """Write the resolved config as YAML, whole or not at all; `read` gives an equal one."""
+    """Write a configuration as YAML. A failure leaves no incomplete file at `path`.
+
+    Args:
+        config: The configuration. `read_config` returns an equal one.
+        path: The file to write.
+    """
     part = Path(f"{path}.part")
     part.write_text(to_yaml(asdict(config)), encoding="utf-8")
     os.replace(part, path)
 
 
-def check_options(cls: type, options: dict[str, Any], where: str) -> Any:
-    """Return the dataclass `cls` made of a plugin's options, as strictly checked as the sections are.
+def check_options(cls: type[T], options: dict[str, Any], where: str) -> T:
+    """Check the options of a plugin as strictly as the sections.
 
-    `where` opens the message of the UserError raised; a ValueError of the class itself becomes one too.
+    Args:
+        cls: The plugin's options dataclass.
+        options: The options, as in a configuration.
+        where: Name of the plugin, for messages.
+
+    Returns:
+        An instance of `cls`.
+
+    Raises:
+        UserError: A key is unknown, was renamed, is missing or has a wrong type, or `cls` raises a ValueError.
     """
     return build_dataclass(cls, check_values(cls, options, "", where), "", where)
 
 
 def config_differences(a: Config, b: Config, ignore: Iterable[str] = ()) -> list[str]:
-    """Return the dotted keys whose values differ, but for the keys in `ignore` and the keys under them."""
+    """Compare two configurations.
+
+    Args:
+        a: One configuration.
+        b: The other configuration.
+        ignore: Dotted keys to leave out, with all keys below them.
+
+    Returns:
+        The dotted keys whose values differ.
+    """
     ignored = tuple(f"{key}." for key in ignore)
     return [key for key in _differing(asdict(a), asdict(b), "") if not f"{key}.".startswith(ignored)]
 
@@ -84,66 +146,67 @@ def _differing(a: Any, b: Any, key: str) -> list[str]:
     return [found for n in names for found in _differing(a.get(n, missing), b.get(n, missing), join(key, n))]
 
 
-def _files(conf_path: str | Path) -> list[tuple[dict[str, Any], dict[str, dict]]]:
-    """Read a conf and its base: (sections, runs) of each, the base first."""
+def _files(conf_path: str | Path) -> list[_Layers]:
+    """Read a configuration file and its base. The base comes first."""
     values = check_values(_File, read_yaml(conf_path), "", str(conf_path))
     below = []
     if values.get("base") is not None:
         base_path = Path(conf_path).parent / values["base"]
         if not base_path.is_file():
-            raise UserError(f"{conf_path}: base names {base_path}, which is no file; mend the path")
+            raise UserError(f"{conf_path}: base: {base_path} is not a file; correct the path")
         base = check_values(_File, read_yaml(base_path), "", str(base_path))
         if base.get("base") is not None:
-            raise UserError(f"{base_path}: is the base of {conf_path}, so it may not have a base of its own")
+            raise UserError(f"{base_path}: the base of {conf_path} cannot have a base itself; remove its key base")
         below = [_split(base, base_path)]
     return [*below, _split(values, conf_path)]
 
 
-def _split(values: dict[str, Any], path: str | Path) -> tuple[dict[str, Any], dict[str, dict]]:
+def _split(values: dict[str, Any], path: str | Path) -> _Layers:
     sections = {name: value for name, value in values.items() if name not in ("base", "runs")}
     runs = {name: {} if run is None else run for name, run in values.get("runs", {}).items()}
     return _layer(sections, "", path), {name: _layer(run, f"runs.{name}", path) for name, run in runs.items()}
 
 
 def _layer(values: Any, key: str, where: str | Path) -> dict[str, Any]:
-    if "run" in (layer := check_values(Config, values, key, str(where))):
-        raise UserError(f"{where}: {join(key, 'run')} may not be set here; --run names the run")
+    layer: dict[str, Any] = check_values(Config, values, key, str(where))
+    if "run" in layer:
+        raise UserError(f"{where}: {join(key, 'run')} cannot be set here; use --run")
     return layer
 
 
-def _names(files: list[tuple[dict[str, Any], dict[str, dict]]]) -> list[str]:
+def _names(files: list[_Layers]) -> list[str]:
     return list(dict.fromkeys(name for _, runs in files for name in runs))
 
 
 def _overrides(items: Sequence[str]) -> dict[str, Any]:
-    """Make one layer of `section.key=value` items."""
+    """Return the layer of `section.key=value` items."""
     layer: dict[str, Any] = {}
     for item in items:
         key, equals, text = item.partition("=")
         *sections, last = key.split(".")
         if not equals or not all([*sections, last]):
-            raise UserError(f"{COMMAND_LINE}: {item!r} is not of the form section.key=value")
-        place = layer
+            raise UserError(f"{COMMAND_LINE}: expected section.key=value, got {item!r}")
+        mapping: Any = layer
         for section in sections:
-            place = place.setdefault(section, {}) if isinstance(place, dict) else place
-        if not isinstance(place, dict) or last in place:
-            raise UserError(f"{COMMAND_LINE}: {key} is given twice; keep one")
-        place[last] = text if _kind_at(key) is str else parse_yaml(text, f"{COMMAND_LINE} {key}")
+            mapping = mapping.setdefault(section, {}) if isinstance(mapping, dict) else mapping
+        if not isinstance(mapping, dict) or last in mapping:
+            raise UserError(f"{COMMAND_LINE}: {key} is set twice; keep one")
+        mapping[last] = text if _kind_at(key) is str else parse_yaml(text, f"{COMMAND_LINE} {key}")
     return _layer(layer, "", COMMAND_LINE)
 
 
 def _kind_at(key: str) -> Any:
     kind: Any = Config
     for name in key.split("."):
-        kind = kinds_of(kind).get(name, Any) if is_dataclass(kind) else Any
+        kind = kinds_of(kind).get(name, Any) if is_schema(kind) else Any
     return kind
 
 
 def _merge(cls: Any, low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Lay `high` over `low`: mappings key by key, all else replaced; see arkasr.schema for `belongs_to`."""
-    kinds = kinds_of(cls) if is_dataclass(cls) else {}
+    """Merge `high` over `low`: mappings by key, other values replaced. See `arkasr.config.schema` for `belongs_to`."""
+    kinds = kinds_of(cls) if is_schema(cls) else {}
     merged = dict(low)
-    for item in fields(cls) if is_dataclass(cls) else ():
+    for item in fields(cls) if is_schema(cls) else ():
         owner = item.metadata.get("belongs_to")
         if owner in high and high[owner] != low.get(owner):
             merged[item.name] = {}

@@ -1,7 +1,12 @@
-"""The schema of a config: every key that a YAML may hold, its type, its default and its unit.
+"""The schema of a configuration: every key with its type, its default and its meaning.
 
-A free mapping (`options`, `sizes`) names in its metadata the key it belongs to: when a later layer changes that
-key, what earlier layers put into the mapping no longer applies and is dropped.
+The class docstrings are the source of docs/config.md. After a change, run `python docs/make_config.py`.
+
+A field may have two kinds of metadata:
+
+- `belongs_to`: the key that a free mapping (`options`, `sizes`) depends on. If a later layer changes that key, the
+  values that earlier layers put into the mapping are dropped.
+- `formerly`: the old name of a renamed key. A configuration with the old name is refused with the new name.
 """
 
 from __future__ import annotations
@@ -10,234 +15,362 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-SOURCES = ("student", "teacher", "reference")  # of the transcripts that distillation scores
-PARTS = ("encoder", "adapter", "decoder")  # of a model, as `model.freeze` names them
-COLDEST, WARMEST = 0.01, 100.0  # temperatures: logits over them, up to 1e3 and -inf, stay numbers in float32
+SOURCES = ("student", "teacher", "reference")  # where a scored transcript may come from
+PARTS = ("encoder", "adapter", "decoder")  # of a model, as named in `model.freeze`
+# Limits of a temperature above 0. Logits up to 1e3 and -inf, divided by it, are still numbers in float32.
+COLDEST, WARMEST = 0.01, 100.0
 
 
-def _check_numbers(section: Any, *endless: str) -> None:
-    """Refuse nan and infinities, but for keys in `endless`, where inf stands for no limit."""
+def _require(condition: bool, key: str, allowed: str, value: Any) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {allowed}, got {value}")
+
+
+def _require_finite(section: Any, *unlimited: str) -> None:
+    """Refuse nan and infinities. Keys in `unlimited` may be inf, which means no limit."""
     for key in (item.name for item in fields(section)):
         value = getattr(section, key)
         for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not (math.isfinite(number) or (number == math.inf and key in endless)):
-                raise ValueError(f"{key}={value}: must be finite")
+            if isinstance(number, float):
+                _require(math.isfinite(number) or (number == math.inf and key in unlimited), key, "finite", value)
 
 
-def _check_cap(max_new_tokens: int) -> None:
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens}: at least 1")
+def _require_token_limits(section: Any) -> None:
+    rate = section.tokens_per_second
+    _require(section.max_new_tokens >= 1, "max_new_tokens", "at least 1", section.max_new_tokens)
+    _require(0 <= rate < math.inf, "tokens_per_second", "finite and at least 0", rate)
 
 
 @dataclass
 class PluginConfig:
-    """A plugin by its registered name, and the options its own dataclass declares."""
+    """A plugin and its options.
 
-    name: str = ""  # the registered name; `arkasr plugins` lists them
-    options: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "name"})  # the plugin's own
+    Attributes:
+        name: Registered name of the plugin. `arkasr plugins` lists the names.
+        options: Options of the plugin, checked against its own dataclass. They are dropped if a later layer changes
+            the name.
+    """
+
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "name"})
 
 
 @dataclass
 class ModelConfig:
-    """The model that a run trains."""
+    """The model to train.
 
-    type: Literal["arkasr", "qwen3_asr"] = "arkasr"  # the student, or a teacher trained here
-    path: str = ""  # folder or Hub id to start from; empty: a model put together of `encoder`, `decoder` and `sizes`
-    allow_pickle: bool = False  # read weights of `path` from pytorch_model.bin where there are no safetensors
-    encoder: str = ""  # folder or Hub id of a Whisper, GLM-ASR or Ark-ASR whose audio encoder it takes
-    decoder: str = ""  # folder or Hub id of a Qwen2 or Qwen2.5 which becomes its decoder, with its tokenizer
-    sizes: dict[str, Any] = field(
-        default_factory=dict, metadata={"belongs_to": "type"}
-    )  # `audio`, `text`: of fresh parts
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
-    freeze: list[str] = field(default_factory=list)  # parts that are not trained: `encoder`, `adapter`, `decoder`
+    Attributes:
+        type: Architecture: `arkasr` is the student, `qwen3_asr` is a teacher that a recipe trains.
+        path: Folder or Hub id of the model to start from. Empty builds a model from `encoder`, `decoder` and `sizes`.
+        allow_pickle: Read the weights of `path` from pytorch_model.bin if there are no safetensors.
+        encoder: Folder or Hub id of a Whisper, GLM-ASR or Ark-ASR model whose audio encoder is copied. Empty: fresh
+            weights.
+        decoder: Folder or Hub id of a Qwen2 or Qwen2.5 model that becomes the decoder, with its tokenizer. Empty:
+            fresh weights.
+        sizes: Sizes of fresh parts: `audio` and `text` hold keys of the encoder's and the decoder's Hugging Face
+            configuration. `initializer_range` (default 0.02) is the standard deviation of fresh weights.
+        dtype: Data type of the weights that the optimizer updates.
+        freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`.
+    """
 
-    def __post_init__(self):
-        unknown = sorted(set(self.freeze) - set(PARTS))
-        if unknown or set(self.freeze) == set(PARTS):
-            raise ValueError(f"freeze={self.freeze}: name some of {', '.join(PARTS)}, but not all")
+    type: Literal["arkasr", "qwen3_asr"] = "arkasr"
+    path: str = ""
+    allow_pickle: bool = False
+    encoder: str = ""
+    decoder: str = ""
+    sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type"})
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    freeze: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        allowed = set(self.freeze) < set(PARTS)
+        _require(allowed, "freeze", f"a list of some, but not all, of {', '.join(PARTS)}", self.freeze)
 
 
 @dataclass
 class TokenizerConfig:
-    """The tokenizer trained for a fresh model; `model.path` and `model.decoder` bring their own."""
+    """The tokenizer of a model that has none. Models from `model.path` and `model.decoder` bring their own.
 
-    path: str = ""  # folder or Hub id of a tokenizer to take instead; as a decoder's, it gets Ark-ASR's special tokens
-    kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"  # of the tokenizer trained
-    vocab_size: int = 256  # learnt tokens beside bytes and special tokens; byte_bpe counts its 256 bytes
-    text: str = "{datadir}/train.jsonl.gz"  # cuts whose transcripts it is trained on
+    Attributes:
+        path: Folder or Hub id of a tokenizer to use. Ark-ASR's special tokens are added to it. Empty trains a
+            tokenizer.
+        kind: Kind of the tokenizer to train.
+        vocab_size: Number of tokens to learn. For `sentencepiece`, bytes and special tokens are added to it. For
+            `byte_bpe`, it includes the 256 bytes, and special tokens are added.
+        text: Cuts whose transcripts the tokenizer is trained on: a manifest, a folder of shards, or a pattern.
+    """
+
+    path: str = ""
+    kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"
+    vocab_size: int = 256
+    text: str = "{datadir}/train.jsonl.gz"
 
 
 @dataclass
 class DataConfig:
-    """What is trained on and how batches are made; lengths are seconds of audio."""
+    """The training data and its batches.
 
-    train: str = "{datadir}/train.jsonl.gz"  # cuts to train on: a manifest, a folder of shards, or a pattern
-    dev: str = "{datadir}/dev.jsonl.gz"  # cuts for the error rate while training
-    hours: float = 0.0  # train on this much of it, drawn at random once; 0: all
-    max_seconds: float = 160.0  # audio a batch and rank
-    max_cuts: int = 40  # clips a batch and rank
-    num_buckets: int = 10  # groups of like length
-    num_workers: int = 0  # loader processes a rank
-    lazy: Literal["auto", "always", "never"] = "auto"  # read manifests line by line; auto: from 64 MiB of them on
-    buffer_clips: int = 20000  # clips held ready, among which batches are drawn
-    resume: Literal["exact", "reseed"] = "exact"  # deal the epoch's clips anew, or go on in a new order at once
-    max_failed_share: float = 0.05  # of clips that cannot be read, above which the run ends
-    min_clip_seconds: float = 0.1  # shorter clips are dropped and counted
-    max_clip_seconds: float = 30.0  # longer clips are dropped and counted
+    Attributes:
+        train: Cuts to train on: a manifest, a folder of shards, or a pattern.
+        dev: Cuts for the dev error rate during training.
+        hours: Hours of audio to train on, a random subset that is the same in every run. 0 uses all audio.
+        max_seconds: Maximum audio seconds per batch and rank. `.inf` sets no limit.
+        max_cuts: Maximum number of clips per batch and rank.
+        num_buckets: Number of duration buckets. A batch holds clips of one bucket.
+        num_workers: Data loader processes per rank. 0 loads audio in the training process.
+        lazy: Read manifests line by line and not into memory. `auto` does so if they have 64 MiB or more.
+        buffer_clips: Number of clips held in memory, among which batches are drawn. At least 1.
+        resume: Data order of a resumed run. `exact` continues with the batches of an uninterrupted run, after it has
+            read the epoch's cuts again. `reseed` continues at once with the unread cuts in a new order.
+        max_failed_share: Share of clips, from 0 to 1, that may fail to load. The run ends if more do.
+        min_clip_seconds: Shorter clips are left out and counted, in seconds.
+        max_clip_seconds: Longer clips are left out and counted, in seconds. `.inf` sets no limit.
+    """
 
-    def __post_init__(self):
-        _check_numbers(self, "max_seconds", "max_clip_seconds")
-        if self.buffer_clips < 1:
-            raise ValueError(f"buffer_clips={self.buffer_clips}: at least 1")
-        if not 0 <= self.max_failed_share <= 1:
-            raise ValueError(f"max_failed_share={self.max_failed_share}: must be at least 0 and at most 1")
+    train: str = "{datadir}/train.jsonl.gz"
+    dev: str = "{datadir}/dev.jsonl.gz"
+    hours: float = 0.0
+    max_seconds: float = 160.0
+    max_cuts: int = 40
+    num_buckets: int = 10
+    num_workers: int = 0
+    lazy: Literal["auto", "always", "never"] = "auto"
+    buffer_clips: int = 20000
+    resume: Literal["exact", "reseed"] = "exact"
+    max_failed_share: float = 0.05
+    min_clip_seconds: float = 0.1
+    max_clip_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require_finite(self, "max_seconds", "max_clip_seconds")
+        _require(self.buffer_clips >= 1, "buffer_clips", "at least 1", self.buffer_clips)
+        _require(0 <= self.max_failed_share <= 1, "max_failed_share", "from 0 to 1", self.max_failed_share)
 
 
 @dataclass
 class OptimConfig:
-    """AdamW and its learning-rate schedule."""
+    """AdamW and its learning rate schedule.
 
-    lr: float = 1e-4  # peak
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])  # of AdamW
-    weight_decay: float = 0.005  # on matrices only
-    clip: float = 1.0  # largest global gradient norm; .inf: no limit
-    warmup_steps: int = 1000  # of linear rise to the peak
-    min_lr_ratio: float = 0.1  # floor of the cosine, as a share of the peak
-    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+    Attributes:
+        lr: Peak learning rate.
+        betas: The two betas of AdamW.
+        weight_decay: Weight decay of matrices. Vectors, such as biases and norms, have none.
+        clip: Maximum global gradient norm. `.inf` sets no limit.
+        warmup_steps: Optimizer steps of linear warm-up to the peak.
+        min_lr_ratio: Learning rate at the end of the cosine, as a share of the peak.
+        schedule: Learning rate after the warm-up.
+    """
 
-    def __post_init__(self):
-        _check_numbers(self, "clip")
+    lr: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: float = 0.005
+    clip: float = 1.0
+    warmup_steps: int = 1000
+    min_lr_ratio: float = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def __post_init__(self) -> None:
+        _require_finite(self, "clip")
 
 
 @dataclass
 class TrainConfig:
-    """The loop; counts are optimizer steps."""
+    """The training loop. Intervals and counts are in optimizer steps.
 
-    steps: int = 1000  # the run is done after these
-    accumulate: int = 1  # batches a step and rank
+    Attributes:
+        steps: Optimizer steps of the run.
+        accumulate: Batches per optimizer step and rank (gradient accumulation).
+        log_every: Steps between rows of metrics.jsonl.
+        eval_every: Steps between measurements of the dev error rate, which is also measured after the last step. 0
+            never measures it.
+        eval_clips: Number of dev clips for the dev error rate, from the start of the manifest.
+        save_every: Steps between checkpoints.
+        keep: Number of newest checkpoints to keep.
+        keep_best: Number of checkpoints with the lowest dev error rate to keep in addition. Only steps that were both
+            saved and evaluated count.
+        ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC. 0 has none.
+            Only for `objective: sft`.
+        max_skipped: Number of steps in a row that may be skipped. The run ends after them. A step is skipped if the
+            loss or the gradient is not finite, or if there is nothing to score.
+        spike_factor: Gradient norms above this multiple of the recent median are recorded with their clips in
+            spikes.jsonl. 0 records only gradients that are not finite.
+        hang_seconds: Seconds without progress after which the run names the ranks that are behind and ends.
+        threads: CPU threads per rank. 0 is the default of torch.
+        peak_tflops: Peak throughput of one rank in `fsdp.compute_dtype`, dense, in TFLOP/s, for the metric `mfu`. 0
+            uses the data sheet of known GPUs, for bfloat16 only.
+    """
+
+    steps: int = 1000
+    accumulate: int = 1
     log_every: int = 1
-    eval_every: int = 500  # the error rate on dev clips; 0: never
-    eval_clips: int = 100  # of the dev set, for the error rate while training
-    save_every: int = 1000  # a checkpoint
-    keep: int = 3  # checkpoints kept: the newest
-    keep_best: int = 1  # and those of lowest dev error, among steps both saved and evaluated
-    ctc_weight: float = 0.0  # share of the auxiliary CTC loss on the adapter's outputs; 0: none
-    max_skipped: int = 20  # steps in a row whose loss or gradient was not finite, after which the run ends
-    spike_factor: float = 10.0  # times the median of late norms: a gradient above it has its clips named; 0: never
-    hang_seconds: float = 1800.0  # without any progress, after which the ranks behind are named and the run ends
-    threads: int = 0  # CPU threads a rank; 0: torch decides
-    peak_tflops: float = 0.0  # of a worker, dense, in fsdp.compute_dtype, for `mfu`; 0: known GPUs' in bfloat16
+    eval_every: int = 500
+    eval_clips: int = 100
+    save_every: int = 1000
+    keep: int = 3
+    keep_best: int = 1
+    ctc_weight: float = 0.0
+    max_skipped: int = 20
+    spike_factor: float = 10.0
+    hang_seconds: float = 1800.0
+    threads: int = 0
+    peak_tflops: float = 0.0
 
-    def __post_init__(self):
-        _check_numbers(self)
-
-
-def _check_rate(tokens_per_second: float) -> None:
-    if not 0 <= tokens_per_second < math.inf:
-        raise ValueError(f"tokens_per_second={tokens_per_second}: must not be below 0, and finite")
+    def __post_init__(self) -> None:
+        _require_finite(self)
 
 
 @dataclass
 class RolloutConfig:
-    """The student's own transcripts, made without gradient.
+    """The transcripts that the student generates for distillation.
 
-    The policies: `score` scores what was said, `skip` leaves the transcript out, `reference` reads the text instead.
+    `empty` and `looping` are policies for degenerate transcripts. `score` scores the transcript unchanged, `skip`
+    removes it, and `reference` scores the reference text in its place.
+
+    Attributes:
+        max_new_tokens: Maximum number of tokens per transcript. At least 1.
+        tokens_per_second: Further limit: 2 + this many tokens per second of audio. 0 sets no further limit.
+        temperature: Sampling temperature, from 0.01 to 100. 0 decodes greedily.
+        top_p: Probability mass to sample from: the smallest set of most probable tokens with this mass. Above 0 and at
+            most 1, which is all tokens.
+        samples: Number of transcripts per clip. More than one needs a temperature above 0.
+        empty: Policy for transcripts without a word.
+        looping: Policy for transcripts that end in a repeated pattern.
     """
 
-    max_new_tokens: int = 64  # cap of a transcript
-    tokens_per_second: float = 12.0  # of audio: bounds a clip's tokens below max_new_tokens; 0: it does not
-    temperature: float = 0.0  # 0: greedy; else from 0.01 to 100
-    top_p: float = 1.0  # sample among the fewest likeliest tokens that hold this much; 1: among all
-    samples: int = 1  # transcripts a clip; more than one needs a temperature
-    empty: Literal["score", "skip", "reference"] = "score"  # what becomes of a transcript without a word
-    looping: Literal["score", "skip", "reference"] = "score"  # what becomes of one that ends in a repeated pattern
+    max_new_tokens: int = 64
+    tokens_per_second: float = 12.0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    empty: Literal["score", "skip", "reference"] = "score"
+    looping: Literal["score", "skip", "reference"] = "score"
 
-    def __post_init__(self):
-        _check_cap(self.max_new_tokens)
-        _check_rate(self.tokens_per_second)
-        if self.temperature != 0 and not COLDEST <= self.temperature <= WARMEST:
-            raise ValueError(f"temperature={self.temperature}: must be 0, or from {COLDEST:g} to {WARMEST:g}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: must be above 0 and at most 1")
-        if self.samples < 1 or (self.samples > 1 and self.temperature == 0):
-            raise ValueError(f"samples={self.samples}: at least 1, and more only with a temperature above 0")
+    def __post_init__(self) -> None:
+        _require_token_limits(self)
+        allowed = self.temperature == 0 or COLDEST <= self.temperature <= WARMEST
+        _require(allowed, "temperature", f"0, or from {COLDEST:g} to {WARMEST:g}", self.temperature)
+        _require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
+        allowed = self.samples == 1 or (self.samples > 1 and self.temperature != 0)
+        _require(allowed, "samples", "1, or more with a temperature above 0", self.samples)
 
 
 @dataclass
 class DistillConfig:
-    """What is distilled on, and how the compared tokens are chosen; tau of equation (1) is an option of the loss."""
+    """The transcripts to score and the tokens to compare. The temperature tau of equation (1) is an option of the loss.
 
-    top_k: int = 32  # tokens of each side; their union is compared
-    mix: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(SOURCES, 0.0) | {"student": 1.0}
-    )  # weights by which each clip draws what is scored: its rollout, the teacher's transcript, the reference text
-    diagnose_every: int = 10  # steps between costlier diagnostics (docs/metrics.md); 0: never
+    Attributes:
+        top_k: k, the number of most probable tokens of each side. Their union is the support.
+        mix: Weights of the random choice, per clip, of the transcript to score: the student's rollout, the teacher's
+            transcript, or the reference text.
+        diagnose_every: Steps between the diagnostics that need whole distributions. 0 never computes them.
+    """
 
-    def __post_init__(self):
+    top_k: int = 32
+    mix: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0.0) | {"student": 1.0})
+    diagnose_every: int = 10
+
+    def __post_init__(self) -> None:
         unknown = sorted(set(self.mix) - set(SOURCES))
         if unknown:
-            raise ValueError(f"mix.{unknown[0]}: no such source; choose among: {', '.join(SOURCES)}")
+            raise ValueError(f"unknown source mix.{unknown[0]}; valid here: {', '.join(SOURCES)}")
         weights = self.mix.values()
-        if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
-            raise ValueError(f"mix={self.mix}: weights must not be below 0, and one at least must be above")
-        if self.top_k < 1 or self.diagnose_every < 0:
-            raise ValueError(f"top_k={self.top_k}, diagnose_every={self.diagnose_every}: at least 1, and at least 0")
+        allowed = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+        _require(allowed, "mix", "finite weights of at least 0 with a sum above 0", self.mix)
+        _require(self.top_k >= 1, "top_k", "at least 1", self.top_k)
+        _require(self.diagnose_every >= 0, "diagnose_every", "at least 0", self.diagnose_every)
 
 
 @dataclass
 class TeacherDataConfig:
-    """Which of the teacher's transcripts `arkasr label` makes training data of, before any run trains on them.
+    """The selection of teacher transcripts that `arkasr label` turns into training data.
 
-    All of them stay in `td_teacher.jsonl`: another choice is made without the teacher.
+    td_teacher.jsonl keeps all transcripts, so you can change the selection without the teacher.
+
+    Attributes:
+        max_error: Maximum error rate of a transcript against the reference, in the corpus's metric, from 0 to 1. Rates
+            above 1 count as 1, so 1 keeps all.
     """
 
-    max_error: float = 1.0  # largest error rate against the reference (corpus's metric, at most 1 a clip); 1: keep all
+    max_error: float = 1.0
 
-    def __post_init__(self):
-        if not 0 <= self.max_error <= 1:
-            raise ValueError(f"max_error={self.max_error}: must be at least 0 and at most 1")
+    def __post_init__(self) -> None:
+        _require(0 <= self.max_error <= 1, "max_error", "from 0 to 1", self.max_error)
 
 
 @dataclass
 class DecodeConfig:
     """Greedy decoding of the test sets.
 
-    The bound by audio ends loops in short clips; 50 is twice what fast speech spells in single bytes.
+    The limit by duration ends repetition loops in short clips. 50 tokens per second are twice what fast speech needs
+    in a tokenizer of single bytes.
+
+    Attributes:
+        max_new_tokens: Maximum number of tokens per transcript. At least 1.
+        tokens_per_second: Further limit: 2 + this many tokens per second of audio. 0 sets no further limit.
+        max_seconds: Maximum audio seconds per batch. `.inf` sets no limit.
     """
 
-    max_new_tokens: int = 256  # cap of a transcript
-    tokens_per_second: float = 50.0  # of audio: bounds a clip's tokens below max_new_tokens; 0: it does not
-    max_seconds: float = 160.0  # audio a batch
+    max_new_tokens: int = 256
+    tokens_per_second: float = 50.0
+    max_seconds: float = 160.0
 
-    def __post_init__(self):
-        _check_cap(self.max_new_tokens)
-        _check_rate(self.tokens_per_second)
-        _check_numbers(self, "max_seconds")
+    def __post_init__(self) -> None:
+        _require_token_limits(self)
+        _require_finite(self, "max_seconds")
 
 
 @dataclass
 class FsdpConfig:
-    """Sharding over ranks, which several processes always do; a single one holds everything."""
+    """Sharding of the model over ranks. Runs with several ranks are always sharded, runs with one rank never.
 
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; masters keep model.dtype
-    reshard_after_forward: bool = True  # free a block's weights after its forward pass, gather them again in backward
-    activation_checkpointing: Literal["none", "blocks"] = "none"  # `blocks`: keep their inputs only, compute them twice
-    replicate: int = 1  # groups of ranks that hold a whole model each, sharded inside; 0: a group a node
-    teacher: Literal["replicate", "shard"] = "replicate"  # a teacher in this process: whole on every rank, or sharded
+    Attributes:
+        compute_dtype: Data type of forward and backward pass. The optimizer updates weights in `model.dtype`.
+        reshard_after_forward: Free the gathered weights of a block after its forward pass and gather them again in the
+            backward pass. This saves memory and costs communication.
+        activation_checkpointing: `blocks` keeps only the inputs of each block and computes its activations again in
+            the backward pass.
+        replicate: Number of groups of ranks that each hold a whole model, sharded inside the group. 0 makes one group
+            per node.
+        teacher: A teacher in the training process: `replicate` puts it whole on every rank, `shard` shards it over the
+            ranks.
+    """
 
-    def __post_init__(self):
-        if self.replicate < 0:
-            raise ValueError(f"replicate={self.replicate}: a number of groups, or 0 for a group a node")
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    reshard_after_forward: bool = True
+    activation_checkpointing: Literal["none", "blocks"] = "none"
+    replicate: int = 1
+    teacher: Literal["replicate", "shard"] = "replicate"
+
+    def __post_init__(self) -> None:
+        _require(self.replicate >= 0, "replicate", "at least 0", self.replicate)
 
 
 @dataclass
 class Config:
-    """Everything one run needs."""
+    """The configuration of one run.
 
-    run: str = ""  # the run's name; given to `arkasr train --run`, never written in a conf
-    seed: int = 1  # of weights, shuffling and sampling
-    objective: Literal["sft", "opd"] = "sft"  # cross-entropy on transcripts, or distillation on own transcripts
+    Attributes:
+        run: Name of the run. `--run` sets it, and a configuration file cannot.
+        seed: Seed of weights, shuffling and sampling.
+        objective: `sft` is cross-entropy on transcripts. `opd` is on-policy distillation.
+        model: See `ModelConfig`.
+        tokenizer: See `TokenizerConfig`.
+        data: See `DataConfig`.
+        optim: See `OptimConfig`.
+        train: See `TrainConfig`.
+        loss: The loss of `objective: opd`, a plugin.
+        teacher: The teacher of `objective: opd` and of `arkasr label`, a plugin.
+        mapper: The token mapper of `objective: opd`, a plugin.
+        rollout: See `RolloutConfig`.
+        distill: See `DistillConfig`.
+        teacher_data: See `TeacherDataConfig`.
+        decode: See `DecodeConfig`.
+        fsdp: See `FsdpConfig`.
+    """
+
+    run: str = ""
+    seed: int = 1
+    objective: Literal["sft", "opd"] = "sft"
     model: ModelConfig = field(default_factory=ModelConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)

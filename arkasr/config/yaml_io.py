@@ -1,7 +1,7 @@
-"""YAML without surprises: every mistake is a UserError that names the file and the line.
+"""Reads and writes YAML strictly. Every error is a UserError that names the file and the line.
 
-Plain scalars follow YAML 1.2: only `true` and `false` are booleans, `1e-4` is a number, while `no`, `010`, `1:30`
-and dates are text. A repeated key is an error.
+Plain scalars follow YAML 1.2. Only `true` and `false` are booleans, and `1e-4` is a number. `no`, `010`, `1:30` and
+dates are text. A repeated key is an error.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _TYPES = {"null", "bool", "int", "float", "str", "seq", "map"}
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # unquoted, these line breaks of Unicode would be folded into a blank
+    # These Unicode line breaks need quotes: a plain scalar would be folded at them.
     quoted = any(sign in text for sign in "\x85\u2028\u2029\ufeff")
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
 
@@ -41,9 +41,16 @@ for _name, _pattern in _PLAIN.items():
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds ({} for an empty file).
+    """Read a YAML file that contains a mapping.
 
-    Raises UserError for a file that cannot be read, is not UTF-8 YAML, repeats a key or holds no mapping.
+    Args:
+        path: The file.
+
+    Returns:
+        The mapping, empty for an empty file.
+
+    Raises:
+        UserError: The file cannot be read, is not UTF-8 YAML, repeats a key, or is not a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -53,12 +60,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     value = parse_yaml(text, str(path))
     if not isinstance(value, dict | None):
-        raise UserError(f"{path}: must hold `key: value` lines, not a {type(value).__name__}")
+        raise UserError(f"{path}: must be a mapping (`key: value` lines), got a {type(value).__name__}")
     return value or {}
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return the value that YAML text stands for; `where` opens the message of the UserError raised."""
+    """Parse YAML.
+
+    Args:
+        text: The YAML.
+        where: Source of the text, for messages.
+
+    Returns:
+        The value, None for empty text.
+
+    Raises:
+        UserError: The text is not valid YAML, repeats a key, has a key that is not text, or has an unknown tag.
+    """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -75,14 +93,21 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def to_yaml(values: dict[str, Any]) -> str:
-    """Write a mapping as YAML that `parse_yaml` reads back equal."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Write a mapping as YAML.
+
+    Args:
+        values: Plain values: mappings, lists, text, numbers, booleans and None.
+
+    Returns:
+        YAML for which `parse_yaml` returns an equal mapping.
+    """
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _construct(loader: _Loader, node: yaml.Node, key: str, where: str) -> Any:
-    """Make the value of a node that stands at the dotted `key`."""
+    """Return the value of a node at the dotted `key`."""
     if node.tag.removeprefix("tag:yaml.org,2002:") not in _TYPES:
-        raise UserError(f"{where}, line {node.start_mark.line + 1}: the tag {node.tag} is not known; leave it out")
+        raise UserError(f"{where}, line {node.start_mark.line + 1}: unknown tag {node.tag}; remove it")
     if isinstance(node, yaml.MappingNode):
         return _mapping(loader, node, key, where)
     if isinstance(node, yaml.SequenceNode):
@@ -96,9 +121,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, key: str, where: str) -> d
     for name_node, value_node in node.value:
         name, line = _construct(loader, name_node, key, where), name_node.start_mark.line + 1
         if not isinstance(name, str):
-            raise UserError(f"{where}, line {line}: a key must be text, not {name!r}; put it in quotes")
+            raise UserError(f"{where}, line {line}: a key must be text, got {name!r}; put it in quotes")
         dotted = f"{key}.{name}" if key else name
         if name in values:
-            raise UserError(f"{where}, line {line}: {dotted} is given twice (first on line {lines[name]}); keep one")
+            raise UserError(f"{where}, line {line}: {dotted} is set twice (first on line {lines[name]}); keep one")
         values[name], lines[name] = _construct(loader, value_node, dotted, where), line
     return values

@@ -1,4 +1,4 @@
-"""Finds plugins, loads each one separately, and keeps the table of registered names.
+"""Finds plugins, imports each one separately, and keeps the table of registered names.
 
-May import `config`, `hookspecs`, `interfaces` and `errors`; it imports built-ins by module name.
+May import `config`, `hookspecs`, `interfaces` and `errors`. It imports the built-ins by module name.
 """

@@ -1,9 +1,14 @@
-"""Finds plugins, keeps the names they register, and says what clashed or failed.
+"""The table of registered names: it creates plugins, checks their options and lists what clashed or failed.
 
-Built-ins are loaded through the same hooks as installed packages. Each plugin is loaded by itself: one that fails
-registers nothing, is listed with its cause, and stops a run only when a name is asked for that nobody has. A name
-with two claims stops a run only when it is asked for. Environment: ARKASR_PLUGINS='' loads no installed plugin, 'a,b'
-only those entry points; ARKASR_STRICT_PLUGINS=1 makes every failure and clash fatal. Built-ins are always loaded.
+- Built-ins are loaded through the same hooks as installed packages, and always.
+- Each plugin is loaded separately. One that fails registers no name and is listed with its cause. It stops a run only
+  if the run needs a name that no other plugin registers.
+- A name that two plugins register stops a run only if the run needs it.
+
+Environment variables:
+
+- ARKASR_PLUGINS: entry points of installed plugins to load, separated by commas. Empty: none. Not set: all.
+- ARKASR_STRICT_PLUGINS=1: every failure and every clash is fatal.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from typing import Any
 
 from arkasr.config.load import check_options
 from arkasr.errors import UserError
-from arkasr.plugins.loader import Entry, PluginSource, cause_of, load_plugins, said
+from arkasr.plugins.loader import Entry, PluginSource, describe_error, kind_label, load_plugins
 
 BUILTINS = (
     "arkasr.builtin.teachers.local",
@@ -39,49 +44,71 @@ class _Table:
     entries: list[Entry]
     failures: list[tuple[PluginSource, str]]
 
-    def claims(self, kind: str, name: str) -> list[Entry]:
+    def find(self, kind: str, name: str) -> list[Entry]:
         return [entry for entry in self.entries if (entry.kind, entry.name) == (kind, name)]
 
     def clash(self, kind: str, name: str) -> str:
-        claims = self.claims(kind, name)
-        if len(claims) < 2:
+        """Return the message about a name that several plugins register, empty if at most one does."""
+        found = self.find(kind, name)
+        if len(found) < 2:
             return ""
-        sources = " and ".join(str(entry.source) for entry in claims)
-        mend = "uninstall one, or set ARKASR_PLUGINS to leave one out"
-        return f"{said(kind)} {name!r} is claimed by {sources}; {mend}"
+        sources = " and by ".join(str(entry.source) for entry in found)
+        what_to_do = "uninstall one of them, or select plugins with ARKASR_PLUGINS"
+        return f"{kind_label(kind)} {name!r} is registered by {sources}; {what_to_do}"
 
 
 def create(kind: str, name: str, options: dict[str, Any], **context: Any) -> Any:
-    """Call the factory registered as `name` with its checked options and the context of its kind (see hookspecs).
+    """Check the options of a plugin and call its factory.
 
-    kind: `teacher`, `token_mapper` or `loss`. Raises UserError as `check` does; what the factory itself raises passes
-    through.
+    Args:
+        kind: `teacher`, `token_mapper` or `loss`.
+        name: The registered name.
+        options: The plugin's options, as in a configuration.
+        **context: Keyword arguments of the factory: `device` for a teacher, `student` and `teacher` for a token
+            mapper, none for a loss. See `arkasr.hookspecs`.
+
+    Returns:
+        The return value of the factory.
+
+    Raises:
+        UserError: As in `check_plugin`. Errors of the factory are not changed.
     """
-    made = check_plugin(kind, name, options)
+    checked = check_plugin(kind, name, options)
     entry = _find(kind, name)
-    return _attribute(entry, entry.factory)(made, **context)
+    return _attribute(entry, entry.factory)(checked, **context)
 
 
 def check_plugin(kind: str, name: str, options: dict[str, Any]) -> Any:
-    """Return the plugin's options as an instance of its config dataclass, None where it declares none.
+    """Check the options of a plugin without creating it.
 
-    Raises UserError for a name that is unknown or claimed twice, a plugin that cannot be imported, and options that
-    do not fit.
+    Args:
+        kind: `teacher`, `token_mapper` or `loss`.
+        name: The registered name.
+        options: The plugin's options, as in a configuration.
+
+    Returns:
+        An instance of the plugin's options dataclass, or None if it has none.
+
+    Raises:
+        UserError: The name is unknown or registered twice, the plugin cannot be imported, or an option is wrong.
     """
     entry = _find(kind, name)
-    config, where = _attribute(entry, entry.config), f"options of {said(kind)} {name!r}, {entry.source}"
+    config, where = _attribute(entry, entry.config), f"options of {kind_label(kind)} {name!r}, {entry.source}"
     if config is None and options:
-        raise UserError(f"{where}: it takes no options; remove {', '.join(options)}")
+        raise UserError(f"{where}: the plugin takes no options; remove {', '.join(options)}")
     if config is not None and not (isinstance(config, type) and is_dataclass(config)):
-        raise UserError(f"{where}: its config must be a dataclass, not {config!r}")
+        raise UserError(f"{where}: its config must be a dataclass, got {config!r}")
     return None if config is None else check_options(config, options, where)
 
 
 def listing() -> list[dict[str, str]]:
-    """Return a row for each registered name and each failed plugin: kind, name, distribution, version, file, error.
+    """List the registered names and the plugins that failed.
 
-    Imports the plugins' modules but nothing that they name lazily. Failed plugins come last, with an empty kind and
-    the entry point as their name.
+    This imports the plugins' modules, but not the factories that they name as "module:attribute".
+
+    Returns:
+        One row per name with `kind`, `name`, `distribution`, `version`, `file` and `error`. Failed plugins are last.
+        Their `kind` is empty and their `name` is the entry point.
     """
     table = _checked_table()
     rows = [_row(e.kind, e.name, e.source, table.clash(e.kind, e.name)) for e in table.entries]
@@ -90,7 +117,11 @@ def listing() -> list[dict[str, str]]:
 
 
 def fingerprint() -> str:
-    """Return a hash that is equal on all ranks that loaded the same plugins; it ignores where they are installed."""
+    """Return a hash of the loaded plugins, to compare ranks.
+
+    Returns:
+        A hash of kinds, names, distributions and versions, and of which plugins failed. Paths do not matter.
+    """
     parts = [[row["kind"], row["name"], row["distribution"], row["version"], bool(row["error"])] for row in listing()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -118,20 +149,21 @@ def _file(module: str) -> str:
 
 def _find(kind: str, name: str) -> Entry:
     table = _checked_table()
-    claims = table.claims(kind, name)
-    if len(claims) == 1:
-        return claims[0]
-    if claims:
+    found = table.find(kind, name)
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise UserError(table.clash(kind, name))
     names = sorted({entry.name for entry in table.entries if entry.kind == kind})
     failed = "".join(f"; not loaded: {source}: {cause}" for source, cause in table.failures)
     package = PACKAGE_OF.get((kind, name))
     install = f"it needs the package {package}: pip install ./plugins/{package}; " if package else ""
-    raise UserError(f"no {said(kind)} is called {name!r}; {install}available: {', '.join(names) or 'none'}{failed}")
+    available = f"available: {', '.join(names) or 'none'}"
+    raise UserError(f"no {kind_label(kind)} is called {name!r}; {install}{available}{failed}")
 
 
 def _attribute(entry: Entry, value: Any) -> Any:
-    """Import what a "module:attribute" text names; anything else is returned as it is."""
+    """Return the attribute that a "module:attribute" string names, and any other value unchanged."""
     if not isinstance(value, str):
         return value
     module, _, path = value.partition(":")
@@ -141,8 +173,8 @@ def _attribute(entry: Entry, value: Any) -> Any:
             found = getattr(found, name)
         return found
     except (Exception, SystemExit) as error:
-        message = f"{said(entry.kind)} {entry.name!r}, {entry.source}: {value} cannot be imported: {cause_of(error)}"
-        raise UserError(message) from error
+        label, cause = f"{kind_label(entry.kind)} {entry.name!r}, {entry.source}", describe_error(error)
+        raise UserError(f"{label}: {value} cannot be imported: {cause}") from error
 
 
 def _checked_table() -> _Table:

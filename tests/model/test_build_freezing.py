@@ -1,4 +1,4 @@
-"""Frozen parts keep their weights and get no gradient; the encoder hears a step's clips once, frozen or not."""
+"""Frozen parts keep their weights and get no gradient; each step runs the encoder once, frozen or not."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PREFIXES = {
 }
 
 
-def of(parts):
+def prefixes_of(parts):
     return tuple(prefix for part in parts for prefix in PREFIXES[part])
 
 
 @pytest.mark.parametrize("parts", [[], ["encoder"], ["adapter"], ["decoder"], ["encoder", "decoder"]])
-def test_only_what_is_named_is_frozen(parts):
+def test_freeze_freezes_only_the_named_parts(parts):
     lm = student(1).requires_grad_(True)
     freeze(lm, parts)
     for name, weight in lm.named_parameters():
-        assert weight.requires_grad != name.startswith(of(parts) or ("none",)), name
+        assert weight.requires_grad != name.startswith(prefixes_of(parts) or ("none",)), name
 
 
-def stepped(parts, share=True, **rollout):
-    """One step's loss, its gradients by name, and how often the encoder ran."""
+def run_step(parts, share=True, **rollout):
+    """Return the loss of one step, its scored positions, its gradients, and the runs of the encoder."""
     lm, runs = trainable().requires_grad_(True), []
     freeze(lm, parts)
     lm.hf.model.audio_tower.register_forward_hook(lambda *_: runs.append(1))
@@ -42,27 +42,29 @@ def stepped(parts, share=True, **rollout):
     one.rollout = RolloutConfig(max_new_tokens=9, **rollout)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = one.collect(lm, batch(SIZES), Phases())
+        scored = one.collect(lm, batch(SIZES), Phases())
     if not share:
-        made.rollout.audio = lm.encode_audio([waveform(n, seed) for seed, n in enumerate(SIZES)])
-    total, count = one.rescore(lm, made)
+        scored.rollout.audio = lm.encode_audio([waveform(n, seed) for seed, n in enumerate(SIZES)])
+    total, count = one.rescore(lm, scored)
     total.backward()
     return float(total.detach()), int(count), {n: p.grad for n, p in lm.named_parameters() if p.grad is not None}, runs
 
 
 @pytest.mark.parametrize("parts", [[], ["encoder"], ["encoder", "adapter"], ["encoder", "decoder"]])
 @pytest.mark.parametrize("rollout", [{}, {"empty": "skip", "samples": 2, "temperature": 1.0}])
-def test_the_encoder_hears_a_steps_clips_once(parts, rollout):
-    total, count, gradients, runs = stepped(parts, **rollout)
-    expected, same_count, others, more_runs = stepped(parts, share=False, **rollout)
+def test_opd_step_runs_the_encoder_once(parts, rollout):
+    total, count, gradients, runs = run_step(parts, **rollout)
+    expected, same_count, others, more_runs = run_step(parts, share=False, **rollout)
     assert (len(runs), len(more_runs)) == (1, 2)
     assert total == pytest.approx(expected, rel=1e-5) and count == same_count > 10
-    assert gradients.keys() == others.keys() and not any(name.startswith(of(parts) or ("none",)) for name in gradients)
+    assert gradients.keys() == others.keys() and not any(
+        name.startswith(prefixes_of(parts) or ("none",)) for name in gradients
+    )
     torch.testing.assert_close(gradients, others, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("run", ["base", "base_opd"])
-def test_a_training_step_leaves_frozen_parts_alone(conf, trained, datadir, tmp_path, run):
+def test_training_step_and_resume_keep_frozen_parts(conf, trained, datadir, tmp_path, run):
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     overrides = overrides if run == "base_opd" else []
     trainer = make_trainer(conf, run, tmp_path, datadir, "model.freeze=[encoder, adapter]", *overrides)
@@ -73,13 +75,13 @@ def test_a_training_step_leaves_frozen_parts_alone(conf, trained, datadir, tmp_p
     trainer.checkpoints.wait()
     again = make_trainer(conf, run, tmp_path, datadir, "model.freeze=[encoder, adapter]", "seed=5", *overrides)
     again.resume()
-    for (name, weight), copy in zip(trainer.student.named_parameters(), again.student.parameters(), strict=True):
-        frozen = name.startswith(of(["encoder", "adapter"]))
+    for (name, weight), resumed in zip(trainer.student.named_parameters(), again.student.parameters(), strict=True):
+        frozen = name.startswith(prefixes_of(["encoder", "adapter"]))
         assert torch.equal(weight, before[name]) == frozen and (id(weight) in in_optimizer) != frozen, name
-        assert torch.equal(copy, weight)
+        assert torch.equal(resumed, weight)
 
 
 @pytest.mark.parametrize("parts", ["[ears]", "[encoder, adapter, decoder]"])
-def test_parts_that_cannot_be_frozen_are_refused(conf, parts):
-    with pytest.raises(UserError, match="freeze.*name some of encoder, adapter, decoder, but not all"):
+def test_load_config_refuses_parts_that_cannot_be_frozen(conf, parts):
+    with pytest.raises(UserError, match="freeze must be a list of some, but not all, of encoder, adapter, decoder"):
         load_config(str(conf), "base", "exp", "data", [f"model.freeze={parts}"])

@@ -1,4 +1,4 @@
-"""The plugin host, against distributions made here: what loads, what fails and with which words, and no torch."""
+"""The plugin registry, with packages that the tests write: what loads, what fails, and the messages."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ import arkasr
 class Options:
     rate: float = 1.0
 
-class Made:
+class Plugin:
     def __init__(self, options, **context):
         self.options, self.context = options, context
 
 @arkasr.hookimpl
 def register_teachers(register):
-    register("{name}", Made, Options)
+    register("{name}", Plugin, Options)
 
 @arkasr.hookimpl
 def register_token_mappers(register):
@@ -41,7 +41,7 @@ def register_token_mappers(register):
 
 @arkasr.hookimpl
 def register_losses(register):
-    register("{name}", Made)
+    register("{name}", Plugin)
 """
 PARTS = """
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ ONE_LOSS = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Load anew in each test, with nothing set, and forget the modules that it imported."""
+    """Load the plugins again in each test, without environment variables, and remove their modules afterwards."""
     monkeypatch.delenv("ARKASR_PLUGINS", raising=False)
     monkeypatch.delenv("ARKASR_STRICT_PLUGINS", raising=False)
     registry._load.cache_clear()
@@ -73,7 +73,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Return a function that puts a distribution with one entry point and its modules on the import path."""
+    """Return a function that puts a package with one entry point and its modules on the import path."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def make(distribution: str, entry: str, modules: dict[str, str], target: str = "") -> Path:
@@ -105,7 +105,7 @@ def refusal(call, *arguments, **context) -> str:
 
 
 def cause(install, text: str, target: str = "") -> str:
-    """Install a plugin that must fail, and return the cause listed; the others are not disturbed."""
+    """Install a plugin that must fail and one that works, and return the listed cause of the failure."""
     folder = install("arkasr-bad", "fake_bad", {"fake_bad": text}, target)
     good(install)
     assert [row["kind"] for row in rows("arkasr-good")] == ["loss", "teacher", "token_mapper"]
@@ -115,7 +115,7 @@ def cause(install, text: str, target: str = "") -> str:
     return row["error"]
 
 
-def test_a_good_plugin_is_listed_and_made(install):
+def test_listing_and_create_work_for_good_plugin(install):
     folder = good(install)
     expected = {"name": "fake_good", "distribution": "arkasr-good", "version": "1.5", "error": ""}
     expected["file"] = str(folder / "fake_good.py")
@@ -125,7 +125,7 @@ def test_a_good_plugin_is_listed_and_made(install):
     assert registry.create("loss", "fake_good", {}).options is None
 
 
-def test_what_is_named_lazily_is_imported_on_use(install):
+def test_create_imports_lazy_factory_on_first_use(install):
     good(install)
     registry.listing()
     assert "fake_good_parts" not in sys.modules
@@ -133,20 +133,20 @@ def test_what_is_named_lazily_is_imported_on_use(install):
     assert (mapper.depth, mapper.pair) == (3, ("s", "t"))
 
 
-def test_options_are_checked_without_making_anything(install):
+def test_check_plugin_checks_options_without_factory(install):
     good(install)
     assert registry.check_plugin("teacher", "fake_good", {"rate": 2}).rate == 2.0
     assert registry.check_plugin("loss", "fake_good", {}) is None
     where = "fake_good', arkasr-good 1.5 (fake_good): "
     wrong = refusal(registry.create, "teacher", "fake_good", {"rtae": 2})
     assert wrong == f"options of teacher '{where}unknown key rtae; did you mean rate?"
-    assert "rate must be a number, not 'x'" in refusal(registry.check_plugin, "teacher", "fake_good", {"rate": "x"})
+    assert "rate must be a number, got 'x'" in refusal(registry.check_plugin, "teacher", "fake_good", {"rate": "x"})
     assert "depth is missing" in refusal(registry.check_plugin, "token_mapper", "fake_good", {})
     unwanted = refusal(registry.check_plugin, "loss", "fake_good", {"a": 1, "b": 2})
-    assert unwanted == f"options of loss '{where}it takes no options; remove a, b"
+    assert unwanted == f"options of loss '{where}the plugin takes no options; remove a, b"
 
 
-def test_an_unknown_name_lists_what_there_is_and_what_failed(install):
+def test_create_with_unknown_name_lists_names_and_failures(install):
     good(install)
     install("arkasr-bad", "fake_bad", {"fake_bad": "import fake_nothing_here\n"})
     message = refusal(registry.create, "token_mapper", "nosuch", {})
@@ -157,42 +157,42 @@ def test_an_unknown_name_lists_what_there_is_and_what_failed(install):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("import fake_nothing_here", "ModuleNotFoundError: No module named 'fake_nothing_here'"),
         ("import sys\nsys.exit('bye')", "SystemExit: bye"),
         ("def broken(:", "SyntaxError: "),
-        ("x = 1", "registers nothing: mark a function called register_teachers,"),
+        ("x = 1", "registers no name; mark a function called register_teachers,"),
         (
             ONE_LOSS.replace("losses", "loses").format(arguments="'x', print"),
-            "register_loses is marked as a hook, but arkasr has none of this name; use register_losses",
+            "register_loses is marked as a hook, but arkasr has no such hook; use register_losses",
         ),
         (ONE_LOSS.replace("losses", "teacher").format(arguments="'x', print"), "use register_teachers"),
         (ONE_LOSS.replace("(register)", "(regster)").format(arguments="'x'"), "PluginValidationError: "),
         (ONE_LOSS.format(arguments="'x'"), "TypeError: "),
-        (ONE_LOSS.format(arguments="'two words', print"), "loss 'two words': a name is made of letters"),
-        (ONE_LOSS.format(arguments="3, print"), "loss 3: a name is made of letters"),
-        (ONE_LOSS.format(arguments="'x', 'a b'"), "factory must be callable or 'module:attribute', not 'a b'"),
-        (ONE_LOSS.format(arguments="'x', 5"), "factory must be callable or 'module:attribute', not 5"),
+        (ONE_LOSS.format(arguments="'two words', print"), "loss 'two words': a name may contain letters"),
+        (ONE_LOSS.format(arguments="3, print"), "loss 3: a name may contain letters"),
+        (ONE_LOSS.format(arguments="'x', 'a b'"), "factory must be callable or 'module:attribute', got 'a b'"),
+        (ONE_LOSS.format(arguments="'x', 5"), "factory must be callable or 'module:attribute', got 5"),
         (ONE_LOSS.format(arguments="'x', print, int"), "config must be a dataclass or 'module:attribute'"),
         (ONE_LOSS.format(arguments="'x', print)\n    register('x', print"), "registers loss 'x' twice"),
     ],
 )
-def test_a_broken_plugin_is_listed_with_its_cause(install, text, said):
-    assert said in cause(install, text)
+def test_listing_shows_cause_of_broken_plugin(install, text, message):
+    assert message in cause(install, text)
 
 
-def test_an_entry_point_to_nothing(install):
+def test_listing_shows_cause_of_missing_entry_point_object(install):
     assert "AttributeError" in cause(install, "x = 1", "fake_bad:nothing")
 
 
-def test_a_plugin_that_fails_half_way_registers_nothing(install):
-    text = GOOD.format(name="fake_bad").replace('register("fake_bad", Made)', "raise RuntimeError('no GPU\\nhere')")
+def test_plugin_that_fails_after_one_name_registers_none(install):
+    text = GOOD.format(name="fake_bad").replace('register("fake_bad", Plugin)', "raise RuntimeError('no GPU\\nhere')")
     assert cause(install, text) == "RuntimeError: no GPU here"
     assert "no teacher is called 'fake_bad'" in refusal(registry.create, "teacher", "fake_bad", {})
 
 
-def test_a_lazy_name_that_cannot_be_imported(install):
+def test_create_names_lazy_factory_that_cannot_be_imported(install):
     install("arkasr-lazy", "fake_lazy", {"fake_lazy": ONE_LOSS.format(arguments="'a', 'fake_nothing:Loss'")})
     assert rows("arkasr-lazy")[0]["error"] == ""
     message = refusal(registry.create, "loss", "a", {})
@@ -202,14 +202,14 @@ def test_a_lazy_name_that_cannot_be_imported(install):
     assert "its config must be a dataclass" in refusal(registry.create, "loss", "b", {})
 
 
-def test_two_claims_on_one_name_stop_only_that_name(install):
+def test_name_registered_twice_is_refused_and_others_work(install):
     text = ONE_LOSS.format(arguments="'same', list)\n    register('{}', lambda options: options")
     install("arkasr-a", "fake_one", {"fake_a": text.format("only_a")})
     install("arkasr-b", "fake_one", {"fake_b": text.format("only_b")})
     message = refusal(registry.create, "loss", "same", {})
     assert message == (
-        "loss 'same' is claimed by arkasr-a 1.5 (fake_a) and arkasr-b 1.5 (fake_b); "
-        "uninstall one, or set ARKASR_PLUGINS to leave one out"
+        "loss 'same' is registered by arkasr-a 1.5 (fake_a) and by arkasr-b 1.5 (fake_b); "
+        "uninstall one of them, or select plugins with ARKASR_PLUGINS"
     )
     found = {(row["name"], row["distribution"]): row["error"] for row in rows("arkasr-a") + rows("arkasr-b")}
     assert found == {
@@ -221,15 +221,15 @@ def test_two_claims_on_one_name_stop_only_that_name(install):
     assert registry.create("loss", "only_b", {}) is None
 
 
-def test_a_claim_on_a_builtin_name(install):
+def test_plugin_with_builtin_name_is_refused(install):
     name = next(row["name"] for row in registry.listing() if row["kind"] == "loss" and row["distribution"] == "arkasr")
     registry._load.cache_clear()
-    install("arkasr-thief", "fake_thief", {"fake_thief": ONE_LOSS.format(arguments=f"'{name}', list")})
+    install("arkasr-same", "fake_same", {"fake_same": ONE_LOSS.format(arguments=f"'{name}', list")})
     message = refusal(registry.check_plugin, "loss", name, {})
-    assert "(arkasr.builtin.losses)" in message and "arkasr-thief 1.5 (fake_thief)" in message
+    assert "(arkasr.builtin.losses)" in message and "arkasr-same 1.5 (fake_same)" in message
 
 
-def test_environment_limits_installed_plugins(install, monkeypatch):
+def test_arkasr_plugins_variable_selects_installed_plugins(install, monkeypatch):
     good(install)
     good(install, "fake_other", "arkasr-other")
     for value, kept in (
@@ -242,10 +242,12 @@ def test_environment_limits_installed_plugins(install, monkeypatch):
         assert {row["distribution"] for row in registry.listing()} - {"arkasr"} == kept
     monkeypatch.setenv("ARKASR_PLUGINS", "fake_goood")
     registry._load.cache_clear()
-    assert registry.listing()[-1]["error"].startswith("ARKASR_PLUGINS names fake_goood, but no installed plugin")
+    assert registry.listing()[-1]["error"].startswith(
+        "ARKASR_PLUGINS names fake_goood, which is not an installed plugin"
+    )
 
 
-def test_strict_makes_failures_and_clashes_fatal(install, monkeypatch):
+def test_strict_variable_makes_failures_and_clashes_fatal(install, monkeypatch):
     monkeypatch.setenv("ARKASR_STRICT_PLUGINS", "1")
     good(install)
     monkeypatch.setenv("ARKASR_PLUGINS", "fake_good")
@@ -256,12 +258,12 @@ def test_strict_makes_failures_and_clashes_fatal(install, monkeypatch):
     registry._load.cache_clear()
     for call in (registry.listing, lambda: registry.check_plugin("teacher", "fake_good", {})):
         message = refusal(call)
-        assert "arkasr-bad 1.5 (fake_bad): ModuleNotFoundError" in message and "'fake_good' is claimed by" in message
+        assert "arkasr-bad 1.5 (fake_bad): ModuleNotFoundError" in message and "'fake_good' is registered by" in message
     monkeypatch.setenv("ARKASR_STRICT_PLUGINS", "0")
     assert registry.listing()
 
 
-def test_fingerprint_follows_names_and_versions_not_places(install, monkeypatch, tmp_path):
+def test_fingerprint_depends_on_names_and_versions_not_on_paths(install, monkeypatch, tmp_path):
     alone = registry.fingerprint()
     folder = good(install)
     registry._load.cache_clear()
@@ -279,17 +281,17 @@ def test_fingerprint_follows_names_and_versions_not_places(install, monkeypatch,
     assert registry.fingerprint() == both
 
 
-def test_builtins_come_through_the_same_hooks_and_all_load():
+def test_builtins_register_through_hooks_without_failure():
     found = rows("arkasr")
     assert {row["kind"] for row in found} == set(KINDS) and not any(row["error"] for row in found)
     assert all(row["version"] == arkasr.__version__ and row["file"].startswith(str(ROOT)) for row in found)
 
 
-def test_listing_is_light(install):
-    """Neither the face of arkasr nor the listing may import what takes seconds."""
+def test_listing_does_not_import_large_packages(install):
+    """Neither the public interface nor the listing imports packages that take seconds."""
     folder = good(install)
     heavy = ("torch", "transformers", "lhotse", "numpy", "scipy")
-    code = "import json, sys, arkasr, arkasr.plugins as p\n"
+    code = "import json, sys, arkasr, arkasr.plugins.registry as p\n"
     code += "print(json.dumps([p.listing(), p.fingerprint(), [*sys.modules]]))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -298,15 +300,15 @@ def test_listing_is_light(install):
     assert listed == registry.listing() and fingerprint == registry.fingerprint()
 
 
-def test_every_hook_has_a_kind_and_says_how_its_factory_is_called():
+def test_every_hook_has_kind_and_documents_factory_call():
     hooks = {name for name in vars(hookspecs) if name.startswith("register_")}
     assert hooks == set(KINDS.values())
     for name in hooks:
         assert "register(name, factory, config=None)" in getattr(hookspecs, name).__doc__
 
 
-def test_the_public_face():
+def test_public_interface_lists_its_names():
     assert sorted(arkasr.__all__) == dir(arkasr) and arkasr.hookimpl is hookspecs.hookimpl
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        arkasr.nothing
+        _ = arkasr.nothing
     assert arkasr.__version__
