@@ -1,15 +1,21 @@
-"""Conformance checks for plugins, in anybody's test-suite: a check returns None, or raises an AssertionError that says
-in one sentence what the plugin does and what its protocol promises.
+"""Conformance checks for plugins, for use in any test framework.
+
+A check returns None if the plugin conforms to its protocol in `arkasr.interfaces`. Otherwise it raises an
+AssertionError with one sentence: what the plugin does, and what the protocol requires.
 
     from arkasr.testing import check_loss, create
 
-    def test_the_loss_keeps_its_promises():
+
+    def test_my_loss_conforms():
         check_loss(create("loss", "my_loss", {"temperature": 2.0}))
 
-`create(kind, name, options, **context)` makes a plugin as a run does, by its registered name and with its options
-checked. kind: "teacher" (context: `device`), "token_mapper" (context: `student` and `teacher`) or "loss". For tests of
-a plugin's numbers there are tiny models with their tokenizers (`tiny_student`, `tiny_teacher`), clips (`waveform`), and
-a student, teacher and support as a loss gets them (`make_case`, `TableView`).
+- `check_teacher`, `check_token_mapper`, `check_loss`: one check per kind of plugin.
+- `create(kind, name, options, **context)`: build a plugin from its registered name and check its options, as a
+  training run does. `kind` is "teacher" (context: `device`), "token_mapper" (context: `student`, `teacher`) or "loss".
+- `tiny_student`, `tiny_teacher`, `waveform`: small random models with tokenizers, and audio.
+- `make_case`, `TableView`: a student, a teacher and a support as a loss receives them, to test its numbers.
+
+May import `distributions`, `interfaces`, `model` and `plugins`.
 """
 
 from __future__ import annotations

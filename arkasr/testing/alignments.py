@@ -1,82 +1,144 @@
-"""What `arkasr.Alignment` promises of the rollouts that were aligned: rows, bytes read, stops, coverage, counts."""
+"""What `arkasr.Alignment` promises: rows, text before paired rows, stops, repeatability, coverage and counts.
+
+The functions are the parts of `arkasr.testing.check_token_mapper` that check an alignment. Each raises AssertionError
+for the first promise that the alignment breaks.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from arkasr.interfaces import Alignment
-from arkasr.testing.require import described, is_tensor, requirer
-from arkasr.testing.rollouts import Side, alike, paired
+from arkasr.testing.require import describe, is_tensor, requirer
+from arkasr.testing.rollouts import Rollouts, Vocabulary, pairs_by_clip, shared_boundaries
 
 require = requirer("check_token_mapper")
-Rollouts = list[tuple[list[int], str]]  # as make_rollouts gives them
 
 
-def check_alignment(made: Alignment, rollouts: Rollouts, theirs: Side, strictly: bool) -> None:
-    """Dtypes, ranges and order of an alignment; `strictly`: teacher rows may not repeat."""
-    count, size = len(made.student_rows), len(theirs.bytes)
-    for name, rows in (("student_rows", made.student_rows), ("teacher_rows", made.teacher_rows)):
-        require(is_tensor(rows, torch.int64, count), f"{name} is {described(rows)}, not int64 [{count}]")
-        least = 1 if strictly or name == "student_rows" else 0
-        require(bool((rows.diff() >= least).all()), f"{name} must be {'strictly ' * least}increasing")
-    clips, read = len(rollouts), len(made.teacher_ids)
-    require(read == clips, f"teacher_ids holds {read} of {clips} clips")
-    for ids, (_, what) in zip(made.teacher_ids, rollouts):
-        require(len(ids) > 0, f"teacher_ids is empty for {what}: a teacher needs one token at least")
-        require(all(isinstance(i, int) and 0 <= i < size for i in ids), f"teacher_ids are out of range for {what}")
-    total = sum(len(ids) for ids, _ in rollouts)
-    require(made.num_student == total, f"num_student is {made.num_student}, but there are {total} student ids")
-    require(0 <= made.num_mismatched <= clips, f"num_mismatched is {made.num_mismatched} of {clips} clips")
-    paired(made, [ids for ids, _ in rollouts])  # refuses rows that are out of range or in another clip
+def check_alignment(alignment: Alignment, rollouts: Rollouts, teacher: Vocabulary, strictly: bool) -> None:
+    """Check dtypes, ranges and order of an alignment.
 
-
-def check_reading(made: Alignment, rollouts: Rollouts, ours: Side, theirs: Side, equal: bool) -> None:
-    """Paired positions have read the same bytes; without `equal` the student may be ahead."""
-    for (ids, what), (read, pairs) in zip(rollouts, paired(made, [ids for ids, _ in rollouts])):
-        for s, t in pairs:
-            a, b = ours.read(ids[:s]), theirs.read(read[:t])
-            good = a == b if equal else a.startswith(b)
-            require(good, f"{what}: rows {s} and {t} are paired, but have read {a!r} and {b!r}")
-
-
-def check_stops(made: Alignment, rollouts: Rollouts, ours: Side, theirs: Side) -> None:
-    """The stop is a token like any other: some text's stop is scored against the teacher's."""
-    for (ids, _), (read, pairs) in zip(rollouts, paired(made, [ids for ids, _ in rollouts])):
-        stopped = len(ids) > 1 and ids[-1] in ours.stops and read[-1] == theirs.stops[0]
-        if stopped and (len(ids) - 1, len(read) - 1) in pairs:
-            return
-    require(False, "no text's stop is paired with the teacher's stop: the student would not learn where to end")
-
-
-def check_repeatable(made: Alignment, again: Alignment, singles: list[Alignment], rollouts: Rollouts) -> None:
-    """The same batch gives the same alignment, and each clip of it what it gives alone."""
-    every = [ids for ids, _ in rollouts]
-    pairs = paired(made, every)
-    same = paired(again, every) == pairs and again.num_mismatched == made.num_mismatched
-    require(same, "align gives another alignment when it is called again with the same batch")
-    for (ids, what), single, batched in zip(rollouts, singles, pairs):
-        require(paired(single, [ids])[0] == batched, f"a clip aligned alone and in a batch differs ({what})")
-    total = sum(single.num_mismatched for single in singles)
-    said = f"num_mismatched is {made.num_mismatched}, but {total} over the same clips one by one"
-    require(made.num_mismatched == total, said)
-
-
-def check_coverage(made: Alignment, rollouts: Rollouts, ours: Side, theirs: Side) -> None:
-    """Where both spell a text alike they have read the same before every token: half of that, at least, is paired.
-
-    Not asked for is what is inside of characters, and what tokenizers that cut differently leave to the mapper.
+    Args:
+        alignment: The alignment of all rollouts as one batch.
+        rollouts: The student's transcripts.
+        teacher: The teacher's vocabulary.
+        strictly: Teacher rows must increase strictly, not only weakly.
     """
-    whole = found = 0
-    for (ids, _), (_, pairs) in zip(rollouts, paired(made, [ids for ids, _ in rollouts])):
-        borders = alike(ids, ours, theirs)
-        whole, found = whole + len(borders), found + len({s for s, _ in pairs} & borders)
-    said = f"only {found} of the {whole} positions of texts that both tokenizers spell alike are paired"
-    require(2 * found >= whole, f"{said}: pair all positions at which both have read the same text")
+    count, size = len(alignment.student_rows), len(teacher.token_bytes)
+    for name, rows in (("student_rows", alignment.student_rows), ("teacher_rows", alignment.teacher_rows)):
+        require(
+            is_tensor(rows, torch.int64, count), f"Alignment.{name} is {describe(rows)}; it must be int64 [{count}]"
+        )
+        least = 1 if strictly or name == "student_rows" else 0
+        order = "strictly increasing" if least else "increasing"
+        require(bool((rows.diff() >= least).all()), f"Alignment.{name} is not {order}; its rows must be {order}")
+    clips, lists = len(rollouts), len(alignment.teacher_ids)
+    require(lists == clips, f"Alignment.teacher_ids has {lists} lists for {clips} clips; it must have one per clip")
+    for ids, (_, what) in zip(alignment.teacher_ids, rollouts):
+        require(len(ids) > 0, f"Alignment.teacher_ids is empty for {what}; each clip needs at least one token")
+        in_range = all(isinstance(i, int) and 0 <= i < size for i in ids)
+        require(in_range, f"Alignment.teacher_ids has invalid ids for {what}; they must be int from 0 to {size - 1}")
+    total, num_student = sum(len(ids) for ids, _ in rollouts), alignment.num_student
+    require(num_student == total, f"Alignment.num_student is {num_student}; the batch has {total} student tokens")
+    wrong = f"Alignment.num_mismatched is {alignment.num_mismatched}; it must be from 0 to {clips}, the number of clips"
+    require(0 <= alignment.num_mismatched <= clips, wrong)
+    pairs_by_clip(alignment, [ids for ids, _ in rollouts])  # fails for rows out of range or in another clip
 
 
-def check_mismatches(singles: list[Alignment], rollouts: Rollouts, ours: Side, theirs: Side) -> None:
-    """Counted is a clip that the teacher reads back as another text."""
-    for (ids, what), made in zip(rollouts, singles):
-        text, read = ours.read(ours.spoken(ids)), theirs.read(theirs.spoken(made.teacher_ids[0]))
-        said = f"{what}: num_mismatched is {made.num_mismatched} where the teacher reads {text!r} as {read!r}"
-        require(not text or made.num_mismatched == (text != read), said)
+def check_text_before_pairs(
+    alignment: Alignment, rollouts: Rollouts, student: Vocabulary, teacher: Vocabulary, equal: bool
+) -> None:
+    """Check that the text before paired rows is the same in both transcripts.
+
+    Args:
+        alignment: The alignment of all rollouts as one batch.
+        rollouts: The student's transcripts.
+        student: The student's vocabulary.
+        teacher: The teacher's vocabulary.
+        equal: The bytes must be equal. Otherwise the teacher's must be a prefix of the student's.
+    """
+    for (ids, what), (teacher_ids, pairs) in zip(rollouts, pairs_by_clip(alignment, [ids for ids, _ in rollouts])):
+        for s, t in pairs:
+            text_s, text_t = student.decode_bytes(ids[:s]), teacher.decode_bytes(teacher_ids[:t])
+            good = text_s == text_t if equal else text_s.startswith(text_t)
+            rule = "both must be equal" if equal else "the teacher's must be a prefix of the student's"
+            pair = f"{what}: align pairs student row {s} with teacher row {t}"
+            require(good, f"{pair}, but the text before them is {text_s!r} and {text_t!r}; {rule}")
+
+
+def check_stops(alignment: Alignment, rollouts: Rollouts, student: Vocabulary, teacher: Vocabulary) -> None:
+    """Check that the stop token of at least one text is paired with the teacher's stop token.
+
+    Args:
+        alignment: The alignment of all rollouts as one batch.
+        rollouts: The student's transcripts.
+        student: The student's vocabulary.
+        teacher: The teacher's vocabulary.
+    """
+    for (ids, _), (teacher_ids, pairs) in zip(rollouts, pairs_by_clip(alignment, [ids for ids, _ in rollouts])):
+        stopped = len(ids) > 1 and ids[-1] in student.stop_ids and teacher_ids[-1] == teacher.stop_ids[0]
+        if stopped and (len(ids) - 1, len(teacher_ids) - 1) in pairs:
+            return
+    require(
+        False, "align pairs no stop token with the teacher's stop token; without it the student cannot learn to stop"
+    )
+
+
+def check_repeatable(alignment: Alignment, again: Alignment, singles: list[Alignment], rollouts: Rollouts) -> None:
+    """Check that the alignment is deterministic and that clips do not influence each other.
+
+    Args:
+        alignment: The alignment of all rollouts as one batch.
+        again: A second alignment of the same batch.
+        singles: The alignment of each rollout alone.
+        rollouts: The student's transcripts.
+    """
+    student_ids = [ids for ids, _ in rollouts]
+    pairs = pairs_by_clip(alignment, student_ids)
+    same = pairs_by_clip(again, student_ids) == pairs and again.num_mismatched == alignment.num_mismatched
+    require(same, "align returns a different alignment for the same batch; it must be deterministic")
+    for (ids, what), single, batched in zip(rollouts, singles, pairs):
+        equal = pairs_by_clip(single, [ids])[0] == batched
+        require(equal, f"align returns different pairs for a clip alone and in a batch ({what}); they must be the same")
+    total = sum(single.num_mismatched for single in singles)
+    counts = f"Alignment.num_mismatched is {alignment.num_mismatched} for a batch, but {total} for its clips one by one"
+    require(alignment.num_mismatched == total, f"{counts}; both must be the same")
+
+
+def check_coverage(alignment: Alignment, rollouts: Rollouts, student: Vocabulary, teacher: Vocabulary) -> None:
+    """Check that at least half of the positions are paired in texts that both tokenizers split alike.
+
+    Positions inside of characters, and texts that the tokenizers split differently, are not checked.
+
+    Args:
+        alignment: The alignment of all rollouts as one batch.
+        rollouts: The student's transcripts.
+        student: The student's vocabulary.
+        teacher: The teacher's vocabulary.
+    """
+    expected = found = 0
+    for (ids, _), (_, pairs) in zip(rollouts, pairs_by_clip(alignment, [ids for ids, _ in rollouts])):
+        boundaries = shared_boundaries(ids, student, teacher)
+        expected, found = expected + len(boundaries), found + len({s for s, _ in pairs} & boundaries)
+    share = f"align pairs only {found} of the {expected} positions of texts that both tokenizers split alike"
+    require(2 * found >= expected, f"{share}; pair all positions with the same text before them")
+
+
+def check_mismatches(singles: list[Alignment], rollouts: Rollouts, student: Vocabulary, teacher: Vocabulary) -> None:
+    """Check that `num_mismatched` counts the clips whose teacher tokens are another text.
+
+    Args:
+        singles: The alignment of each rollout alone.
+        rollouts: The student's transcripts.
+        student: The student's vocabulary.
+        teacher: The teacher's vocabulary.
+    """
+    for (ids, what), alignment in zip(rollouts, singles):
+        text_s = student.decode_bytes(student.without_stop(ids))
+        text_t = teacher.decode_bytes(teacher.without_stop(alignment.teacher_ids[0]))
+        expected, found = int(text_s != text_t), alignment.num_mismatched
+        texts = f"the student's text is {text_s!r} and the teacher's {text_t!r}"
+        require(
+            not text_s or found == expected,
+            f"{what}: Alignment.num_mismatched is {found}; it must be {expected}, since {texts}",
+        )

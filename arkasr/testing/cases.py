@@ -1,4 +1,4 @@
-"""Cases for losses: a student with gradient, a teacher, and the union support between their two vocabularies."""
+"""Cases to test losses with: a student, a teacher, and the support between their vocabularies."""
 
 from __future__ import annotations
 
@@ -16,31 +16,43 @@ POSITIONS, WIDTH, VOCAB, TOP = 7, 6, 24, 4
 
 
 class TableView:
-    """A teacher that answers from a table of log-probabilities [P, V], which may hold -inf and NaN."""
+    """A teacher's view that returns values from a table.
+
+    Args:
+        table: Log-probabilities, float32 [P, V], in nats. -inf and NaN are allowed.
+    """
 
     def __init__(self, table: Tensor):
         self.table, self.vocab_size = table, table.shape[-1]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids [P, k] and log-probabilities [P, k], best first."""
+        """See `arkasr.DistributionView.topk`."""
         best = self.table.topk(min(k, self.vocab_size))
         return best.indices, best.values
 
     def logprobs_at(self, ids: Tensor) -> Tensor:
-        """Return log-probabilities [P, U] of ids [P, U]."""
+        """See `arkasr.DistributionView.logprobs_at`."""
         return self.table.gather(-1, ids)
 
     def entropy(self) -> None:
-        """Say nothing: the table need not hold the whole distribution."""
+        """Return None, since the table may lack a part of the distribution."""
 
     def at(self, rows: Tensor) -> TableView:
-        """Return the view of positions `rows` (int64 [Q]) only."""
+        """See `arkasr.DistributionView.at`."""
         return TableView(self.table[rows])
 
 
 @dataclass
 class Case:
-    """states [P, H] and weight [V, H] of the student's head; blocked: bool [V]; table: the teacher's [P, V_t]."""
+    """The arguments of a loss at P positions.
+
+    Attributes:
+        states: The student's hidden states, float32 [P, H].
+        weight: The weight of the student's output head, float32 [V, H].
+        blocked: Student tokens that no transcript contains, bool [V].
+        table: The teacher's log-probabilities, float32 [P, V_t], in nats.
+        support: The support.
+    """
 
     states: Tensor
     weight: Tensor
@@ -49,68 +61,114 @@ class Case:
     support: Support
 
     def leaves(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return copies of states, weight and table that take a gradient."""
-        return tuple(t.detach().clone().requires_grad_() for t in (self.states, self.weight, self.table))
+        """Return copies of `states`, `weight` and `table` that require a gradient."""
+        states, weight, table = (t.detach().clone().requires_grad_() for t in (self.states, self.weight, self.table))
+        return states, weight, table
 
     def at(self, rows: Tensor) -> Case:
-        """Return the case of these positions only."""
+        """Return the case at some positions only.
+
+        Args:
+            rows: The positions, int64 [Q].
+
+        Returns:
+            A case with Q positions.
+        """
         support = map_support(self.support, lambda field: field[rows])
         return replace(self, states=self.states[rows], table=self.table[rows], support=support)
 
 
 def map_support(support: Support, change: Callable[[Tensor], Tensor]) -> Support:
-    """Return a support with `change` applied to every field."""
+    """Return a support with every field replaced by a function of it.
+
+    Args:
+        support: Any support.
+        change: The function.
+
+    Returns:
+        The new support.
+    """
     return Support(**{item.name: change(getattr(support, item.name)) for item in fields(support)})
 
 
 def padded(support: Support, before: int, after: int) -> Support:
-    """Return the support with columns more that are not valid."""
+    """Return a support with additional columns that are not valid.
+
+    Args:
+        support: Any support.
+        before: Columns to add in front.
+        after: Columns to add at the end.
+
+    Returns:
+        The new support.
+    """
     return map_support(support, lambda field: pad(field, (before, after)) if field.dim() == 2 else field)
 
 
 def emptied(support: Support) -> Support:
-    """Return a support as wide, in which nothing is valid."""
+    """Return a support of the same width in which no token is valid.
+
+    Args:
+        support: Any support.
+
+    Returns:
+        The new support.
+    """
     return map_support(support, lambda field: torch.zeros_like(field) if field.dim() == 2 else field)
 
 
 def make_case(renaming: Tensor | None = None, self_teacher: bool = False, needs: str = "topk") -> Case:
-    """Draw a case; equal arguments give equal numbers.
+    """Return a random case; equal arguments give equal numbers.
 
-    Among the positions are odd ones: the transcript's token is none of the teacher's; of the union of the top k a
-    single token is valid; one token is one that the student may never say. Student token i is teacher token
-    renaming[i] (int64 [V]; None: i). self_teacher: the teacher's distributions are the student's. needs: what the
-    loss needs, "topk", or "shared" for a support of all tokens.
+    Some of the 7 positions are special:
+
+    - at the last, the teacher's best token is blocked for the student;
+    - at the last but one, the support has a single valid token (only for "topk");
+    - at the last but two, the teacher has no token for the transcript's token.
+
+    Args:
+        renaming: Teacher id of each student id, int64 [V]; None for equal ids.
+        self_teacher: Use the student's distributions as the teacher's.
+        needs: Kind of support: "topk" for the union of both top-k sets, "shared" for all tokens.
+
+    Returns:
+        The case.
     """
-    draw = torch.Generator().manual_seed(7)
-    states, weight = torch.randn(POSITIONS, WIDTH, generator=draw), torch.randn(VOCAB, WIDTH, generator=draw)
-    logits = torch.randn(POSITIONS, VOCAB, generator=draw) * 2.0
-    names = torch.arange(VOCAB) if renaming is None else renaming
+    generator = torch.Generator().manual_seed(7)
+    states, weight = torch.randn(POSITIONS, WIDTH, generator=generator), torch.randn(VOCAB, WIDTH, generator=generator)
+    logits = torch.randn(POSITIONS, VOCAB, generator=generator) * 2.0
+    teacher_ids = torch.arange(VOCAB) if renaming is None else renaming
     blocked = torch.zeros(VOCAB, dtype=torch.bool)
     blocked[logits[-1].argmax()] = True
-    ours = HeadView(states, weight, blocked).dense().logits.log_softmax(-1)
-    theirs = ours if self_teacher else logits.log_softmax(-1)
+    log_p_s = HeadView(states, weight, blocked).dense().logits.log_softmax(-1)
+    log_p_t = log_p_s if self_teacher else logits.log_softmax(-1)
     table = torch.full((POSITIONS, VOCAB), -torch.inf)
-    table[:, names] = theirs
-    visited = ours.argmax(-1)  # a greedy transcript
-    counterparts = names[visited]
-    counterparts[-3] = -1
-    tables = _union(theirs, ours, names) if needs == "topk" else _shared(names)
-    return Case(states, weight, blocked, table, Support(*tables, visited, counterparts))
+    table[:, teacher_ids] = log_p_t
+    visited = log_p_s.argmax(-1)  # the transcript is greedy
+    visited_teacher = teacher_ids[visited]
+    visited_teacher[-3] = -1
+    tables = _union_tables(log_p_t, log_p_s, teacher_ids) if needs == "topk" else _shared_tables(teacher_ids)
+    return Case(states, weight, blocked, table, Support(*tables, visited, visited_teacher))
 
 
-def _shared(names: Tensor) -> list[Tensor]:
-    """Return the tables [P, V] of a Support in its order: all tokens, one row expanded."""
-    every = torch.ones(VOCAB, dtype=torch.bool)
-    return [row.expand(POSITIONS, -1) for row in (torch.arange(VOCAB), names, every, every, every)]
+Tables = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the first five fields of a Support
 
 
-def _union(theirs: Tensor, ours: Tensor, names: Tensor) -> list[Tensor]:
-    """Return the tables [P, U] of a Support in its order: both top k of [P, V], the teacher's part first."""
-    top_t, top_s = theirs.topk(TOP).indices, ours.topk(TOP).indices
+def _shared_tables(teacher_ids: Tensor) -> Tables:
+    """Return tables [P, V] of all tokens: one row expanded over the positions."""
+    ids_s, ids_t, every = (
+        row.expand(POSITIONS, -1) for row in (torch.arange(VOCAB), teacher_ids, torch.ones(VOCAB, dtype=torch.bool))
+    )
+    return ids_s, ids_t, every, every, every
+
+
+def _union_tables(log_p_t: Tensor, log_p_s: Tensor, teacher_ids: Tensor) -> Tables:
+    """Return tables [P, 2k] of both top-k sets, the teacher's tokens first; both arguments are in student ids."""
+    top_t, top_s = log_p_t.topk(TOP).indices, log_p_s.topk(TOP).indices
     same = top_t[:, :, None] == top_s[:, None, :]
-    ids, all_t, all_s = torch.cat([top_t, top_s], dim=1), *map(torch.ones_like, (top_t, top_s))
+    ids, all_t, all_s = torch.cat([top_t, top_s], dim=1), torch.ones_like(top_t), torch.ones_like(top_s)
     valid = torch.cat([all_t.bool(), ~same.any(1)], dim=1)
     valid[-2, 1:] = False
     from_teacher = torch.cat([all_t, 0 * all_s], dim=1).bool() & valid
     from_student = torch.cat([same.any(2), all_s.bool()], dim=1) & valid
-    return [ids.where(valid, 0), names[ids].where(valid, 0), valid, from_teacher, from_student]
+    return ids.where(valid, 0), teacher_ids[ids].where(valid, 0), valid, from_teacher, from_student

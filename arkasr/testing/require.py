@@ -1,4 +1,4 @@
-"""How a check fails, under `python -O` too, and how tensors are compared."""
+"""How a check fails (also under `python -O`), and how it compares and describes tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ Require = Callable[[Any, str], None]
 
 
 def requirer(check: str) -> Require:
-    """Return a function (ok, sentence) that raises AssertionError("<check>: <sentence>") where `ok` is false."""
+    """Return a function that fails a check.
+
+    Args:
+        check: Name of the check, the start of its messages.
+
+    Returns:
+        A function `require(ok, sentence)`, which raises AssertionError("<check>: <sentence>") if `ok` is false.
+    """
 
     def require(ok: Any, sentence: str) -> None:
         if not ok:
@@ -24,7 +31,18 @@ def requirer(check: str) -> Require:
 
 @contextmanager
 def attempt(check: str, what: str) -> Iterator[None]:
-    """Turn what the plugin itself raises into the failure of a check, said as `what`."""
+    """Turn an exception that the plugin raises into a failure of the check.
+
+    Args:
+        check: Name of the check.
+        what: The call that the plugin failed in, as the message names it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        AssertionError: "<check>: <what> raises <exception>" if the body raised another exception.
+    """
     try:
         yield
     except AssertionError:
@@ -34,7 +52,15 @@ def attempt(check: str, what: str) -> Iterator[None]:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference of two tensors; equal infinities do not differ, NaN and other shapes do by inf."""
+    """Return the largest absolute difference of two tensors.
+
+    Args:
+        a: Any tensor.
+        b: Any tensor.
+
+    Returns:
+        The difference; 0 for equal infinities and for empty tensors, inf for NaN and for different shapes.
+    """
     if a.shape != b.shape:
         return torch.inf
     a, b = a.detach().double(), b.detach().double()
@@ -43,12 +69,28 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 def is_tensor(value: Any, dtype: torch.dtype, *shape: int) -> bool:
-    """Tell whether a value is a tensor of this dtype and shape."""
+    """Return whether a value is a tensor of a dtype and shape.
+
+    Args:
+        value: Any object.
+        dtype: The expected dtype.
+        *shape: The expected sizes, none for a scalar.
+
+    Returns:
+        True if type, dtype and shape agree.
+    """
     return isinstance(value, Tensor) and value.dtype == dtype and tuple(value.shape) == shape
 
 
-def described(value: Any) -> str:
-    """Say a value's type, or a tensor's dtype and shape."""
+def describe(value: Any) -> str:
+    """Return a description of a value for messages.
+
+    Args:
+        value: Any object.
+
+    Returns:
+        dtype and shape of a tensor, such as "float32 [2, 3]", or the type of another object.
+    """
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return f"a {type(value).__name__}"
+    return f"an object of type {type(value).__name__}"

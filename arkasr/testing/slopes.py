@@ -1,4 +1,4 @@
-"""Is what is called a gradient the slope of the sum? The sum itself tells, a little to both sides of a point."""
+"""Compare a gradient with finite differences of the function."""
 
 from __future__ import annotations
 
@@ -7,36 +7,44 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-STEPS = (0.1, 0.03, 0.01, 0.003, 0.001)  # curved sums need a short one, sums that round much a long one
+STEPS = (0.1, 0.03, 0.01, 0.003, 0.001)  # strongly curved functions need a short step, rounded values a long one
 DIRECTIONS = 4
-NEAR = 0.01  # of the gradient's length
+TOLERANCE = 0.01  # as a fraction of the gradient's norm
 
 Value = Callable[[list[Tensor]], float]
 
 
 def wrong_slope(value: Value, point: Sequence[Tensor], gradient: Sequence[Tensor]) -> tuple[float, float] | None:
-    """Return a slope by the gradient and by value(point), where these differ at every step; None where none does.
+    """Compare a gradient with central differences (f(x + h d) - f(x - h d)) / (2 h).
 
-    Looked along are the gradient itself, which must not be 0, and DIRECTIONS random ones, of length 1 over all
-    tensors together. Found are central differences: (f(x + h d) - f(x - h d)) / (2 h).
+    The directions d are the gradient itself and `DIRECTIONS` random ones, each with norm 1 over all tensors together.
+    A slope is wrong if it differs by more than `TOLERANCE` for every step h in `STEPS`.
+
+    Args:
+        value: The function f.
+        point: Its arguments x.
+        gradient: The gradient to check, one tensor per argument, not all 0.
+
+    Returns:
+        For the first wrong slope, the slope implied by the gradient and the slope by differences; None if all agree.
     """
-    length = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
+    norm = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
     for direction in _directions(gradient):
-        given = sum(float((g.double() * d.double()).sum()) for g, d in zip(gradient, direction))
-        found = 0.0
+        implied = sum(float((g.double() * d.double()).sum()) for g, d in zip(gradient, direction))
+        measured = 0.0
         for step in STEPS:
             up, down = (value([p + h * d for p, d in zip(point, direction)]) for h in (step, -step))
-            found = (up - down) / (2 * step)
-            if abs(found - given) <= NEAR * length:
+            measured = (up - down) / (2 * step)
+            if abs(measured - implied) <= TOLERANCE * norm:
                 break
         else:
-            return given, found
+            return implied, measured
     return None
 
 
 def _directions(gradient: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    draw = torch.Generator().manual_seed(3)
-    drawn = [[torch.randn(g.shape, generator=draw).to(g) for g in gradient] for _ in range(DIRECTIONS)]
-    for parts in ([g.clone() for g in gradient], *drawn):
-        length = torch.stack([part.square().sum() for part in parts]).sum().sqrt()
-        yield [part / length for part in parts]
+    generator = torch.Generator().manual_seed(3)
+    random = [[torch.randn(g.shape, generator=generator).to(g) for g in gradient] for _ in range(DIRECTIONS)]
+    for parts in ([g.clone() for g in gradient], *random):
+        norm = torch.stack([part.square().sum() for part in parts]).sum().sqrt()
+        yield [part / norm for part in parts]

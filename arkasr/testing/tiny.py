@@ -1,4 +1,4 @@
-"""A student and a teacher of a few ten thousand random weights, their tokenizers, and clips, made in memory."""
+"""A student and a teacher with fewer than 100,000 random weights, their tokenizers, and audio, all built in memory."""
 
 from __future__ import annotations
 
@@ -41,25 +41,42 @@ QWEN_SIZES: dict[str, Any] = {
 
 @lru_cache
 def student_tokenizer() -> PreTrainedTokenizerBase:
-    """SentencePiece with byte fallback, as the student's; shared by all, so not to be changed."""
+    """Return a SentencePiece tokenizer with byte fallback, the student's kind; it is cached, so do not change it."""
     return train_sentencepiece(TEXTS, 120)
 
 
 @lru_cache
 def teacher_tokenizer() -> PreTrainedTokenizerBase:
-    """Byte-level BPE, as the teacher's; shared by all, so not to be changed."""
+    """Return a byte-level BPE tokenizer, the teacher's kind; it is cached, so do not change it."""
     return train_byte_bpe(TEXTS, 340)
 
 
 def tiny_student(seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None) -> SpeechLM:
-    """Build an Ark-ASR of 47 thousand weights, without dropout; the seed draws the weights."""
+    """Return an Ark-ASR model with 47,000 random weights and no dropout.
+
+    Args:
+        seed: Seed of the weights.
+        tokenizer: The tokenizer; None for `student_tokenizer()`.
+
+    Returns:
+        The model in evaluation mode.
+    """
     return _fresh("arkasr", ARK_SIZES, tokenizer or student_tokenizer(), seed)
 
 
 def tiny_teacher(seed: int = 1, tokenizer: PreTrainedTokenizerBase | None = None, **audio: int) -> SpeechLM:
-    """Build a Qwen3-ASR of 90 thousand weights; `audio` changes its encoder's configuration.
+    """Return a Qwen3-ASR model with 90,000 random weights.
 
-    It is the model, with `tokenizer` and `stop_ids`. `.save(Path(folder))` writes it for a teacher that loads folders.
+    The result is a model with `tokenizer` and `stop_ids`, not an `arkasr.Teacher`. Call `.save(Path(folder))` to write
+    it for a teacher that loads a folder.
+
+    Args:
+        seed: Seed of the weights.
+        tokenizer: The tokenizer; None for `teacher_tokenizer()`.
+        **audio: Values that replace those of the encoder's configuration.
+
+    Returns:
+        The model in evaluation mode.
     """
     sizes = QWEN_SIZES | {"audio": QWEN_SIZES["audio"] | audio}
     return _fresh("qwen3_asr", sizes, tokenizer or teacher_tokenizer(), seed)
@@ -72,7 +89,15 @@ def _fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenize
 
 
 def waveform(num_samples: int, seed: int = 0) -> Tensor:
-    """Make float32 [num_samples] at 16 kHz: two tones that swell under noise."""
+    """Return a waveform of two tones of varying loudness with noise.
+
+    Args:
+        num_samples: Its length at 16 kHz.
+        seed: Seed of the noise; it also sets the pitch of one tone.
+
+    Returns:
+        float32 [num_samples].
+    """
     time = torch.arange(num_samples) / SAMPLE_RATE
     noise = torch.randn(num_samples, generator=torch.Generator().manual_seed(seed))
     tones = torch.sin(6.28 * (200 + 90 * seed) * time) + torch.sin(6.28 * 1300 * time**2)

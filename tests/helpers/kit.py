@@ -1,4 +1,4 @@
-"""What the tests of the plugin kit share: how a check fails, and tiny models that are built once."""
+"""Shared by the tests of arkasr.testing: the message of a failed check, and tiny models that are built once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from arkasr.testing import tiny_student, tiny_teacher
 
 @lru_cache
 def student():
-    """A tiny student; not to be changed."""
+    """Return the cached tiny student; do not change it."""
     return tiny_student()
 
 
 @lru_cache
 def teacher():
-    """A tiny teacher; not to be changed."""
+    """Return the cached tiny teacher; do not change it."""
     return tiny_teacher()
 
 
-class Loud(Exception):
-    """What a broken plugin raises."""
+class PluginError(Exception):
+    """Raised by broken plugins in tests."""
 
 
-def caught(check, *arguments, **options) -> str:
-    """Return the sentence with which a check fails."""
+def failure_message(check, *arguments, **options) -> str:
+    """Run a check that must fail, and return its message."""
     with pytest.raises(AssertionError) as failure:
         check(*arguments, **options)
     message = str(failure.value)

@@ -1,4 +1,4 @@
-"""One OPD step of tiny models: a student with gradient, a frozen teacher, a mapper and a loss."""
+"""One OPD step of tiny models: a trainable student, a frozen teacher, a mapper and a loss."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ K = 6
 
 
 class InMemory:
-    """A teacher around a SpeechLM, as the built-in one is around a folder."""
+    """A teacher for a SpeechLM in memory; the built-in teacher loads one from a folder."""
 
     def __init__(self, lm):
         self.lm, self.tokenizer, self.stop_ids = lm.requires_grad_(False), lm.tokenizer, lm.stop_ids
 
     def transcribe(self, waveforms, languages):
-        """Hear the same in all clips, but nothing in short ones."""
+        """Return the same text for all clips, and an empty text for short ones."""
         return ["she sells" if len(w) > 5000 else "" for w in waveforms]
 
     def score(self, waveforms, languages, token_ids):
-        """Score by teacher forcing."""
         with torch.no_grad():
             prompts = self.lm.embed_prompts(self.lm.encode_audio(waveforms), languages)
             return DenseView(self.lm.transcript_states(prompts, token_ids) @ self.lm.head.T)
@@ -47,7 +46,7 @@ def trainable(seed=10):
 
 def opd(lm, its_teacher=None, mapper=SharedStrings, temperature=1.0, k=K, mix=None, **rollout):
     its_teacher = its_teacher or frozen_teacher()
-    made = mapper(NoMapperOptions(), student=lm, teacher=its_teacher)
+    token_mapper = mapper(NoMapperOptions(), student=lm, teacher=its_teacher)
     loss = UnionTopkKl(UnionTopkKlOptions(temperature))
     config = RolloutConfig(**{"max_new_tokens": 9} | rollout)
-    return Opd(its_teacher, made, loss, config, DistillConfig(top_k=k, **({"mix": mix} if mix else {})))
+    return Opd(its_teacher, token_mapper, loss, config, DistillConfig(top_k=k, **({"mix": mix} if mix else {})))

@@ -1,4 +1,4 @@
-"""What tests need beside arkasr.testing's tiny models: batches, rollouts that stop, and tokens spelt as bytes."""
+"""Additions to the tiny models of arkasr.testing: batches, rollouts that stop, and the bytes of tokens."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = [
 
 
 def eager_to_stop(lm: SpeechLM, factor: float = 3.0) -> SpeechLM:
-    """Enlarge the stop token's row of the tied head, so that random rollouts end now and then."""
+    """Scale the stop token's row of the tied head, so that some random rollouts stop."""
     with torch.no_grad():
         lm.head[lm.stop_ids[0]] *= factor
     return lm
 
 
 def batch(lengths: list[int], texts: list[str] | None = None, language: str = "English", seed: int = 0) -> Batch:
-    """Make a batch of clips of these lengths in samples."""
+    """Return a batch of clips with these lengths in samples."""
     clips = [waveform(n, seed + i) for i, n in enumerate(lengths)]
     names = [f"clip-{i}" for i in range(len(clips))]
     return Batch(names, clips, texts or ["the sea"] * len(clips), [language] * len(clips))
 
 
 def piece_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """Spell SentencePiece pieces as bytes, by the pieces' own notation; special tokens are absent."""
+    """Return the bytes of SentencePiece pieces, read from their notation; special tokens are absent."""
     table = {}
     for piece, index in tokenizer.get_vocab().items():
         if index in tokenizer.added_tokens_decoder or piece == "<unk>":
@@ -46,7 +46,7 @@ def piece_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
 
 
 def bpe_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """Spell byte-level BPE tokens as bytes, by transformers' own table; special tokens are absent."""
+    """Return the bytes of byte-level BPE tokens, from the table in transformers; special tokens are absent."""
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
     return {
         index: bytes(byte_of[char] for char in token)

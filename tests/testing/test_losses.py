@@ -1,4 +1,4 @@
-"""Each check of a loss catches a loss that breaks one promise, a good one with a single line changed."""
+"""`check_loss` rejects losses that break one promise: a correct loss with one line changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from kit import Loud, caught
+from kit import PluginError, failure_message
 
 from arkasr.distributions.views import HeadView
 from arkasr.testing import TableView, check_loss, make_case
@@ -16,28 +16,29 @@ from arkasr.testing.slopes import wrong_slope
 
 
 def good_loss(student, teacher, support, **broken):
-    """KL(teacher || student) on the support, with one thing broken by name."""
+    """Compute KL(p_T || p_S) on the support; each keyword breaks one promise."""
     on = broken.get
-    known = teacher.logprobs_at(support.student_ids if on("ids") else support.teacher_ids)
-    known = known if on("attached") else known.detach()
-    valid = support.valid if on("nan") else support.valid & ~known.isnan()
-    valid = ~known.isnan() if on("columns") else valid
+    log_t = teacher.logprobs_at(support.student_ids if on("ids") else support.teacher_ids)
+    log_t = log_t if on("attached") else log_t.detach()
+    valid = support.valid if on("nan") else support.valid & ~log_t.isnan()
+    valid = ~log_t.isnan() if on("columns") else valid
     if on("writes"):
         support.valid.fill_(True)
-    counted = (valid & (known > -torch.inf)).sum(-1) >= 2
+    counted = (valid & (log_t > -torch.inf)).sum(-1) >= 2
     if on("empty") and not counted.any():
         return torch.zeros(()), torch.zeros((), dtype=torch.long)
-    if on("crash") and not len(known):
-        raise Loud("no positions")
-    p = known.masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
+    if on("crash") and not len(log_t):
+        raise PluginError("no positions")
+    log_p_t = log_t.masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
     scores = student.scores_at(support.student_ids)
     scores = scores.detach() if on("constant") else scores
     scores = scores.bfloat16().float() if on("rounded") else scores
-    q = scores.masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
-    q = scores[counted] if on("raw") else q
-    gap = p - q if on("infinite") else torch.where((p > -torch.inf) & (q > -torch.inf), p - q, 0.0)
-    terms = (p.exp() * gap).sum(-1)
-    terms = torch.where(gap == 0, gap, p - q).sum(-1) if on("signed") else terms
+    log_p_s = scores.masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
+    log_p_s = scores[counted] if on("raw") else log_p_s
+    gap = log_p_t - log_p_s
+    gap = gap if on("infinite") else torch.where((log_p_t > -torch.inf) & (log_p_s > -torch.inf), gap, 0.0)
+    terms = (log_p_t.exp() * gap).sum(-1)
+    terms = torch.where(gap == 0, gap, log_p_t - log_p_s).sum(-1) if on("signed") else terms
     total = terms.sum()
     total = -total if on("negative") else total
     total = total / counted.sum().clamp(min=1) if on("mean") else total
@@ -60,86 +61,86 @@ def broken(*names):
     return partial(good_loss, **dict.fromkeys(names, True))
 
 
-def test_a_good_loss_passes():
+def test_check_loss_accepts_correct_loss():
     check_loss(good_loss)
 
 
 def sampled(student, teacher, support):
-    """A policy gradient on the transcript's own tokens; no divergence."""
-    theirs = teacher.logprobs_at(support.visited_teacher.clamp(min=0)[:, None])[:, 0].detach()
-    ours = student.logprobs_at(support.visited_student[:, None])[:, 0]
-    counted = (support.visited_teacher >= 0) & theirs.isfinite()
-    return (ours * torch.where(counted, ours.detach() - theirs, 0.0)).sum(), counted.sum()
+    """Compute a policy-gradient loss on the transcript's tokens, which is not a divergence."""
+    log_p_t = teacher.logprobs_at(support.visited_teacher.clamp(min=0)[:, None])[:, 0].detach()
+    log_p_s = student.logprobs_at(support.visited_student[:, None])[:, 0]
+    counted = (support.visited_teacher >= 0) & log_p_t.isfinite()
+    return (log_p_s * torch.where(counted, log_p_s.detach() - log_p_t, 0.0)).sum(), counted.sum()
 
 
-def test_a_loss_that_is_no_divergence_passes():
+def test_check_loss_accepts_policy_gradient_without_divergence_checks():
     check_loss(sampled, divergence=False)
 
 
 class OnAllTokens:
-    """KL over the whole distributions, where these are known."""
+    """KL over the full distributions, as far as they are known."""
 
     needs = "shared"
 
     def __init__(self):
-        self.seen = []
+        self.supports = []
 
     def __call__(self, student, teacher, support):
-        self.seen.append((tuple(support.valid.shape), bool(support.valid.all())))
+        self.supports.append((tuple(support.valid.shape), bool(support.valid.all())))
         return good_loss(student, teacher, support)
 
 
-def test_a_loss_gets_the_support_that_it_needs():
+def test_check_loss_passes_support_that_loss_needs():
     loss = OnAllTokens()
     check_loss(loss)
-    assert loss.seen[0] == ((7, 24), True)
+    assert loss.supports[0] == ((7, 24), True)
     loss.needs = "all"
-    assert "needs='all' must be 'topk' or 'shared'" in caught(check_loss, loss)
+    assert "needs is 'all'; it must be 'topk' or 'shared'" in failure_message(check_loss, loss)
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("alone", r"returns float32 \[\], not a sum and a count"),
+        ("alone", r"returns float32 \[\]; it must return a tuple \(sum, count\)"),
         ("double", r"the sum is float64 \[\]"),
         ("vector", r"the sum is float32 \[\d\]"),
         ("float", "the count is float32"),
-        ("int", "the count is a int"),
-        ("int32", r"the count is int32 \[\], not int64"),
+        ("int", "the count is an object of type int"),
+        ("int32", r"the count is int32 \[\]; it must be int64"),
         ("half", r"computes in 16 bits \(float16 \[\]\)"),
         ("rounded", r"computes in 16 bits \(bfloat16 \[\d, \d\]\)"),
-        ("ascent", "gradient tells a slope of [\\d.]+ where the sum has -"),
-        ("scaled", "gradient tells a slope of"),
-        ("many", "counts 100 of 7"),
+        ("ascent", r"gradient implies a slope of [\d.]+, but the sum has a slope of -"),
+        ("scaled", "gradient implies a slope of"),
+        ("many", "the count is 100 for 7 positions"),
         ("none", "over 0 counted positions; it must be 0"),
-        ("constant", "the sum carries no gradient"),
-        ("nothing", "gives the student no gradient"),
+        ("constant", "the sum has no gradient"),
+        ("nothing", "the student's gradient is 0"),
         ("mean", "do not add up"),
         ("offset", "no positions: the sum is 1 over 0 counted positions; it must be 0"),
         ("columns", "columns of the support that are not valid"),
-        ("ids", "depends on token numbers"),
-        ("attached", "gives the teacher a gradient"),
-        ("writes", "writes into the support"),
+        ("ids", "depends on how the teacher numbers its tokens"),
+        ("attached", "the teacher gets a gradient"),
+        ("writes", "changes the support"),
         ("infinite", "the sum is nan"),
-        ("nan", "a teacher that answers nan for one token: "),
-        ("empty", "no positions: the sum carries no gradient"),
-        ("crash", "no positions: the loss raises Loud: no positions"),
-        ("negative", "is -.* at a position where student and teacher differ: no divergence"),
-        ("signed", "is -.* at a position where student and teacher differ: no divergence"),
-        ("raw", "no divergence"),
+        ("nan", "a teacher that returns nan for one token: "),
+        ("empty", "no positions: the sum has no gradient"),
+        ("crash", "no positions: the loss raises PluginError: no positions"),
+        ("negative", "is -.* at positions where student and teacher differ; a divergence is at least 0"),
+        ("signed", "is -.* at positions where student and teacher differ; a divergence is at least 0"),
+        ("raw", "; a divergence is at least 0"),
     ],
 )
-def test_a_broken_loss_is_caught(name, sentence):
-    assert re.search(sentence, caught(check_loss, broken(name)))
+def test_check_loss_rejects_broken_loss(name, sentence):
+    assert re.search(sentence, failure_message(check_loss, broken(name)))
 
 
 def without_head(student, teacher, support):
-    """Leaves the head untrained."""
+    """Detach the head."""
     return good_loss(HeadView(student.states, student.weight.detach(), student.blocked), teacher, support)
 
 
 def weighted(student, teacher, support):
-    """Positions weigh by the student's best probability, held fixed."""
+    """Weight each position by the student's largest probability, detached."""
     total = student.scores_at(support.student_ids).clamp(min=-9).sum() * 0
     for rows in torch.arange(len(support.valid))[:, None]:
         one, _ = good_loss(
@@ -150,51 +151,51 @@ def weighted(student, teacher, support):
 
 
 @pytest.mark.parametrize("loss", [without_head, weighted])
-def test_a_gradient_that_lacks_a_part_is_caught(loss):
-    """Along the gradient itself, and along what it leaves out."""
-    assert "divergence=False) for a loss that holds a part of itself fixed" in caught(check_loss, loss)
+def test_check_loss_rejects_incomplete_gradient(loss):
+    """The missing part shows along the gradient itself and along random directions."""
+    assert "divergence=False for a loss that detaches a part of itself" in failure_message(check_loss, loss)
     check_loss(loss, divergence=False)
 
 
-def test_a_sum_with_kinks_passes():
-    """Squared differences, each clipped: the slope jumps there."""
+def test_check_loss_accepts_piecewise_smooth_loss():
+    """Clipped squared differences have a slope that jumps."""
 
     def clipped(student, teacher, support):
         total, count = good_loss(student, teacher, support)
-        known = teacher.logprobs_at(support.teacher_ids).detach()
-        valid = support.valid & known.isfinite()
+        log_t = teacher.logprobs_at(support.teacher_ids).detach()
+        valid = support.valid & log_t.isfinite()
         rows = valid.sum(-1) >= 2
-        p = known.masked_fill(~valid, -1e9)[rows].softmax(-1)
-        q = student.scores_at(support.student_ids).masked_fill(~valid, -1e9)[rows].softmax(-1)
-        return total * 0 + ((p - q) ** 2).clamp(max=0.02).sum(), count
+        p_t = log_t.masked_fill(~valid, -1e9)[rows].softmax(-1)
+        p_s = student.scores_at(support.student_ids).masked_fill(~valid, -1e9)[rows].softmax(-1)
+        return total * 0 + ((p_t - p_s) ** 2).clamp(max=0.02).sum(), count
 
     check_loss(clipped)
 
 
-def test_slopes_are_told_by_the_values():
+def test_wrong_slope_compares_gradient_with_finite_differences():
     point, value = [torch.tensor([3.0]), torch.tensor([-2.0])], lambda p: float(p[0] ** 2 + p[1] ** 3)
     assert wrong_slope(value, point, [torch.tensor([6.0]), torch.tensor([12.0])]) is None
-    given, found = wrong_slope(value, point, [torch.tensor([-6.0]), torch.tensor([-12.0])])
-    assert given == pytest.approx(180**0.5, rel=1e-4) and found == pytest.approx(-(180**0.5), rel=1e-2)
+    implied, measured = wrong_slope(value, point, [torch.tensor([-6.0]), torch.tensor([-12.0])])
+    assert implied == pytest.approx(180**0.5, rel=1e-4) and measured == pytest.approx(-(180**0.5), rel=1e-2)
     assert wrong_slope(value, point, [torch.tensor([6.0]), torch.tensor([0.0])]) is not None
 
 
-def test_a_divergence_is_nothing_at_its_own_teacher():
-    """Cross-entropy lacks the teacher's entropy: above 0 where the teacher is the student, but without gradient."""
+def test_check_loss_requires_zero_divergence_from_itself():
+    """Cross-entropy is above 0 where the teacher equals the student, though its gradient is 0."""
 
     def cross_entropy(student, teacher, support):
         total, count = good_loss(student, teacher, support)
-        known = teacher.logprobs_at(support.teacher_ids).detach()
-        valid = support.valid & known.isfinite()
+        log_t = teacher.logprobs_at(support.teacher_ids).detach()
+        valid = support.valid & log_t.isfinite()
         rows = valid.sum(-1) >= 2
-        p = known.masked_fill(~valid, -1e9)[rows].log_softmax(-1)
-        return total - (p.exp() * p).sum(), count
+        log_p_t = log_t.masked_fill(~valid, -1e9)[rows].log_softmax(-1)
+        return total - (log_p_t.exp() * log_p_t).sum(), count
 
-    assert "where the teacher is the student" in caught(check_loss, cross_entropy)
+    assert "where the teacher equals the student" in failure_message(check_loss, cross_entropy)
     check_loss(cross_entropy, divergence=False)
 
 
-def test_the_case_holds_what_the_checks_speak_of():
+def test_make_case_contains_special_positions():
     case = make_case()
     support, sizes = case.support, case.support.valid.sum(-1)
     assert int(sizes[-2]) == 1 and int((support.visited_teacher == -1).sum()) == 1
@@ -203,12 +204,12 @@ def test_the_case_holds_what_the_checks_speak_of():
     assert int(support.num_overlap.sum()) > 0 and int(sizes.max()) > int(sizes[0:5].min()) > 2
 
 
-def test_a_table_answers_as_it_is_written():
+def test_table_view_returns_table_values():
     table = torch.tensor([[-1.0, -torch.inf, -2.0], [torch.nan, -1.0, -1.5]])
     view = TableView(table)
     assert view.entropy() is None and view.at(torch.tensor([1])).logprobs_at(torch.tensor([[2]])) == -1.5
     assert view.topk(9)[0][0].tolist() == [0, 2, 1]
 
 
-def test_what_is_no_loss_is_said_so():
-    assert "cannot be called" in caught(check_loss, 3)
+def test_check_loss_rejects_object_that_is_no_loss():
+    assert "cannot be called" in failure_message(check_loss, 3)
