@@ -88,6 +88,7 @@ def test_killed_loader_ends_the_run_with_an_error_and_the_same_command_resumes(
     def kill_loader(self, batches):
         row = take_step(self, batches)
         if self.step >= 12 and not killed and (workers := multiprocessing.active_children()):
+            self.checkpoints.wait()  # step 10 is saved in the background
             killed.append(workers[0].pid)
             os.kill(workers[0].pid, signal.SIGKILL)
         return row
