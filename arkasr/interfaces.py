@@ -101,8 +101,8 @@ class Teacher(Protocol):
                 ended is a stop token.
 
         Returns:
-            A view with P = sum(len(ids) for ids in token_ids) positions. Row j of a clip is the distribution of its
-            token j, given the audio and the tokens before j.
+            A view with P = sum(len(ids) for ids in token_ids) positions. Row j of each clip is the distribution of
+            its token j, given the audio and the tokens before j.
         """
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
@@ -193,7 +193,7 @@ class Support:
     Attributes:
         student_ids: Student ids, int64 [P, U], 0 where not valid.
         teacher_ids: Teacher ids, int64 [P, U], 0 where not valid.
-        valid: Whether the entry is a token of U_t, bool [P, U].
+        valid: Whether the entry belongs to U_t, bool [P, U].
         from_teacher: Whether the teacher's top-k set contains the token, bool [P, U], False where not valid.
         from_student: Whether the student's top-k set contains the token, bool [P, U], False where not valid.
         visited_student: Student id of the transcript's token at the position, int64 [P].
@@ -241,7 +241,7 @@ class Loss(Protocol):
     """
 
     def __call__(self, student: StudentView, teacher: DistributionView, support: Support) -> tuple[Tensor, Tensor]:
-        """Return the loss of a batch as a sum and a count.
+        """Return the loss as a sum and a count.
 
         The caller divides by the global count, so the result does not depend on how the batch was split.
 

@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, its YAML layers, and the checks on every key.
+"""Configurations: their schema, their YAML layers, and the checks of every key.
 
 May import `errors` only.
 """

@@ -1,4 +1,4 @@
-"""Loads the configuration of a run: layers of YAML over the defaults of the schema. Every key is checked.
+"""Loads configurations: layers of YAML over the defaults of the schema. Every key is checked.
 
 Later layers have precedence over earlier ones:
 

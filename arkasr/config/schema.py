@@ -190,7 +190,7 @@ class TrainConfig:
             saved and evaluated count.
         ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC. 0 has none.
             Only for `objective: sft`.
-        max_skipped: Number of steps in a row that may be skipped. The run ends after them. A step is skipped if the
+        max_skipped: Number of steps in a row that may be skipped. The run ends after them. Steps are skipped if the
             loss or the gradient is not finite, or if there is nothing to score.
         spike_factor: Gradient norms above this multiple of the recent median are recorded with their clips in
             spikes.jsonl. 0 records only gradients that are not finite.
@@ -228,7 +228,7 @@ class RolloutConfig:
 
     Attributes:
         max_new_tokens: Maximum number of tokens per transcript. At least 1.
-        tokens_per_second: Further limit: 2 + this many tokens per second of audio. 0 sets no further limit.
+        tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         temperature: Sampling temperature, from 0.01 to 100. 0 decodes greedily.
         top_p: Probability mass to sample from: the smallest set of most probable tokens with this mass. Above 0 and at
             most 1, which is all tokens.
@@ -306,7 +306,7 @@ class DecodeConfig:
 
     Attributes:
         max_new_tokens: Maximum number of tokens per transcript. At least 1.
-        tokens_per_second: Further limit: 2 + this many tokens per second of audio. 0 sets no further limit.
+        tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         max_seconds: Maximum audio seconds per batch. `.inf` sets no limit.
     """
 

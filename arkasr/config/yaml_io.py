@@ -105,7 +105,7 @@ def to_yaml(values: dict[str, Any]) -> str:
 
 
 def _construct(loader: _Loader, node: yaml.Node, key: str, where: str) -> Any:
-    """Return the value of a node at the dotted `key`."""
+    """Return the value of the node at the dotted `key`."""
     if node.tag.removeprefix("tag:yaml.org,2002:") not in _TYPES:
         raise UserError(f"{where}, line {node.start_mark.line + 1}: unknown tag {node.tag}; remove it")
     if isinstance(node, yaml.MappingNode):

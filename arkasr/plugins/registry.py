@@ -64,8 +64,8 @@ def create(kind: str, name: str, options: dict[str, Any], **context: Any) -> Any
         kind: `teacher`, `token_mapper` or `loss`.
         name: The registered name.
         options: The plugin's options, as in a configuration.
-        **context: Keyword arguments of the factory: `device` for a teacher, `student` and `teacher` for a token
-            mapper, none for a loss. See `arkasr.hookspecs`.
+        **context: Keyword arguments of the factory: `device` for teachers, `student` and `teacher` for token mappers,
+            none for losses. See `arkasr.hookspecs`.
 
     Returns:
         The return value of the factory.

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 
 class Phases:
-    """Sums of wall-clock seconds per phase. A phase is timed by `with phases(name):`.
+    """Sums of wall-clock seconds per phase. `with phases(name):` times its body as one phase.
 
     Args:
-        device: Device of the work, such as "cuda:0". On a GPU, the end of every phase waits for the device.
+        device: Device of the work, such as "cuda:0". On CUDA, the end of every phase waits for the device.
 
     Attributes:
         current: Name of the innermost open phase, empty if none is open.
@@ -30,7 +30,7 @@ class Phases:
         """Time one phase.
 
         Args:
-            name: Name of the phase. Phases may be nested, but not in a phase of the same name.
+            name: Name of the phase. Phases with different names may be nested.
 
         Yields:
             None, while the phase is open.

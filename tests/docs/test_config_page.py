@@ -1,4 +1,4 @@
-"""The generated pages under docs/ are what their generators make of the source today, and say what the source says."""
+"""docs/config.md is up to date with the schema, and the generator reads types, defaults and meanings correctly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def generator() -> ModuleType:
 
 
 def leaves(config: Any, section: str = "") -> dict[str, Any]:
-    """Return every dotted key of a config with its default."""
+    """Return every dotted key of a configuration with its default."""
     found: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         key, value = f"{section}{item.name}", getattr(config, item.name)
@@ -34,57 +34,71 @@ def leaves(config: Any, section: str = "") -> dict[str, Any]:
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """Return the rows of the page's tables by their key: type, default, meaning."""
+    """Return the rows of the page's tables by key: type, default, meaning."""
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:3] == "| `"]
     assert all(len(row) == 4 for row in rows)
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
-def test_the_config_page_is_what_the_schema_makes(generator):
+def test_config_page_is_up_to_date(generator):
     assert (DOCS / "config.md").read_text(encoding="utf-8") == generator.page(), "run python docs/make_config.py"
 
 
-def test_the_config_page_holds_every_key_with_its_default():
+def test_config_page_has_every_key_with_default_and_meaning():
     rows = cells((DOCS / "config.md").read_text(encoding="utf-8"))
     for key, value in leaves(schema.Config()).items():
         expected = (value or '""') if isinstance(value, str) else json.dumps(value)
         assert rows[key][1] == f"`{expected}`", key
+    assert [key for key, row in rows.items() if not row[2]] == []
     plugin_options = {key for key in rows if ".options." in key}
     assert set(rows) - plugin_options == set(leaves(schema.Config()))
     assert {"teacher.options.path", "loss.options.temperature"} <= plugin_options
 
 
-def test_what_is_said_of_a_key_is_its_comment_in_the_source(generator):
-    source = """
-from dataclasses import dataclass
-class Other:
-    b: int = 3
-@dataclass
-class One:
-    a: int = 1  # apples
-    b: str = (
-        "#x"  # a bag
-    )
-    c: float = 2.0
-"""
-    assert generator.meanings(source) == {"Other": {"b": ""}, "One": {"a": "apples", "b": "a bag", "c": ""}}
+class Base:
+    """A base.
+
+    Attributes:
+        a: Apples.
+        b: A bag of
+            several: things.
+    """
+
+
+class Derived(Base):
+    """A derived class.
+
+    More text: with a list.
+
+    - item
+
+    Attributes:
+        b: Bananas.
+        c: Cherries, `c: x`.
+
+    Raises:
+        UserError: never.
+    """
+
+
+def test_meanings_are_read_from_attributes_of_class_and_bases(generator):
+    assert generator.meanings(Base) == {"a": "Apples.", "b": "A bag of several: things."}
+    assert generator.meanings(Derived) == {"a": "Apples.", "b": "Bananas.", "c": "Cherries, `c: x`."}
+
+
+def test_doc_parts_separates_text_from_sections(generator):
+    text, sections = generator.doc_parts(Derived)
+    assert text == "A derived class.\n\nMore text: with a list.\n\n- item"
+    assert list(sections) == ["Attributes", "Raises"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "name"),
     [(int, "whole number"), (list[float], "list of numbers"), (dict[str, Any], "mapping"), (bool, "true or false")],
 )
-def test_types_are_said_as_in_yaml(generator, kind, said):
-    assert generator.type_name(kind) == said
+def test_type_name_uses_terms_of_yaml(generator, kind, name):
+    assert generator.type_name(kind) == name
 
 
-def test_choices_are_listed(generator):
+def test_type_name_lists_choices(generator):
     assert generator.type_name(Literal["score", "skip", "reference"]) == "`score`, `skip` or `reference`"
-
-
-def test_options_of_a_plugin_take_their_meaning_from_its_docstring(generator):
-    assert generator.explained("path: folder or Hub id; dtype: of its weights.") == {
-        "path": "folder or Hub id",
-        "dtype": "of its weights",
-    }
-    assert generator.explained("This mapper has no options.") == {}
