@@ -1,14 +1,85 @@
 # shellcheck shell=bash
-# Options from one table, for recipe.sh to source: `name|kind|default|help` a line in OPTIONS, read by the parser
-# and by --help alike. The values land in opt[name]; given[name] is set for those that the user named.
+# Option parser of recipe.sh, which sources this file. recipe.sh defines the table OPTIONS with the lines
+# `name|kind|default|help`, which the parser and --help read. Results: opt[name] holds the value of each option, and
+# given[name] is set for the options on the command line.
+# shellcheck disable=SC2034  # recipe.sh reads `given`
 declare -A opt=() kind=() given=()
+
+# Option names of ESPnet and icefall which do not exist here: `name|toolkit|option here|reason or remark`. The third
+# column is empty if there is no such option. docs/recipes.md holds the same table, and a test compares the two.
+FOREIGN_OPTIONS='skip_data_prep|ESPnet|--stage 2|
+skip_train|ESPnet|--stage 4|
+skip_eval|ESPnet|--stop_stage 3|
+skip_packing|ESPnet||stage 6 (export) runs only with --stop_stage 6
+skip_upload|ESPnet||no stage uploads anything
+skip_upload_hf|ESPnet||no stage uploads anything
+asr_config|ESPnet|--conf|
+train_config|ESPnet|--conf|
+asr_args|ESPnet|--train_args "section.key=value"|
+inference_config|ESPnet|--train_args "decode.key=value"|in the stages that train
+decode_config|ESPnet|--train_args "decode.key=value"|in the stages that train
+inference_args|ESPnet|--train_args "decode.key=value"|in the stages that train
+inference_nj|ESPnet||stage 4 decodes in one process
+gpu_inference|ESPnet|--ngpu|0 decodes on the CPU, 1 or more on a GPU if there is one
+inference_asr_model|ESPnet||stage 4 decodes the final weights (arkasr export --checkpoint writes others)
+asr_exp|ESPnet|--expdir|
+asr_tag|ESPnet|--expdir|one folder per experiment
+dumpdir|ESPnet|--datadir|
+max_epoch|ESPnet|--train_args "train.steps=N"|optimizer steps are counted, not epochs
+resume|ESPnet||an interrupted run always resumes from its newest checkpoint
+pretrained_model|ESPnet|--train_args "model.path=FOLDER"|
+download_model|ESPnet|--train_args "model.path=HUB_ID"|
+lang|ESPnet||corpus.yaml names the language
+train_set|ESPnet||corpus.yaml lists the training parts
+valid_set|ESPnet||corpus.yaml lists the dev parts
+test_sets|ESPnet||corpus.yaml lists the test parts
+min_wav_duration|ESPnet||corpus.yaml holds min_seconds
+max_wav_duration|ESPnet||corpus.yaml holds max_seconds
+token_type|ESPnet|--train_args "tokenizer.kind=KIND"|sentencepiece or byte_bpe
+bpe|ESPnet|--train_args "tokenizer.kind=KIND"|sentencepiece or byte_bpe
+bpemode|ESPnet|--train_args "tokenizer.kind=KIND"|sentencepiece or byte_bpe
+nbpe|ESPnet|--train_args "tokenizer.vocab_size=N"|
+use_lm|ESPnet||no language model is used
+lm_config|ESPnet||no language model is used
+lm_args|ESPnet||no language model is used
+lm_exp|ESPnet||no language model is used
+inference_lm|ESPnet||no language model is used
+use_ngram|ESPnet||no language model is used
+beam_size|ESPnet||decoding is greedy
+feats_type|ESPnet||the models compute log-mel features from 16 kHz audio
+audio_format|ESPnet||audio is read in the format of the corpus
+speed_perturb_factors|ESPnet||no speed perturbation is used
+world-size|icefall|--ngpu|processes per machine
+exp-dir|icefall|--expdir|
+manifest-dir|icefall|--datadir|
+max-duration|icefall|--train_args "data.max_seconds=SECONDS"|per batch and rank
+num-epochs|icefall|--train_args "train.steps=N"|optimizer steps are counted, not epochs
+start-epoch|icefall||an interrupted run always resumes from its newest checkpoint
+start-batch|icefall||an interrupted run always resumes from its newest checkpoint
+full-libri|icefall||corpus.yaml lists the training parts, and those on disk are used
+mini-libri|icefall||corpus.yaml lists the training parts, and those on disk are used
+epoch|icefall||stage 4 decodes the final weights (arkasr export --checkpoint writes others)
+iter|icefall||stage 4 decodes the final weights (arkasr export --checkpoint writes others)
+avg|icefall||checkpoints are not averaged
+use-averaged-model|icefall||checkpoints are not averaged
+decoding-method|icefall||decoding is greedy
+base-lr|icefall|--train_args "optim.lr=RATE"|
+seed|icefall|--train_args "seed=N"|
+num-workers|icefall|--train_args "data.num_workers=N"|per rank
+use-fp16|icefall|--train_args "fsdp.compute_dtype=bfloat16"|
+save-every-n|icefall|--train_args "train.save_every=N"|optimizer steps
+keep-last-k|icefall|--train_args "train.keep=N"|
+bpe-model|icefall|--train_args "tokenizer.path=FOLDER"|
+lang-dir|icefall|--train_args "tokenizer.path=FOLDER"|
+enable-musan|icefall||no noise is added to the audio
+enable-spec-aug|icefall||no SpecAugment is used'
 
 die() {
     echo "run.sh: error: $*" >&2
     exit 2
 }
 
-quoted() { # the words as a shell would read them back
+quoted() { # print the words such that a shell reads them back
     local word line=''
     for word in "$@"; do
         [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
@@ -24,7 +95,7 @@ print_options() {
     done <<<"$OPTIONS"
 }
 
-distance() { # how many letters must change to turn $1 into $2
+distance() { # print the edit distance of two words
     local i j up diagonal best
     local -a row=()
     for ((j = 0; j <= ${#2}; j++)); do row[j]=$j; done
@@ -41,23 +112,33 @@ distance() { # how many letters must change to turn $1 into $2
     echo "${row[${#2}]}"
 }
 
-unknown_option() {
+unknown_option() { # exit with the option of ours that has this meaning, or the nearest name
     local name near='' edits fewest=4
+    foreign_option "$1"
     for name in "${!kind[@]}"; do
         edits=$(distance "$1" "$name")
-        if ((${#1} > 3)) && [[ $name == *"$1"* || $1 == *"$name"* ]]; then edits=1; fi
+        if ((${#1} > 2)) && [[ $name == *"$1"* || $1 == *"$name"* ]]; then edits=1; fi
         if ((edits < fewest)); then fewest=$edits near=$name; fi
     done
-    die "unknown option --$1${near:+; did you mean --$near?} (--help lists all)"
+    die "unknown option --$1${near:+; did you mean --$near?} (--help lists all options)"
 }
 
-set_option() { # set_option NAME VALUE, checked by the option's kind
+foreign_option() { # exit if this is an option of ESPnet or icefall
+    local name toolkit option remark
+    while IFS='|' read -r name toolkit option remark; do
+        [[ ${name//-/_} == "$1" ]] || continue
+        [[ -n $option ]] || die "--$name is ${toolkit}'s; there is no such option here: $remark"
+        die "--$name is ${toolkit}'s; here it is $option${remark:+ ($remark)}"
+    done <<<"$FOREIGN_OPTIONS"
+}
+
+set_option() { # set_option NAME VALUE: check the value by the option's kind and store it
     local name=$1 value=$2
     case ${kind[$name]} in
         number | count)
             [[ $value =~ ^[0-9]{1,6}$ ]] || die "--$name takes a whole number, not '$value'"
             value=$((10#$value))
-            [[ ${kind[$name]} == number ]] || ((value > 0)) || die "--$name takes a number from 1 on, not '$value'"
+            [[ ${kind[$name]} == number ]] || ((value > 0)) || die "--$name takes a whole number of at least 1, not '$value'"
             ;;
         bool) [[ $value == true || $value == false ]] || die "--$name takes true or false, not '$value'" ;;
         */*) # one of these words
@@ -67,21 +148,21 @@ set_option() { # set_option NAME VALUE, checked by the option's kind
         word) [[ $value =~ ^[A-Za-z0-9_.:-]+$ ]] || die "--$name takes a name without blanks, not '$value'" ;;
         path | command)
             [[ -n $value ]] || die "--$name needs a value"
-            # A path is relative to where the user stands, so it is made whole before any cd.
+            # Paths are relative to the user's working directory. They are made absolute before recipe.sh changes it.
             [[ ${kind[$name]} == command && $value != */* ]] || value=$(realpath -ms -- "${value/#\~\//$HOME/}")
             ;;
     esac
     opt[$name]=$value given[$name]=1
 }
 
-parse_options() { # --name value or --name=value, dashes or underscores, the last one wins
+parse_options() { # read `--name value` and `--name=value`, with dashes or underscores; the last value counts
     local name type default text
     while IFS='|' read -r name type default text; do
         kind[$name]=$type opt[$name]=$default
     done <<<"$OPTIONS"
     while (($#)); do
         [[ $1 != --help && $1 != -h ]] || { usage && exit 0; }
-        [[ $1 == --?* ]] || die "stray argument '$1': options look like --stage 3 (quote a value that holds blanks)"
+        [[ $1 == --?* ]] || die "unexpected argument '$1': write options as --stage 3, and quote values that hold blanks"
         name=${1%%=*} name=${name#--} name=${name//-/_}
         [[ $name =~ ^[a-z_]+$ && -n ${kind[$name]-} ]] || unknown_option "$name"
         if [[ $1 == *=* ]]; then
@@ -90,7 +171,7 @@ parse_options() { # --name value or --name=value, dashes or underscores, the las
             set_option "$name" "$2"
             shift
         else
-            die "--$name needs a value, as in --$name ${opt[$name]:-VALUE}"
+            die "--$name needs a value, for example --$name ${opt[$name]:-VALUE}"
         fi
         shift
     done

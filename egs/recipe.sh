@@ -1,58 +1,64 @@
 #!/usr/bin/env bash
-# The one staged recipe. egs/<corpus>/run.sh calls it with `--corpus <corpus>` and the user's options;
-# each stage is one `arkasr` verb. `--help` lists the stages and the options, `--dry_run true` the exact commands.
-set -euf -o pipefail # -f: a star in an option stays a star
+# The staged recipe of all corpora. egs/<corpus>/run.sh calls it with `--corpus <corpus>` and the user's options.
+# Each stage is one `arkasr` verb. `--help` lists stages and options, `--dry_run true` prints the exact commands.
+set -euf -o pipefail # -f: no globbing, so that a star in an option stays a star
 egs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=egs/options.sh
 source "$egs/options.sh"
 # shellcheck source=egs/cmd.sh
 source "$egs/cmd.sh"
 
-# name|kind|default|help. {scale} and {tag} are filled in later; tag is the scale, or scale-<name of corpus_dir>.
-OPTIONS='corpus|word||folder of egs/ to work in (run.sh gives it)
+# name|kind|default|help. fill_in replaces {scale} and {tag}; {tag} is described in usage.
+OPTIONS='corpus|word||folder under egs/ that holds the recipe; run.sh sets it
 stage|number|0|first stage to run
-stop_stage|number|5|last stage to run; 6 exports the runs too
-scale|mini/paper|mini|mini: small models on a spoken miniature corpus, for a CPU; paper: published sizes
-corpus_dir|path|downloads/{scale}|an existing corpus; stage 0 is then skipped
-datadir|path|data/{tag}|prepared cuts; {tag} is {scale}, or {scale}-<folder name> with --corpus_dir
-expdir|path|exp/{tag}|checkpoints, hypotheses, RESULTS.md and figures
-conf|path|conf/{scale}.yaml|the configuration: its sections, and the runs that overlay them
-variants|text|base base_opd base_td_opd|runs to train and score (_td: teacher transcripts, _opd: distilled)
-train_args|text||overrides of the configuration in stages 2 and 3: "section.key=value ..."
-ngpu|number|1|processes a node, one a GPU; 1 uses a GPU if there is one, 0 keeps to the CPU
-num_nodes|count|1|machines that train together; start run.sh on each of them
-node_rank|number|0|which of them this is; the first, 0, runs the other stages as well
-master_addr|word|localhost|host name of the first machine
-master_port|number|29500|a free port of the first machine; the next is used too
-cmd|local/ssh/slurm|local|what starts trainings: torchrun here, torchrun over ssh on all of --hostfile, or a Slurm job
-hostfile|path||with --cmd ssh: "host" or "host slots=8" a line, this machine first
-slurm_args|text||with --cmd slurm: options of sbatch: --slurm_args="--partition=gpu --time=24:00:00"
-max_restarts|number|3|how often torchrun starts its processes again after one was killed or failed
-grace|count|120|seconds that TERM or USR1 leave a training to save; it is killed after them
-nj|count|2|parallel jobs in stage 1
-python|command|python3|the Python that has arkasr; without it .venv of the checkout is tried too
-dry_run|bool|false|true: print the exact commands and run nothing'
+stop_stage|number|5|last stage to run
+scale|mini/paper|mini|mini: small models on a synthetic corpus; paper: published sizes
+corpus_dir|path|downloads/{scale}|folder of an existing corpus; skips stage 0
+datadir|path|data/{tag}|folder of the prepared cuts
+expdir|path|exp/{tag}|folder of checkpoints, hypotheses, RESULTS.md and figures
+conf|path|conf/{scale}.yaml|configuration file with the settings of all runs
+variants|text|base base_opd base_td_opd|names of the runs to train and score
+train_args|text||configuration overrides in stages 2 and 3: "section.key=value ..."
+ngpu|number|1|processes per machine, one per GPU; 1: CPU if there is no GPU; 0: CPU
+num_nodes|count|1|number of machines that train together
+node_rank|number|0|index of this machine; machine 0 also runs the other stages
+master_addr|word|localhost|host name of machine 0
+master_port|number|29500|free port of machine 0; the next port is used too
+cmd|local/ssh/slurm|local|launcher of trainings: torchrun here, torchrun over ssh, or sbatch
+hostfile|path||for --cmd ssh: a file with "host" or "host slots=8" per line, this one first
+slurm_args|text||for --cmd slurm: sbatch options, such as "--partition=gpu --time=24:00:00"
+max_restarts|number|3|restarts per training after a process failed or was killed
+grace|count|120|seconds to save after TERM or USR1, before a training is killed
+nj|count|2|parallel processes in stage 1
+python|command|python3|Python that has arkasr; .venv of the checkout is tried next
+dry_run|bool|false|true: print the commands and run nothing'
 
-num_run=0 child='' signalled=0 asked='' hosts=() slots=()
+# num_run: commands so far. child: process id of the running command. signalled: exit status for the last signal.
+# stop_time: value of SECONDS when a training was told to save and end. hosts, slots: lines of --hostfile.
+num_run=0 child='' signalled=0 stop_time='' hosts=() slots=()
 
 usage() {
     cat <<'END'
-Usage: ./run.sh [--option value]...     --stop_stage 4, --stop-stage 4 and --stop_stage=4 mean the same
+Usage: ./run.sh [--option value]...     --stop_stage 4, --stop-stage 4 and --stop_stage=4 are equal
 
-Stages: 0 download, 1 prepare, 2 label (mini scale: after training the teacher), 3 train, 4 decode, 5 score, 6 export
-        --stage 3 means: the data is ready, train, decode and score. Stage 6 runs with --stop_stage 6 only.
+Stages  0 download, 1 prepare, 2 label (at scale mini: after training the teacher), 3 train,
+        4 decode, 5 score, 6 export (only with --stop_stage 6)
+        --stage 3 skips data preparation and labelling: train, decode and score.
+Runs    base: supervised; base_opd: base, then distilled; base_td: base, then trained on teacher
+        transcripts; base_td_opd: base_td, then distilled. Other names need a --conf that has them.
 
-Options, defaults in brackets. Paths you give are relative to where you stand, defaults to the folder of run.sh.
+Options, with defaults in brackets. Paths that you write are relative to your working directory,
+default paths to the folder of run.sh. {tag} is {scale}, or {scale}-<folder name> with --corpus_dir.
 END
     print_options
 }
 
-log() { # ESPnet's line: time (file:line:main) message, with the line of main that led here
+log() { # print a line in ESPnet's format: time (file:line:main) message, with the line number in main
     local depth=$((${#FUNCNAME[@]} - 2))
     printf '%(%Y-%m-%dT%H:%M:%S)T (recipe.sh:%s:main) %s\n' -1 "${BASH_LINENO[depth - 1]}" "$*"
 }
 
-fill_in() { # the defaults that depend on other options
+fill_in() { # fill in the defaults that depend on other options
     local tag=${opt[scale]} name value
     [[ ! -v given[corpus_dir] ]] || tag+=-$(basename "${opt[corpus_dir]}")
     for name in corpus_dir datadir expdir conf; do
@@ -62,62 +68,62 @@ fill_in() { # the defaults that depend on other options
     done
 }
 
-check() { # refuse what cannot work, before anything runs
+check() { # refuse invalid options before anything runs
     local name
     ((opt[stage] <= opt[stop_stage] && opt[stage] <= 6)) ||
-        die "no stage lies between --stage ${opt[stage]} and --stop_stage ${opt[stop_stage]}: stages go from 0 (download) to 6 (export)"
+        die "no stage from --stage ${opt[stage]} to --stop_stage ${opt[stop_stage]}: stages are numbered from 0 (download) to 6 (export)"
     check_cmd
-    ((opt[node_rank] < opt[num_nodes])) || die "--node_rank ${opt[node_rank]} of --num_nodes ${opt[num_nodes]}: ranks count from 0"
-    [[ -f ${opt[conf]} ]] || die "no configuration ${opt[conf]}: name one with --conf"
-    [[ -n ${opt[variants]// /} ]] || die "--variants names no run"
+    ((opt[node_rank] < opt[num_nodes])) || die "--node_rank ${opt[node_rank]} must be below --num_nodes ${opt[num_nodes]}: ranks start at 0"
+    [[ -f ${opt[conf]} ]] || die "configuration file ${opt[conf]} does not exist: set --conf"
+    [[ -n ${opt[variants]// /} ]] || die "--variants is empty: name at least one run"
     for name in ${opt[variants]}; do
         [[ -v given[conf] || $name =~ ^base(_td)?(_opd)?$ ]] ||
-            die "--variants: no run '$name'; there are base, base_opd, base_td, base_td_opd (others need a --conf that holds them)"
+            die "--variants: unknown run '$name'; known are base, base_opd, base_td, base_td_opd (others need a --conf that has them)"
     done
 }
 
-check_cmd() { # what --cmd needs, and what it has no use for
+check_cmd() { # check the options that belong to one value of --cmd
     local name
     processes=$((opt[ngpu] > 0 ? opt[ngpu] : 1))
     for name in hostfile=ssh slurm_args=slurm; do
-        [[ ! -v given[${name%=*}] || ${opt[cmd]} == "${name#*=}" ]] || die "--${name%=*} goes with --cmd ${name#*=}"
+        [[ ! -v given[${name%=*}] || ${opt[cmd]} == "${name#*=}" ]] || die "--${name%=*} needs --cmd ${name#*=}"
     done
-    [[ ${opt[cmd]} == local || ! -v given[node_rank] ]] || die "--node_rank goes with --cmd local"
+    [[ ${opt[cmd]} == local || ! -v given[node_rank] ]] || die "--node_rank needs --cmd local"
     [[ ${opt[cmd]} == ssh ]] || return 0
-    [[ -f ${opt[hostfile]} ]] || die "--cmd ssh needs --hostfile, a file with a host a line"
+    [[ -f ${opt[hostfile]} ]] || die "--cmd ssh needs --hostfile, a file with one host per line"
     read_hosts
     [[ ! -v given[num_nodes] ]] || ((opt[num_nodes] == ${#hosts[@]})) ||
-        die "--num_nodes ${opt[num_nodes]}, but ${opt[hostfile]} names ${#hosts[@]}: leave it out"
+        die "--num_nodes is ${opt[num_nodes]}, but ${opt[hostfile]} names ${#hosts[@]} hosts: omit --num_nodes"
     opt[num_nodes]=${#hosts[@]}
     [[ -v given[master_addr] ]] || opt[master_addr]=${hosts[0]#*@}
 }
 
-claim() { # what only a real run needs
-    [[ ! -v given[corpus_dir] || -d ${opt[corpus_dir]} ]] || die "no folder ${opt[corpus_dir]}: --corpus_dir is to name the corpus"
+claim() { # check what only a real run needs, and lock --expdir
+    [[ ! -v given[corpus_dir] || -d ${opt[corpus_dir]} ]] || die "--corpus_dir ${opt[corpus_dir]} is not a folder: name the folder of the corpus"
     ((opt[num_nodes] == 1)) || [[ ${opt[cmd]} != local || -v given[master_addr] ]] ||
-        die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of the first machine"
-    mkdir -p "${opt[expdir]}" || die "cannot write to ${opt[expdir]}: choose another folder with --expdir"
-    # Two runs in one folder would write over each other. One that is being stopped gets a moment to go.
+        die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of machine 0"
+    mkdir -p "${opt[expdir]}" || die "cannot create --expdir ${opt[expdir]}: choose another folder"
+    # Two runs in one folder would overwrite each other's files. The wait lets a run end that is being stopped.
     exec {lock}>"${opt[expdir]}/.lock.${opt[node_rank]}"
-    flock --wait 5 "$lock" || die "another run is at work in ${opt[expdir]}: wait for it, stop it, or choose another --expdir"
+    flock --wait 5 "$lock" || die "another run is using ${opt[expdir]}: wait for it, stop it, or choose another --expdir"
 }
 
-find_python() { # the first that has arkasr
+find_python() { # set --python to the first candidate that has arkasr
     local python version
     local -a candidates=("${opt[python]}")
     [[ -v given[python] ]] || candidates+=("${egs%/*}/.venv/bin/python")
     for python in "${candidates[@]}"; do
         if version=$("$python" -m arkasr --version 2>/dev/null); then
             opt[python]=$python
-            [[ ${opt[cmd]} != ssh ]] || opt[python]=$(command -v "$python") # there, the search path may be another
+            [[ ${opt[cmd]} != ssh ]] || opt[python]=$(command -v "$python") # other hosts may have another PATH
             log "$version of $(command -v "$python")"
             return
         fi
     done
-    ${opt[dry_run]} || die "${opt[python]} has no arkasr: run 'make demo' or 'pip install -e .', or name another with --python"
+    ${opt[dry_run]} || die "${opt[python]} cannot import arkasr: run 'make demo' or 'pip install -e .', or set --python"
 }
 
-run() { # run STAGE TITLE COMMAND...: one command of a stage
+run() { # run STAGE TITLE COMMAND...: run one command of a stage
     local stage=$1 title=$2 status=0
     shift 2
     ((opt[stage] <= stage && stage <= opt[stop_stage])) || return 0
@@ -130,50 +136,51 @@ run() { # run STAGE TITLE COMMAND...: one command of a stage
     start "$@"
     await "${opt[grace]}" || status=$?
     child=''
-    [[ -z ${makes-} ]] || pre_empted "$stage" "$title" "$status"
+    [[ -z ${final_config-} ]] || check_pre_empted "$stage" "$title" "$status"
     ((signalled == 0)) || status=$signalled
     ((status == 0)) || failed "$stage" "$title" "$status"
 }
 
-pre_empted() { # a training has ended: because it is done, or by a signal, here or on another machine, and saved?
-    local run=${makes%/final/*}
-    if (($3 > 0)); then # so torchrun does when the signal went to it too, after its ranks have saved
-        [[ -n $asked ]] || return 0
-        local since=@$((EPOCHSECONDS - SECONDS + asked - 1))
+check_pre_empted() { # check_pre_empted STAGE TITLE STATUS: exit with 0 if a signal ended the training and it saved
+    local run=${final_config%/final/*}
+    if (($3 > 0)); then # torchrun fails if the signal reached it too, although its ranks saved
+        [[ -n $stop_time ]] || return 0
+        local since=@$((EPOCHSECONDS - SECONDS + stop_time - 1))
         [[ -n $(find "$run/checkpoints" -name COMPLETE -newermt "$since" 2>/dev/null) ]] || return 0
     fi
-    ls "$run" >/dev/null 2>&1 || true # a network file system looks anew
-    ((signalled > 0)) || [[ ! -f $makes ]] || return 0
-    log "Stage $1: $2: pre-empted; the same command carries on: $again"
+    ls "$run" >/dev/null 2>&1 || true # refreshes the cache of a network file system
+    # The signal may have reached another machine only. A training that finished has written its final weights.
+    ((signalled > 0)) || [[ ! -f $final_config ]] || return 0
+    log "Stage $1: $2: pre-empted; the same command resumes: $command_line"
     exit 0
 }
 
 failed() {
-    log "Stage $1: $2: ended with exit status $3"
-    echo "Finished work is kept. The same command carries on; to start at this stage: $again --stage $1" >&2
+    log "Stage $1: $2: failed with exit status $3"
+    echo "Finished work is kept. The same command resumes. To start at this stage: $command_line --stage $1" >&2
     exit "$3"
 }
 
-# shellcheck disable=SC2317  # the traps call it
+# shellcheck disable=SC2317,SC2329  # the traps call it
 on_signal() { # on_signal NAME STATUS
     signalled=$2
     [[ -n $child ]] || exit "$2"
-    if [[ -n ${tends-} && $1 == @(TERM|USR1) ]]; then
-        asked=${asked:-$SECONDS} # the training saves first
-    elif [[ $1 != INT || ! -t 0 ]]; then # Ctrl-C at a terminal has reached the child already
+    if [[ -n ${saves_on_signal-} && $1 == @(TERM|USR1) ]]; then
+        stop_time=${stop_time:-$SECONDS} # `await` has the training save and end
+    elif [[ $1 != INT || ! -t 0 ]]; then # a terminal sends Ctrl-C to the child too
         kill -s "${1/USR1/TERM}" "$child" 2>/dev/null || true
     fi
 }
 
-on_first_node() { # like run, for what one machine does for all
+on_first_node() { # like run, for commands that only machine 0 runs
     if ((opt[node_rank] == 0)); then
         run "$@"
     elif ((opt[stage] <= $1 && $1 <= opt[stop_stage])); then
-        log "Skip stage $1: $2: the first machine does it"
+        log "Skip stage $1: $2: machine 0 runs it"
     fi
 }
 
-with_needs() { # the variants, each once and after the runs that it starts from
+with_parents() { # print the variants, each one once and after the runs that it starts from
     local variant name needed
     local -A seen=()
     for variant in ${opt[variants]}; do
@@ -192,13 +199,13 @@ with_needs() { # the variants, each once and after the runs that it starts from
 main() {
     parse_options "$@"
     [[ -n ${opt[corpus]} && -f $egs/${opt[corpus]}/corpus.yaml ]] ||
-        die "no recipe '${opt[corpus]}': call egs/librispeech/run.sh or one beside it"
+        die "no recipe '${opt[corpus]}': call run.sh in a folder under egs/, such as egs/librispeech/run.sh"
     cd "$egs/${opt[corpus]}"
     fill_in
     check
-    again=$(quoted "$egs/${opt[corpus]}/run.sh" "${@:3}") # run.sh wrote the first two
-    log "$again"
-    export ARKASR_RECIPE=$again # stands in each run.json and so in RESULTS.md
+    command_line=$(quoted "$egs/${opt[corpus]}/run.sh" "${@:3}") # run.sh added the first two arguments
+    log "$command_line"
+    export ARKASR_RECIPE=$command_line # written to run.json and RESULTS.md
     find_python
     if ${opt[dry_run]}; then quoted cd "$PWD"; else claim; fi
     trap 'on_signal INT 130' INT
@@ -211,7 +218,7 @@ main() {
     ((opt[ngpu] > 0)) || python=(env CUDA_VISIBLE_DEVICES= "${opt[python]}")
     local -a arkasr=("${python[@]}" -m arkasr) source=(corpus.yaml --scale "${opt[scale]}" --corpus_dir "${opt[corpus_dir]}")
     read -ra overrides <<<"${opt[train_args]}"
-    needed=$(with_needs)
+    needed=$(with_parents)
 
     if [[ -v given[corpus_dir] ]]; then
         ((opt[stage] > 0)) || log "Skip stage 0: Download: --corpus_dir names an existing corpus"
@@ -219,7 +226,7 @@ main() {
         on_first_node 0 "Download" "${arkasr[@]}" download "${source[@]}"
     fi
     on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}"
-    # The teacher of the mini scale is made here. A run's name says what it needs of a teacher.
+    # Scale mini trains its teacher here. The names of the runs show whether they need one.
     [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
     [[ $needed != *_td* ]] || on_first_node 2 "Label" "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
     for name in $needed; do train 3 "$name"; done
@@ -228,7 +235,7 @@ main() {
     on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" --runs "$runs"
     on_first_node 6 "Export" "${arkasr[@]}" export "${dirs[@]}" --runs "${opt[variants]}"
 
-    ((num_run > 0)) || die "nothing to run from --stage ${opt[stage]} to --stop_stage ${opt[stop_stage]}: all of it was skipped"
+    ((num_run > 0)) || die "nothing to run from --stage ${opt[stage]} to --stop_stage ${opt[stop_stage]}: all stages were skipped"
     if ${opt[dry_run]}; then
         log "Dry run: nothing was run"
         return
@@ -240,4 +247,4 @@ main() {
     log "Successfully finished. [elapsed=${SECONDS}s]"
 }
 
-main "$@"; exit # in one line: bash would go on to read a file that was edited meanwhile
+main "$@"; exit # on one line, because bash would continue to read a file that was edited during the run

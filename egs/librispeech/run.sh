@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# LibriSpeech (English, WER): Ark-ASR distilled from Qwen3-ASR. `./run.sh --help` lists stages and options.
+# LibriSpeech (English, WER): train Ark-ASR by distillation from Qwen3-ASR. `./run.sh --help` lists stages and options.
 set -euo pipefail
 exec "$(dirname "$(readlink -f "$0")")/../recipe.sh" --corpus librispeech "$@"

@@ -1,6 +1,6 @@
-"""The three recipes from stage 0 on through their own run.sh, on a few spoken sentences and with the smallest models.
+"""The three recipes through their own run.sh, on a few synthesised sentences and with tiny models.
 
-The recipes are copied, their corpora are made smaller and their configurations overlaid; nothing else is changed.
+The recipes are copied with a smaller corpus and a configuration of tiny models. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -53,19 +53,20 @@ runs:
   base_td: {train: {steps: 3, eval_every: 0}}
   base_td_opd: {train: {steps: 3, eval_every: 0}}
 """
-# What stage 5 and a look at a finished run write anew.
+# Files that stage 5 and the check of a finished run write again.
 WRITTEN_AGAIN = re.compile(r"lock|\.lock\.0|config\.yaml|scores\.json|RESULTS\.md|.*\.png|tensorboard")
 Recipe = Callable[..., str]
 
 
 @pytest.fixture
 def recipe(request, tmp_path) -> Recipe:
-    """Return a function that runs a copied recipe and returns its output; `recipe.start` only starts it."""
+    """Return a function that runs a copied recipe and returns its output. `recipe.start` does not wait for its end."""
     corpus, base_steps = request.param
-    egs, made_by_runs = tmp_path / "egs", shutil.ignore_patterns("data", "exp", "downloads")
-    shutil.copytree(ROOT / "egs", egs, ignore=made_by_runs)
-    facts = egs / corpus / "corpus.yaml"
-    facts.write_text(re.sub(r"^  sizes: .*", f"  sizes: {SIZES[corpus]}", facts.read_text(), count=1, flags=re.M))
+    egs, outputs = tmp_path / "egs", shutil.ignore_patterns("data", "exp", "downloads")
+    shutil.copytree(ROOT / "egs", egs, ignore=outputs)
+    description = egs / corpus / "corpus.yaml"
+    text = re.sub(r"^  sizes: .*", f"  sizes: {SIZES[corpus]}", description.read_text(), count=1, flags=re.M)
+    description.write_text(text)
     (egs / corpus / "conf" / "mini.yaml").write_text(OVERLAY.replace("BASE_STEPS", str(base_steps)))
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -85,32 +86,32 @@ def recipe(request, tmp_path) -> Recipe:
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Return when each file that is to be kept was written."""
+    """Return the time of writing of each file that a second run must keep."""
     kept = (p for p in folder.rglob("*") if p.is_file() and not any(WRITTEN_AGAIN.fullmatch(q) for q in p.parts))
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in kept}
 
 
 def check_results(folder: Path, runs: list[str], test_sets: list[str], metric: str) -> None:
-    """Check what stage 5 leaves: scores, tables and figures."""
+    """Check the outputs of stage 5: scores, tables and figures."""
     exp = folder / "exp" / "mini"
     corpus = json.loads((folder / "data" / "mini" / "corpus.json").read_text())
     assert corpus["test_sets"] == test_sets and corpus["metric"] == metric
     for run in runs:
         scores = json.loads((exp / run / "scores.json").read_text())
         assert list(scores["sets"]) == test_sets and scores["metric"] == metric
-        for name, found in scores["sets"].items():
-            assert found["utterances"] == corpus["sets"][name]["cuts"] == 6 and found["missing_hypotheses"] == 0
-            assert found["rate_percent"] > 0
+        for name, result in scores["sets"].items():
+            assert result["utterances"] == corpus["sets"][name]["cuts"] == 6 and result["missing_hypotheses"] == 0
+            assert result["rate_percent"] > 0
             assert len((exp / run / "decode" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     results = (exp / "RESULTS.md").read_text()
     assert "## Table 1" in results and all(f"{name} {metric.upper()}" in results for name in test_sets)
     assert "arkasr train conf/mini.yaml --run base " in results
-    drawn = list((exp / "figures").glob("*.png"))
-    assert len(drawn) >= 2 and all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    figures = list((exp / "figures").glob("*.png"))
+    assert len(figures) >= 2 and all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
 
 
 @pytest.mark.parametrize("recipe", [("librispeech", 4)], indirect=True)
-def test_librispeech_from_stage_0_to_5_and_again(recipe):
+def test_librispeech_stages_0_to_6_and_a_second_run(recipe):
     output = recipe()
     runs = ["teacher", "base", "base_opd", "base_td_opd"]
     check_results(recipe.folder, runs, ["test-clean", "test-other"], "wer")
@@ -133,15 +134,15 @@ def test_librispeech_from_stage_0_to_5_and_again(recipe):
 
     before = files(recipe.folder)
     assert any(name.endswith(".flac") for name in before) and len(before) > 80
-    output = recipe("--variants", "base_td", "--stop_stage", "3")  # half of the runs say as much as all
+    output = recipe("--variants", "base_td", "--stop_stage", "3")  # half of the runs cover all stages
     assert files(recipe.folder) == before
     assert output.count("already trained; nothing to do") == 3
-    for said in ("already exists", "is already prepared", "td_teacher.jsonl.gz: already exists"):
-        assert said in output
+    for message in ("already exists", "is already prepared", "td_teacher.jsonl.gz: already exists"):
+        assert message in output
 
 
 @pytest.mark.parametrize("recipe", [("aishell", 400)], indirect=True)
-def test_aishell_killed_in_the_middle_of_stage_3_carries_on(recipe):
+def test_aishell_resumes_after_being_killed_in_stage_3(recipe):
     words = ["--variants", "base base_opd"]
     process = recipe.start(*words)
     base = recipe.folder / "exp" / "mini" / "base"
@@ -154,8 +155,8 @@ def test_aishell_killed_in_the_middle_of_stage_3_carries_on(recipe):
     before = files(recipe.folder / "exp" / "mini" / "teacher")
 
     output = recipe("--stage", "3", *words)
-    begun = re.search(r"resuming from \S+/step-\d+ \(step (\d+)\)", output)
-    assert begun and 0 < int(begun[1]) < 400
+    resumed = re.search(r"resuming from \S+/step-\d+ \(step (\d+)\)", output)
+    assert resumed and 0 < int(resumed[1]) < 400
     steps = [json.loads(line)["step"] for line in (base / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 401))
     after = files(recipe.folder / "exp" / "mini" / "teacher")
@@ -164,7 +165,7 @@ def test_aishell_killed_in_the_middle_of_stage_3_carries_on(recipe):
 
 
 @pytest.mark.parametrize("recipe", [("wenetspeech", 4)], indirect=True)
-def test_wenetspeech_stage_3_alone_on_prepared_data_by_torchrun(recipe):
+def test_wenetspeech_stage_3_alone_runs_on_prepared_data_with_torchrun(recipe):
     recipe("--stop_stage", "1")
     data = recipe.folder / "data" / "mini"
     before = files(data)

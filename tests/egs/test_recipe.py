@@ -1,4 +1,4 @@
-"""The staged script: options, exact commands, and what happens when a stage fails or is interrupted."""
+"""The recipe: options, exact commands, failing stages and signals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import shlex
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
-from recipes import EGS, LOG_LINE, commands, gone, heed_signals, recipe, wait_until
+from processes import arguments, children, has_ended, wait_until
+from recipes import EGS, LOG_LINE, commands, recipe, reset_signals
 
+from arkasr.config.schema import Config
+
+RECIPES_PAGE = (EGS.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
 CORPORA = ["librispeech", "aishell", "wenetspeech"]
 STUB = """#!/usr/bin/env bash
 [ "$3" != --version ] || { echo arkasr stub; exit; }
@@ -45,26 +48,29 @@ def verbs(lines):
 @pytest.mark.parametrize(
     "script", [EGS / "recipe.sh", EGS / "cmd.sh", EGS / "options.sh", *(EGS / c / "run.sh" for c in CORPORA)]
 )
-def test_scripts_parse(script):
+def test_script_parses(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
-def test_run_sh_is_a_few_lines_that_the_user_can_override(corpus):
+def test_run_sh_is_short_and_user_options_come_last(corpus):
     lines = (EGS / corpus / "run.sh").read_text().splitlines()
     assert len(lines) <= 6 and lines[-1].endswith(f'recipe.sh" --corpus {corpus} "$@"')
     assert os.access(EGS / corpus / "run.sh", os.X_OK) and os.access(EGS / "recipe.sh", os.X_OK)
 
 
+def options_table():
+    return re.search(r"^OPTIONS='(.*?)'$", (EGS / "recipe.sh").read_text(), re.M | re.S)[1]
+
+
 def test_help_lists_every_option_with_its_default():
     shown = recipe("--help")
     assert shown.returncode == 0 and shown.stderr == ""
-    table = re.search(r"^OPTIONS='(.*?)'$", (EGS / "recipe.sh").read_text(), re.M | re.S)[1]
-    rows = [line.split("|") for line in table.splitlines()]
+    rows = [line.split("|") for line in options_table().splitlines()]
     assert len(rows) >= 18
     for name, _, default, text in rows:
         assert re.search(rf"^  --{name} +{re.escape(text)} \[{re.escape(default)}\]$", shown.stdout, re.M)
-    assert max(map(len, shown.stdout.splitlines())) <= 120
+    assert max(map(len, shown.stdout.splitlines())) <= 100
 
 
 @pytest.mark.parametrize("scale", ["mini", "paper"])
@@ -95,12 +101,12 @@ def test_dry_run_needs_no_arkasr(tree, tmp_path):
     assert len(commands(done)) == 10
 
 
-def test_24_workers_on_three_machines():
+def test_24_workers_on_three_machines_give_the_torchrun_command():
     words = ["--stage", "3", "--scale", "paper", "--ngpu", "8", "--num_nodes", "3", "--node_rank", "2"]
     words += ["--python", "python3"]
     lines = dry(*words, "--master_addr", "first", "--master_port", "1234")
     assert train_runs(lines) == ["base", "base_opd", "base_td", "base_td_opd"]
-    assert verbs(lines) == ["train"] * 4  # the first machine decodes and scores
+    assert verbs(lines) == ["train"] * 4  # machine 0 decodes and scores
     assert lines[1] == shlex.split(
         "-m torch.distributed.run --nnodes 3 --nproc-per-node 8 --node-rank 2 --master-addr first --master-port 1234"
         " --max-restarts 3 --shutdown-timeout 120 --no-python --"
@@ -109,7 +115,7 @@ def test_24_workers_on_three_machines():
     )
 
 
-def test_torchrun_reads_the_24_worker_line():
+def test_torchrun_parses_the_24_worker_command():
     run = pytest.importorskip("torch.distributed.run")
     line = dry("--stage", "3", "--stop_stage", "3", "--scale", "paper", "--ngpu", "8", "--num_nodes", "3")[0]
     config, command, words = run.config_from_args(run.parse_args(line[2:]))
@@ -119,7 +125,7 @@ def test_torchrun_reads_the_24_worker_line():
     assert [command, *words] == line[line.index("--") + 1 :]
 
 
-def test_several_processes_on_one_machine_and_one_without_torchrun():
+def test_one_process_needs_no_torchrun_and_several_do():
     assert flag(dry("--stage", "3", "--ngpu", "2")[0], "--nproc-per-node") == "2"
     assert dry("--stage", "3", "--ngpu", "1")[0][:3] == ["-m", "arkasr", "train"]
     hidden = recipe("--dry_run", "true", "--stage", "3", "--ngpu", "0")
@@ -134,12 +140,12 @@ def test_stage_3_trains_decodes_and_scores():
 
 
 @pytest.mark.parametrize("stage", range(7))
-def test_each_stage_alone(stage):
+def test_each_stage_runs_alone(stage):
     expected = ["download"], ["prepare"], ["train", "label"], ["train"] * 4, ["decode"], ["score"], ["export"]
     assert verbs(dry("--stage", str(stage), "--stop_stage", str(stage))) == expected[stage]
 
 
-def test_stage_6_runs_when_it_is_asked_for_and_exports_the_students():
+def test_stage_6_runs_only_on_request_and_exports_the_students():
     lines = dry("--stage", "5", "--stop_stage", "6")
     assert verbs(lines) == ["score", "export"]
     assert flag(lines[-1], "--runs") == "base base_opd base_td_opd" and flag(lines[-2], "--runs")[:8] == "teacher "
@@ -156,29 +162,29 @@ def test_stage_6_runs_when_it_is_asked_for_and_exports_the_students():
         ("base_td_opd base", "teacher base base_td base_td_opd", "teacher base_td_opd base"),
     ],
 )
-def test_variants_bring_what_they_start_from(variants, trained, decoded):
+def test_variants_include_the_runs_they_start_from(variants, trained, decoded):
     lines = dry("--variants", variants)
     assert train_runs(lines) == trained.split()
     assert flag(lines[-1], "--runs") == decoded
     assert ("label" in verbs(lines)) == ("td" in variants)
 
 
-def test_a_run_of_ones_own_needs_ones_own_configuration():
-    assert "no run 'base_odp'" in recipe("--variants", "base_odp", "--dry_run", "true").stderr
+def test_unknown_variant_needs_a_configuration_that_has_it():
+    assert "unknown run 'base_odp'" in recipe("--variants", "base_odp", "--dry_run", "true").stderr
     conf = str(EGS / "librispeech" / "conf" / "mini.yaml")
     assert "my_opd" in train_runs(dry("--variants", "base my_opd", "--conf", conf))
 
 
 @pytest.mark.parametrize("words", ["--stop_stage 1", "--stop-stage 1", "--stop_stage=1", "--stop-stage=1"])
-def test_dashes_underscores_and_equals_signs(words):
+def test_dashes_underscores_and_equals_signs_are_equal(words):
     assert verbs(dry(*words.split())) == ["download", "prepare"]
 
 
-def test_the_last_value_wins():
+def test_last_value_counts():
     assert verbs(dry("--stage", "1", "--stage", "5")) == ["score"]
 
 
-def test_paths_are_relative_to_the_user(tmp_path):
+def test_paths_are_relative_to_the_working_directory(tmp_path):
     lines = dry("--corpus_dir", "my corpus", "--expdir", "../out", cwd=tmp_path)
     assert verbs(lines)[0] == "prepare"
     assert flag(lines[0], "--corpus_dir") == str(tmp_path / "my corpus")
@@ -193,44 +199,110 @@ def test_overrides_reach_training_and_labelling_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["--stag", "3"], "unknown option --stag; did you mean --stage?"),
         (["--nodes", "3"], "did you mean --num_nodes?"),
-        (["--zzzzzz", "3"], "unknown option --zzzzzz (--help lists all)"),
+        (["--zzzzzz", "3"], "unknown option --zzzzzz (--help lists all options)"),
         (["--$(exit)", "3"], "unknown option"),
         (["--stage"], "--stage needs a value"),
         (["--stage", "--scale", "mini"], "--stage needs a value"),
         (["--stage", "two"], "--stage takes a whole number, not 'two'"),
-        (["--nj", "0"], "--nj takes a number from 1 on"),
+        (["--nj", "0"], "--nj takes a whole number of at least 1"),
         (["--dry_run", "yes"], "--dry_run takes true or false, not 'yes'"),
         (["--scale", "huge"], "--scale takes mini or paper, not 'huge'"),
         (["--corpus_dir", ""], "--corpus_dir needs a value"),
-        (["--variants", " "], "--variants names no run"),
-        (["extra"], "stray argument 'extra'"),
-        (["--variants", "base", "base_opd"], "stray argument 'base_opd'"),
-        ([""], "stray argument ''"),
-        (["--stage", "6"], "no stage lies between --stage 6 and --stop_stage 5"),
-        (["--stage", "7", "--stop_stage", "7"], "stages go from 0 (download) to 6 (export)"),
-        (["--stage", "3", "--stop_stage", "2"], "no stage lies between"),
+        (["--variants", " "], "--variants is empty: name at least one run"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--variants", "base", "base_opd"], "unexpected argument 'base_opd'"),
+        ([""], "unexpected argument ''"),
+        (["--stage", "6"], "no stage from --stage 6 to --stop_stage 5"),
+        (["--stage", "7", "--stop_stage", "7"], "stages are numbered from 0 (download) to 6 (export)"),
+        (["--stage", "3", "--stop_stage", "2"], "no stage from --stage 3 to --stop_stage 2"),
         (["--stage", "0", "--stop_stage", "0", "--corpus_dir", "x", "--dry_run", "true"], "nothing to run"),
-        (["--conf", "no.yaml"], "no configuration "),
+        (["--conf", "no.yaml"], "no.yaml does not exist: set --conf"),
         (["--corpus", "nowhere"], "no recipe 'nowhere'"),
-        (["--corpus_dir", "no_such_folder", "--python", "true"], "no folder "),
+        (
+            ["--corpus_dir", "no_such_folder", "--python", "true"],
+            "no_such_folder is not a folder",
+        ),
         (["--num_nodes", "2", "--python", "true"], "needs --master_addr"),
-        (["--node_rank", "1"], "--node_rank 1 of --num_nodes 1"),
-        (["--python", "false"], "false has no arkasr"),
+        (["--node_rank", "1"], "--node_rank 1 must be below --num_nodes 1"),
+        (["--python", "false"], "false cannot import arkasr"),
     ],
 )
-def test_a_wrong_call_is_one_sentence_and_status_2(words, sentence, tree):
+def test_invalid_call_gives_one_line_and_status_2(words, message, tree):
     done = recipe(*words, egs=tree)
     assert done.returncode == 2
-    assert done.stderr.startswith("run.sh: error: ") and done.stderr.count("\n") == 1 and sentence in done.stderr
+    assert done.stderr.startswith("run.sh: error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def foreign_options():
+    """Return the rows of the table of ESPnet's and icefall's options: name, toolkit, option here, remark."""
+    table = re.search(r"^FOREIGN_OPTIONS='(.*?)'$", (EGS / "options.sh").read_text(), re.M | re.S)[1]
+    return [line.split("|") for line in table.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--asr_args", "--lr 1"], '--asr_args is ESPnet\'s; here it is --train_args "section.key=value"'),
+        (["--asr-config=x"], "--asr_config is ESPnet's; here it is --conf"),
+        (["--use_lm", "false"], "--use_lm is ESPnet's; there is no such option here: no language model is used"),
+        (["--world-size", "4"], "--world-size is icefall's; here it is --ngpu (processes per machine)"),
+        (["--exp_dir", "x"], "--exp-dir is icefall's; here it is --expdir"),
+    ],
+)
+def test_option_of_another_toolkit_is_an_error_that_names_ours(words, message):
+    done = recipe(*words, "--dry_run", "true")
+    assert (done.returncode, done.stderr) == (2, f"run.sh: error: {message}\n")
+
+
+def test_foreign_options_are_distinct_and_name_options_that_exist():
+    ours = {row.split("|")[0] for row in options_table().splitlines()}
+    names = [name.replace("-", "_") for name, *_ in foreign_options()]
+    assert len(names) == len(set(names)) >= 60 and not ours & set(names)
+    for _, toolkit, option, remark in foreign_options():
+        assert toolkit in ("ESPnet", "icefall") and (option or remark)
+        assert not option or re.match(r"--(\w+)", option)[1] in ours
+    required = (
+        "skip_train skip_data_prep skip_eval asr_args asr_config train_config inference_config decode_config "
+        "inference_nj inference_asr_model asr_exp gpu_inference max_epoch lang token_type bpe nbpe use_lm world_size "
+        "exp_dir max_duration num_epochs start_epoch full_libri manifest_dir epoch avg"
+    )
+    assert set(required.split()) <= set(names)
+
+
+def test_foreign_options_name_configuration_keys_that_exist():
+    found = [re.match(r'--train_args "([\w.]+)=', option) for _, _, option, _ in foreign_options()]
+    keys = {match[1] for match in found if match} - {"section.key", "decode.key"}
+    assert len(keys) >= 10
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        assert hasattr(getattr(Config(), section) if section else Config(), name), key
+
+
+def test_documentation_lists_every_option_of_the_recipe():
+    for name, _, default, _ in (line.split("|") for line in options_table().splitlines()):
+        value = f"`{default}`" if default else ""
+        assert re.search(rf"^\| `--{name}` \| {re.escape(value)} ?\| \S", RECIPES_PAGE, re.M), name
+
+
+@pytest.mark.parametrize("row", foreign_options(), ids=lambda row: row[0])
+def test_documentation_holds_the_row_of_a_foreign_option(row):
+    name, toolkit, option, remark = row
+    here = f"`{option}`" if option else "none"
+    assert f"| `--{name}` | {toolkit} | {here} |" + (f" {remark} |" if remark else " |") in RECIPES_PAGE.splitlines()
+
+
+def test_documentation_holds_no_other_foreign_options():
+    rows = re.findall(r"^\| `--([\w-]+)` \| (?:ESPnet|icefall) \|", RECIPES_PAGE, re.M)
+    assert rows == [name for name, *_ in foreign_options()]
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """Copy the scripts, with empty facts and configurations, to a folder to write in; beside it a stand-in python."""
+    """Copy the scripts, with empty corpus and configuration files, to a writable folder; a fake Python is beside it."""
     egs = tmp_path / "checkout" / "egs"
     (egs / "librispeech" / "conf").mkdir(parents=True)
     for name in ("recipe.sh", "cmd.sh", "options.sh", "librispeech/run.sh"):
@@ -247,7 +319,7 @@ def stub_env(tmp_path, **env):
     return {"STUB_LOG": str(tmp_path / "ran"), "STUB_AT": "-", "STUB_STATUS": "0", "STUB_WAIT": "", **env}
 
 
-def test_a_real_run_runs_the_commands_of_the_dry_run(tree, tmp_path):
+def test_real_run_runs_the_commands_of_the_dry_run(tree, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     words = ["--python", str(tmp_path / "stub"), "--corpus_dir", str(corpus)]
@@ -264,18 +336,18 @@ def test_a_real_run_runs_the_commands_of_the_dry_run(tree, tmp_path):
     assert re.fullmatch(r"Successfully finished. \[elapsed=\d+s\]", lines[-1])
 
 
-def test_a_failing_stage_keeps_its_status_and_says_how_to_carry_on(tree, tmp_path):
+def test_failing_stage_keeps_its_status_and_names_the_command_that_resumes(tree, tmp_path):
     words = ["--python", str(tmp_path / "stub")]
     done = recipe(*words, egs=tree, **stub_env(tmp_path, STUB_AT="base_opd", STUB_STATUS="7"))
     assert done.returncode == 7
-    assert logged(done)[-1] == "Stage 3: Train base_opd: ended with exit status 7"
-    assert "The same command carries on" in done.stderr and done.stderr.endswith(" --stage 3\n")
+    assert logged(done)[-1] == "Stage 3: Train base_opd: failed with exit status 7"
+    assert "The same command resumes" in done.stderr and done.stderr.endswith(" --stage 3\n")
     assert "--run base_td " not in (tmp_path / "ran").read_text()
 
 
 @pytest.fixture
 def running(tree, tmp_path):
-    """Start a recipe that stays in a deaf `arkasr train --run base`; returns its process and that command's pid."""
+    """Start a recipe whose `arkasr train --run base` ignores signals; yield its process and that command's id."""
     env = {**os.environ, **stub_env(tmp_path, STUB_AT="base", STUB_WAIT="600")}
     words = ["--python", str(tmp_path / "stub"), "--stage", "3", "--grace", "1"]
     with open(tmp_path / "output", "w") as output:
@@ -285,32 +357,37 @@ def running(tree, tmp_path):
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=heed_signals,
+            preexec_fn=reset_signals,
         )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    sleeps = lambda pid: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00"  # noqa: E731
-    wait_until(lambda: any(map(sleeps, children.read_text().split())))
-    yield process, int(children.read_text().split()[0])
+    found = []
+
+    def training_started():
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        found[:] = [pid for pid in children(process.pid) if arguments(pid) == ["sleep", "600"]]
+        return bool(found)
+
+    wait_until(training_started)
+    yield process, found[0]
     process.kill()
     process.wait()
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
-def test_a_signal_stops_the_command_and_keeps_what_was_done(name, running, tmp_path):
+def test_signal_stops_the_command_and_keeps_finished_work(name, running, tmp_path):
     process, child = running
     process.send_signal(getattr(signal, name))
     assert process.wait(60) == 128 + getattr(signal, name)
-    assert gone(child)
-    assert "The same command carries on" in (tmp_path / "output").read_text()
+    assert has_ended(child)
+    assert "The same command resumes" in (tmp_path / "output").read_text()
 
 
-def test_the_command_goes_with_a_killed_recipe(running):
+def test_command_ends_with_a_killed_recipe(running):
     process, child = running
     process.kill()
     process.wait()
-    wait_until(lambda: gone(child))
+    wait_until(lambda: has_ended(child))
 
 
-def test_two_runs_do_not_share_a_folder(running, tree, tmp_path):
+def test_two_runs_cannot_share_a_folder(running, tree, tmp_path):
     done = recipe("--python", str(tmp_path / "stub"), egs=tree, **stub_env(tmp_path))
-    assert done.returncode == 2 and "another run is at work in exp/mini" in done.stderr
+    assert done.returncode == 2 and "another run is using exp/mini" in done.stderr
