@@ -1,6 +1,6 @@
-"""The `arkasr` command: one verb per stage of the recipe, each a call of one function.
+"""The command `arkasr`. Each verb is one stage of a recipe and calls one function.
 
-Heavy imports stand inside the verbs, so that help, `--version` and `plugins` answer at once.
+Large packages are imported inside the verbs, so that help, `--version` and `plugins` start fast.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _export(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace) -> None:
     from arkasr.planning.plan import plan
 
-    given = {name: value for name in ASSUMED if (value := getattr(args, name)) is not None}
-    plan(args.conf, args.run, args.overrides, given, args.json)
+    assumptions = {name: value for name in ASSUMED if (value := getattr(args, name)) is not None}
+    plan(args.conf, args.run, args.overrides, assumptions, args.json)
 
 
 def _plugins(args: argparse.Namespace) -> None:
@@ -77,6 +77,14 @@ def _plugins(args: argparse.Namespace) -> None:
 
 
 class Verb(NamedTuple):
+    """One verb of the command.
+
+    Attributes:
+        call: Function that runs the verb.
+        help: One line for `--help`.
+        arguments: Keys of `ARGUMENTS`, in the order of `--help`.
+    """
+
     call: Callable[[argparse.Namespace], None]
     help: str
     arguments: tuple[str, ...]
@@ -84,46 +92,53 @@ class Verb(NamedTuple):
 
 _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
-ASSUMED = {  # what `plan` cannot read in a configuration; docs/plan.md says more
-    "gpus": "GPUs or processes",
-    "gpus_per_node": "GPUs of a machine, for fsdp.replicate=0",
-    "gpu_memory": "GiB of a GPU",
-    "tflops": "dense peak of a GPU, TFLOP/s",
-    "bandwidth": "of a GPU's memory, GB/s",
-    "network": "of a GPU to other GPUs, GB/s",
-    "mfu": "share of the peak that is reached, but for decoding",
-    "layer_ms": "least milliseconds of a decoder layer a decoded token",
-    "hours": "of audio in the corpus",
-    "clip_seconds": "mean clip",
-    "tokens_per_second": "of transcripts, by audio",
+ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
+    "gpus": "number of GPUs or processes",
+    "gpus_per_node": "GPUs per machine, for fsdp.replicate=0",
+    "gpu_memory": "memory per GPU, in GiB",
+    "tflops": "dense peak throughput per GPU, in TFLOP/s",
+    "bandwidth": "memory bandwidth per GPU, in GB/s",
+    "network": "network bandwidth per GPU, in GB/s",
+    "mfu": "share of the peak throughput that is reached, except in decoding",
+    "layer_ms": "minimum time per decoder layer and token, in ms",
+    "hours": "audio in the corpus, in hours",
+    "clip_seconds": "mean duration of the clips, in seconds",
+    "tokens_per_second": "transcript tokens per second of audio",
     "max_length_ratio": "ratio of longest to mean transcript length per batch",
-    "batch_fill": "share of data.max_seconds that batches hold",
-    "reserved_memory": "GiB of a GPU that hold no tensors",
+    "batch_fill": "share of data.max_seconds that batches fill on average",
+    "reserved_memory": "memory per GPU that tensors cannot use, in GiB",
+}
+# Old names of options, for the error message.
+RENAMED = {
+    "--node": "--gpus_per_node",
+    "--longest": "--max_length_ratio",
+    "--full": "--batch_fill",
+    "--reserve": "--reserved_memory",
 }
 VERBS = {
-    "download": Verb(_download, "stage 0: fetch a corpus, or speak its miniature", _CORPUS),
-    "prepare": Verb(_prepare, "stage 1: turn a corpus into cuts", (*_CORPUS, "--datadir", "--nj")),
+    "download": Verb(_download, "stage 0: download a corpus, or synthesise its miniature", _CORPUS),
+    "prepare": Verb(_prepare, "stage 1: convert a corpus to Lhotse cuts", (*_CORPUS, "--datadir", "--nj")),
     "label": Verb(_label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "overrides")),
     "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
     "decode": Verb(_decode, "stage 4: transcribe the test sets", (*_DIRS, "--runs")),
-    "score": Verb(_score, "stage 5: count errors, write tables and figures", (*_DIRS, "--runs")),
+    "score": Verb(_score, "stage 5: count errors, and write tables and figures", (*_DIRS, "--runs")),
     "export": Verb(
         _export,
-        "stage 6: write runs as folders for the Hugging Face Hub",
+        "stage 6: export runs as folders for the Hugging Face Hub",
         (*_DIRS, "--runs", "--checkpoint", "--published", "--outdir", "--license"),
     ),
     "plan": Verb(
         _plan,
-        "predict a run's memory, steps and hours, before it is started",
+        "predict memory, steps and hours of a run before it starts",
         ("conf", "--run", *(f"--{name}" for name in ASSUMED), "--json", "overrides"),
     ),
-    "plugins": Verb(_plugins, "list teachers, token mappers and losses, and what failed to load", ("--json",)),
+    "plugins": Verb(_plugins, "list teachers, token mappers and losses, and plugins that failed to load", ("--json",)),
 }
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
     return int(text)
 
 
@@ -133,49 +148,70 @@ def _above_zero(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number above 0, not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
     return value
 
 
 def _override(text: str) -> str:
     if "=" not in text:
-        raise argparse.ArgumentTypeError(f"an override looks like section.key=value, not '{text}'")
+        raise argparse.ArgumentTypeError(f"expected section.key=value, got '{text}'")
     return text
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "corpus_yaml": {"help": "the facts of the corpus, such as egs/librispeech/corpus.yaml"},
-    "conf": {"help": "a configuration, such as egs/librispeech/conf/mini.yaml"},
-    "overrides": {"nargs": "*", "type": _override, "metavar": "section.key=value", "help": "override the conf"},
-    "--scale": {"required": True, "choices": ("mini", "paper"), "help": "spoken miniature, or the corpus itself"},
-    "--corpus_dir": {"required": True, "metavar": "DIR", "help": "where the corpus is, or is to be"},
-    "--datadir": {"required": True, "metavar": "DIR", "help": "where the cuts are"},
-    "--expdir": {"required": True, "metavar": "DIR", "help": "where runs and results are"},
-    "--run": {"required": True, "metavar": "NAME", "help": "a run of the configuration, such as base_opd"},
+    "corpus_yaml": {"help": "description of the corpus, such as egs/librispeech/corpus.yaml"},
+    "conf": {"help": "configuration file, such as egs/librispeech/conf/mini.yaml"},
+    "overrides": {
+        "nargs": "*",
+        "type": _override,
+        "metavar": "section.key=value",
+        "help": "value for a key of the configuration",
+    },
+    "--scale": {
+        "required": True,
+        "choices": ("mini", "paper"),
+        "help": "mini: a synthetic miniature of the corpus; paper: the corpus itself",
+    },
+    "--corpus_dir": {"required": True, "metavar": "DIR", "help": "folder of the corpus"},
+    "--datadir": {"required": True, "metavar": "DIR", "help": "folder of the cuts"},
+    "--expdir": {"required": True, "metavar": "DIR", "help": "folder of runs and results"},
+    "--run": {"required": True, "metavar": "NAME", "help": "run of the configuration, such as base_opd"},
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
-    "--nj": {"type": _positive, "default": 1, "metavar": "N", "help": "parallel jobs (default: 1)"},
+    "--nj": {"type": _positive, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
     "--checkpoint": {
         "default": "final",
         "metavar": "NAME",
-        "help": "weights: final (default), latest, best on dev, or a checkpoint, such as step-00000100",
+        "help": "weights to export: final, latest, best (lowest dev error), or a checkpoint such as step-00000100 "
+        "(default: final)",
     },
-    "--published": {"action": "store_true", "help": "in the published layout, for other people's servers"},
-    "--outdir": {"default": "", "metavar": "DIR", "help": "where to, for one run (default: <expdir>/<run>/export)"},
-    "--license": {"default": "", "metavar": "ID", "help": "of the weights, by the Hub's name, such as apache-2.0"},
+    "--published": {"action": "store_true", "help": "use the layout of the published Ark-ASR, for other software"},
+    "--outdir": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "output folder, if there is one run (default: <expdir>/<run>/export)",
+    },
+    "--license": {"default": "", "metavar": "ID", "help": "Hub id of the license of the weights, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
-    **{f"--{name}": {"type": _above_zero, "metavar": "X", "help": said} for name, said in ASSUMED.items()},
+    **{f"--{name}": {"type": _above_zero, "metavar": "X", "help": text} for name, text in ASSUMED.items()},
     "--gpus": {"required": True, "type": _positive, "metavar": "N", "help": ASSUMED["gpus"]},
     "--gpus_per_node": {"type": _positive, "metavar": "N", "help": ASSUMED["gpus_per_node"]},
 }
 
 
 def _names(runs: Sequence[str]) -> list[str]:
-    """Split both `--runs "a b"` and `--runs a b` into names."""
+    """Return the names of both `--runs "a b"` and `--runs a b`."""
     return [name for part in runs for name in part.split()]
 
 
 def plugin_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Format plugins as lines of at most 100 columns: a table, then what failed to load and why."""
+    """Format the list of plugins for a terminal.
+
+    Args:
+        rows: Return value of `arkasr.plugins.registry.listing`.
+
+    Returns:
+        Lines of at most 100 columns: a table, then the plugins that failed to load, with the cause.
+    """
     width = min(shutil.get_terminal_size((100, 24)).columns, 100)
     keys = ("kind", "name", "distribution", "version")
     loaded = [[str(row.get(key) or "") for key in (*keys, "file")] for row in rows if not row.get("error")]
@@ -204,9 +240,9 @@ def _main_parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {name:10}{verb.help}" for name, verb in VERBS.items())
     parser = argparse.ArgumentParser(
         "arkasr",
-        usage="arkasr VERB ...   (arkasr VERB --help says more)",
+        usage="arkasr VERB ...   (arkasr VERB --help lists the options)",
         description="On-policy distillation for speech recognition.",
-        epilog=f"verbs:\n{verbs}\n\nARKASR_TRACEBACK=1 shows where an error came from.",
+        epilog=f"verbs:\n{verbs}\n\nSet ARKASR_TRACEBACK=1 to see the traceback of an error.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"arkasr {__version__}")
@@ -215,7 +251,7 @@ def _main_parser() -> argparse.ArgumentParser:
 
 
 def _underscored(word: str) -> str:
-    """Read --corpus-dir as --corpus_dir; values, also those behind =, stay as they are."""
+    """Read --corpus-dir as --corpus_dir. Values, also those behind `=`, are not changed."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
@@ -226,26 +262,42 @@ def _closest(word: str, choices: Sequence[str]) -> str:
 
 
 def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
-    """Return the verb and its arguments; exits with status 2 and a sentence where they do not fit."""
+    """Parse a command line. If it is wrong, print one sentence and exit with status 2.
+
+    Args:
+        argv: The words after `arkasr`.
+
+    Returns:
+        The verb and its arguments.
+    """
     main_parser = _main_parser()
     name = main_parser.parse_args(argv[:1]).verb
     if name not in VERBS:
-        main_parser.error(f"no verb '{name}'{_closest(name, list(VERBS))} (verbs: {' '.join(VERBS)})")
+        main_parser.error(f"unknown verb '{name}'{_closest(name, list(VERBS))} (verbs: {' '.join(VERBS)})")
     parser, words = _verb_parser(name), [_underscored(word) for word in argv[1:]]
     options = ["--help", *(argument for argument in VERBS[name].arguments if argument.startswith("--"))]
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if RENAMED.get(option) in options:
+            parser.error(f"option {option} is now called {RENAMED[option]}")
         if option not in options:
             parser.error(f"unknown option {option}{_closest(option, options)}")
     return name, parser.parse_intermixed_args(words)
 
 
-def _say(name: str, sentence: str) -> None:
+def _print_error(name: str, sentence: str) -> None:
     rank = int(os.environ.get("RANK", "0"))
     print(f"arkasr {name}: {sentence}" + (f" (rank {rank})" if rank else ""), file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one verb.
+
+    Args:
+        argv: The words after `arkasr`. None reads them from the command line.
+
+    Returns:
+        The exit status: 0, 2 for an error that the user can fix, or 130 for Ctrl-C. Other errors are raised.
+    """
     name, args = parse(sys.argv[1:] if argv is None else argv)
     folders = [
         value for key, value in vars(args).items() if key in ("expdir", "datadir", "corpus_dir", "outdir") and value
@@ -254,11 +306,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         VERBS[name].call(args)
         return 0
     except KeyboardInterrupt:
-        _say(name, "stopped; run the same command again to carry on")
+        _print_error(name, "interrupted; run the same command again to resume")
         return 130
-    except BaseException as error:  # torch's CheckpointException is no Exception
+    except BaseException as error:  # torch's CheckpointException is not an Exception
         sentence = explain(error, folders)
         if sentence is None or os.environ.get("ARKASR_TRACEBACK"):
             raise
-        _say(name, "error: " + " ".join(sentence.split()))
+        _print_error(name, "error: " + " ".join(sentence.split()))
         return 2

@@ -1,4 +1,4 @@
-"""The command line: verbs reach their functions, and what a user can mend is one sentence, not a traceback."""
+"""The command line: verbs call their functions, and errors that the user can fix are one sentence."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from types import ModuleType
 
 import pytest
 
 from arkasr import __version__, cli
 from arkasr.errors import UserError
+from arkasr.planning.forecast import Assumptions
 
 DIRS = ["--expdir", "exp", "--datadir", "data"]
 CALLS = {
@@ -46,7 +48,7 @@ CALLS = {
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Put a function in the place of a verb's: stand_in("train", function)."""
+    """Replace the function of a verb, and return a command line for it: stand_in("train", function)."""
 
     def put(verb, function):
         module, name, words, _ = CALLS[verb]
@@ -60,7 +62,7 @@ def stand_in(monkeypatch):
 
 @pytest.fixture
 def failing(stand_in):
-    """Make `arkasr train` raise an error; returns its arguments."""
+    """Make `arkasr train` raise an error, and return a command line for it."""
 
     def put(error):
         def train(*_):
@@ -72,25 +74,25 @@ def failing(stand_in):
 
 
 @pytest.mark.parametrize("verb", CALLS)
-def test_each_verb_calls_its_function(verb, stand_in):
-    seen = []
-    assert cli.main(stand_in(verb, lambda *given: seen.append(given))) == 0
-    assert seen == [CALLS[verb][3]]
+def test_main_calls_function_of_verb(verb, stand_in):
+    calls = []
+    assert cli.main(stand_in(verb, lambda *arguments: calls.append(arguments))) == 0
+    assert calls == [CALLS[verb][3]]
 
 
-def test_export_writes_the_last_weights_in_our_layout_by_default(stand_in):
-    seen = []
-    stand_in("export", lambda *given: seen.append(given))
+def test_export_defaults_to_final_weights_and_hugging_face_layout(stand_in):
+    calls = []
+    stand_in("export", lambda *arguments: calls.append(arguments))
     assert cli.main(["export", *DIRS, "--runs", "a b"]) == 0
-    assert seen == [("exp", "data", ["a", "b"], "final", False, "", "")]
+    assert calls == [("exp", "data", ["a", "b"], "final", False, "", "")]
 
 
-def test_dashes_underscores_and_equals_signs_are_read_alike(stand_in):
-    seen = []
-    stand_in("download", lambda *given: seen.append(given))
+def test_options_accept_dashes_underscores_and_equals_signs(stand_in):
+    calls = []
+    stand_in("download", lambda *arguments: calls.append(arguments))
     assert cli.main(["download", "c.yaml", "--scale=mini", "--corpus-dir", "a-b"]) == 0
     assert cli.main(["download", "c.yaml", "--scale", "mini", "--corpus_dir=a-b"]) == 0
-    assert seen == [("c.yaml", "mini", "a-b")] * 2
+    assert calls == [("c.yaml", "mini", "a-b")] * 2
 
 
 @pytest.mark.parametrize(
@@ -99,15 +101,23 @@ def test_dashes_underscores_and_equals_signs_are_read_alike(stand_in):
         (["trian"], "did you mean train?"),
         (["train", "c.yaml", *DIRS], "required: --run"),
         (["train", "c.yaml", "--rum", "base", *DIRS], "unknown option --rum; did you mean --run?"),
-        (["train", "c.yaml", "--run", "base", *DIRS, "lr"], "section.key=value, not 'lr'"),
+        (["train", "c.yaml", "--run", "base", *DIRS, "lr"], "expected section.key=value, got 'lr'"),
         (["train", "c.yaml", *DIRS, "--run"], "argument --run: expected one argument"),
         (["prepare", "c", "--scale", "huge", "--corpus_dir", "d", "--datadir", "d"], "invalid choice: 'huge'"),
-        (["prepare", "c", "--scale", "mini", "--corpus_dir", "d", "--datadir", "d", "--nj", "0"], "not '0'"),
+        (
+            ["prepare", "c", "--scale", "mini", "--corpus_dir", "d", "--datadir", "d", "--nj", "0"],
+            "at least 1, got '0'",
+        ),
         (["score", *DIRS, "--runs", "a", "--exp", "e"], "unknown option --exp; did you mean --expdir?"),
         ([], "required: verb"),
+        (["plan", "c", "--run", "a", "--gpus", "8", "--node", "4"], "option --node is now called --gpus_per_node"),
+        (["plan", "c", "--run", "a", "--gpus", "8", "--longest=2"], "--longest is now called --max_length_ratio"),
+        (["plan", "c", "--run", "a", "--gpus", "8", "--full", "1"], "option --full is now called --batch_fill"),
+        (["plan", "c", "--run", "a", "--gpus", "8", "--reserve=2"], "option --reserve is now called --reserved_memory"),
+        (["score", *DIRS, "--runs", "a", "--node", "4"], "unknown option --node"),
     ],
 )
-def test_a_wrong_command_line_is_one_sentence_and_status_2(words, sentence, capsys):
+def test_wrong_command_line_prints_one_sentence_and_exits_with_2(words, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 2
@@ -124,7 +134,7 @@ def _caused(error, cause):
 
 
 class NoException(BaseException):
-    """As torch's CheckpointException is."""
+    """A BaseException, like torch's CheckpointException."""
 
 
 @pytest.mark.parametrize(
@@ -132,8 +142,11 @@ class NoException(BaseException):
     [
         (UserError("conf.yaml: no key 'x'"), "error: conf.yaml: no key 'x'"),
         (UserError("two\n  lines"), "error: two lines"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "a.wav"), "error: there is no a.wav: check the path"),
-        (PermissionError(errno.EACCES, "Permission denied", "a.wav"), "error: a.wav: Permission denied"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.wav"), "a.wav: no such file or folder; check the path"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.wav"),
+            "a.wav: Permission denied; check its permissions",
+        ),
         (ConnectionError("cannot reach the hub"), "error: cannot reach the hub"),
         (_no_space("big.pt"), "error: no space left to write big.pt: free some space and run the same command again"),
         (_no_space(), "error: no space left to write a file under "),
@@ -143,29 +156,29 @@ class NoException(BaseException):
         (NoException("ranks: [0] basic_ios::clear: iostream error"), "no space left to write"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line_and_status_2(error, sentence, failing, capsys):
+def test_user_error_prints_one_line_and_exits_with_2(error, sentence, failing, capsys):
     assert cli.main(failing(error)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("arkasr train: error: ") and sentence in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("arkasr train: error: ") and sentence in printed and printed.count("\n") == 1
 
 
-def test_ctrl_c_says_how_to_carry_on(failing, capsys):
+def test_ctrl_c_prints_how_to_resume(failing, capsys):
     assert cli.main(failing(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "arkasr train: stopped; run the same command again to carry on\n"
+    assert capsys.readouterr().err == "arkasr train: interrupted; run the same command again to resume\n"
 
 
-def test_a_bug_keeps_its_traceback(failing):
+def test_bug_keeps_its_traceback(failing):
     with pytest.raises(ZeroDivisionError):
         cli.main(failing(ZeroDivisionError("x")))
 
 
-def test_a_traceback_can_be_asked_for(failing, monkeypatch):
+def test_arkasr_traceback_variable_shows_traceback(failing, monkeypatch):
     monkeypatch.setenv("ARKASR_TRACEBACK", "1")
     with pytest.raises(UserError):
         cli.main(failing(UserError("x")))
 
 
-def test_other_ranks_say_who_they_are(failing, monkeypatch, capsys):
+def test_errors_of_other_ranks_name_the_rank(failing, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "3")
     assert cli.main(failing(UserError("x"))) == 2
     assert capsys.readouterr().err == "arkasr train: error: x (rank 3)\n"
@@ -179,7 +192,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_plugins_fit_the_terminal_and_say_what_failed(monkeypatch, capsys):
+def test_plugins_fits_terminal_and_shows_failures(monkeypatch, capsys):
     fake = ModuleType("arkasr.plugins.registry")
     fake.listing = lambda: ROWS
     monkeypatch.setitem(sys.modules, "arkasr.plugins.registry", fake)
@@ -194,7 +207,7 @@ def test_plugins_fit_the_terminal_and_say_what_failed(monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == ROWS
 
 
-def test_help_and_version_answer_without_torch():
+def test_help_and_version_do_not_import_torch():
     code = "import sys\nfrom arkasr.cli import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
     for words, expected in (["--help"], "verbs:"), (["train", "--help"], "--expdir"), (["--version"], __version__):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
@@ -208,6 +221,11 @@ def test_main_help_lists_every_verb(capsys):
     assert all(f"  {verb} " in shown and parts.help in shown for verb, parts in cli.VERBS.items())
 
 
-def test_python_m_arkasr_is_the_command():
+def test_plan_options_are_the_assumptions_of_the_forecast():
+    assert list(cli.ASSUMED) == [item.name for item in fields(Assumptions)]
+    assert set(cli.RENAMED.values()) <= {f"--{name}" for name in cli.ASSUMED}
+
+
+def test_python_m_arkasr_runs_the_command():
     done = subprocess.run([sys.executable, "-m", "arkasr", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"arkasr {__version__}\n"
