@@ -1,4 +1,4 @@
-"""What a run minimises, against the models' own losses and torch's CTC on inputs that are built here."""
+"""Training objectives compared with the Hugging Face models' own losses and torch's CTC on inputs built here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from arkasr.utils.timing import Phases
 
 @pytest.fixture(params=["base", "teacher"])
 def lm(request, trained):
-    """An Ark-ASR and a Qwen3-ASR."""
+    """One Ark-ASR and one Qwen3-ASR model."""
     return load_speech_lm(str(trained / request.param / "final"))
 
 
@@ -27,8 +27,8 @@ def batch(datadir):
     return clips(datadir / "train.jsonl.gz", [0, 1, 2, 3])
 
 
-def own_loss(lm, batch) -> torch.Tensor:
-    """Return the mean loss that the Hugging Face model gives for labels, on ids, features and masks built here."""
+def reference_loss(lm, batch) -> torch.Tensor:
+    """Return the mean loss of the Hugging Face model for labels, with ids, features and masks built here."""
     features, mask = lm.features(batch.waveforms)
     rows = []
     for text, language, count in zip(batch.texts, batch.languages, lm.count_audio_tokens(mask)):
@@ -45,22 +45,21 @@ def own_loss(lm, batch) -> torch.Tensor:
     return lm.hf(**arguments, input_features=features, input_features_mask=mask).loss
 
 
-def test_cross_entropy_is_the_models_own_loss_times_tokens(lm, batch):
+def test_cross_entropy_is_model_loss_times_number_of_tokens(lm, batch):
     micro = SupervisedObjective(0.0)(lm, batch, Phases())
     count = sum(len(lm.tokenizer.encode(text)) + 1 for text in batch.texts)
     assert micro.count == count and micro.sums == {"ce": float(micro.total.detach()), "ctc": 0.0}
-    torch.testing.assert_close(micro.total, own_loss(lm, batch) * count, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(micro.total, reference_loss(lm, batch) * count, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_are_the_models_own(lm, batch):
-    wanted = own_loss(lm, batch)
-    expected = torch.autograd.grad(wanted, lm.head)[0]
+def test_cross_entropy_gradient_is_model_gradient(lm, batch):
+    expected = torch.autograd.grad(reference_loss(lm, batch), lm.head)[0]
     micro = SupervisedObjective(0.0)(lm, batch, Phases())
-    found = torch.autograd.grad(micro.total / micro.count, lm.head)[0]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    gradient = torch.autograd.grad(micro.total / micro.count, lm.head)[0]
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_ctc_is_torchs_on_each_clip_alone(lm, batch):
+def test_ctc_is_sum_of_torch_ctc_of_each_clip(lm, batch):
     torch.manual_seed(0)
     lm.add_ctc_head()
     micro = SupervisedObjective(0.25)(lm, batch, Phases())
@@ -70,13 +69,14 @@ def test_ctc_is_torchs_on_each_clip_alone(lm, batch):
         ids = torch.tensor(lm.tokenizer.encode(text, add_special_tokens=False))
         blank = len(lm.tokenizer)
         assert logprobs.shape[1] == blank + 1
-        one = ctc_loss(logprobs, ids, torch.tensor(len(logprobs)), torch.tensor(len(ids)), blank=blank, reduction="sum")
-        expected = expected + torch.where(one.isinf(), 0.0, one)  # more tokens than frames: nothing to learn from
+        sizes = torch.tensor(len(logprobs)), torch.tensor(len(ids))
+        clip_loss = ctc_loss(logprobs, ids, *sizes, blank=blank, reduction="sum")
+        expected = expected + torch.where(clip_loss.isinf(), 0.0, clip_loss)  # infinite with more tokens than frames
     assert expected > 0 and micro.sums["ctc"] == pytest.approx(expected.item(), rel=1e-4)
     assert micro.total.item() == pytest.approx(0.75 * micro.sums["ce"] + 0.25 * micro.sums["ctc"], rel=1e-5)
 
 
-def test_sums_do_not_depend_on_how_clips_are_batched(lm, batch):
+def test_supervised_loss_does_not_depend_on_batching(lm, batch):
     lm.add_ctc_head()
     objective = SupervisedObjective(0.5)
     together = objective(lm, batch, Phases())
@@ -86,25 +86,25 @@ def test_sums_do_not_depend_on_how_clips_are_batched(lm, batch):
 
 
 @pytest.mark.parametrize("bad", ["<|audio|>", "<|im_end|>", "<|user|>"])
-def test_a_text_with_tokens_that_no_transcript_holds_is_dropped_and_named(trained, batch, capsys, bad):
+def test_transcript_with_reserved_tokens_is_dropped_and_logged(trained, batch, capsys, bad):
     lm, objective = load_speech_lm(str(trained / "base" / "final")), SupervisedObjective(0.0)
     expected = objective(lm, batch.select([0, 2, 3]), Phases())
     batch.texts[1] = f"one {bad} two"
-    found = objective(lm, batch, Phases())
-    assert (found.count, found.sums) == (expected.count, expected.sums)
-    assert f"dropped {batch.ids[1]}: its text holds tokens that no transcript may hold" in capsys.readouterr().out
+    micro = objective(lm, batch, Phases())
+    assert (micro.count, micro.sums) == (expected.count, expected.sums)
+    assert f"dropped {batch.ids[1]}: its transcript contains reserved tokens" in capsys.readouterr().out
 
 
-def test_a_batch_without_a_usable_text_weighs_nothing(trained, batch):
+def test_batch_without_usable_transcript_has_zero_weight(trained, batch):
     lm, objective = load_speech_lm(str(trained / "base" / "final")), SupervisedObjective(0.0)
     batch.texts[:] = ["<|user|>"] * 4
     micro = objective(lm, batch, Phases())
     assert (micro.total.item(), micro.count, micro.sums) == (0.0, 0.0, {"ce": 0.0, "ctc": 0.0})
-    micro.total.backward()  # under sharding the other ranks wait for this pass
+    micro.total.backward()  # with sharding the other ranks wait for this pass
     assert lm.head.grad is not None and float(lm.head.grad.abs().max()) == 0.0
 
 
-def test_an_empty_text_teaches_to_stop(trained, batch):
+def test_empty_transcript_trains_the_stop_token(trained, batch):
     lm = load_speech_lm(str(trained / "base" / "final"))
     lm.add_ctc_head()
     batch.texts[:] = [""] * 4
@@ -112,14 +112,14 @@ def test_an_empty_text_teaches_to_stop(trained, batch):
     assert micro.count == 4 and micro.sums["ce"] > 0 and math.isfinite(micro.sums["ctc"])
 
 
-def test_without_weight_maxima_count_for_nothing_too():
-    made = MicroLoss(torch.tensor(3.0), 2.0, {"vuss": 9.0, "vuss_max": 5.0, "neg_vuss_min": -4.0}).unweighted()
-    assert (float(made.total), made.count) == (0.0, 0.0)
-    assert made.sums == {"vuss": 0.0, "vuss_max": -math.inf, "neg_vuss_min": -math.inf}
+def test_unweighted_neutralises_sums_and_maxima():
+    micro = MicroLoss(torch.tensor(3.0), 2.0, {"vuss": 9.0, "vuss_max": 5.0, "neg_vuss_min": -4.0}).unweighted()
+    assert (float(micro.total), micro.count) == (0.0, 0.0)
+    assert micro.sums == {"vuss": 0.0, "vuss_max": -math.inf, "neg_vuss_min": -math.inf}
 
 
 @pytest.mark.parametrize("run", ["base", "base_opd"])
-def test_a_batch_of_which_no_clip_could_be_read_changes_nothing(conf, trained, datadir, tmp_path, run):
+def test_batch_without_readable_clips_does_not_change_the_step(conf, trained, datadir, tmp_path, run):
     rows, weights = [], []
     for folder, extra in (("one", False), ("two", True)):
         changes = [f"teacher.options.path={trained}/teacher/final", f"model.path={trained}/base/final"]
@@ -136,14 +136,16 @@ def test_a_batch_of_which_no_clip_could_be_read_changes_nothing(conf, trained, d
     assert torch.equal(*weights)
 
 
-def test_rates_are_per_token():
+def test_supervised_rates_are_per_token():
     assert SupervisedObjective(0.5).rates({"count": 4.0, "ce": 8.0, "ctc": 2.0}) == {"ce": 2.0, "ctc": 0.5}
     assert SupervisedObjective(0.5).rates({"count": 0.0, "ce": 0.0, "ctc": 0.0}) == {"ce": 0.0, "ctc": 0.0}
 
 
-def test_distillation_and_ctc_exclude_each_other(conf, trained, datadir):
+def test_make_objective_refuses_ctc_with_distillation(conf, trained, datadir):
     config = load_config(conf, "base_opd", str(trained), str(datadir), ["train.ctc_weight=0.5"])
-    with pytest.raises(UserError, match="train.ctc_weight: CTC needs transcripts; set it to 0 with objective: opd"):
+    with pytest.raises(
+        UserError, match="`train.ctc_weight` must be 0 with `objective: opd`, got 0.5: CTC needs reference transcripts"
+    ):
         make_objective(config, load_speech_lm(str(trained / "base" / "final")))
 
 

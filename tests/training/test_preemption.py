@@ -1,4 +1,4 @@
-"""A rank ends with the torchrun that started it; a process started by hand outlives its shell."""
+"""A rank ends with the torchrun that started it. A process started by hand outlives its shell."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import has_ended
 
 ROOT = Path(__file__).parents[2]
 RANK = "import time; from arkasr.training.preemption import end_with_launcher as f; f(); print('ready', flush=True); "
@@ -18,12 +19,7 @@ LAUNCHER = (
     "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); print(p.pid, flush=True); "
 )
 LAUNCHER += "p.wait()"
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) and /proc are Linux's")
-
-
-def gone(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or ") Z " in stat.read_text()
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl(2) and /proc of Linux")
 
 
 def rank_of_killed_launcher(env: dict[str, str]) -> int:
@@ -36,17 +32,17 @@ def rank_of_killed_launcher(env: dict[str, str]) -> int:
     return rank
 
 
-def test_a_rank_ends_with_its_torchrun():
+def test_rank_ends_when_its_torchrun_is_killed():
     rank = rank_of_killed_launcher(os.environ | {"TORCHELASTIC_RUN_ID": "none"})
-    give_up = time.monotonic() + 30
-    while not gone(rank):
-        assert time.monotonic() < give_up
+    deadline = time.monotonic() + 30
+    while not has_ended(rank):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_a_run_started_by_hand_outlives_its_shell():
+def test_process_started_by_hand_outlives_its_shell():
     env = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"}
     rank = rank_of_killed_launcher(env)
     time.sleep(0.3)
-    assert not gone(rank)
+    assert not has_ended(rank)
     os.kill(rank, signal.SIGKILL)

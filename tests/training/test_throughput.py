@@ -1,4 +1,4 @@
-"""The operations of a step, from what it logs, are those that torch counts; and MFU is their share of the peak."""
+"""Throughput: the operations of a step are those that torch counts, and MFU is their share of the peak."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from arkasr.config.schema import Config
-from arkasr.training.throughput import Throughput, model_in, peak_tflops
+from arkasr.training.throughput import Throughput, local_model, peak_tflops
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
-def trainer(corpus, tmp_path, run, *overrides):
+def trainer_of(corpus, tmp_path, run, *overrides):
     conf = tmp_path / "conf.yaml"
     conf.write_text(CONF)
     teacher(num_mel_bins=20).save(tmp_path / "teacher" / "final")
@@ -29,30 +29,30 @@ OPD = ("model.path=", "train.ctc_weight=0", "train.accumulate=2", "distill.diagn
 
 
 @pytest.mark.parametrize(("run", "overrides"), [("base", ("train.accumulate=2",)), ("base_opd", OPD)])
-def test_a_step_reports_the_operations_that_it_did(corpus, tmp_path, run, overrides):
-    """Within 15 %: clips of unequal lengths are padded, and work is counted without."""
-    made, seen = trainer(corpus, tmp_path, run, *overrides), []
-    batches, count = iter(made.batches), made.throughput.flops
-    made.throughput.flops = lambda sums: seen.append(count(sums)) or seen[-1]
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, made.phases("step"):
-        row = made.take_step(batches)
-    assert seen[0] == pytest.approx(counter.get_total_flops(), rel=0.15)
-    assert row["teraflops_per_second"] == pytest.approx(seen[0] / 1e12 / row["time/step"])
-    assert "mfu" not in row  # a CPU's peak is not known
+def test_throughput_counts_operations_of_a_step(corpus, tmp_path, run, overrides):
+    """The tolerance is 15 %, because clips of unequal lengths are padded and padding is not counted."""
+    trainer, counts = trainer_of(corpus, tmp_path, run, *overrides), []
+    batches, count = iter(trainer.batches), trainer.throughput.flops
+    trainer.throughput.flops = lambda sums: counts.append(count(sums)) or counts[-1]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, trainer.phases("step"):
+        row = trainer.take_step(batches)
+    assert counts[0] == pytest.approx(counter.get_total_flops(), rel=0.15)
+    assert row["teraflops_per_second"] == pytest.approx(counts[0] / 1e12 / row["time/step"])
+    assert "mfu" not in row  # the peak of a CPU is not known
 
 
-def test_mfu_is_the_share_of_the_peak_a_worker(corpus, tmp_path):
-    made = trainer(corpus, tmp_path, "base", "train.peak_tflops=2")
-    made.throughput.workers = 4
+def test_mfu_is_share_of_peak_per_worker(corpus, tmp_path):
+    throughput = trainer_of(corpus, tmp_path, "base", "train.peak_tflops=2").throughput
+    throughput.workers = 4
     sums = {"num_clips": 3.0, "seconds": 9.0, "count": 12.0, "time/step": 0.5}
-    said = made.throughput(sums)
-    assert said["teraflops_per_second"] == made.throughput.flops(sums) / 1e12 / 0.5 / 4
-    assert said["mfu"] == said["teraflops_per_second"] / 2
+    row = throughput(sums)
+    assert row["teraflops_per_second"] == throughput.flops(sums) / 1e12 / 0.5 / 4
+    assert row["mfu"] == row["teraflops_per_second"] / 2
 
 
-def test_a_run_logs_it(corpus, tmp_path):
-    made = trainer(corpus, tmp_path, "base", "train.peak_tflops=1", "train.steps=2")
-    assert made.run()
+def test_run_logs_mfu(corpus, tmp_path):
+    trainer = trainer_of(corpus, tmp_path, "base", "train.peak_tflops=1", "train.steps=2")
+    assert trainer.run()
     rows = metrics(tmp_path / "base")
     assert len(rows) == 2 and all(0 < row["mfu"] <= row["teraflops_per_second"] for row in rows)
 
@@ -64,8 +64,8 @@ def test_a_run_logs_it(corpus, tmp_path):
         {"num_clips": 2.0, "seconds": 4.0, "count": 0.0, "transcripts": 0.0, "rolled": 2.0, "time/step": 1.0},
     ],
 )
-def test_a_step_without_anything_to_score_did_nothing(corpus, tmp_path, sums):
-    assert trainer(corpus, tmp_path, "base").throughput(sums) == {"teraflops_per_second": 0.0}
+def test_step_without_scored_clips_has_zero_throughput(corpus, tmp_path, sums):
+    assert trainer_of(corpus, tmp_path, "base").throughput(sums) == {"teraflops_per_second": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -80,31 +80,31 @@ def test_a_step_without_anything_to_score_did_nothing(corpus, tmp_path, sums):
         ("Quadro 4000", 0.0),
     ],
 )
-def test_the_peak_of_known_gpus(monkeypatch, name, peak):
+def test_peak_tflops_of_known_gpus(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     config, cuda = Config(), torch.device("cuda", 0)
-    assert peak_tflops(config, cuda) == 0.0  # in float32 it is not known
+    assert peak_tflops(config, cuda) == 0.0  # unknown in float32
     config.fsdp.compute_dtype = "bfloat16"
     assert peak_tflops(config, cuda) == peak and peak_tflops(config, torch.device("cpu")) == 0.0
     config.train.peak_tflops = 50.0
     assert peak_tflops(config, cuda) == 50.0
 
 
-def test_a_teacher_elsewhere_is_not_counted():
-    class Elsewhere:
+def test_local_model_is_none_for_remote_teacher():
+    class Remote:
         def __init__(self):
             self.address = "http://node7:8000"
 
-    class Here:
+    class Local:
         def __init__(self):
             self.lm = teacher()
 
-    assert model_in(Elsewhere()) is None and model_in(Here()).config.model_type == "qwen3_asr"
+    assert local_model(Remote()) is None and local_model(Local()).config.model_type == "qwen3_asr"
 
 
-def test_a_distillation_with_a_teacher_elsewhere_counts_the_student_only(corpus, tmp_path):
-    made = trainer(corpus, tmp_path, "base_opd", *OPD)
-    alone = Throughput(made.config, made.student, object.__new__(type("Elsewhere", (), {})), 1)
+def test_throughput_with_remote_teacher_counts_the_student_only(corpus, tmp_path):
+    trainer = trainer_of(corpus, tmp_path, "base_opd", *OPD)
+    student_only = Throughput(trainer.config, trainer.student, object.__new__(type("Remote", (), {})), 1)
     sums = {"num_clips": 2.0, "seconds": 2.0, "transcripts": 2.0, "rolled": 2.0, "rollout_tokens": 12.0}
     sums |= {"teacher_tokens": 12.0, "count": 10.0}
-    assert 0 < alone.flops(sums) < made.throughput.flops(sums)
+    assert 0 < student_only.flops(sums) < trainer.throughput.flops(sums)

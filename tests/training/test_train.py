@@ -1,4 +1,4 @@
-"""The loop: one number however the batch is split, the schedule, what is skipped, what is written, who may write."""
+"""The training loop: batch splitting, learning rate schedule, skipped steps, written files, and locking."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from arkasr.training.train import train
 
 
 def plain_descent(trainer) -> None:
-    """Let the trainer descend along the gradient itself: AdamW would blow rounding up where a gradient is almost 0."""
+    """Use plain SGD: AdamW divides by the gradient's size and would amplify rounding where a gradient is almost 0."""
     trainer.optimizer = torch.optim.SGD(trainer.student.parameters(), lr=0.05)
     trainer.schedule = LambdaLR(trainer.optimizer, lambda step: 1.0)
 
@@ -46,15 +46,15 @@ def cost_free(row: dict[str, float]) -> dict[str, float]:
     }
 
 
-# One number, however the batch is split
+# How the global batch is split
 
 
 @pytest.mark.parametrize("run", ["base", "teacher", "base_opd"])
-def test_four_batches_of_one_clip_are_one_batch_of_four(conf, trained, datadir, tmp_path, run):
+def test_step_is_the_same_for_four_batches_of_one_clip_and_one_batch_of_four(conf, trained, datadir, tmp_path, run):
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     overrides = overrides if run == "base_opd" else []
     groups = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    made = []
+    runs = []
     overrides += ["distill.diagnose_every=1"]
     for split in (False, True):
         folder = tmp_path / f"split-{split}"
@@ -63,15 +63,15 @@ def test_four_batches_of_one_clip_are_one_batch_of_four(conf, trained, datadir, 
         shares = [[i] for group in groups for i in group] if split else groups
         parts = (clips(datadir / "train.jsonl.gz", share) for share in shares)
         rows = [cost_free(trainer.take_step(parts)) for _ in groups]
-        made.append((rows, trainer.student.state_dict()))
-    (whole, weights), (split_up, same_weights) = made
+        runs.append((rows, trainer.student.state_dict()))
+    (whole, whole_weights), (split_up, split_weights) = runs
     assert whole[0]["tokens"] > 8 and whole[0]["gradient_norm"] > 0
     for one, other in zip(whole, split_up):
         assert one == pytest.approx(other, rel=2e-4)
-    torch.testing.assert_close(weights, same_weights, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(whole_weights, split_weights, rtol=1e-3, atol=2e-5)
 
 
-def test_gradients_are_clipped_after_the_division_and_the_norm_before(conf, datadir, tmp_path):
+def test_gradients_are_clipped_after_division_by_the_count(conf, datadir, tmp_path):
     moved = []
     for clip in (1e9, 0.01):
         trainer = make_trainer(conf, "base", tmp_path / str(clip), datadir, f"optim.clip={clip}")
@@ -85,7 +85,7 @@ def test_gradients_are_clipped_after_the_division_and_the_norm_before(conf, data
     assert clipped == pytest.approx(0.01, rel=1e-2)
 
 
-# The schedule
+# Learning rate schedule
 
 
 def rates(steps: int, **changes) -> list[float]:
@@ -99,21 +99,21 @@ def rates(steps: int, **changes) -> list[float]:
     return found
 
 
-def test_warm_up_and_cosine_at_points_worked_out_by_hand():
+def test_schedule_warm_up_and_cosine_match_values_computed_by_hand():
     found = rates(12, warmup_steps=4, min_lr_ratio=0.1)
     assert found[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
-    assert found[4] == pytest.approx(2.0)  # 8 steps down from here: cos 0 = 1
+    assert found[4] == pytest.approx(2.0)  # start of 8 steps of decay: cos 0 = 1
     assert found[6] == pytest.approx(2.0 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2))  # a quarter of the way
     assert found[8] == pytest.approx(2.0 * 0.55)  # half way
     assert found[12] == found[13] == pytest.approx(0.2)  # the floor
 
 
-def test_constant_schedule_and_no_warm_up():
+def test_schedule_constant_and_without_warm_up():
     assert rates(5, warmup_steps=2, schedule="constant") == pytest.approx([1.0] + [2.0] * 6)
     assert rates(2, warmup_steps=0, min_lr_ratio=0.0) == pytest.approx([2.0, 1.0, 0.0, 0.0])
 
 
-def test_weight_decay_touches_matrices_only():
+def test_weight_decay_applies_to_matrices_only():
     lm = torch.nn.Linear(3, 3)
     optimizer, _ = make_optimizer(OptimConfig(weight_decay=0.3, betas=[0.5, 0.6]), 10, lm)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -121,53 +121,54 @@ def test_weight_decay_touches_matrices_only():
     assert all(group["betas"] == (0.5, 0.6) for group in optimizer.param_groups)
 
 
-def test_the_rate_in_the_log_is_the_one_the_step_was_taken_with(conf, datadir, tmp_path):
+def test_logged_learning_rate_is_the_one_used_in_the_step(conf, datadir, tmp_path):
     train(str(conf), "base", str(tmp_path), str(datadir), [])
     found = [row["learning_rate"] for row in metrics(tmp_path / "base")]
     assert found == pytest.approx([0.005, 0.01, 0.01, 0.01 * 0.55])
 
 
-# What is skipped
+# Skipped steps
 
 
-def spoilt(batch: Batch) -> Batch:
+def with_bad_audio(batch: Batch) -> Batch:
+    """Make the first waveform so loud that loss and gradient overflow."""
     batch.waveforms[0] = torch.full_like(batch.waveforms[0], 1e30)
     return batch
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_a_gradient_that_is_not_finite_is_not_applied(conf, datadir, tmp_path, capsys):
+def test_step_with_non_finite_gradient_is_not_applied(conf, datadir, tmp_path, capsys):
     trainer = make_trainer(conf, "base", tmp_path, datadir)
     before = trainer.student.head.detach().clone()
-    row = trainer.take_step(iter([spoilt(clips(datadir / "train.jsonl.gz", [0, 1]))]))
+    row = trainer.take_step(iter([with_bad_audio(clips(datadir / "train.jsonl.gz", [0, 1]))]))
     assert math.isnan(row["gradient_norm"]) and torch.equal(trainer.student.head, before)
     assert "step 1 skipped: loss nan, gradient norm nan (1 in a row)" in capsys.readouterr().out
     assert trainer.guards.in_a_row == 1 and trainer.student.head.grad is None
     row = trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [2, 3])]))
     assert math.isfinite(row["gradient_norm"]) and not torch.equal(trainer.student.head, before)
     assert trainer.guards.in_a_row == 0 and row["skipped_steps"] == 1
-    assert row["learning_rate"] == pytest.approx(0.01)  # the schedule counts skipped steps
+    assert row["learning_rate"] == pytest.approx(0.01)  # the schedule advances in skipped steps too
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_too_many_skipped_steps_in_a_row_stop_the_run(conf, datadir, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "load_batch", lambda cuts: spoilt(load_batch(cuts)))
+def test_too_many_skipped_steps_in_a_row_end_the_run(conf, datadir, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "load_batch", lambda cuts: with_bad_audio(load_batch(cuts)))
     changes = ["train.steps=50", "train.save_every=4", "train.eval_every=0", "train.max_skipped=7"]
-    expected = rf"{tmp_path / 'base'}: 7 steps in a row could not be taken; lower optim.lr"
+    expected = rf"{tmp_path / 'base'}: 7 steps in a row were skipped .*; lower optim.lr"
     with pytest.raises(UserError, match=expected):
         train(str(conf), "base", str(tmp_path), str(datadir), changes)
     rows = metrics(tmp_path / "base")
     assert [row["skipped_steps"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(UserError, match=expected):  # resumed at step 4 it has three left, not seven
+    with pytest.raises(UserError, match=expected):  # resumed at step 4, after which three more may be skipped
         train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert [row["step"] for row in metrics(tmp_path / "base")] == [row["step"] for row in rows]
     assert not (tmp_path / "base" / "final").exists()
 
 
-# What is written
+# Written files
 
 
-def test_a_run_leaves_its_record_its_numbers_and_its_model(trained, conf, datadir):
+def test_run_writes_record_metrics_and_final_model(trained, conf, datadir):
     for run in ("teacher", "base"):
         folder = trained / run
         config = read_config(folder / "config.yaml")
@@ -178,8 +179,8 @@ def test_a_run_leaves_its_record_its_numbers_and_its_model(trained, conf, datadi
         assert {row["name"] for row in record["plugins"]} >= {"qwen3_asr", "shared_strings", "union_topk_kl"}
         rows = metrics(folder)
         assert [row["step"] for row in rows] == list(range(1, 81))
-        named = {"loss", "ce", "ctc", "gradient_norm", "tokens_per_second", "time/step"}
-        assert all(named <= row.keys() for row in rows)
+        expected = {"loss", "ce", "ctc", "gradient_norm", "tokens_per_second", "time/step"}
+        assert all(expected <= row.keys() for row in rows)
         assert [row["step"] for row in rows if "dev_error" in row] == [40, 80]
         assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
         lm = load_speech_lm(str(folder / "final"))
@@ -187,27 +188,27 @@ def test_a_run_leaves_its_record_its_numbers_and_its_model(trained, conf, datadi
         assert lm.tokenizer.get_vocab() == load_speech_lm(str(folder / "final")).tokenizer.get_vocab()
 
 
-def test_hours_and_clips_add_up(trained, datadir):
+def test_hours_seen_adds_up(trained, datadir):
     rows = metrics(trained / "teacher")
     seconds = {cut.duration for cut in CutSet.from_file(datadir / "train.jsonl.gz")}
     assert [row["hours_seen"] for row in rows] == sorted(row["hours_seen"] for row in rows)
     assert 0 < rows[-1]["hours_seen"] * 3600 <= sum(row["clips"] for row in rows) * max(seconds)
 
 
-def test_distillation_logs_its_diagnostics(conf, trained, datadir, tmp_path):
+def test_distillation_logs_rates_and_times(conf, trained, datadir, tmp_path):
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides)
     rows = metrics(tmp_path / "base_opd")
-    assert all("time/optimizer" in row for row in rows[1:])  # a row holds the times since the row before
+    assert all("time/optimizer" in row for row in rows[1:])  # times since the previous row
     for row in rows:
-        named = "loss vuss vuss_min vuss_max overlap stop_rate empty_rate mismatch_rate coverage tokens_per_second"
-        assert set(named.split()) <= row.keys()
+        expected = "loss vuss vuss_min vuss_max overlap stop_rate empty_rate mismatch_rate coverage tokens_per_second"
+        assert set(expected.split()) <= row.keys()
         assert {f"time/{phase}" for phase in ["rollout", "teacher", "student", "backward", "data"]} <= row.keys()
         assert row["loss"] >= 0 and 0 <= row["overlap"] <= 1 and row["vuss"] <= 8
     load_speech_lm(str(tmp_path / "base_opd" / "final"))
 
 
-def test_the_dev_error_is_that_of_decoding_the_same_clips(trained, datadir):
+def test_dev_errors_of_ranks_add_up_to_errors_of_decoded_clips(trained, datadir):
     lm, settings = load_speech_lm(str(trained / "base" / "final")), DecodeConfig(max_new_tokens=6, max_seconds=2)
     found = [DevSet(str(datadir / "dev.jsonl.gz"), 3, rank, 2).errors(lm, settings) for rank in (0, 1)]
     batch = clips(datadir / "dev.jsonl.gz", [0, 1, 2])
@@ -216,11 +217,11 @@ def test_the_dev_error_is_that_of_decoding_the_same_clips(trained, datadir):
     for row in transcribe(lm, batch, settings):
         reference, hypothesis = clean(row["reference"]).split(), clean(row["hypothesis"]).split()
         words += len(reference)
-        errors += distance(reference, hypothesis)
+        errors += reference_edit_distance(reference, hypothesis)
     assert sum(f["errors"] for f in found) == errors > 0 and sum(f["words"] for f in found) == words
 
 
-def distance(a: list[str], b: list[str]) -> int:
+def reference_edit_distance(a: list[str], b: list[str]) -> int:
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         diagonal, row[0] = row[0], i
@@ -229,16 +230,16 @@ def distance(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
-def test_more_ranks_than_dev_clips(trained, datadir):
+def test_dev_set_of_rank_without_clips_has_no_errors(trained, datadir):
     lm = load_speech_lm(str(trained / "base" / "final"))
     found = DevSet(str(datadir / "dev.jsonl.gz"), 1, 3, 4).errors(lm, DecodeConfig(max_new_tokens=4))
     assert found == {"errors": 0.0, "words": 0.0}
 
 
-# Who may write
+# Directory of the run
 
 
-def test_a_finished_run_is_not_done_again(conf, datadir, tmp_path, capsys):
+def test_finished_run_is_not_trained_again(conf, datadir, tmp_path, capsys):
     train(str(conf), "base", str(tmp_path), str(datadir), [])
     written = [p for p in (tmp_path / "base").rglob("*") if p.is_file() and p.name not in ("config.yaml", "lock")]
     before = {path: path.stat().st_mtime_ns for path in written}
@@ -248,16 +249,16 @@ def test_a_finished_run_is_not_done_again(conf, datadir, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_other_settings_are_refused_by_name(conf, trained, datadir):
+def test_changed_settings_are_refused_and_named(conf, trained, datadir):
     changes = [*LONGER, "optim.lr=0.5", "seed=3", "model.sizes.text.hidden_size=32"]
     with pytest.raises(UserError) as caught:
         train(str(conf), "base", str(trained), str(datadir), changes)
     message = str(caught.value)
-    assert f"{trained}/base/config.yaml: this run was made with other settings" in message
-    assert "(seed, model.sizes.text.hidden_size, optim.lr)" in message and "give another --expdir" in message
+    assert f"{trained}/base/config.yaml: this run was started with other settings" in message
+    assert "(seed, model.sizes.text.hidden_size, optim.lr)" in message and "use another --expdir" in message
 
 
-def test_settings_that_change_no_number_may_change(conf, datadir, tmp_path, capsys):
+def test_settings_without_effect_on_results_may_change(conf, datadir, tmp_path, capsys):
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
     changes = ["train.steps=1", "data.num_workers=1", "train.keep=9", "train.log_every=3", "train.threads=2"]
     changes += ["distill.diagnose_every=3"]
@@ -266,8 +267,8 @@ def test_settings_that_change_no_number_may_change(conf, datadir, tmp_path, caps
     assert read_config(tmp_path / "base" / "config.yaml").train.keep == 9
 
 
-class OneOf:
-    """The first of some ranks, as far as a run's directory asks."""
+class FirstRank:
+    """Rank 0 of several ranks, with the attributes that `run_directory` uses."""
 
     first = True
 
@@ -275,13 +276,13 @@ class OneOf:
         self.world_size = world_size
 
     def barrier(self) -> None:
-        """Nobody is waited for."""
+        """Do not wait."""
 
 
-def test_fewer_ranks_may_take_more_batches_each(conf, datadir, tmp_path):
+def test_fewer_ranks_may_accumulate_more_batches(conf, datadir, tmp_path):
     def hold(world_size, accumulate):
         config = load_config(str(conf), "base", str(tmp_path), str(datadir), [f"train.accumulate={accumulate}"])
-        with run_directory(tmp_path / "base", config, OneOf(world_size)):
+        with run_directory(tmp_path / "base", config, FirstRank(world_size)):
             pass
 
     hold(24, 1)
@@ -292,28 +293,28 @@ def test_fewer_ranks_may_take_more_batches_each(conf, datadir, tmp_path):
     hold(12, 2)
 
 
-def test_a_second_run_in_the_same_directory_is_refused(conf, datadir, tmp_path):
+def test_second_run_in_same_directory_is_refused(conf, datadir, tmp_path):
     (tmp_path / "base").mkdir()
-    held = f"import fcntl; lock = open({str(tmp_path / 'base' / 'lock')!r}, 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
-    words = [sys.executable, "-c", f"{held}; print(flush=True); input()"]
+    hold_lock = f"import fcntl; lock = open({str(tmp_path / 'base' / 'lock')!r}, 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
+    words = [sys.executable, "-c", f"{hold_lock}; print(flush=True); input()"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         with pytest.raises(UserError, match=f"{tmp_path / 'base'}: another process is training here"):
             train(str(conf), "base", str(tmp_path), str(datadir), [])
         holder.stdin.close()
     assert not (tmp_path / "base" / "config.yaml").exists()
-    train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])  # and is free once the first has gone
+    train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])  # the lock is free again
     assert (tmp_path / "base" / "final" / "config.json").is_file()
 
 
 LEAVES_A_CHILD = """
 import os, sys, time
 from pathlib import Path
-from arkasr import config
+from arkasr.config.load import load_config
 from arkasr.training.ranks import Ranks
 from arkasr.training.setup import run_directory
 conf, expdir, datadir = sys.argv[1:]
-with run_directory(Path(expdir) / "base", config.load(conf, "base", expdir, datadir), Ranks()):
+with run_directory(Path(expdir) / "base", load_config(conf, "base", expdir, datadir), Ranks()):
     if child := os.fork():
         print(child, flush=True)
         os._exit(0)
@@ -322,17 +323,17 @@ with run_directory(Path(expdir) / "base", config.load(conf, "base", expdir, data
 """
 
 
-def test_what_a_killed_run_forked_does_not_hold_its_directory(conf, datadir, tmp_path):
+def test_process_forked_by_a_killed_run_does_not_hold_the_lock(conf, datadir, tmp_path):
     words = [sys.executable, "-c", LEAVES_A_CHILD, str(conf), str(tmp_path), str(datadir)]
     child = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     try:
         with run_directory(tmp_path / "base", load_config(conf, "base", tmp_path, datadir), Ranks()):
-            os.kill(child, 0)  # it lives
+            os.kill(child, 0)  # it is alive
     finally:
         os.kill(child, signal.SIGKILL)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(conf, datadir, tmp_path):
+def test_seed_determines_the_weights(conf, datadir, tmp_path):
     heads = []
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(str(conf), "base", str(tmp_path / folder), str(datadir), [f"seed={seed}", "train.steps=2"])
@@ -340,30 +341,30 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(conf, datadir
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
-# What cannot work
+# Errors
 
 
 @pytest.mark.parametrize(
-    "run, changes, said",
+    "run, changes, message",
     [
-        ("base_opd", [], "base/final: no model here"),
+        ("base_opd", [], "base/final: no config.json"),
         ("base_td", ["model.path={trained}/base/final"], "td_teacher.jsonl.gz: no such manifest"),
-        ("base", ["model.path={trained}/teacher/final"], "holds a qwen3_asr, not a arkasr"),
+        ("base", ["model.path={trained}/teacher/final"], "holds a model of type qwen3_asr, but `model.type` is arkasr"),
         ("base", ["model.type=qwen3_asr"], "model.sizes: give `audio` and `text` sizes"),
         ("base_opd", ["model.path={trained}/base/final", "loss.name=nothing"], "no loss is called 'nothing'"),
     ],
 )
-def test_mistakes_end_in_a_sentence(conf, trained, datadir, tmp_path, capsys, run, changes, said):
+def test_user_errors_are_reported_in_one_line(conf, trained, datadir, tmp_path, capsys, run, changes, message):
     changes = [change.replace("{trained}", str(trained)) for change in changes]
     changes += [f"teacher.options.path={trained}/teacher/final"] if run == "base_opd" else []
     words = ["train", str(conf), "--run", run, "--expdir", str(tmp_path), "--datadir", str(datadir), *changes]
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert said in error and len(error.splitlines()) == 1
+    assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / run / "final").exists()
 
 
-def test_the_dev_manifest_is_asked_for_before_training(conf, datadir, tmp_path):
+def test_missing_dev_manifest_is_reported_before_training(conf, datadir, tmp_path):
     write_cuts(tmp_path / "base.jsonl.gz", list(CutSet.from_file(datadir / "base.jsonl.gz")))
     (tmp_path / "corpus.json").write_text((datadir / "corpus.json").read_text())
     with pytest.raises(UserError, match="dev.jsonl.gz: no such manifest"):
@@ -371,7 +372,7 @@ def test_the_dev_manifest_is_asked_for_before_training(conf, datadir, tmp_path):
     assert not (tmp_path / "base" / "checkpoints").exists()
 
 
-def test_a_pickled_start_needs_leave(conf, trained, datadir, tmp_path):
+def test_pickled_weights_need_allow_pickle(conf, trained, datadir, tmp_path):
     folder = shutil.copytree(trained / "base" / "final", tmp_path / "pickled")
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()

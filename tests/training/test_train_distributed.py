@@ -1,6 +1,6 @@
-"""Two ranks on gloo against one: the same losses, weights and files. One launch does everything; the tests look at it.
+"""Two ranks with gloo compared with one process: losses, weights and files.
 
-This file is its own worker: torchrun starts it as a script.
+One launch runs all cases, and the tests check its results. torchrun starts this file as the worker script.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer, train
 
 ROOT = Path(__file__).parents[2]
-PAIRS = [(0, 1), (2, 3), (4, 5), (6, None)]  # the clips of the ranks, a step a pair; None: could not be read
-CUT_OFF = ["train.steps=6", "train.save_every=2", "train.eval_clips=1"]  # a dev clip for one of the ranks only
-SUMS = [  # of rank 0 and rank 1: the same names, names that only one has, maxima that only one has, and one of no names
+PAIRS = [(0, 1), (2, 3), (4, 5), (6, None)]  # clips of rank 0 and 1 per step, None for an unreadable clip
+CUT_OFF = ["train.steps=6", "train.save_every=2", "train.eval_clips=1"]  # only one of the ranks has a dev clip
+SUMS = [  # sums of rank 0 and rank 1: equal names, names of one rank only, maxima of one rank only, no names
     ({"b": 1.0, "a": 2.0}, {"a": 10.0, "b": 20.0}),
     ({"kl/language_English": 1.0, "n": 2.0}, {"kl/language_Chinese": 4.0, "n": 8.0}),
     ({"n": 1.0, "vuss_max": 5.0, "neg_vuss_min": -2.0}, {"n": 1.0, "vuss_max": 4.0, "neg_vuss_min": -1.0}),
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch
 
 
 def stepped(trainer: Trainer, stream) -> dict:
-    """Take a step for each pair of clips, along the gradient itself, which rounding cannot blow up."""
+    """Take one step of plain SGD per pair of clips: AdamW would amplify rounding differences."""
     trainer.optimizer = torch.optim.SGD(trainer.student.parameters(), lr=0.05)
     trainer.schedule = LambdaLR(trainer.optimizer, lambda step: 1.0)
     rows = [trainer.take_step(stream) for _ in PAIRS]
@@ -64,7 +64,7 @@ def stepped(trainer: Trainer, stream) -> dict:
 
 
 def measured(row: dict[str, float]) -> dict[str, float]:
-    """Return what a step measured of the data, without what it cost."""
+    """Return the metrics of a step without times and memory."""
     return {name: value for name, value in row.items() if not name.startswith(("time/", "memory/"))}
 
 
@@ -73,18 +73,18 @@ def clip(datadir: Path, place: int | None):
 
 
 class Killed(BaseException):
-    """What no part of the program catches."""
+    """Stands for a kill: no code of arkasr catches it."""
 
 
 def cut_off(self, batches, take_step=Trainer.take_step):
-    """Take a step, but be killed instead of taking the sixth."""
+    """Take a step, but raise `Killed` before the sixth."""
     if self.step == 5:
         raise Killed
     return take_step(self, batches)
 
 
 def refused(conf: Path, expdir: Path, datadir: Path, rank: int) -> tuple[int, str]:
-    """Begin to train with a plugin that the second rank alone has; returns the exit status and what is said."""
+    """Start a training with a plugin that only rank 1 has. Return the exit status and the message."""
     site = expdir.with_name(f"site-{rank}")
     if rank == 1:
         (site / "lonely-1.0.dist-info").mkdir(parents=True)
@@ -93,25 +93,25 @@ def refused(conf: Path, expdir: Path, datadir: Path, rank: int) -> tuple[int, st
         (site / "lonely.py").write_text(LONELY)
     sys.path.insert(0, str(site))
     registry._load.cache_clear()
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
         status = main(["train", str(conf), "--run", "base", "--expdir", str(expdir), "--datadir", str(datadir)])
     sys.path.remove(str(site))
     registry._load.cache_clear()
-    return status, said.getvalue()
+    return status, printed.getvalue()
 
 
 def worker(conf: Path, datadir: Path, expdir: Path) -> None:
-    """Do on each rank what the tests look at."""
+    """Run everything that the tests check, on each rank."""
     rank = int(os.environ["RANK"])
     stream = (clip(datadir, pair[rank]) for pair in PAIRS)
     trainer = make_trainer(conf, "base", expdir / "pairs", datadir)
-    (expdir / f"sums-{rank}.json").write_text(json.dumps([trainer.ranks.reduce(made[rank]) for made in SUMS]))
+    (expdir / f"sums-{rank}.json").write_text(json.dumps([trainer.ranks.reduce(sums[rank]) for sums in SUMS]))
     with torch.random.fork_rng():
         (expdir / f"drawn-{rank}.json").write_text(json.dumps(torch.rand(4).tolist()))
-    made = stepped(trainer, stream)
+    result = stepped(trainer, stream)
     if rank == 0:
-        torch.save(made, expdir / "pairs.pt")
-    # One group for all: torchrun's store would hand a second one the addresses of the first.
+        torch.save(result, expdir / "pairs.pt")
+    # Use one process group for all runs: a second one would read the addresses of the first from torchrun's store.
     dist.init_process_group, Ranks.close = lambda *arguments, **options: None, lambda ranks: None
     train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
     (expdir / f"refused-{rank}.json").write_text(json.dumps(refused(conf, expdir / "unequal", datadir, rank)))
@@ -125,7 +125,7 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def expdir(conf, trained, datadir, tmp_path_factory):
-    """Run the worker on two ranks and return its folder."""
+    """Run the worker on two ranks and return its experiment directory."""
     folder = tmp_path_factory.mktemp("ranks")
     for run in ("teacher", "base"):
         (folder / run).symlink_to(trained / run)
@@ -141,51 +141,52 @@ def expdir(conf, trained, datadir, tmp_path_factory):
     return folder
 
 
-def test_two_ranks_with_a_clip_each_are_one_rank_with_both(expdir, conf, datadir, tmp_path):
+def test_two_ranks_with_one_clip_each_match_one_rank_with_both_clips(expdir, conf, datadir, tmp_path):
     trainer = make_trainer(conf, "base", tmp_path, datadir, "train.accumulate=2")
     alone = stepped(trainer, (clip(datadir, place) for pair in PAIRS for place in pair))
     together = torch.load(expdir / "pairs.pt", weights_only=False)
-    for one, two in zip(alone["rows"], together["rows"], strict=True):
-        assert measured(one) == pytest.approx(measured(two), rel=2e-4)
+    for single, double in zip(alone["rows"], together["rows"], strict=True):
+        assert measured(single) == pytest.approx(measured(double), rel=2e-4)
     assert [row["clips"] for row in together["rows"]] == [2, 2, 2, 1]
     assert alone["weights"].keys() == together["weights"].keys()
     torch.testing.assert_close(together["weights"], alone["weights"], rtol=1e-3, atol=2e-5)
 
 
-def test_ranks_may_name_different_sums(expdir):
+def test_reduce_accepts_different_names_per_rank(expdir):
     for rank in range(2):
         assert json.loads((expdir / f"sums-{rank}.json").read_text()) == REDUCED
 
 
-def test_ranks_with_other_plugins_all_end_with_the_reason(expdir):
-    """And go on together afterwards: neither waits for the other, and nothing of the run is written."""
+def test_ranks_with_different_plugins_all_end_with_the_reason(expdir):
+    """No rank waits for the other, nothing is written, and the ranks can train together afterwards."""
     for rank, where in enumerate(("", " (rank 1)")):
-        status, said = json.loads((expdir / f"refused-{rank}.json").read_text())
-        reason = "the ranks of this run do not have the same plugins; compare `arkasr plugins` on their hosts"
-        assert (status, said) == (2, f"arkasr train: error: {reason}{where}\n")
+        status, printed = json.loads((expdir / f"refused-{rank}.json").read_text())
+        reason = "the ranks of this run have different plugins; compare the output of `arkasr plugins` on all machines"
+        assert (status, printed) == (2, f"arkasr train: error: {reason}{where}\n")
     assert not (expdir / "unequal").exists()
 
 
-def test_ranks_draw_apart_from_each_other(expdir):
+def test_ranks_draw_different_random_numbers(expdir):
     first, second = (json.loads((expdir / f"drawn-{rank}.json").read_text()) for rank in range(2))
     assert not set(first) & set(second)
 
 
-def test_distillation_on_two_ranks_ends_with_a_model_like_any_other(expdir, conf, trained, datadir, tmp_path):
+def test_distillation_on_two_ranks_writes_the_same_files_as_one_process(expdir, conf, trained, datadir, tmp_path):
     folder = expdir / "base_opd"
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides)
-    ours, theirs = (load_file(path / "final" / "model.safetensors") for path in (tmp_path / "base_opd", folder))
-    assert {name: (t.shape, t.dtype) for name, t in ours.items()} == {n: (t.shape, t.dtype) for n, t in theirs.items()}
+    single, double = (load_file(path / "final" / "model.safetensors") for path in (tmp_path / "base_opd", folder))
+    single_types, double_types = ({n: (t.shape, t.dtype) for n, t in w.items()} for w in (single, double))
+    assert single_types == double_types
     start = load_file(trained / "base" / "final" / "model.safetensors")
-    assert any(not torch.equal(theirs[name], start[name]) for name in start)
+    assert any(not torch.equal(double[name], start[name]) for name in start)
     assert sorted(p.name for p in (folder / "final").iterdir()) == sorted(
         p.name for p in (tmp_path / "base_opd" / "final").iterdir()
     )
     load_speech_lm(str(folder / "final"))
 
 
-def test_two_ranks_leave_a_frozen_encoder_alone(expdir, trained):
+def test_two_ranks_do_not_change_a_frozen_encoder(expdir, trained):
     start = load_file(trained / "base" / "final" / "model.safetensors")
     found = load_file(expdir / "frozen" / "base_opd" / "final" / "model.safetensors")
     encoder = {name for name in start if "audio_tower." in name}
@@ -193,7 +194,7 @@ def test_two_ranks_leave_a_frozen_encoder_alone(expdir, trained):
     assert {name for name in start if torch.equal(found[name], start[name])} == encoder
 
 
-def test_one_rank_writes_and_counts_for_both(expdir):
+def test_rank_0_logs_counts_of_both_ranks(expdir):
     folder = expdir / "base_opd"
     rows = metrics(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
@@ -205,7 +206,7 @@ def test_one_rank_writes_and_counts_for_both(expdir):
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
-def test_both_ranks_write_their_part_of_a_checkpoint(expdir):
+def test_checkpoint_holds_files_of_both_ranks(expdir):
     folder = expdir / "cut" / "base" / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000002", "step-00000004"]
     for checkpoint in folder.iterdir():
@@ -215,18 +216,18 @@ def test_both_ranks_write_their_part_of_a_checkpoint(expdir):
         assert {p.name for p in (checkpoint / "weights").glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
 
 
-def test_one_process_reads_the_model_of_a_checkpoint_of_two_ranks(expdir, tmp_path):
+def test_load_checkpoint_reads_checkpoint_of_two_ranks_in_one_process(expdir, tmp_path):
     checkpoint = expdir / "cut" / "base" / "checkpoints" / "step-00000002"
     dcp_to_torch_save(checkpoint / "weights", tmp_path / "whole.pt")
     expected = torch.load(tmp_path / "whole.pt")["model"]
     lm = load_checkpoint(checkpoint)
     found = {f"hf.{name}": weight for name, weight in lm.hf.state_dict().items()}
-    assert found.keys() == {name for name in expected if name.startswith("hf.")}  # without its CTC head
+    assert found.keys() == {name for name in expected if name.startswith("hf.")}  # without the CTC head
     assert all(torch.equal(found[name], expected[name]) for name in found) and not lm.training
     assert not dist.is_initialized()
 
 
-def test_what_two_ranks_began_one_finishes(expdir, conf, datadir, capsys):
+def test_one_process_resumes_run_of_two_ranks(expdir, conf, datadir, capsys):
     train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
     folder = expdir / "cut" / "base"
     assert f"resuming from {folder / 'checkpoints' / 'step-00000004'} (step 4)" in capsys.readouterr().out
