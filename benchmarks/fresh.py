@@ -1,6 +1,6 @@
-"""Student and teacher with fresh weights at any size, over one vocabulary of any size; clips of noise.
+"""Student and teacher with random weights over one vocabulary, and clips of noise, for benchmarks.
 
-What a step costs depends on sizes and lengths, not on what the weights hold.
+The cost of a step depends on model sizes and lengths, not on the values of the weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from arkasr import SpeechLM
 from arkasr.model.build import build_fresh
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 
-# models: mini is that of egs/conf/mini.yaml; paper the published student and Qwen3-ASR-1.7B.
+# mini: the sizes of egs/conf/mini.yaml. paper: the published student and Qwen3-ASR-1.7B.
 STUDENTS: dict[str, dict[str, Any]] = {
     "mini": {
         "audio": {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -49,38 +49,64 @@ TEACHERS: dict[str, dict[str, Any]] = {
 
 
 def tokenizer(vocab_size: int) -> Qwen2Tokenizer:
-    """Make byte-level BPE of `vocab_size` tokens: bytes, made-up words, and both models' special tokens last."""
+    """Make a byte-level BPE tokenizer without merges.
+
+    Args:
+        vocab_size: Number of tokens: 256 bytes, then artificial words, then the special tokens of both models.
+    """
     special = [*dict.fromkeys(ARK_TOKENS + QWEN_TOKENS)]
     words = map("".join, itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=4))
     plain = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *words][: vocab_size - len(special)]
-    made = Qwen2Tokenizer(
+    bpe = Qwen2Tokenizer(
         vocab={token: i for i, token in enumerate([*plain, *special])},
         merges=[],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
     )
-    made.add_special_tokens({"additional_special_tokens": special})
-    return made
+    bpe.add_special_tokens({"additional_special_tokens": special})
+    return bpe
 
 
-def student(size: str, words: Qwen2Tokenizer, device: str, dtype: str) -> SpeechLM:
-    """Build an Ark-ASR of that size with random weights, directly on the device."""
-    return _on(device, dtype, "arkasr", STUDENTS[size], words)
+def student(size: str, tokens: Qwen2Tokenizer, device: str, dtype: str) -> SpeechLM:
+    """Build an Ark-ASR with random weights.
+
+    Args:
+        size: Key of `STUDENTS`.
+        tokens: The tokenizer.
+        device: Where the weights are initialised.
+        dtype: Name of the weights' torch dtype.
+    """
+    return _build(device, dtype, "arkasr", STUDENTS[size], tokens)
 
 
-def teacher(size: str, words: Qwen2Tokenizer, device: str, dtype: str) -> SpeechLM:
-    """Build a frozen Qwen3-ASR of that size with random weights, directly on the device."""
-    return _on(device, dtype, "qwen3_asr", TEACHERS[size], words).requires_grad_(False)
+def teacher(size: str, tokens: Qwen2Tokenizer, device: str, dtype: str) -> SpeechLM:
+    """Build a frozen Qwen3-ASR with random weights.
+
+    Args:
+        size: Key of `TEACHERS`.
+        tokens: The tokenizer.
+        device: Where the weights are initialised.
+        dtype: Name of the weights' torch dtype.
+    """
+    return _build(device, dtype, "qwen3_asr", TEACHERS[size], tokens).requires_grad_(False)
 
 
-def _on(device: str, dtype: str, kind: str, sizes: dict[str, Any], words: Qwen2Tokenizer) -> SpeechLM:
+def _build(device: str, dtype: str, kind: str, sizes: dict[str, Any], tokens: Qwen2Tokenizer) -> SpeechLM:
     torch.manual_seed(0)
     with torch.device(device):
-        return build_fresh(kind, sizes, words).to(device, getattr(torch, dtype)).eval()
+        return build_fresh(kind, sizes, tokens).to(device, getattr(torch, dtype)).eval()
 
 
 def clips(count: int, seconds: float) -> list[Tensor]:
-    """Make `count` clips of noise, each `seconds` long."""
-    draw = torch.Generator().manual_seed(0)
-    return [0.1 * torch.randn(int(16000 * seconds), generator=draw) for _ in range(count)]
+    """Make clips of noise.
+
+    Args:
+        count: Number of clips.
+        seconds: Length of each clip.
+
+    Returns:
+        float32 [num_samples] at 16 kHz each.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return [0.1 * torch.randn(int(16000 * seconds), generator=generator) for _ in range(count)]

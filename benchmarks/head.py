@@ -1,15 +1,16 @@
-"""Times head and loss, forwards and backwards: the sparse head against dense logits, and chunked against dense.
+"""Compare head and loss, forward and backward: sparse head and chunked full KL against dense logits.
 
     python benchmarks/head.py --vocab 151936 --width 896 --top_k 32 --rows 512 2048
 
-Each row of the table is one way at one number of scored positions, its ratio to the dense way beside it. Time is the
-median of paired repeats (every repeat runs all ways, in turn). Memory is by how much the peak exceeds the state before:
-of the allocator on a GPU, of the process's resident set on a CPU (Linux). Every way ends with a gradient of the head;
-"extra" leaves its size out, "with gradient" does not.
+Each row of the table is one method at one number of scored positions P, with its ratio to the dense method. Time is
+the median of paired repeats: every repeat runs all methods in turn. Memory is the peak above the memory in use before:
+of torch's allocator on a GPU, of the process's resident set on a CPU (Linux). Every method ends with a gradient of the
+head. The column "extra" excludes its size, "with gradient" includes it.
 
 - dense: union_topk_kl with the logits of all V tokens formed at once, as autograd keeps them.
 - sparse: union_topk_kl with the head's rows of the support only.
-- dense full, chunked full: full_kl over all V tokens, from logits formed at once, and some positions at a time.
+- dense full, chunked full: full_kl over all V tokens, with the logits of all positions at once, or of some positions
+  at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ BASE = {way: ways[0] for ways in PARTS.values() for way in ways}
 
 @dataclass
 class Case:
-    """states [P, H] and weight [V, H] with gradient; the teacher's view; the support that the loss compares."""
+    """The inputs of one comparison.
+
+    Attributes:
+        states: Student states [P, H], float32, with gradient.
+        weight: Student head [V, H], float32, with gradient.
+        teacher: The teacher's next-token distributions at P positions.
+        supports: The support of each loss, by the loss's name.
+    """
 
     states: Tensor
     weight: Tensor
@@ -41,12 +49,20 @@ class Case:
     supports: dict[str, Support]
 
     def clear(self) -> None:
-        """Drop the gradients."""
+        """Delete the gradients."""
         self.states.grad = self.weight.grad = None
 
 
 def make_case(vocab: int, width: int, top_k: int, rows: int, device: str) -> Case:
-    """Draw a case of `rows` positions: random unions of two top-k sets, and the whole vocabulary."""
+    """Draw random inputs. The supports are random unions of two top-k sets, and the whole vocabulary.
+
+    Args:
+        vocab: Vocabulary size V.
+        width: Hidden size H.
+        top_k: Tokens of each top-k set.
+        rows: Number of scored positions P.
+        device: Where the tensors are.
+    """
     torch.manual_seed(0)
     states = torch.randn(rows, width, device=device).requires_grad_()
     weight = (torch.randn(vocab, width, device=device) / width**0.5).requires_grad_()
@@ -57,13 +73,24 @@ def make_case(vocab: int, width: int, top_k: int, rows: int, device: str) -> Cas
 
 
 def support(ids: Tensor) -> Support:
-    """Return a support of these tokens [P, U], under the same ids on both sides."""
+    """Return a support for a student and a teacher with the same vocabulary.
+
+    Args:
+        ids: Tokens [P, U].
+    """
     valid = torch.ones(1, 1, dtype=torch.bool, device=ids.device).expand_as(ids)
     return Support(ids, ids, valid, valid, valid, ids[:, 0], ids[:, 0])
 
 
 def ways(case: Case) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
-    """Return what is compared, by name: each computes a loss's sum and count."""
+    """Return the compared methods by name.
+
+    Args:
+        case: The inputs.
+
+    Returns:
+        Functions without arguments that return the sum of a loss over positions and their count.
+    """
     blocked = torch.zeros(len(case.weight), dtype=torch.bool, device=case.weight.device)
 
     def head() -> HeadView:
@@ -74,8 +101,8 @@ def ways(case: Case) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
 
     def dense_full() -> tuple[Tensor, Tensor]:
         every = case.supports["full_kl"]
-        theirs, ours, counted = outcomes(head().dense(), case.teacher, every, every.valid, tail=True)
-        return kl(theirs, ours).sum(), counted.sum()
+        teacher, student, counted = outcomes(head().dense(), case.teacher, every, every.valid, tail=True)
+        return kl(teacher, student).sum(), counted.sum()
 
     return {
         "dense": lambda: loss("union_topk_kl", head().dense()),
@@ -86,17 +113,31 @@ def ways(case: Case) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
 
 
 def step(case: Case, way: str) -> None:
-    """Run one way forwards and backwards."""
+    """Run one method, forward and backward.
+
+    Args:
+        case: The inputs. They get new gradients.
+        way: Name of the method.
+    """
     case.clear()
     total, count = ways(case)[way]()
     (total / count).backward()
 
 
 def measure(case: Case, names: list[str], repeats: int) -> dict[str, tuple[float, int]]:
-    """Return seconds and peak bytes of the ways named; the first run of each gives the memory."""
+    """Measure methods. The first run of each gives the memory, the repeats give the time.
+
+    Args:
+        case: The inputs.
+        names: Names of the methods.
+        repeats: Number of timed repeats.
+
+    Returns:
+        Median seconds and peak bytes by method.
+    """
     device, peaks = case.weight.device.type, {}
     for way in names:
-        case.clear()  # so that what the last way left is not counted as there before
+        case.clear()  # the gradients of the last method would count as memory in use before
         peaks[way] = peak_bytes(lambda way=way: step(case, way), device)
     times = [{way: seconds(lambda way=way: step(case, way), device) for way in names} for _ in range(repeats)]
     case.clear()
@@ -104,33 +145,56 @@ def measure(case: Case, names: list[str], repeats: int) -> dict[str, tuple[float
 
 
 def table(case: Case, measured: dict[str, tuple[float, int]]) -> list[str]:
-    """Return a Markdown row for each way."""
+    """Return one Markdown row per method.
+
+    Args:
+        case: The inputs.
+        measured: Result of `measure`.
+    """
     gradient, lines = case.weight.nbytes, []
     for way, (median, peak) in measured.items():
         base_median, base_peak = measured[BASE[way]]
         extra, base_extra = peak - gradient, base_peak - gradient
-        leaner = f"{base_extra / extra:.1f}" if extra > 2**20 else "-"  # below a MiB it is the page size's noise
+        leaner = f"{base_extra / extra:.1f}" if extra > 2**20 else "-"  # smaller differences are noise of whole pages
         sizes = f"{extra / 2**20:.0f} | {leaner} | {peak / 2**20:.0f}"
         lines.append(f"| {len(case.states)} | {way} | {median:.3f} | {base_median / median:.1f} | {sizes} |")
     return lines
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table."""
+    """Measure all sizes and print the table.
+
+    Args:
+        argv: Command-line options. Default: those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in {"vocab": 151936, "width": 896, "top_k": 32, "repeats": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rows", type=int, nargs="+", default=[128, 512, 2048, 4096], help="scored positions")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="top-k loss, whole KL")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--vocab", type=int, default=151936, help="vocabulary size V (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=896, help="hidden size of the student (default: %(default)s)")
+    parser.add_argument("--top_k", type=int, default=32, help="tokens of each top-k set (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed repeats (default: %(default)s)")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[128, 512, 2048, 4096], help="numbers of scored positions P"
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=list(PARTS),
+        default=list(PARTS),
+        help="topk: union_topk_kl, full: full_kl over the vocabulary (default: both)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cuda or cpu (default: cuda if there is one)",
+    )
     args = parser.parse_args(argv)
     warm = make_case(64, 8, 2, 2, args.device)
-    for way in BASE:  # so that no measurement pays for loading code
+    for way in BASE:  # a warm-up, so that no measurement includes the loading of code
         step(warm, way)
     names = [way for part in args.parts for way in PARTS[part]]
     threads = f"{torch.get_num_threads()} threads"
     print(f"V = {args.vocab}, width = {args.width}, k = {args.top_k}, {args.device}, {threads}\n")
-    print("| rows | way | seconds | x faster than dense | extra MiB | x less than dense | with gradient MiB |")
+    print("| positions | method | seconds | x faster than dense | extra MiB | x less than dense | with gradient MiB |")
     print("|---|---|---|---|---|---|---|")
     for rows in args.rows:
         case = make_case(args.vocab, args.width, args.top_k, rows, args.device)

@@ -1,4 +1,4 @@
-"""Time and peak memory of a piece of work, on a GPU or on a CPU under Linux."""
+"""Time and peak memory of a function, on a GPU or on a CPU under Linux."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import torch
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Run `work` and wait for the device."""
+    """Measure the wall-clock time of a function, including the device's pending work.
+
+    Args:
+        work: The function.
+        device: Device type, `cuda` or `cpu`.
+
+    Returns:
+        Seconds.
+    """
     _wait(device)
     started = time.perf_counter()
     work()
@@ -21,15 +29,23 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:
-    """Run `work` and return by how much the peak exceeds what lay there before: of the allocator, or of the process."""
+    """Measure the peak memory of a function above the memory in use before.
+
+    Args:
+        work: The function.
+        device: Device type. `cuda` measures torch's allocator, `cpu` the resident set of the process (Linux).
+
+    Returns:
+        Bytes.
+    """
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL(None).malloc_trim(0)  # else what earlier work left free hides what this one needs
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is the present size from here on
+    ctypes.CDLL(None).malloc_trim(0)  # else the function reuses freed memory, which does not show in the peak
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak to the present size
     before = _resident("VmRSS")
     work()
     return _resident("VmHWM") - before

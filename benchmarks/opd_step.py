@@ -1,17 +1,24 @@
-"""Times one whole OPD step against a plain dense rendering of Algorithm 1: same models, same clips, same supports.
+"""Compare one whole OPD step of arkasr against a dense reference implementation of Algorithm 1.
 
     python benchmarks/opd_step.py --fresh paper --dtype bfloat16                  # the published sizes, on a GPU
     python benchmarks/opd_step.py --fresh mini --clips 8 --cap 32                 # small bodies, the true vocabulary
     python benchmarks/opd_step.py --expdir egs/librispeech/exp/mini --datadir egs/librispeech/data/mini  # after a demo
 
-With --fresh both models have random weights, one vocabulary of --vocab tokens, and clips of noise; rollouts then end at
-the cap. With --expdir they are a demo's own.
+--fresh gives both models random weights and one vocabulary of --vocab tokens, and uses clips of noise. Every rollout
+then ends at its token cap. --expdir uses the models, the clips and the top_k of a demo run.
 
-The plain way does what the published trainer does: logits of all V tokens at every position of prompt and transcript,
-scoring padded to the token cap, supports built in Python a position at a time, a host synchronisation a token and clip,
-and rows that are done go on computing. Both ways start from the same weights at every repeat; their losses must agree.
-Each row of the table is a phase: the median over paired repeats, in seconds, and the ratio plain / ours. Peak memory is
-of the allocator on a GPU, of the resident set on a CPU (Linux), by how much it exceeds what lay there before.
+The reference does what the published trainer does:
+
+- It forms logits of all V tokens at every position of prompt and transcript.
+- It pads transcripts to the token cap for scoring.
+- It builds supports in Python, position by position.
+- It synchronises with the GPU once per token and clip.
+- It continues to compute rows that have already ended.
+
+Both implementations use the same models, clips and supports, and start from the same weights at every repeat. Their
+losses must agree. Each row of the table is one phase: the median over paired repeats in seconds, and the ratio
+reference / arkasr. Peak memory is that above the memory in use before: of torch's allocator on a GPU, of the process's
+resident set on a CPU (Linux).
 """
 
 from __future__ import annotations
@@ -49,7 +56,19 @@ PHASES = ("rollout", "teacher", "student", "backward", "optimizer")
 
 @dataclass
 class Case:
-    """What both ways share."""
+    """The inputs of both implementations.
+
+    Attributes:
+        student: The student, whose weights change.
+        teacher: The frozen teacher.
+        mapper: The token mapper between their vocabularies.
+        loss: The loss.
+        batch: The clips.
+        top_k: Tokens of each top-k set.
+        cap: Largest number of tokens of a rollout.
+        counterparts: Teacher id of each student id that has one. Computed.
+        names: Student id of each teacher id that has one. Computed.
+    """
 
     student: SpeechLM
     teacher: Teacher
@@ -60,17 +79,26 @@ class Case:
     cap: int
 
     def __post_init__(self):
-        """Hold the mapper as Python dictionaries too: student ids by teacher id (names), and the other way."""
-        ours = torch.arange(len(self.student.blocked))
-        theirs = torch.arange(len(self.teacher.tokenizer))
+        student_ids = torch.arange(len(self.student.blocked))
+        teacher_ids = torch.arange(len(self.teacher.tokenizer))
         self.counterparts, self.names = (
             {i: j for i, j in zip(ids.tolist(), mapped.tolist()) if j >= 0}
-            for ids, mapped in ((ours, self.mapper.to_teacher(ours)), (theirs, self.mapper.to_student(theirs)))
+            for ids, mapped in (
+                (student_ids, self.mapper.to_teacher(student_ids)),
+                (teacher_ids, self.mapper.to_student(teacher_ids)),
+            )
         )
 
 
 def left_padded(prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad prompts [S_i, H] on the left; returns embeddings [B, S, H] and mask int64 [B, S]."""
+    """Pad prompts on the left.
+
+    Args:
+        prompts: B embedded prompts [S_i, H].
+
+    Returns:
+        Embeddings [B, S, H], and attention mask [B, S], int64.
+    """
     longest = max(map(len, prompts))
     embeds = torch.stack([pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
     return embeds, torch.stack([pad(torch.ones(len(p)), (longest - len(p), 0)) for p in prompts]).long().to(
@@ -78,9 +106,18 @@ def left_padded(prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
     )
 
 
-def plain_rollout(case: Case) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Transcribe token by token; returns ids and top-k candidates as Python lists."""
-    lm, ids, candidates = case.student, [[] for _ in case.batch.ids], [[] for _ in case.batch.ids]
+def reference_rollout(case: Case) -> tuple[list[list[int]], list[list[list[int]]]]:
+    """Transcribe greedily, token by token (line 1 of Algorithm 1).
+
+    Args:
+        case: The inputs.
+
+    Returns:
+        Token ids of each clip, and the student's top-k ids at each of their positions.
+    """
+    lm = case.student
+    ids: list[list[int]] = [[] for _ in case.batch.ids]
+    candidates: list[list[list[int]]] = [[] for _ in case.batch.ids]
     embeds, mask = left_padded(lm.embed_prompts(lm.encode_audio(case.batch.waveforms), case.batch.languages))
     cache, done = DynamicCache(config=lm.hf.config.text_config), [False] * len(ids)
     cached = {cache_argument(lm.hf): cache, "use_cache": True}
@@ -101,8 +138,18 @@ def plain_rollout(case: Case) -> tuple[list[list[int]], list[list[list[int]]]]:
     return ids, candidates
 
 
-def plain_logits(lm: SpeechLM, batch: Batch, token_ids: list[list[int]], cap: int) -> tuple[Tensor, int]:
-    """Score transcripts padded to the cap; returns logits [B, S + cap, V] and the prompts' width S."""
+def reference_logits(lm: SpeechLM, batch: Batch, token_ids: list[list[int]], cap: int) -> tuple[Tensor, int]:
+    """Compute logits of prompts and of transcripts that are padded to the cap.
+
+    Args:
+        lm: Student or teacher.
+        batch: B clips.
+        token_ids: Transcript of each clip.
+        cap: Length to pad the transcripts to.
+
+    Returns:
+        Logits [B, S + cap, V], and the padded length S of the prompts.
+    """
     embeds, mask = left_padded(lm.embed_prompts(lm.encode_audio(batch.waveforms), batch.languages))
     rows = torch.tensor([ids + [lm.tokenizer.pad_token_id] * (cap - len(ids)) for ids in token_ids], device=lm.device)
     full = torch.cat([mask, torch.ones_like(rows)], dim=1)
@@ -112,69 +159,117 @@ def plain_logits(lm: SpeechLM, batch: Batch, token_ids: list[list[int]], cap: in
     return out.logits, embeds.shape[1]
 
 
-def plain_supports(case: Case, pairs, candidates, scores: Tensor) -> list[tuple]:
-    """Build the union of both top-k sets a position at a time; returns clip, position, student ids, teacher scores."""
-    made = []
-    for clip, own, theirs in pairs:
-        row = scores[clip, theirs]
+def reference_supports(
+    case: Case, pairs: list[tuple[int, int, int]], candidates: list[list[list[int]]], scores: Tensor
+) -> list[tuple]:
+    """Build the union support U_t, position by position. Positions with less than two tokens are left out.
+
+    Args:
+        case: The inputs.
+        pairs: Clip, student position and teacher position of every scored position.
+        candidates: The student's top-k ids at each position of each clip.
+        scores: The teacher's log-probabilities [B, T, V].
+
+    Returns:
+        Clip, student position, student ids of U_t, and the teacher's log-probabilities of U_t.
+    """
+    supports = []
+    for clip, student_position, teacher_position in pairs:
+        row = scores[clip, teacher_position]
         found = {case.names[token]: token for token in row.topk(case.top_k).indices.tolist() if token in case.names}
-        for token in candidates[clip][own]:
+        for token in candidates[clip][student_position]:
             if token in case.counterparts:
                 found.setdefault(token, case.counterparts[token])
         if len(found) >= 2:
-            made.append((clip, own, list(found), [float(row[t]) for t in found.values()]))
-    return made
+            supports.append((clip, student_position, list(found), [float(row[t]) for t in found.values()]))
+    return supports
 
 
-def plain_teacher(case: Case, ids: list[list[int]], candidates: list[list[list[int]]]) -> list[tuple]:
-    """Score the transcripts by the teacher and build their supports, see plain_supports."""
+def reference_teacher(case: Case, ids: list[list[int]], candidates: list[list[list[int]]]) -> list[tuple]:
+    """Score the transcripts with the teacher and build the supports (lines 2 to 4 and 6).
+
+    Args:
+        case: The inputs.
+        ids: The student's token ids of each clip.
+        candidates: The student's top-k ids at each position of each clip.
+
+    Returns:
+        See `reference_supports`.
+    """
     alignment = case.mapper.align(ids)
     ends = [0], [0]
-    for own, theirs in zip(ids, alignment.teacher_ids, strict=True):
-        ends[0].append(ends[0][-1] + len(own))
-        ends[1].append(ends[1][-1] + len(theirs))
+    for student_ids, teacher_ids in zip(ids, alignment.teacher_ids, strict=True):
+        ends[0].append(ends[0][-1] + len(student_ids))
+        ends[1].append(ends[1][-1] + len(teacher_ids))
     pairs = []
     for s, t in zip(alignment.student_rows.tolist(), alignment.teacher_rows.tolist(), strict=True):
         clip = next(i for i, end in enumerate(ends[0][1:]) if s < end)
         pairs.append((clip, s - ends[0][clip], t - ends[1][clip]))
     width = max(case.cap, *map(len, alignment.teacher_ids))
-    logits, start = plain_logits(case.teacher.lm, case.batch, alignment.teacher_ids, width)
-    scores = logits[:, start - 1 : -1].float().log_softmax(-1)  # of the transcripts, padded to the cap
-    return plain_supports(case, pairs, candidates, scores)
+    logits, start = reference_logits(case.teacher.lm, case.batch, alignment.teacher_ids, width)
+    scores = logits[:, start - 1 : -1].float().log_softmax(-1)  # at the transcripts' positions, padded to the cap
+    return reference_supports(case, pairs, candidates, scores)
 
 
-def plain_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> float:
-    """Run Algorithm 1 the plain way; returns the loss."""
+def reference_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> float:
+    """Run one step of the reference implementation.
+
+    Args:
+        case: The inputs.
+        optimizer: Updates the student.
+        phases: Collects the times.
+
+    Returns:
+        The loss.
+    """
     with phases("rollout"), torch.no_grad():
-        ids, candidates = plain_rollout(case)
+        ids, candidates = reference_rollout(case)
     with phases("teacher"), torch.no_grad():
-        supports = plain_teacher(case, ids, candidates)
+        supports = reference_teacher(case, ids, candidates)
     with phases("student"):
-        logits, start = plain_logits(case.student, case.batch, ids, case.cap)
-        clips, at = [row[0] for row in supports], [start + row[1] - 1 for row in supports]
+        logits, start = reference_logits(case.student, case.batch, ids, case.cap)
+        clips, positions = [row[0] for row in supports], [start + row[1] - 1 for row in supports]
         ids, wanted = (
             pad_sequence([torch.tensor(row[n], device=logits.device) for row in supports], batch_first=True)
             for n in (2, 3)
         )
         valid = pad_sequence([torch.ones(len(row[2]), device=logits.device) for row in supports], batch_first=True) > 0
-        target = wanted.masked_fill(~valid, -torch.inf).log_softmax(-1)
-        given = logits[clips, at].float().gather(-1, ids).masked_fill(~valid, -torch.inf).log_softmax(-1)
-        loss = (target.exp() * (target - given).masked_fill(~valid, 0.0)).sum(-1).mean()
+        teacher = wanted.masked_fill(~valid, -torch.inf).log_softmax(-1)  # renormalised over U_t
+        student = logits[clips, positions].float().gather(-1, ids).masked_fill(~valid, -torch.inf).log_softmax(-1)
+        loss = (teacher.exp() * (teacher - student).masked_fill(~valid, 0.0)).sum(-1).mean()  # KL(p_T || p_S)
     return finish(loss, optimizer, phases)
 
 
-def our_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> float:
-    """Run Algorithm 1 as arkasr does; returns the loss."""
+def arkasr_step(case: Case, optimizer: torch.optim.Optimizer, phases: Phases) -> float:
+    """Run one step of arkasr.
+
+    Args:
+        case: The inputs.
+        optimizer: Updates the student.
+        phases: Collects the times.
+
+    Returns:
+        The loss.
+    """
     rollout = RolloutConfig(max_new_tokens=case.cap, tokens_per_second=1e6)
     opd = Opd(case.teacher, case.mapper, case.loss, rollout, DistillConfig(top_k=case.top_k))
-    made = opd.collect(case.student, case.batch, phases)
+    scored = opd.collect(case.student, case.batch, phases)
     with phases("student"):
-        total, count = opd.rescore(case.student, made)
+        total, count = opd.rescore(case.student, scored)
     return finish(total / count, optimizer, phases)
 
 
 def finish(loss: Tensor, optimizer: torch.optim.Optimizer, phases: Phases) -> float:
-    """Backward and update."""
+    """Run the backward pass and update the student.
+
+    Args:
+        loss: The loss.
+        optimizer: Updates the student.
+        phases: Collects the times.
+
+    Returns:
+        The loss as a number.
+    """
     with phases("backward"):
         loss.backward()
     with phases("optimizer"):
@@ -184,16 +279,23 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer, phases: Phases) -> fl
 
 
 def measure(case: Case, repeats: int) -> None:
-    """Run both ways in turn and print the table."""
+    """Run both implementations in turn and print the table.
+
+    Args:
+        case: The inputs.
+        repeats: Number of timed repeats after the warm-up.
+    """
     weights = {k: v.clone() for k, v in case.student.state_dict().items()}
-    seconds, losses, memory = {"plain": [], "ours": []}, {}, {}
-    ways: dict[str, Step] = {"plain": plain_step, "ours": our_step}
+    ways: dict[str, Step] = {"reference": reference_step, "arkasr": arkasr_step}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    losses: dict[str, float] = {}
+    memory: dict[str, float] = {}
     for repeat in range(repeats + 1):
         for name, step in ways.items():
             case.student.load_state_dict(weights)
             optimizer, phases = torch.optim.AdamW(case.student.parameters(), lr=1e-4), Phases(case.student.device.type)
             started = time.perf_counter()
-            if repeat == 0:  # warm-up, and what is measured once
+            if repeat == 0:  # warm-up, which also gives loss and memory
 
                 def work(
                     name: str = name, step: Step = step, optimizer: Any = optimizer, phases: Phases = phases
@@ -207,68 +309,96 @@ def measure(case: Case, repeats: int) -> None:
     report(case, seconds, losses, memory)
 
 
-def report(case: Case, seconds: dict, losses: dict[str, float], memory: dict[str, float]) -> None:
-    """Print phases, utterances a second, memory and both losses as a Markdown table."""
-    clips = len(case.batch.ids)
-    print(
-        f"{clips} clips, {case.batch.seconds:.0f} s of audio, k = {case.top_k}, cap {case.cap}, {case.student.device}\n"
-    )
-    print("| phase | plain | ours | plain / ours |\n| --- | ---: | ---: | ---: |")
+def report(
+    case: Case, seconds: dict[str, list[dict[str, float]]], losses: dict[str, float], memory: dict[str, float]
+) -> None:
+    """Print phases, utterances per second, memory and both losses as a Markdown table.
+
+    Args:
+        case: The inputs.
+        seconds: Times of the phases by repeat, for each implementation.
+        losses: Loss of each implementation.
+        memory: Peak bytes of each implementation.
+    """
+    clips, audio = len(case.batch.ids), case.batch.seconds
+    print(f"{clips} clips, {audio:.0f} s of audio, k = {case.top_k}, token cap {case.cap}, {case.student.device}\n")
+    print("| phase | reference | arkasr | reference / arkasr |\n| --- | ---: | ---: | ---: |")
     for phase in (*PHASES, "step"):
-        plain, ours = (statistics.median(row.get(phase, 0.0) for row in seconds[way]) for way in ("plain", "ours"))
-        print(f"| {phase} (s) | {plain:.3f} | {ours:.3f} | {plain / max(ours, 1e-9):.1f} |")
-    ratio = statistics.median(a["step"] / b["step"] for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
-    rate = {way: clips / statistics.median(row["step"] for row in rows) for way, rows in seconds.items()}
-    print(f"| utterances/s | {rate['plain']:.1f} | {rate['ours']:.1f} | {1 / ratio:.3f} ({ratio:.1f} x as many) |")
-    plain, ours = memory["plain"] / 2**20, memory["ours"] / 2**20
-    print(f"| peak memory (MiB) | {plain:.0f} | {ours:.0f} | {plain / max(ours, 1):.1f} |")
-    print(f"| loss | {losses['plain']:.6f} | {losses['ours']:.6f} | |")
+        dense, sparse = (
+            statistics.median(row.get(phase, 0.0) for row in seconds[name]) for name in ("reference", "arkasr")
+        )
+        print(f"| {phase} (s) | {dense:.3f} | {sparse:.3f} | {dense / max(sparse, 1e-9):.1f} |")
+    pairs = zip(seconds["reference"], seconds["arkasr"], strict=True)
+    ratio = statistics.median(a["step"] / b["step"] for a, b in pairs)
+    rate = {name: clips / statistics.median(row["step"] for row in rows) for name, rows in seconds.items()}
+    rates = f"{rate['reference']:.1f} | {rate['arkasr']:.1f}"
+    print(f"| utterances/s | {rates} | {1 / ratio:.3f} ({ratio:.1f} times as many) |")
+    dense, sparse = memory["reference"] / 2**20, memory["arkasr"] / 2**20
+    print(f"| peak memory (MiB) | {dense:.0f} | {sparse:.0f} | {dense / max(sparse, 1):.1f} |")
+    print(f"| loss | {losses['reference']:.6f} | {losses['arkasr']:.6f} | |")
 
 
 def fresh_case(args: argparse.Namespace, device: str) -> Case:
-    """Make models with random weights over one vocabulary, and clips of noise."""
-    words = fresh.tokenizer(args.vocab)
-    student = fresh.student(args.fresh, words, device, args.dtype)
-    with TemporaryDirectory() as folder:  # through a folder, so that the teacher is the plugin itself
-        fresh.teacher(args.fresh, words, device, args.dtype).save(Path(folder))
+    """Make models with random weights over one vocabulary, and clips of noise.
+
+    Args:
+        args: Command-line options.
+        device: Where the models are.
+    """
+    tokens = fresh.tokenizer(args.vocab)
+    student = fresh.student(args.fresh, tokens, device, args.dtype)
+    with TemporaryDirectory() as folder:  # the teacher plugin loads its model from a folder
+        fresh.teacher(args.fresh, tokens, device, args.dtype).save(Path(folder))
         teacher = registry.create("teacher", "qwen3_asr", {"path": folder, "dtype": args.dtype}, device=device)
-    made = fresh.clips(args.clips, args.seconds)
-    batch = Batch([f"clip-{i}" for i in range(len(made))], made, [""] * len(made), ["English"] * len(made))
+    clips = fresh.clips(args.clips, args.seconds)
+    batch = Batch([f"clip-{i}" for i in range(len(clips))], clips, [""] * len(clips), ["English"] * len(clips))
     mapper = registry.create("token_mapper", "identity", {}, student=student, teacher=teacher)
     return Case(student, teacher, mapper, registry.create("loss", "union_topk_kl", {}), batch, args.top_k, args.cap)
 
 
 def trained_case(args: argparse.Namespace, device: str) -> Case:
-    """Load a demo's Base and teacher, and its clips."""
-    made = read_config(Path(args.expdir) / "base_opd" / "config.yaml")
+    """Load the Base model, the teacher and the clips of a demo run.
+
+    Args:
+        args: Command-line options.
+        device: Where the models are.
+    """
+    config = read_config(Path(args.expdir) / "base_opd" / "config.yaml")
     student = load_speech_lm(str(Path(args.expdir) / "base" / "final"), device=device)
-    trained = Path(args.expdir) / "teacher" / "final"  # the config's own path may be relative to the recipe
-    options = made.teacher.options | ({"path": str(trained)} if trained.is_dir() else {})
-    teacher = registry.create("teacher", made.teacher.name, options, device=device)
-    mapper = registry.create("token_mapper", made.mapper.name, made.mapper.options, student=student, teacher=teacher)
-    loss = registry.create("loss", made.loss.name, made.loss.options)
+    trained = Path(args.expdir) / "teacher" / "final"  # the path in the configuration may be relative to the recipe
+    options = config.teacher.options | ({"path": str(trained)} if trained.is_dir() else {})
+    teacher = registry.create("teacher", config.teacher.name, options, device=device)
+    models = {"student": student, "teacher": teacher}
+    mapper = registry.create("token_mapper", config.mapper.name, config.mapper.options, **models)
+    loss = registry.create("loss", config.loss.name, config.loss.options)
     batch = load_batch(list(read_cuts(str(Path(args.datadir) / "base.jsonl.gz")))[: args.clips])
-    return Case(student, teacher, mapper, loss, batch, made.distill.top_k, args.cap)
+    return Case(student, teacher, mapper, loss, batch, config.distill.top_k, args.cap)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, make or load the models and measure."""
+    """Make or load the models and measure.
+
+    Args:
+        argv: Command-line options. Default: those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = parser.add_mutually_exclusive_group(required=True)
-    models.add_argument("--fresh", choices=list(fresh.STUDENTS), help="random weights at these sizes")
-    models.add_argument("--expdir", help="a demo's results: holds base/final and base_opd/config.yaml")
-    parser.add_argument("--datadir", help="the demo's cuts, with --expdir")
-    parser.add_argument("--vocab", type=int, default=151936, help="tokens of fresh models (Qwen2.5's by default)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a noise clip")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of fresh models")
-    parser.add_argument("--top_k", type=int, default=32, help="with --fresh; a demo brings its own")
-    parser.add_argument("--clips", type=int, default=40, help="clips a batch (the published launcher: 40)")
-    parser.add_argument("--cap", type=int, default=64, help="token cap of a rollout (the published launcher: 64)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    models.add_argument("--fresh", choices=list(fresh.STUDENTS), help="use random weights of these sizes")
+    models.add_argument("--expdir", help="use a demo run: folder with base/final and base_opd/config.yaml")
+    parser.add_argument("--datadir", help="data directory of the demo run, required with --expdir")
+    sizes = parser.add_argument_group("with --fresh")
+    sizes.add_argument("--vocab", type=int, default=151936, help="vocabulary size (default: %(default)s, as Qwen2.5)")
+    sizes.add_argument("--seconds", type=float, default=10.0, help="length of each clip (default: %(default)s)")
+    sizes.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights")
+    sizes.add_argument("--top_k", type=int, default=32, help="tokens of each top-k set (default: %(default)s)")
+    published = "(default: %(default)s, as in the published launcher)"
+    parser.add_argument("--clips", type=int, default=40, help=f"clips per batch {published}")
+    parser.add_argument("--cap", type=int, default=64, help=f"token cap of each rollout {published}")
+    parser.add_argument("--repeats", type=int, default=3, help="timed repeats (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.expdir and not args.datadir:
-        parser.error("--expdir needs --datadir, the demo's cuts")
+        parser.error("--expdir requires --datadir, the data directory of the demo run")
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measure(fresh_case(args, device) if args.fresh else trained_case(args, device), args.repeats)

@@ -80,7 +80,7 @@ def test_batches_respect_their_limits(manifest):
     assert all(len(batch.ids) <= 3 and batch.seconds <= 2.5 for batch in drawn)
     assert max(len(batch.ids) for batch in drawn) == 3
     sizes = [len(batch.ids) for batch in epoch(TrainingBatches(config(manifest, max_seconds=0.1), 1))]
-    assert sizes == [1] * NUM_CLIPS  # a longer clip is a batch of its own
+    assert sizes == [1] * NUM_CLIPS  # a longer clip forms its own batch
 
 
 def test_training_batches_depend_on_seed_and_epoch_only(manifest):

@@ -1,4 +1,4 @@
-"""The benchmarks run at a tiny size and print their tables; how fast anything is, is not tested."""
+"""The benchmarks run at a tiny size and print their tables. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from arkasr.config.load import dump_config, load_config
 TINY = {"vocab": 300, "width": 8, "top_k": 4, "rows": 5}
 
 
-def test_the_head_benchmark_prints_a_row_for_each_way_and_size(capsys):
+def test_head_prints_one_row_per_method_and_size(capsys):
     sizes = [word for name in ("vocab", "width", "top_k") for word in (f"--{name}", str(TINY[name]))]
     head.main([*sizes, "--rows", "3", "300", "--repeats", "2", "--device", "cpu"])
     printed = capsys.readouterr().out
@@ -33,7 +33,7 @@ def test_the_head_benchmark_prints_a_row_for_each_way_and_size(capsys):
     assert all(row[3] == "1.0" for row in rows if head.BASE[row[1]] == row[1])
 
 
-def test_all_ways_of_a_part_compute_the_same():
+def test_head_methods_agree():
     case = head.make_case(**TINY, device="cpu")
     for names in head.PARTS.values():
         results = []
@@ -45,12 +45,12 @@ def test_all_ways_of_a_part_compute_the_same():
 
 
 @pytest.mark.parametrize("megabytes", [40, 120])
-def test_a_peak_is_seen_after_it_is_gone(megabytes):
-    seen = measured.peak_bytes(lambda: torch.ones(megabytes * 2**18).sum(), "cpu") / 2**20
-    assert 0.9 * megabytes < seen < megabytes + 20
+def test_peak_bytes_includes_freed_memory(megabytes):
+    peak = measured.peak_bytes(lambda: torch.ones(megabytes * 2**18).sum(), "cpu") / 2**20
+    assert 0.9 * megabytes < peak < megabytes + 20
 
 
-def test_scoring_rows_only_gives_the_numbers_of_full_logits(capsys):
+def test_scoring_methods_agree(capsys):
     scoring.main(["--vocab", "600", "--transcripts", "3", "--seconds", "0.6", "--tokens", "5", "--repeats", "1"])
     printed = capsys.readouterr().out
     assert [row[0] for row in re.findall(r"^\| (full|rows) \| (\d+\.\d+) \|", printed, re.MULTILINE)] == [
@@ -60,25 +60,28 @@ def test_scoring_rows_only_gives_the_numbers_of_full_logits(capsys):
     assert float(re.search(r"log-probabilities: (\S+)", printed)[1]) < 1e-5
 
 
-def test_the_real_time_factor_is_work_over_audio(capsys):
+def test_real_time_factor_is_computing_time_over_audio_time(capsys):
     rtf.main(["--vocab", "600", "--batch", "1", "3", "--seconds", "0.5", "--repeats", "1"])
     printed = capsys.readouterr().out
     rows = re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE)
-    assert "0.5 s a clip, 2 tokens" in printed and [row[0] for row in rows] == ["1", "3"]
+    assert "0.5 s and 2 tokens per clip" in printed and [row[0] for row in rows] == ["1", "3"]
     assert all(abs(float(factor) - float(spent) / (int(n) * 0.5)) < 2e-3 for n, spent, factor in rows)
 
 
-def test_a_step_of_fresh_models_agrees_with_the_plain_rendering_too(capsys):
+def losses(printed: str) -> tuple[float, ...]:
+    """Return the losses of the reference and of arkasr."""
+    return tuple(map(float, re.search(r"^\| loss \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE).groups()))
+
+
+def test_opd_step_of_fresh_models_agrees_with_the_reference(capsys):
     opd_step.main(
         ["--fresh", "mini", "--vocab", "600", "--clips", "2", "--seconds", "0.6", "--cap", "5", "--repeats", "1"]
     )
-    plain, ours = map(
-        float, re.search(r"^\| loss \| ([\d.]+) \| ([\d.]+) \|", capsys.readouterr().out, re.MULTILINE).groups()
-    )
-    assert plain > 0 and abs(plain - ours) < 1e-4 * plain
+    reference, loss = losses(capsys.readouterr().out)
+    assert reference > 0 and abs(reference - loss) < 1e-4 * reference
 
 
-def test_a_whole_step_agrees_with_the_plain_rendering_of_algorithm_1(conf, trained, datadir, tmp_path, capsys):
+def test_opd_step_of_trained_models_agrees_with_the_reference(conf, trained, datadir, tmp_path, capsys):
     expdir = Path(shutil.copytree(trained, tmp_path / "exp"))
     (expdir / "base_opd").mkdir()
     settings = ["distill.top_k=6", f"teacher.options.path={expdir}/teacher/final"]
@@ -88,5 +91,5 @@ def test_a_whole_step_agrees_with_the_plain_rendering_of_algorithm_1(conf, train
     printed = capsys.readouterr().out
     for phase in (*opd_step.PHASES, "step"):
         assert re.search(rf"^\| {phase} \(s\) \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", printed, re.MULTILINE), phase
-    plain, ours = map(float, re.search(r"^\| loss \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE).groups())
-    assert plain > 0 and abs(plain - ours) < 1e-4 * plain
+    reference, loss = losses(printed)
+    assert reference > 0 and abs(reference - loss) < 1e-4 * reference
