@@ -1,12 +1,14 @@
-"""What a loss reads from hidden states and the output head's weight, and its gradient, without a table [P, V].
+"""Losses from hidden states and the output head, computed without a full logit table [P, V].
 
-States are [P, H], the weight [V, H], both of any floating dtype; scores, sums and gradients on the way are float32.
+The logits are `states @ weight.T` with states [P, H] and weight [V, H]. Only the logits of ROWS positions exist at one
+time. All arithmetic is float32 for any dtype of states and weight, under autocast too. Each gradient has the dtype of
+its tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,51 +16,88 @@ from torch.autograd.function import once_differentiable
 
 from arkasr.distributions.logits import row_spans
 
-ROWS = 128  # positions whose logits exist at one time: with fewer, products with the head waste a CPU
+ROWS = 128  # positions whose logits exist at one time. With fewer, products with the head use a CPU badly
 GATHERED = 2**21  # elements of the head that are gathered at one time: 8 MiB in float32
 
 Read = Callable[..., tuple[Tensor, ...]]
 
 
 def full_scores(states: Tensor, weight: Tensor) -> Tensor:
-    """Return scores [P, V] of all tokens, as autograd keeps them."""
+    """Return the logits of all tokens, with gradient through autograd.
+
+    Args:
+        states: Tensor [P, H], any floating dtype, hidden states.
+        weight: Tensor [V, H], any floating dtype, the output head.
+
+    Returns:
+        Tensor [P, V], float32.
+    """
     with torch.autocast(states.device.type, enabled=False):
         return states.float() @ weight.float().T
 
 
 def pair_scores(states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-    """Return dot products [P, U] of each state with the head's rows `ids` (int64 [P, U])."""
-    return _PairScores.apply(states, weight, ids)
+    """Return the logits of selected tokens: dot products of each state with some rows of the head.
+
+    Args:
+        states: Tensor [P, H], any floating dtype, hidden states.
+        weight: Tensor [V, H], any floating dtype, the output head.
+        ids: Tensor [P, U], int64, token ids.
+
+    Returns:
+        Tensor [P, U], float32, with gradient to states and weight.
+    """
+    apply = cast("Callable[..., Tensor]", _PairScores.apply)  # torch does not annotate Function.apply
+    return apply(states, weight, ids)
 
 
 def in_parts(read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
-    """Join what read(scores, *rows of tables) makes of ROWS positions at a time.
+    """Call `read` on the logits of a few positions at a time and concatenate the results.
 
-    tables: [P, ...]. read returns tensors with a row a position, and is called again in backward, so it must depend on
-    its arguments alone; no gradient flows into the tables.
+    Args:
+        read: Function of (logits [R, V], *rows of the tables). It returns tensors with one row per position. It is
+            called again in the backward pass, so its result must depend on its arguments only.
+        states: Tensor [P, H], any floating dtype, hidden states.
+        weight: Tensor [V, H], any floating dtype, the output head.
+        *tables: Tensors [P, ...], further arguments of `read`. They receive no gradient.
+
+    Returns:
+        The outputs of `read` for all P positions, with gradient to states and weight.
     """
     if len(states) <= ROWS:
         return read(full_scores(states, weight), *tables)
-    return _Parts.apply(read, states, weight, *tables)
+    apply = cast("Callable[..., tuple[Tensor, ...]]", _Parts.apply)
+    return apply(read, states, weight, *tables)
 
 
 def sum_in_parts(read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up the sum (with gradient) and the count that read(scores, *rows of tables) makes of some positions.
+    """Call `read` on the logits of a few positions at a time and add up its sums and counts.
 
-    Each part's gradient is taken along with its sum, in place of its scores: these are formed once, while `in_parts`
-    forms them again in backward. A second backward pass raises RuntimeError.
+    The gradient of each part is computed in the forward pass and overwrites the logits of the part. The logits are
+    therefore computed once, while `in_parts` computes them again in the backward pass. The backward pass can run only
+    once: a second one raises RuntimeError.
+
+    Args:
+        read: Function of (logits [R, V], *rows of the tables). It returns a sum (float32 scalar) and a count (int64
+            scalar).
+        states: Tensor [P, H], any floating dtype, hidden states.
+        weight: Tensor [V, H], any floating dtype, the output head.
+        *tables: Tensors [P, ...], further arguments of `read`. They receive no gradient.
+
+    Returns:
+        The total (float32 scalar, with gradient to states and weight) and the total count (int64 scalar).
     """
-    if not torch.is_grad_enabled():  # a Function is told of gradients that its inputs could take, wanted or not
+    if not torch.is_grad_enabled():  # needs_input_grad of a Function does not depend on the grad mode
         states, weight = states.detach(), weight.detach()
-    return _Sum.apply(read, states, weight, *tables)
+    apply = cast("Callable[..., tuple[Tensor, Tensor]]", _Sum.apply)
+    return apply(read, states, weight, *tables)
 
 
 class _Parts(torch.autograd.Function):
-    """in_parts: unlike checkpoints, which make a gradient of the head for each part, it adds up in one."""
+    """`in_parts`. Activation checkpointing would allocate one gradient of the head per part. This adds into one."""
 
     @staticmethod
     def forward(ctx: Any, read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
-        """Read all parts."""
         ctx.read = read
         ctx.save_for_backward(states, weight, *tables)
         parts = [
@@ -73,58 +112,59 @@ class _Parts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Read each part again for the gradient of its scores."""
+        """Compute the logits of each part again, and the gradient through them."""
         states, weight, *tables = ctx.saved_tensors
         gradients = _Gradients(ctx.needs_input_grad[1:3], states, weight)
         for rows, scores in _blocks(states, gradients.wide):
             for span in row_spans(scores):
                 leaf = scores[span].detach().requires_grad_()
                 with torch.enable_grad():
-                    made = ctx.read(leaf, *(table[rows][span] for table in tables))
-                pairs = [(piece, grad[rows][span]) for piece, grad in zip(made, grads) if piece.requires_grad]
-                pieces, pulls = zip(*pairs)
-                scores[span] = torch.autograd.grad(pieces, leaf, pulls)[0]
+                    outputs = ctx.read(leaf, *(table[rows][span] for table in tables))
+                pairs = [(out, grad[rows][span]) for out, grad in zip(outputs, grads) if out.requires_grad]
+                outputs, upstream = zip(*pairs)
+                scores[span] = torch.autograd.grad(outputs, leaf, upstream)[0]
             gradients.add(rows, scores)
-        return (None, *gradients.handed_out(), *(None for _ in tables))
+        return (None, *gradients.in_own_dtypes(), *(None for _ in tables))
 
 
 class _Sum(torch.autograd.Function):
-    """sum_in_parts: the upstream gradient is one number, so that all else is known in the forward pass."""
+    """`sum_in_parts`. The upstream gradient is one number, so the forward pass can compute everything else."""
 
     @staticmethod
     def forward(ctx: Any, read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
-        """Read all parts and take their gradients."""
-        gradients, made = _Gradients(ctx.needs_input_grad[1:3], states, weight), []
+        gradients, results = _Gradients(ctx.needs_input_grad[1:3], states, weight), []
         for rows, scores in _blocks(states, gradients.wide):
-            for span in row_spans(scores):
-                made.append(_read_over(read, scores[span], [t[rows][span] for t in tables], gradients.wanted))
+            results += [
+                _read_over(read, scores[span], [t[rows][span] for t in tables], gradients.wanted)
+                for span in row_spans(scores)
+            ]
             gradients.add(rows, scores)
         ctx.sums, ctx.dtypes, ctx.num_tables = gradients.sums, gradients.dtypes, len(tables)
-        if not made:
+        if not results:
             return states.new_zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.long, device=states.device)
-        total, count = (torch.stack(parts).sum() for parts in zip(*made))
+        total, count = (torch.stack(parts).sum() for parts in zip(*results))
         ctx.mark_non_differentiable(count)
         return total, count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        """Scale what the forward pass found, in place."""
+        """Scale the gradients of the forward pass in place."""
         if ctx.sums is None:
-            raise RuntimeError("sum_in_parts: its gradient was handed out already; run the forward pass again")
+            raise RuntimeError("sum_in_parts: backward can run once per forward pass; run the forward pass again")
         scaled, ctx.sums = [None if s is None else s.mul_(grad) for s in ctx.sums], None
         return (None, *_cast(scaled, ctx.dtypes), *(None for _ in range(ctx.num_tables)))
 
 
 def _blocks(states: Tensor, wide: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ROWS positions at a time and their scores [R, V], to be written over."""
+    """Yield ROWS positions at a time with their logits [R, V]. The caller may overwrite the logits."""
     for start in range(0, len(states), ROWS):
         rows = slice(start, start + ROWS)
         yield rows, full_scores(states[rows], wide)
 
 
 def _read_over(read: Read, scores: Tensor, tables: list[Tensor], wanted: bool) -> tuple[Tensor, Tensor]:
-    """Read a part's sum and count; where a gradient is wanted it takes the place of the scores."""
+    """Return sum and count of one part. If a gradient is wanted, it overwrites the logits."""
     leaf = scores.detach().requires_grad_(wanted)
     with torch.set_grad_enabled(wanted):
         total, count = read(leaf, *tables)
@@ -134,11 +174,10 @@ def _read_over(read: Read, scores: Tensor, tables: list[Tensor], wanted: bool) -
 
 
 class _PairScores(torch.autograd.Function):
-    """pair_scores: gathers the head's rows, again in backward."""
+    """`pair_scores`. The rows of the head are gathered in the forward and again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-        """Compute the scores."""
         ctx.save_for_backward(states, weight, ids)
         scores = torch.empty(ids.shape, dtype=torch.float32, device=states.device)
         with torch.autocast(states.device.type, enabled=False):
@@ -149,16 +188,16 @@ class _PairScores(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gather the head's rows again for the states' gradient, and add up the head's in float32."""
+        """Accumulate both gradients in float32."""
         states, weight, ids = ctx.saved_tensors
-        to_states, to_weight = sums = _sums(ctx.needs_input_grad, states, weight)
+        grad_states, grad_weight = sums = _sums(ctx.needs_input_grad, states, weight)
         with torch.autocast(states.device.type, enabled=False):
             for rows in _gathers(ids, weight):
-                if to_states is not None:
-                    to_states[rows] = (grad[rows][:, None] @ weight[ids[rows]].float()).squeeze(1)
-                if to_weight is not None:
-                    pushed = grad[rows][:, :, None] * states[rows].float()[:, None]
-                    to_weight.index_add_(0, ids[rows].flatten(), pushed.flatten(0, 1))
+                if grad_states is not None:
+                    grad_states[rows] = (grad[rows][:, None] @ weight[ids[rows]].float()).squeeze(1)
+                if grad_weight is not None:
+                    outer = grad[rows][:, :, None] * states[rows].float()[:, None]
+                    grad_weight.index_add_(0, ids[rows].flatten(), outer.flatten(0, 1))
         return (*_cast(sums, (states.dtype, weight.dtype)), None)
 
 
@@ -168,28 +207,31 @@ def _gathers(ids: Tensor, weight: Tensor) -> list[slice]:
 
 
 class _Gradients:
-    """Adds up the gradients of states [P, H] and weight [V, H], of those that need one, from those of scores."""
+    """Accumulates the gradients of states [P, H] and weight [V, H] from those of the logits.
+
+    `needed` has one entry for the states and one for the weight. Only needed gradients are allocated.
+    """
 
     def __init__(self, needed: Sequence[bool], states: Tensor, weight: Tensor):
         self.states, self.wide, self.dtypes = states, weight.float(), (states.dtype, weight.dtype)
         self.sums, self.wanted = _sums(needed, states, weight), any(needed)
 
-    def add(self, rows: slice, pull: Tensor) -> None:
-        """Add what the gradient [R, V] of the scores at `rows` pulls."""
-        to_states, to_weight = self.sums
-        with torch.autocast(pull.device.type, enabled=False):
-            if to_states is not None:
-                to_states[rows] = pull @ self.wide
-            if to_weight is not None:
-                torch.addmm(to_weight, pull.T, self.states[rows].float(), out=to_weight)
+    def add(self, rows: slice, grad_scores: Tensor) -> None:
+        """Add the contribution of the logits' gradient [R, V] at `rows`."""
+        grad_states, grad_weight = self.sums
+        with torch.autocast(grad_scores.device.type, enabled=False):
+            if grad_states is not None:
+                grad_states[rows] = grad_scores @ self.wide
+            if grad_weight is not None:
+                torch.addmm(grad_weight, grad_scores.T, self.states[rows].float(), out=grad_weight)
 
-    def handed_out(self) -> list[Tensor | None]:
-        """Return both gradients in their owners' dtypes."""
+    def in_own_dtypes(self) -> list[Tensor | None]:
+        """Return both gradients in the dtypes of states and weight."""
         return _cast(self.sums, self.dtypes)
 
 
 def _sums(needed: Sequence[bool], *of: Tensor) -> list[Tensor | None]:
-    """Make a float32 sum for the gradient of each tensor that needs one."""
+    """Allocate a float32 gradient for each tensor that needs one."""
     return [torch.zeros(t.shape, dtype=torch.float32, device=t.device) if n else None for n, t in zip(needed, of)]
 
 

@@ -1,4 +1,7 @@
-"""Views on next-token distributions: dense logits, a hidden state with its head, and what came over a wire."""
+"""Two views on next-token distributions with gradient: dense logits, and hidden states with their head.
+
+The view of a distribution that is only partly known is in `sparse_view`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,14 @@ from arkasr.distributions.logits import best_tokens, log_norm
 
 
 class DenseView:
-    """Distributions held as logits [P, V] on the device. Ids in `blocked` (bool [V]) have probability 0."""
+    """Distributions held as logits of the whole vocabulary.
+
+    It implements `arkasr.StudentView`.
+
+    Args:
+        logits: Tensor [P, V], any floating dtype. The view converts them to float32.
+        blocked: Tensor [V], bool, tokens whose probability is set to 0. None blocks no token.
+    """
 
     def __init__(self, logits: Tensor, blocked: Tensor | None = None):
         logits = logits.float()
@@ -20,22 +30,30 @@ class DenseView:
         self.vocab_size = logits.shape[-1]
 
     def __len__(self) -> int:
-        """Count the positions P."""
+        """Return the number of positions P."""
         return len(self.logits)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids [P, k] and log-probabilities [P, k], best first."""
+        """See `arkasr.DistributionView.topk`. At most V tokens are returned."""
         ids, values = best_tokens(self.logits, k)
         return ids, values - self.log_norm
 
     def logprobs_at(self, ids: Tensor) -> Tensor:
-        """Return log-probabilities [P, U] of ids [P, U]."""
+        """See `arkasr.DistributionView.logprobs_at`."""
         return self.logits.gather(-1, ids) - self.log_norm
 
     def logprobs_and_rest(self, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities [P, U] of ids [P, U], and [P, 1] that of all tokens but the valid ones among them.
+        """Return the log-probabilities of selected tokens and the log-probability of all remaining tokens.
 
-        The latter is a sum over those tokens, exact where 1 less the others' sum would be rounding; -inf for none.
+        The second is a sum over the remaining tokens. It is exact where 1 minus the selected probabilities would be
+        rounding error.
+
+        Args:
+            ids: Tensor [P, U], int64, token ids.
+            valid: Tensor [P, U], bool, the ids that do not count as remaining tokens.
+
+        Returns:
+            Tensors [P, U] and [P, 1], float32, log-probabilities in nats. The second is `-inf` if no token remains.
         """
         size = self.vocab_size
         left_out = torch.zeros(len(ids), size + 1, dtype=torch.bool, device=ids.device)
@@ -44,36 +62,50 @@ class DenseView:
         return self.logprobs_at(ids), rest
 
     def logprobs(self) -> Tensor:
-        """Return log-probabilities [P, V] of all ids."""
+        """Return the log-probabilities of all tokens, float32 [P, V]."""
         return self.logits - self.log_norm
 
     def scores_at(self, ids: Tensor) -> Tensor:
-        """Return logits [P, U] of ids [P, U]: log-probabilities up to one constant a position."""
+        """See `arkasr.StudentView.scores_at`. The scores are the logits."""
         return self.logits.gather(-1, ids)
 
     def entropy(self) -> Tensor:
-        """Return entropies [P] in nats."""
+        """See `arkasr.DistributionView.entropy`."""
         logprobs = self.logits - self.log_norm
         return -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
 
     def at(self, rows: Tensor) -> DenseView:
-        """Return the view of positions `rows` (int64 [Q]) only."""
+        """Return the view of some positions. Consecutive rows are not copied.
+
+        Args:
+            rows: Tensor [Q], int64, positions of this view.
+
+        Returns:
+            A view of Q positions.
+        """
         start, size = int(rows[0]) if len(rows) else 0, len(rows)
+        index: Tensor | slice
         if start + size <= len(self) and torch.equal(rows, torch.arange(start, start + size, device=rows.device)):
-            rows = slice(start, start + size)  # as where both models read the same ids: no copy of [P, V]
+            index = slice(start, start + size)  # the usual case if both models read the same ids
         else:
-            rows = rows.to(self.logits.device)
+            index = rows.to(self.logits.device)
         view = object.__new__(DenseView)
-        view.logits, view.log_norm, view.vocab_size = self.logits[rows], self.log_norm[rows], self.vocab_size
+        view.logits, view.log_norm, view.vocab_size = self.logits[index], self.log_norm[index], self.vocab_size
         return view
 
 
 class HeadView:
-    """Distributions held as hidden states [P, H] and the head's weight [V, H]; logits are formed only where asked.
+    """Distributions held as hidden states and the output head. Logits are computed only where they are needed.
 
-    `scores_at` takes dot products with the head's rows of the support, so that a loss over at most 2k tokens a position
-    never forms [P, V] logits, in neither direction. What needs the whole vocabulary forms the logits of some positions
-    at a time. Numbers are float32 in weights of any dtype, under autocast too.
+    It implements `arkasr.StudentView`. `scores_at` computes only the logits of the requested tokens. A loss over at
+    most 2k tokens per position therefore never allocates logits [P, V], neither forwards nor backwards. Methods that
+    need the whole vocabulary compute the logits of a few positions at a time. All results are float32 for any dtype of
+    the weights, under autocast too.
+
+    Args:
+        states: Tensor [P, H], any floating dtype, hidden states.
+        weight: Tensor [V, H], any floating dtype, the output head.
+        blocked: Tensor [V], bool, tokens whose probability is set to 0.
     """
 
     def __init__(self, states: Tensor, weight: Tensor, blocked: Tensor):
@@ -81,51 +113,66 @@ class HeadView:
         self.vocab_size = weight.shape[0]
 
     def __len__(self) -> int:
-        """Count the positions P."""
+        """Return the number of positions P."""
         return len(self.states)
 
     def dense(self) -> DenseView:
-        """Form the logits of all V tokens at all positions at one time."""
+        """Compute the logits of all V tokens at all P positions and return a view of them."""
         return DenseView(chunked_head.full_scores(self.states, self.weight), self.blocked)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids [P, k] and log-probabilities [P, k], best first."""
-        return self.in_parts(lambda view: view.topk(k))
+        """See `arkasr.DistributionView.topk`. At most V tokens are returned."""
+        ids, logprobs = self.in_parts(lambda view: view.topk(k))
+        return ids, logprobs
 
     def logprobs_at(self, ids: Tensor) -> Tensor:
-        """Return log-probabilities [P, U] of ids [P, U]."""
+        """See `arkasr.DistributionView.logprobs_at`."""
         return self.in_parts(lambda view, ids: (view.logprobs_at(ids),), ids)[0]
 
     def logprobs_and_rest(self, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities [P, U] of ids [P, U], and [P, 1] that of all tokens but the valid ones among them."""
-        return self.in_parts(lambda view, *tables: view.logprobs_and_rest(*tables), ids, valid)
+        """See `DenseView.logprobs_and_rest`."""
+        logprobs, rest = self.in_parts(lambda view, *tables: view.logprobs_and_rest(*tables), ids, valid)
+        return logprobs, rest
 
     def scores_at(self, ids: Tensor) -> Tensor:
-        """Return logits [P, U] of ids [P, U] in float32."""
+        """See `arkasr.StudentView.scores_at`. The scores are the logits in float32."""
         return chunked_head.pair_scores(self.states, self.weight, ids).masked_fill(self.blocked[ids], -torch.inf)
 
     def entropy(self) -> Tensor:
-        """Return entropies [P] in nats."""
+        """See `arkasr.DistributionView.entropy`."""
         return self.in_parts(lambda view: (view.entropy(),))[0]
 
     def at(self, rows: Tensor) -> HeadView:
-        """Return the view of positions `rows` (int64 [Q]) only."""
+        """See `arkasr.DistributionView.at`."""
         return HeadView(self.states[rows.to(self.states.device)], self.weight, self.blocked)
 
     def in_parts(self, read: Read, *tables: Tensor) -> tuple[Tensor, ...]:
-        """Join what read(view, *rows of tables) makes of some positions at a time, the dense view of those positions.
+        """Call `read` on the dense view of a few positions at a time and concatenate the results.
 
-        tables: [P, ...]. read returns tensors with a row a position, and is called again in backward, so it must depend
-        on its arguments alone; no gradient flows into the tables.
+        Args:
+            read: Function of (`DenseView` of R positions, *rows of the tables). It returns tensors with one row per
+                position. It is called again in the backward pass, so its result must depend on its arguments only.
+            *tables: Tensors [P, ...], further arguments of `read`. They receive no gradient.
+
+        Returns:
+            The outputs of `read` for all P positions, with gradient to states and weight.
         """
-        return chunked_head.in_parts(self._reading(read), self.states, self.weight, *tables)
+        return chunked_head.in_parts(self._with_view(read), self.states, self.weight, *tables)
 
     def sum_in_parts(self, read: Read, *tables: Tensor) -> tuple[Tensor, Tensor]:
-        """Add up the sum and the count that read(view, *rows of tables) makes of some positions at a time.
+        """Call `read` on the dense view of a few positions at a time and add up its sums and counts.
 
-        As in_parts, but logits are formed once: the gradient is found on the way, and backward may be run once.
+        The logits are computed only once, and the backward pass can run only once. See `chunked_head.sum_in_parts`.
+
+        Args:
+            read: Function of (`DenseView` of R positions, *rows of the tables). It returns a sum (float32 scalar) and
+                a count (int64 scalar).
+            *tables: Tensors [P, ...], further arguments of `read`. They receive no gradient.
+
+        Returns:
+            The total (float32 scalar, with gradient to states and weight) and the total count (int64 scalar).
         """
-        return chunked_head.sum_in_parts(self._reading(read), self.states, self.weight, *tables)
+        return chunked_head.sum_in_parts(self._with_view(read), self.states, self.weight, *tables)
 
-    def _reading(self, read: Read) -> Read:
+    def _with_view(self, read: Read) -> Read:
         return lambda scores, *tables: read(DenseView(scores, self.blocked), *tables)

@@ -1,4 +1,4 @@
-"""The two views against float64 log-softmax, numbers and gradients."""
+"""DenseView and HeadView compared with a float64 log-softmax: values and gradients."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ P, V, H = 7, 23, 5
 
 
 def case(seed, scale=2.0):
-    """Random states [P, H], head [V, H], blocked [V] and ids [P, 4] that may be blocked."""
-    made = torch.Generator().manual_seed(seed)
-    states = scale * torch.randn(P, H, generator=made)
-    weight = torch.randn(V, H, generator=made)
-    blocked = torch.rand(V, generator=made) < 0.3
+    """Return random states [P, H], head [V, H], blocked [V] and ids [P, 4] that may be blocked."""
+    draw = torch.Generator().manual_seed(seed)
+    states = scale * torch.randn(P, H, generator=draw)
+    weight = torch.randn(V, H, generator=draw)
+    blocked = torch.rand(V, generator=draw) < 0.3
     blocked[seed % V] = False
-    return states, weight, blocked, torch.randint(0, V, (P, 4), generator=made)
+    return states, weight, blocked, torch.randint(0, V, (P, 4), generator=draw)
 
 
-def exact(states, weight, blocked):
-    """Float64 log-probabilities [P, V] over the ids that are not blocked."""
+def reference_logprobs(states, weight, blocked):
+    """Return float64 log-probabilities [P, V] over the ids that are not blocked."""
     logits = (states.double() @ weight.double().T).masked_fill(blocked, -torch.inf)
     return logits.log_softmax(-1)
 
@@ -40,15 +40,15 @@ def both(states, weight, blocked):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
-def test_numbers_are_those_of_a_float64_log_softmax(seed):
+def test_views_match_float64_log_softmax(seed):
     states, weight, blocked, ids = case(seed)
-    expected = exact(states, weight, blocked)
+    expected = reference_logprobs(states, weight, blocked)
     k = int((~blocked).sum())
     for view in both(states, weight, blocked).values():
-        got = view.logprobs_at(torch.arange(V).expand(P, V))
-        torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(got.exp().sum(-1), torch.ones(P))
-        assert got[:, blocked].eq(-torch.inf).all()
+        actual = view.logprobs_at(torch.arange(V).expand(P, V))
+        torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(actual.exp().sum(-1), torch.ones(P))
+        assert actual[:, blocked].eq(-torch.inf).all()
         picked, values = view.topk(k)
         assert picked.shape == (P, k) and picked.dtype == torch.int64 and not blocked[picked].any()
         torch.testing.assert_close(values.double(), expected.sort(-1, descending=True).values[:, :k], atol=1e-5, rtol=0)
@@ -65,31 +65,31 @@ def test_numbers_are_those_of_a_float64_log_softmax(seed):
 
 @pytest.mark.parametrize("what", ["logprobs_at", "scores_at", "entropy"])
 @pytest.mark.parametrize("kind", ["head", "dense"])
-def test_gradients_are_those_of_float64(kind, what):
+def test_view_gradients_match_float64(kind, what):
     states, weight, blocked, ids = case(11)
     ids = ids.where(~blocked[ids], 11)
-    pull = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
+    upstream = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
 
     def gradients(dtype):
         s, w = states.to(dtype, copy=True).requires_grad_(), weight.to(dtype, copy=True).requires_grad_()
         if dtype == torch.float32:
             view = both(s, w, blocked)[kind]
-            made = view.entropy()[:, None] if what == "entropy" else getattr(view, what)(ids)
+            values = view.entropy()[:, None] if what == "entropy" else getattr(view, what)(ids)
         else:
             logits = s @ w.T
-            free = exact(s, w, blocked)[:, ~blocked]
+            free = reference_logprobs(s, w, blocked)[:, ~blocked]
             entropy = -(free.exp() * free).sum(-1, keepdim=True)
             options = {"entropy": entropy, "scores_at": logits.gather(-1, ids)}
-            made = options.get(what, exact(s, w, blocked).gather(-1, ids))
-        (made * pull[:, : made.shape[1]].to(dtype)).sum().backward()
+            values = options.get(what, reference_logprobs(s, w, blocked).gather(-1, ids))
+        (values * upstream[:, : values.shape[1]].to(dtype)).sum().backward()
         return s.grad, w.grad
 
-    for got, expected in zip(gradients(torch.float32), gradients(torch.float64)):
-        assert got.abs().sum() > 0
-        torch.testing.assert_close(got.double(), expected, atol=1e-4, rtol=1e-4)
+    for actual, expected in zip(gradients(torch.float32), gradients(torch.float64)):
+        assert actual.abs().sum() > 0
+        torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_views_agree_with_each_other_at_some_rows():
+def test_at_selects_rows_for_both_views():
     states, weight, blocked, ids = case(3)
     rows = torch.tensor([5, 0, 5, 2])
     for view in both(states, weight, blocked).values():
@@ -103,25 +103,25 @@ def test_views_agree_with_each_other_at_some_rows():
         assert nothing.topk(3)[0].shape == (0, 3) and nothing.logprobs_at(ids[:0]).shape == (0, 4)
 
 
-def test_topk_is_at_most_the_vocabulary():
+def test_topk_returns_at_most_vocabulary_size():
     view = DenseView(torch.randn(2, 5))
     assert view.topk(9)[0].shape == (2, 5)
 
 
-def test_half_precision_logits_are_read_in_float32():
+def test_half_precision_logits_are_converted_to_float32():
     logits = torch.randn(3, 40).bfloat16()
     view = DenseView(logits)
     expected = logits.double().log_softmax(-1)
-    got = view.logprobs_at(torch.arange(40).expand(3, 40))
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=0)
+    actual = view.logprobs_at(torch.arange(40).expand(3, 40))
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=0)
     head = HeadView(torch.randn(3, 8).bfloat16(), torch.randn(40, 8).bfloat16(), torch.zeros(40, dtype=torch.bool))
     scores = head.scores_at(torch.arange(40).expand(3, 40))
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores.double(), head.states.double() @ head.weight.double().T, atol=1e-4, rtol=0)
 
 
-def test_one_certain_token_has_no_entropy():
+def test_entropy_of_certain_token_is_zero():
     logits = torch.full((1, 6), -torch.inf)
     logits[0, 2] = 3.0
     view = DenseView(logits)
@@ -129,26 +129,26 @@ def test_one_certain_token_has_no_entropy():
     assert view.logprobs_at(torch.tensor([[2, 3]])).tolist() == [[0.0, -torch.inf]]
 
 
-def test_both_fulfil_the_protocols():
+def test_views_implement_protocols():
     for view in both(*case(0)[:3]).values():
         assert isinstance(view, DistributionView) and isinstance(view, StudentView)
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation returns, backwards too."""
+class LargestTensor(TorchDispatchMode):
+    """Records the size of the largest tensor that any operation returns, also in the backward pass."""
 
     def __init__(self):
         super().__init__()
         self.elements = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        sizes = [t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor)]
+        result = func(*args, **(kwargs or {}))
+        sizes = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
         self.elements = max([self.elements, *sizes])
-        return made
+        return result
 
 
-READS = {
+METHODS = {
     "scores_at": lambda view, ids: view.scores_at(ids),
     "logprobs_at": lambda view, ids: view.logprobs_at(ids),
     "topk": lambda view, ids: view.topk(4)[1],
@@ -156,41 +156,41 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("what", READS)
+@pytest.mark.parametrize("what", METHODS)
 @pytest.mark.parametrize(("rows", "gathered"), [(3, 45), (1, 1), (7, 10**6)])
-def test_parts_give_the_numbers_and_gradients_of_the_whole(what, rows, gathered, monkeypatch):
+def test_head_view_in_parts_matches_dense_view(what, rows, gathered, monkeypatch):
     monkeypatch.setattr(chunked_head, "ROWS", rows)
     monkeypatch.setattr(chunked_head, "GATHERED", gathered)
     states, weight, blocked, ids = case(12)
     ids = ids.where(~blocked[ids], 12)
-    pull = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
+    upstream = torch.randn(P, 4, generator=torch.Generator().manual_seed(0))
     results = []
     for kind in ("head", "dense"):
         s, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
-        made = READS[what](both(s, w, blocked)[kind], ids)
-        (made * pull[:, : made.shape[1]]).sum().backward()
-        results.append((made.detach(), s.grad, w.grad))
+        values = METHODS[what](both(s, w, blocked)[kind], ids)
+        (values * upstream[:, : values.shape[1]]).sum().backward()
+        results.append((values.detach(), s.grad, w.grad))
     for a, b in zip(*results):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("what", READS)
-def test_neither_direction_holds_all_logits(what, monkeypatch):
-    """40 positions, 60 tokens: the dense way makes [40, 60]; gathering all pairs at once makes [40, 30, 5]."""
+@pytest.mark.parametrize("what", METHODS)
+def test_head_view_never_allocates_all_logits(what, monkeypatch):
+    """With 40 positions and 60 tokens, DenseView allocates [40, 60]. Gathering all pairs would allocate [40, 30, 5]."""
     monkeypatch.setattr(chunked_head, "ROWS", 4)
     monkeypatch.setattr(chunked_head, "GATHERED", 300)
     states, weight = torch.randn(40, 5, requires_grad=True), torch.randn(60, 5, requires_grad=True)
     ids = torch.randint(60, (40, 30))
-    with Largest() as largest:
-        READS[what](HeadView(states, weight, torch.zeros(60, dtype=torch.bool)), ids).sum().backward()
+    with LargestTensor() as largest:
+        METHODS[what](HeadView(states, weight, torch.zeros(60, dtype=torch.bool)), ids).sum().backward()
     assert largest.elements <= 40 * 30
-    with Largest() as dense:
-        READS[what](DenseView(states @ weight.T), ids).sum().backward()
+    with LargestTensor() as dense:
+        METHODS[what](DenseView(states @ weight.T), ids).sum().backward()
     assert dense.elements >= 40 * 60
 
 
-def test_a_tied_head_gets_both_gradients():
-    """The weight embeds the inputs and is the head."""
+def test_tied_head_gets_gradients_of_input_and_output():
+    """The weight is both the input embedding and the output head."""
     weight, blocked = torch.randn(V, H), torch.zeros(V, dtype=torch.bool)
     tokens, ids = torch.randint(V, (P,)), torch.randint(V, (P, 4))
     grads = []
@@ -203,7 +203,7 @@ def test_a_tied_head_gets_both_gradients():
 
 
 @pytest.mark.parametrize("frozen", ["states", "weight", "both"])
-def test_only_what_takes_a_gradient_gets_one(frozen):
+def test_scores_at_gives_gradient_only_where_required(frozen):
     states, weight, _, ids = case(13)
     states.requires_grad_(frozen == "weight"), weight.requires_grad_(frozen == "states")
     scores = HeadView(states, weight, torch.zeros(V, dtype=torch.bool)).scores_at(ids)
@@ -213,19 +213,19 @@ def test_only_what_takes_a_gradient_gets_one(frozen):
     assert (states.grad is None, weight.grad is None) == (frozen != "weight", frozen != "states")
 
 
-@pytest.mark.parametrize("what", READS)
+@pytest.mark.parametrize("what", METHODS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_half_precision_weights_give_float32_numbers_and_their_own_gradients(what, autocast):
-    """float32 weights under autocast, and bfloat16 weights without: the arithmetic is float32."""
+def test_half_precision_weights_return_float32_values_and_gradients_in_own_dtype(what, autocast):
+    """Arithmetic is float32 for float32 weights under autocast and for bfloat16 weights without it."""
     states, weight, _, ids = case(14)
     states, weight, none = states.bfloat16(), weight.bfloat16(), torch.zeros(V, dtype=torch.bool)
     dtype = torch.float32 if autocast else torch.bfloat16
     s, w = states.to(dtype, copy=True).requires_grad_(), weight.to(dtype, copy=True).requires_grad_()
-    exact = states.double().requires_grad_(), weight.double().requires_grad_()
+    leaves = states.double().requires_grad_(), weight.double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        made = READS[what](HeadView(s, w, none), ids)
-    made.sum().backward()
-    logits = exact[0] @ exact[1].T
+        values = METHODS[what](HeadView(s, w, none), ids)
+    values.sum().backward()
+    logits = leaves[0] @ leaves[1].T
     logprobs = logits.log_softmax(-1)
     expected = {
         "scores_at": logits.gather(-1, ids),
@@ -234,23 +234,23 @@ def test_half_precision_weights_give_float32_numbers_and_their_own_gradients(wha
         "entropy": torch.special.entr(logprobs.exp()).sum(-1, keepdim=True),
     }[what]
     expected.sum().backward()
-    assert made.dtype == torch.float32 and s.grad.dtype == w.grad.dtype == dtype
-    torch.testing.assert_close(made.detach().double(), expected.detach(), atol=1e-4, rtol=1e-4)
-    tolerance = 1e-4 if autocast else 1e-2  # the gradient itself is rounded to bfloat16, once
-    for got, want in zip((s.grad, w.grad), exact):
-        torch.testing.assert_close(got.double(), want.grad, atol=tolerance * 5, rtol=tolerance)
+    assert values.dtype == torch.float32 and s.grad.dtype == w.grad.dtype == dtype
+    torch.testing.assert_close(values.detach().double(), expected.detach(), atol=1e-4, rtol=1e-4)
+    tolerance = 1e-4 if autocast else 1e-2  # the gradient itself is rounded to bfloat16 once
+    for actual, leaf in zip((s.grad, w.grad), leaves):
+        torch.testing.assert_close(actual.double(), leaf.grad, atol=tolerance * 5, rtol=tolerance)
 
 
 @pytest.mark.parametrize("reshard", [False, True])
-@pytest.mark.parametrize("what", READS)
-def test_a_sharded_head_gets_the_same_gradient(what, reshard, tmp_path, monkeypatch):
-    """FSDP2 on one rank; backward forms parts anew, after the weight was let go and gathered again."""
+@pytest.mark.parametrize("what", METHODS)
+def test_sharded_head_has_same_gradient(what, reshard, tmp_path, monkeypatch):
+    """FSDP2 on one rank. Backward computes the parts again after the weight was freed and gathered again."""
     monkeypatch.setattr(chunked_head, "ROWS", 3)
     weight, tokens, ids = torch.randn(V, H), torch.randint(V, (P,)), torch.randint(V, (P, 4))
 
     def work(root):
         states = torch.nn.functional.embedding(tokens, root.weight).tanh()
-        return READS[what](HeadView(states, root.weight, torch.zeros(V, dtype=torch.bool)), ids).square().sum()
+        return METHODS[what](HeadView(states, root.weight, torch.zeros(V, dtype=torch.bool)), ids).square().sum()
 
     plain = Root(weight)
     plain(work).backward()
@@ -264,7 +264,7 @@ def test_a_sharded_head_gets_the_same_gradient(what, reshard, tmp_path, monkeypa
         torch.distributed.destroy_process_group()
 
 
-def test_positions_in_a_row_are_no_copy():
+def test_at_consecutive_rows_does_not_copy():
     view = DenseView(torch.randn(4, 7))
     for rows in ([0, 1, 2, 3], [1, 2], [3], []):
         part = view.at(torch.tensor(rows, dtype=torch.long))

@@ -6,12 +6,11 @@ import torch
 
 
 class Root(torch.nn.Module):
-    """A model whose work is handed to it, as SpeechLM's is: embedding and head are one weight."""
+    """A model that runs a given function on itself, as `SpeechLM` does. Embedding and head share one weight."""
 
     def __init__(self, weight):
         super().__init__()
         self.weight = torch.nn.Parameter(weight.clone())
 
     def forward(self, work):
-        """Run it."""
         return work(self)
