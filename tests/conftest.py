@@ -1,4 +1,4 @@
-"""What several test files share: a prepared corpus, a configuration of tiny models, and runs trained with it."""
+"""Fixtures for several test files: a prepared corpus, a configuration of tiny models, and trained runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def datadir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared data directory of short tones; not to be written into."""
+    """A prepared data directory with short tones. Tests must not write into it."""
     from corpus_fixture import write_corpus
 
     return write_corpus(tmp_path_factory.mktemp("tones") / "data")
@@ -17,7 +17,7 @@ def datadir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration of tiny models with the recipe's runs."""
+    """A configuration of tiny models with the runs of the recipe."""
     from corpus_fixture import CONF
 
     path = tmp_path_factory.mktemp("conf") / "tiny.yaml"
@@ -27,7 +27,7 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, conf: Path, datadir: Path) -> Path:
-    """An experiment directory with a teacher and a base that say some words; not to be written into."""
+    """An experiment directory with a teacher and a base that output some words. Tests must not write into it."""
     from corpus_fixture import LONGER
 
     from arkasr.training.train import train

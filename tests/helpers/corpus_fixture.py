@@ -1,4 +1,4 @@
-"""A prepared corpus of short noisy tones, and a configuration whose models have about 10,000 parameters."""
+"""A prepared corpus of short noisy tones, and a configuration of models with about 10,000 parameters."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ runs:
   base_td_opd: {objective: opd, model: {path: "{expdir}/base_td/final"}}
 """
 
-LONGER = ["train.steps=80", "train.eval_every=40", "train.save_every=60"]  # until the models say some words
+LONGER = ["train.steps=80", "train.eval_every=40", "train.save_every=60"]  # enough for the models to output some words
 
 
 def make_cut(folder: Path, name: str, seconds: float, text: str) -> MonoCut:
-    """Write a 16 kHz clip, a tone in noise drawn from its name, and return its cut."""
+    """Write a 16 kHz clip, a tone in noise with the name as seed, and return its cut."""
     rng = np.random.default_rng(list(name.encode()))
     times = np.arange(round(seconds * 16000)) / 16000
     samples = 0.3 * np.sin(2 * np.pi * rng.uniform(200, 2000) * times) + 0.05 * rng.standard_normal(len(times))
@@ -76,7 +76,7 @@ def make_cut(folder: Path, name: str, seconds: float, text: str) -> MonoCut:
 
 
 def cut_of(path: Path, samples: np.ndarray, text: str, rate: int = 16000) -> MonoCut:
-    """Write samples as float WAV and return a cut of all of it, called as the file."""
+    """Write samples as float WAV and return a cut of the whole file, with the name of the file as id."""
     soundfile.write(path, samples.astype(np.float32), rate, subtype="FLOAT")
     name, recording = path.stem, Recording.from_file(path, recording_id=path.stem)
     supervision = SupervisionSegment(name, name, 0.0, recording.duration, text=text, language="English", speaker="s1")
@@ -90,7 +90,7 @@ def write_cuts(path: Path, cuts: Sequence[MonoCut]) -> str:
 
 
 def write_corpus(folder: Path) -> Path:
-    """Write a prepared data directory as stage 1 does: all sets, and corpus.json."""
+    """Write a prepared data directory as stage 1 does: all sets and corpus.json."""
     (folder / "audio").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, size in SIZES.items():
@@ -107,19 +107,19 @@ def write_corpus(folder: Path) -> Path:
     return folder
 
 
-def clips(manifest: str | Path, places: Sequence[int] | None = None) -> Batch:
-    """Load some cuts of a manifest (all without `places`) as one batch."""
+def clips(manifest: str | Path, indices: Sequence[int] | None = None) -> Batch:
+    """Load the cuts of a manifest at these indices (default: all) as one batch."""
     cuts = list(CutSet.from_file(manifest))
-    return load_batch([cuts[i] for i in (range(len(cuts)) if places is None else places)])
+    return load_batch([cuts[i] for i in (range(len(cuts)) if indices is None else indices)])
 
 
 def make_trainer(conf: Path, run: str, expdir: Path, datadir: Path, *overrides: str) -> Trainer:
-    """Make the trainer of a run in this process, as `arkasr train` does, without holding its directory."""
+    """Create the trainer for a run in this process, as `arkasr train` does, but do not lock the run directory."""
     config = load_config(conf, run, str(expdir), str(datadir), overrides)
     (expdir / run).mkdir(parents=True, exist_ok=True)
     return Trainer(config, expdir / run, Ranks(config.train.threads, replicate=config.fsdp.replicate))
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
-    """Read the rows of a run's metrics.jsonl."""
+    """Read the rows of metrics.jsonl in a run directory."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

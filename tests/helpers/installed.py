@@ -1,4 +1,4 @@
-"""Lays a plugin package out as `pip install --target` would, from its pyproject.toml, without a network."""
+"""Installs a plugin package into a folder as `pip install --target` does, without network access."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def install(package: Path, target: Path) -> dict[str, Any]:
-    """Copy a package's modules and write its metadata into `target`; return its [project] table."""
-    made = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))
-    project = made["project"]
+    """Copy the modules of a package to `target`, write its metadata, and return its [project] table."""
+    settings = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))
+    project = settings["project"]
     target.mkdir(parents=True, exist_ok=True)
-    layout = made["tool"]["setuptools"]
+    layout = settings["tool"]["setuptools"]
     for module in layout.get("py-modules", []):
         shutil.copy(package / f"{module}.py", target)
     for name in layout.get("packages", []):

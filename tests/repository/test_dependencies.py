@@ -1,4 +1,4 @@
-"""What pyproject.toml declares is imported by us, or named here with the reason; what we import is declared."""
+"""Every dependency in pyproject.toml is imported or has a reason here, and every import is declared."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULE_OF = {"pyyaml": "yaml"}  # where the module is not called as the distribution is
+MODULE_OF = {"pyyaml": "yaml"}  # module names that differ from the name of the distribution
 NEEDED_BY_OTHERS = {
     "urllib3": "Lhotse imports it without declaring it",
     "scipy": "Lhotse resamples with it",
     "accelerate": "transformers asks for it to load onto the meta device, as a test does",
 }
-OURS = {"arkasr"}
+OWN = {"arkasr"}
+TOOLS = {"dev", "docs"}  # extras of programs that are run and not imported
 
 
 def declared() -> tuple[set[str], set[str]]:
-    """Return the distributions that the package needs, and those of its extras."""
+    """Return the distributions that the package needs, and those that its extras need, except for tools."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [item for items in project.get("optional-dependencies", {}).values() for item in items]
-    return {_name(item) for item in project["dependencies"]}, {_name(item) for item in extras} - OURS
+    optional = project.get("optional-dependencies", {})
+    extras = [item for extra in optional if extra not in TOOLS for item in optional[extra]]
+    return {_name(item) for item in project["dependencies"]}, {_name(item) for item in extras} - OWN
 
 
 def _name(requirement: str) -> str:
@@ -34,17 +36,17 @@ def module_of(distribution: str) -> str:
 
 
 def imported(*folders: str) -> dict[str, str]:
-    """Return the third-party modules imported in the folders, each with a file that does."""
+    """Return the third-party modules that files in these folders import, each with one such file."""
     found: dict[str, str] = {}
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for name in modules_in(path.read_text()):
             found.setdefault(name, str(path.relative_to(ROOT)))
     beside = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
-    return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | OURS | beside}
+    return {name: path for name, path in found.items() if name not in sys.stdlib_module_names | OWN | beside}
 
 
 def modules_in(text: str) -> set[str]:
-    """Return the top-level modules that a source imports; torch.utils.tensorboard stands for tensorboard too."""
+    """Return the top-level modules that a source imports. torch.utils.tensorboard counts as tensorboard too."""
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -54,17 +56,17 @@ def modules_in(text: str) -> set[str]:
     return {name.split(".")[0] for name in names} | {"tensorboard" for name in names if "tensorboard" in name}
 
 
-def test_each_dependency_is_imported_or_has_a_reason():
+def test_every_dependency_is_imported_or_has_a_reason():
     core, extras = declared()
-    ours, with_tests = imported("arkasr"), imported("arkasr", "tests", "benchmarks")
-    unused = {name for name in core if module_of(name) not in ours} | {
+    in_package, with_tests = imported("arkasr"), imported("arkasr", "tests", "benchmarks")
+    unused = {name for name in core if module_of(name) not in in_package} | {
         name for name in extras if module_of(name) not in with_tests
     }
-    assert unused <= set(NEEDED_BY_OTHERS), "remove what nobody imports, or give a reason in NEEDED_BY_OTHERS"
+    assert unused <= set(NEEDED_BY_OTHERS), "remove them, or give a reason in NEEDED_BY_OTHERS"
     assert set(NEEDED_BY_OTHERS) <= core | extras
 
 
-def test_each_import_is_declared():
+def test_every_import_is_declared():
     core, extras = declared()
     available = {module_of(name) for name in core | extras}
     everywhere = imported("arkasr", "tests", "benchmarks")
@@ -72,8 +74,8 @@ def test_each_import_is_declared():
     assert not undeclared, "declare these in pyproject.toml"
 
 
-def test_an_extra_is_imported_only_inside_functions():
-    """`import arkasr.anything` must work without extras."""
+def test_extras_are_imported_inside_functions_only():
+    """Every module of arkasr must be importable without extras."""
     core, extras = declared()
     optional = {module_of(name) for name in extras - core}
     for path in sorted((ROOT / "arkasr").rglob("*.py")):
@@ -85,7 +87,7 @@ def test_an_extra_is_imported_only_inside_functions():
         assert not modules_in(top) & optional, path
 
 
-def test_the_reading_of_imports():
+def test_modules_in_finds_all_kinds_of_imports():
     text = "import os.path, yaml as y\nfrom torch.utils.tensorboard import X\nfrom . import a\n"
     text += "def f():\n    import scipy\n"
     assert modules_in(text) == {"os", "yaml", "torch", "tensorboard", "scipy"}
