@@ -3,7 +3,7 @@
 - `step`: Algorithm 1 for one micro-batch, and the loss on it.
 - `rollout`: the transcripts to score (line 1).
 - `support`: the tokens compared at each position (lines 4 and 6).
-- `metrics`: the metrics of a step; docs/metrics.md defines them.
+- `metrics`: the metrics of each step, which docs/metrics.md defines.
 
 May import `model`, `data`, `distributions`, `config`, `utils`, `interfaces` and `errors`.
 """

@@ -1,4 +1,4 @@
-"""The metrics of one OPD step; docs/metrics.md defines every key.
+"""The metrics of one OPD step. docs/metrics.md defines every key.
 
 Each micro-batch yields sums and counts, which the trainer adds over micro-batches and ranks (for `MAXIMA` it takes
 the maximum). `rates` turns the global sums into the numbers that are logged. The sums come from two passes:
@@ -8,7 +8,7 @@ the maximum). `rates` turns the global sums into the numbers that are logged. Th
 
 Notation: p_S and p_T are the next-token distributions of student and teacher at position t, U_t is the union support
 and I_t the overlap, the tokens in both top-k sets. Arguments `log_p_s` and `log_p_t` hold log p_S and log p_T at the U
-columns of a support, float32 [P, U], in nats. A position is counted if U_t has at least two valid tokens, as in
+columns of a support, float32 [P, U], in nats. Positions are counted if U_t has at least two valid tokens, as in
 equation (1) of the paper (arXiv 2605.28139). "Rethinking OPD" is arXiv 2604.13016.
 """
 
@@ -28,7 +28,7 @@ from arkasr.interfaces import Alignment, DistributionView, Support
 if TYPE_CHECKING:
     from arkasr.distill.rollout import Rollout  # not imported at run time: it imports the model code
 
-MAXIMA = ("vuss_max", "neg_vuss_min")  # reduced by the maximum; all other sums are added
+MAXIMA = ("vuss_max", "neg_vuss_min")  # reduced by the maximum, all other sums by addition
 CHUNK = 256  # positions whose full student logits are in memory at the same time
 
 
@@ -45,7 +45,7 @@ def support_sums(support: Support, top_k: int) -> dict[str, Tensor]:
         top_k: k, or the smaller vocabulary's size if that is less.
 
     Returns:
-        `positions`, `vuss` and `overlap` (sums), `vuss_max` and `neg_vuss_min` (maxima; -inf without a counted
+        `positions`, `vuss` and `overlap` (sums), `vuss_max` and `neg_vuss_min` (maxima, -inf without a counted
         position), as scalars.
     """
     sizes = support.valid.sum(-1)
@@ -115,9 +115,9 @@ def teacher_sums(view: DistributionView, logprobs: Tensor, support: Support) -> 
 
 
 def probability_mass(logprobs: Tensor, where: Tensor) -> Tensor:
-    """Return the sum of p(v) over the tokens v of a set; on I_t these are equations 9 (p_S) and 10 (p_T).
+    """Return the sum of p(v) over the tokens v of a set.
 
-    The equations are those of Rethinking OPD.
+    For I_t these are equations 9 (p_S) and 10 (p_T) of Rethinking OPD.
 
     Args:
         logprobs: Log-probabilities, float32 [P, U], in nats.
@@ -202,7 +202,9 @@ class PositionGroups:
 def position_groups(
     ids: Sequence[Sequence[int]], languages: Sequence[str], rows: Tensor, stop_ids: Sequence[int]
 ) -> PositionGroups:
-    """Return the groups of P positions; token j of a transcript of length L is in decile floor(10 j / L).
+    """Return the groups of P positions.
+
+    Token j of a transcript of length L is in decile floor(10 j / L).
 
     Args:
         ids: Student token ids of B transcripts.
@@ -299,7 +301,7 @@ def diagnostic_sums(
         stop_ids: Stop tokens in the vocabulary of the teacher's view, int64 [S].
 
     Returns:
-        The sums and counts of `position_sums`; empty if no position is counted.
+        The sums and counts of `position_sums`, or an empty dict if no position is counted.
     """
     rows = (support.valid.sum(-1) >= 2).nonzero()[:, 0]
     sums: dict[str, Tensor] = {}

@@ -63,7 +63,7 @@ def draw_sources(mix: Mapping[str, float], num_clips: int) -> list[str]:
     No random number is drawn if only one source has a positive weight.
 
     Args:
-        mix: Weight of each source; sources that are absent have weight 0.
+        mix: Weight of each source, 0 for sources that are absent.
         num_clips: How many sources to draw.
 
     Returns:
@@ -150,7 +150,7 @@ def _generate(
     config: RolloutConfig,
     top_k: int,
 ) -> list[_Transcript]:
-    """Generate one transcript for each entry of `clips`; an index may occur several times."""
+    """Generate one transcript for each entry of `clips`, which may contain an index several times."""
     if not clips:
         return []
     caps = token_caps([waveforms[i] for i in clips], config.max_new_tokens, config.tokens_per_second)
@@ -177,6 +177,6 @@ def _force(
 
 
 def _without_special_tokens(lm: SpeechLM, ids: list[int]) -> list[int]:
-    """Remove ids that no transcript may contain, since a text may spell out a special token; keep the final stop."""
+    """Remove ids that no transcript may contain (a text may spell out a special token), but keep the final stop."""
     blocked = lm.blocked[torch.tensor(ids, device=lm.device)].tolist()
     return [i for i, is_blocked in zip(ids[:-1], blocked) if not is_blocked and i not in lm.stop_ids] + ids[-1:]

@@ -3,7 +3,7 @@
 The comments `# line 1` to `# line 7` mark where the lines of the algorithm are computed:
 
 1. Generate transcripts with the student, without gradient.
-2. Convert them to the teacher's tokens; the teacher's prompt takes the language from the batch.
+2. Convert them to the teacher's tokens. The teacher's prompt takes the language from the batch.
 3. Run the teacher on the audio and these tokens (teacher forcing).
 4. Collect the teacher's top-k tokens and log-probabilities.
 5. Score the same transcripts with the student, with gradient.
@@ -44,7 +44,7 @@ class ScoredRollout:
         student_rows: Positions of the student that are scored, int64 [P].
         teacher_view: The teacher's distributions at these P positions.
         support: The union support at these P positions.
-        sums: Metric sums of this micro-batch; `arkasr.distill.metrics` computes and names them.
+        sums: Metric sums of this micro-batch, as `arkasr.distill.metrics` names them.
     """
 
     batch: Batch
@@ -112,7 +112,7 @@ class Opd:
             _check_positions(f"teacher {type(self.teacher).__name__}", scores, sum(map(len, alignment.teacher_ids)))
             view = self.mapper.translate(scores, alignment)
             _check_positions(f"mapper {type(self.mapper).__name__}", view, len(student_rows))
-            best, logprobs = view.topk(k)  # line 4; union_support maps the ids to student ids
+            best, logprobs = view.topk(k)  # line 4 (union_support maps the ids to student ids)
             candidates = rollout.generation.topk[student_rows]
             visited = torch.tensor([i for ids in token_ids for i in ids], device=student.device)[student_rows]
             support = union_support(best, candidates, visited, self.mapper)  # line 6
@@ -125,7 +125,7 @@ class Opd:
         return ScoredRollout(batch, rollout, student_rows, view, support, sums)
 
     def _provided_texts(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
-        """Draw the source of each clip; return clip index -> (source, text) for clips that are not rolled out.
+        """Draw the source of each clip and return clip index -> (source, text) for clips that are not rolled out.
 
         A clip with an empty text or an empty teacher transcript is absent, so the student transcribes it.
         """

@@ -14,7 +14,7 @@ def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, m
     """Return the union U_t of the teacher's and the student's top-k sets at P positions (paper, section 3.3).
 
     Columns 0 to k_t - 1 hold the teacher's tokens, the remaining k_s columns the student's. A token without a
-    counterpart in the other vocabulary is not valid. A token in both sets is valid once, in the teacher's columns.
+    counterpart in the other vocabulary is not valid. Tokens in both sets are valid once, in the teacher's columns.
 
     Args:
         teacher_topk: Teacher ids, int64 [P, k_t], distinct in each row.

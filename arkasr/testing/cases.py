@@ -35,7 +35,7 @@ class TableView:
         return self.table.gather(-1, ids)
 
     def entropy(self) -> None:
-        """Return None, since the table may lack a part of the distribution."""
+        """Return None, since the table need not hold the full distribution."""
 
     def at(self, rows: Tensor) -> TableView:
         """See `arkasr.DistributionView.at`."""
@@ -118,16 +118,16 @@ def emptied(support: Support) -> Support:
 
 
 def make_case(renaming: Tensor | None = None, self_teacher: bool = False, needs: str = "topk") -> Case:
-    """Return a random case; equal arguments give equal numbers.
+    """Return a random case, the same for equal arguments.
 
     Some of the 7 positions are special:
 
-    - at the last, the teacher's best token is blocked for the student;
-    - at the last but one, the support has a single valid token (only for "topk");
-    - at the last but two, the teacher has no token for the transcript's token.
+    - Position -1: the teacher's best token is blocked for the student.
+    - Position -2: the support has a single valid token (only for "topk").
+    - Position -3: the teacher has no token for the transcript's token.
 
     Args:
-        renaming: Teacher id of each student id, int64 [V]; None for equal ids.
+        renaming: Teacher id of each student id, int64 [V], or None for equal ids.
         self_teacher: Use the student's distributions as the teacher's.
         needs: Kind of support: "topk" for the union of both top-k sets, "shared" for all tokens.
 
@@ -163,7 +163,7 @@ def _shared_tables(teacher_ids: Tensor) -> Tables:
 
 
 def _union_tables(log_p_t: Tensor, log_p_s: Tensor, teacher_ids: Tensor) -> Tables:
-    """Return tables [P, 2k] of both top-k sets, the teacher's tokens first; both arguments are in student ids."""
+    """Return tables [P, 2k] of both top-k sets, the teacher's tokens first. Both arguments are in student ids."""
     top_t, top_s = log_p_t.topk(TOP).indices, log_p_s.topk(TOP).indices
     same = top_t[:, :, None] == top_s[:, None, :]
     ids, all_t, all_s = torch.cat([top_t, top_s], dim=1), torch.ones_like(top_t), torch.ones_like(top_s)

@@ -51,13 +51,13 @@ def check_loss(loss: Loss, divergence: bool = True) -> None:
 
     The check covers:
 
-    - The sum is finite, float32 and not computed in 16 bits; the count is int64.
+    - The sum is finite, float32 and not computed in 16 bits. The count is int64.
     - The gradient reaches the student and not the teacher.
     - Sums and counts add up over any split of the positions.
     - Columns that are not valid and the teacher's numbering of tokens have no influence.
     - Sum and gradient are finite, also for: no positions, an empty support, a token that is blocked for the student,
       and -inf or NaN from the teacher for one token, one row or all rows.
-    - With `divergence`: the value is at least 0; value and gradient are 0 if the teacher equals the student; the
+    - With `divergence`: The value is at least 0. Value and gradient are 0 if the teacher equals the student. The
       gradient equals finite differences of the sum.
 
     Args:
@@ -105,14 +105,14 @@ def _run(loss: Loss, case: Case, what: str, view: Callable[[Tensor], Distributio
         total.backward()
     require(table.grad is None, f"{what}: the teacher gets a gradient; detach the teacher's values")
     require(states.grad is not None, f"{what}: the sum does not depend on the student; {NO_PATH}")
-    grads = [states.grad, torch.zeros_like(weight) if weight.grad is None else weight.grad]
+    grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in (states, weight)]
     finite = all(bool(g.isfinite().all()) for g in grads)
     require(finite, f"{what}: the student's gradient is not finite; it must be")
     return _Result(total.detach(), count, *grads)
 
 
 def _well_formed(total: Any, count: Any, what: str, positions: int) -> tuple[Tensor, int]:
-    """Check dtypes, shapes and ranges of sum and count; return the sum, and the count as int."""
+    """Check dtypes, shapes and ranges of sum and count, and return the sum and the count as int."""
     require(is_tensor(total, torch.float32), f"{what}: the sum is {describe(total)}; it must be float32 []")
     require(is_tensor(count, torch.int64), f"{what}: the count is {describe(count)}; it must be int64 []")
     value, number = float(total.detach()), int(count)

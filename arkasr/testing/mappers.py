@@ -39,13 +39,13 @@ def check_token_mapper(
     The mapper aligns each text as a rollout that stopped, one cut at the token cap and one cut inside a character,
     and a rollout that is only a stop token. The check covers:
 
-    - `to_student` and `to_teacher`: dtype and shape; one to one; -1 for ids outside the vocabulary or without a
-      counterpart; the first stop ids mapped to each other.
-    - `align`: rows in range, in the same clip and strictly increasing; at least one teacher token per clip; the stop
-      token of a text paired; deterministic, and the same for a clip alone and in a batch.
-    - `translate`: the teacher's distributions at the P aligned positions, also for P = 0.
-    - With `same_bytes`: mapped tokens have the same bytes; the text before paired rows is the same; at least half of
-      the positions are paired in texts that both tokenizers split alike; `num_mismatched` counts the clips whose
+    - `to_student` and `to_teacher` are one to one, keep the shape and return int64. They return -1 for ids outside the
+      vocabulary or without a counterpart, and map the first stop ids to each other.
+    - `align` is deterministic, and returns the same for one clip and for a batch that contains it. Paired rows are in
+      range, in the same clip and strictly increasing. Each clip has a teacher token, and the stop of a text is paired.
+    - `translate` returns the teacher's distributions at the P aligned positions, also for P = 0.
+    - With `same_bytes`: Mapped tokens have the same bytes, and so have the texts before paired rows. At least half of
+      the positions are paired in texts that both tokenizers split alike. `num_mismatched` counts the clips whose
       teacher tokens are another text.
 
     Args:
@@ -54,7 +54,7 @@ def check_token_mapper(
         teacher: The teacher that the mapper was built for, likewise.
         texts: Texts of the rollouts.
         same_bytes: Set it to False for a mapper that maps tokens with different bytes on purpose.
-        translates_to: The owner of the vocabulary of the views that `translate` returns, such as the student; any
+        translates_to: The owner of the vocabulary of the views that `translate` returns, such as the student: any
             object with `tokenizer` and `stop_ids`. None: the teacher. If set, a teacher row may be paired several
             times, and the text before it may be a prefix of the student's.
 
@@ -86,7 +86,7 @@ IdMap = Callable[[Tensor], Tensor]
 
 
 def _check_map(name: str, forward: IdMap, inverse: IdMap, source: Vocabulary, target: Vocabulary, same: bool) -> None:
-    """Check the map `forward` from `source` to `target`; `same`: mapped tokens must have the same bytes."""
+    """Check the map `forward` from `source` to `target` (`same`: mapped tokens must have the same bytes)."""
     ids, size = torch.arange(len(source.token_bytes)), len(target.token_bytes)
     mapped = _mapped(name, forward, ids)
     known = mapped >= 0
@@ -110,7 +110,8 @@ def _check_map(name: str, forward: IdMap, inverse: IdMap, source: Vocabulary, ta
 def _mapped(name: str, function: IdMap, ids: Tensor) -> Tensor:
     """Map ids in a vector, in a table and in an empty table, and check that the shape is kept."""
     with attempt("check_token_mapper", f"{name} for ids {describe(ids)}"):
-        results = [(shape, function(ids.reshape(shape))) for shape in (ids.shape, (1, -1, 1))]
+        shapes: list[tuple[int, ...]] = [tuple(ids.shape), (1, -1, 1)]
+        results = [(shape, function(ids.reshape(shape))) for shape in shapes]
         results.append(((0, 3), function(torch.zeros(0, 3, dtype=torch.long))))
     for shape, mapped in results:
         want = list(ids.reshape(shape).shape) if 0 not in shape else [0, 3]
@@ -131,7 +132,7 @@ def _align(mapper: TokenMapper, ids: list[list[int]]) -> Alignment:
 
 
 def _check_translation(mapper: TokenMapper, alignment: Alignment, size: int, target_size: int | None) -> None:
-    """Check `translate`; `target_size` is the size of its vocabulary, None if that is the teacher's of size `size`."""
+    """Check `translate`, whose vocabulary has `target_size` tokens (None: the teacher's vocabulary, of size `size`)."""
     generator = torch.Generator().manual_seed(0)
     scores = DenseView(torch.randn(sum(map(len, alignment.teacher_ids)), size, generator=generator))
     empty = replace(alignment, student_rows=alignment.student_rows[:0], teacher_rows=alignment.teacher_rows[:0])

@@ -59,7 +59,7 @@ def distance(a: Tensor, b: Tensor) -> float:
         b: Any tensor.
 
     Returns:
-        The difference; 0 for equal infinities and for empty tensors, inf for NaN and for different shapes.
+        The difference: 0 for equal infinities and for empty tensors, inf for NaN and for different shapes.
     """
     if a.shape != b.shape:
         return torch.inf

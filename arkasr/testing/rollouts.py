@@ -39,11 +39,25 @@ class Vocabulary:
     token_bytes: list[bytes | None]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of a sequence of ids; special tokens have none."""
+        """Return the bytes of a sequence of ids, without special tokens.
+
+        Args:
+            ids: Ids of this vocabulary.
+
+        Returns:
+            Their joined bytes.
+        """
         return b"".join(self.token_bytes[i] or b"" for i in ids)
 
     def without_stop(self, ids: Sequence[int]) -> list[int]:
-        """Return ids without the stop token at their end, if there is one."""
+        """Return ids without the stop token at their end, if there is one.
+
+        Args:
+            ids: Ids of this vocabulary.
+
+        Returns:
+            A new list.
+        """
         return list(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
 
 
@@ -105,7 +119,7 @@ def shared_boundaries(ids: list[int], student: Vocabulary, teacher: Vocabulary) 
 
 
 def pairs_by_clip(alignment: Alignment, student_ids: list[list[int]]) -> list[tuple[list[int], Pairs]]:
-    """Split the aligned pairs of a batch by clip.
+    """Split the aligned pairs by clip.
 
     Args:
         alignment: The alignment of the batch.
@@ -115,7 +129,7 @@ def pairs_by_clip(alignment: Alignment, student_ids: list[list[int]]) -> list[tu
         For each clip the teacher's ids and the aligned pairs of rows, counted from the start of the clip.
 
     Raises:
-        AssertionError: A row is out of range, or a pair joins two clips.
+        AssertionError: Rows are out of range, or two clips are paired.
     """
     starts_s = list(accumulate(map(len, student_ids), initial=0))
     starts_t = list(accumulate(map(len, alignment.teacher_ids), initial=0))

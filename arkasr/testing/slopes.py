@@ -26,7 +26,7 @@ def wrong_slope(value: Value, point: Sequence[Tensor], gradient: Sequence[Tensor
         gradient: The gradient to check, one tensor per argument, not all 0.
 
     Returns:
-        For the first wrong slope, the slope implied by the gradient and the slope by differences; None if all agree.
+        The first wrong slope, as implied by the gradient and by differences, or None if all slopes agree.
     """
     norm = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
     for direction in _directions(gradient):

@@ -17,7 +17,7 @@ from arkasr.testing.views import TOP, check_view
 
 require = requirer("check_teacher")
 SAMPLES = (17600, 1600, 9000, 12000)  # 1.1 s to 0.1 s, the shortest clip that training keeps
-STEADY = 1e-3  # nats; up to this difference between two computations, greedy transcripts must be equal
+STEADY = 1e-3  # nats: up to this difference between two computations, greedy transcripts must be equal
 LONG, SHORT = "the quick brown fox jumps over the lazy dog", "one two three"
 
 
@@ -43,13 +43,13 @@ def check_teacher(teacher: Teacher, language: str = "English", tolerance: float 
     The teacher scores and transcribes four clips of 0.1 to 1.1 s. Two transcripts end with a stop token, one is cut
     and one is only a stop token. The check covers:
 
-    - The view: shapes, dtypes and device; probabilities that sum to at most 1, and to 1 if all are known; agreement of
-      `topk`, `logprobs_at`, `at` and `entropy`.
-    - `score`: deterministic; the same for a clip alone and in a batch; row j depends on the audio and on all tokens
-      before j, and on no other token; no gradient and no trainable parameter.
-    - `transcribe`: one str per clip; the same texts twice, unless two scores differ by more than 0.001 nats; the same
-      text for a clip alone and in a batch, unless `tolerance` is above 0.001 nats, since rounding may change a greedy
-      choice.
+    - The view has the right shapes, dtypes and device. Probabilities sum to at most 1, and to 1 if all are known.
+      `topk`, `logprobs_at`, `at` and `entropy` agree.
+    - `score` is deterministic, and returns the same for one clip and for a batch that contains it. Row j depends on
+      the audio and on all tokens before j, and on no other token. No parameter and no value requires a gradient.
+    - `transcribe` returns one str per clip. Two calls return the same texts, unless two scores differ by more than
+      0.001 nats. One clip and a batch that contains it yield the same text, unless `tolerance` is above 0.001 nats,
+      since rounding may change a greedy choice.
 
     Args:
         teacher: The teacher.

@@ -41,13 +41,13 @@ QWEN_SIZES: dict[str, Any] = {
 
 @lru_cache
 def student_tokenizer() -> PreTrainedTokenizerBase:
-    """Return a SentencePiece tokenizer with byte fallback, the student's kind; it is cached, so do not change it."""
+    """Return a SentencePiece tokenizer with byte fallback, the student's kind. It is cached, so do not change it."""
     return train_sentencepiece(TEXTS, 120)
 
 
 @lru_cache
 def teacher_tokenizer() -> PreTrainedTokenizerBase:
-    """Return a byte-level BPE tokenizer, the teacher's kind; it is cached, so do not change it."""
+    """Return a byte-level BPE tokenizer, the teacher's kind. It is cached, so do not change it."""
     return train_byte_bpe(TEXTS, 340)
 
 
@@ -56,7 +56,7 @@ def tiny_student(seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None
 
     Args:
         seed: Seed of the weights.
-        tokenizer: The tokenizer; None for `student_tokenizer()`.
+        tokenizer: The tokenizer, or None for `student_tokenizer()`.
 
     Returns:
         The model in evaluation mode.
@@ -72,7 +72,7 @@ def tiny_teacher(seed: int = 1, tokenizer: PreTrainedTokenizerBase | None = None
 
     Args:
         seed: Seed of the weights.
-        tokenizer: The tokenizer; None for `teacher_tokenizer()`.
+        tokenizer: The tokenizer, or None for `teacher_tokenizer()`.
         **audio: Values that replace those of the encoder's configuration.
 
     Returns:
@@ -93,7 +93,7 @@ def waveform(num_samples: int, seed: int = 0) -> Tensor:
 
     Args:
         num_samples: Its length at 16 kHz.
-        seed: Seed of the noise; it also sets the pitch of one tone.
+        seed: Seed of the noise. It also sets the pitch of one tone.
 
     Returns:
         float32 [num_samples].

@@ -74,7 +74,7 @@ def _check_pair(require: Require, ids: Any, values: Any, positions: int, width: 
 
 
 def _check_probabilities(require: Require, view: DistributionView, tolerance: float, drops: bool) -> None:
-    """Check that probabilities sum to at most 1, to 1 if all are known, and that `entropy` is theirs."""
+    """Check that probabilities sum to at most 1, to 1 if all are known, and that `entropy` matches them."""
     values = view.topk(view.vocab_size)[1].detach().double()
     log_sum, entropy = values.logsumexp(-1), view.entropy()
     largest = f"the probabilities of one position sum to {float(log_sum.max().exp()):.4g}, above 1"

@@ -126,7 +126,7 @@ def test_gap_recovery_on_worked_examples():
 
 
 def test_metrics_page_lists_logged_keys(conf, trained, datadir, tmp_path):
-    """The tables list every logged key and no other; `<...>` is a placeholder for a name."""
+    """The tables list every logged key and no other. `<...>` is a placeholder for a name."""
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     overrides += [
         "distill.diagnose_every=1",

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from mapper_cases import rendered
+from mapper_cases import reference_alignment
 from steps import SIZES, InMemory, frozen_teacher, opd, trainable
 from tiny import batch, bpe_bytes, eager_to_stop, piece_bytes, student, teacher
 
@@ -22,7 +22,7 @@ from arkasr.utils.timing import Phases
 
 
 def full_logits(lm, clip, language, ids):
-    """Return float64 logits [len(ids), V] of one clip without a batch: row j follows the prompt and ids[:j]."""
+    """Return float64 logits [len(ids), V] of a single clip: row j follows the prompt and ids[:j]."""
     embed = lm.hf.get_input_embeddings().weight
     before, after = (lm.tokenizer.encode(part, add_special_tokens=False) for part in lm.prompt_text(language))
     with torch.no_grad():
@@ -59,7 +59,7 @@ def reference_step(lm, teacher_lm, clips, temperature, k):
         ids = reference_rollout(lm, clip, language, cap)
         transcripts.append(ids)
         z_s = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).tolist()
-        teacher_ids, pairs, _ = rendered(ids)
+        teacher_ids, pairs, _ = reference_alignment(ids)
         z_t = full_logits(teacher_lm, clip, language, teacher_ids).log_softmax(-1).tolist()
         for s, t in pairs:
             from_teacher = {to_student[i] for i in reference_topk(z_t[t], k) if i in to_student}
@@ -95,9 +95,9 @@ def test_step_equals_reference_algorithm_1(temperature, k, language):
     assert measured["overlap"] == pytest.approx(sum(overlaps) / count)
     stopped = [ids[-1] in lm.stop_ids for ids in transcripts]
     assert measured["stop_rate"] == pytest.approx(sum(stopped) / 6) and 0 < sum(stopped) < 6
-    paired = sum(len(rendered(ids)[1]) for ids in transcripts)
+    paired = sum(len(reference_alignment(ids)[1]) for ids in transcripts)
     assert measured["coverage"] == pytest.approx(paired / sum(map(len, transcripts)))
-    assert measured["mismatch_rate"] == pytest.approx(sum(not rendered(ids)[2] for ids in transcripts) / 6)
+    assert measured["mismatch_rate"] == pytest.approx(sum(not reference_alignment(ids)[2] for ids in transcripts) / 6)
 
 
 def test_gradient_reaches_all_student_weights_and_no_teacher_weight():
@@ -199,7 +199,7 @@ def replace_rows(value, every):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("every", [1, 3])
 def test_positions_without_teacher_distribution_are_excluded(value, every):
-    """A row of NaN, inf or -inf is not a distribution. The results of the other positions do not change."""
+    """Rows of NaN, inf or -inf are not distributions. The results of the other positions do not change."""
     lm, clips = trainable(), batch(SIZES)
     healthy = opd(lm).collect(lm, clips, Phases())
     one = opd(lm, AlteredTeacher(frozen_teacher().lm, replace_rows(value, every)))
@@ -408,7 +408,7 @@ def test_mass_entropy_and_stop_metrics_equal_reference():
     rows = iter(scored.support.student_ids[i][valid] for i, valid in enumerate(scored.support.valid))
     for clip, language, ids in zip(clips.waveforms, clips.languages, scored.rollout.generation.ids):
         p_s = full_logits(lm, clip, language, ids).masked_fill(lm.blocked, -torch.inf).softmax(-1)
-        teacher_ids, pairs, _ = rendered(ids)
+        teacher_ids, pairs, _ = reference_alignment(ids)
         p_t = full_logits(frozen_teacher().lm, clip, language, teacher_ids).softmax(-1)
         for s, t in pairs:
             support = next(rows)

@@ -11,13 +11,13 @@ from arkasr.testing import tiny_student, tiny_teacher
 
 @lru_cache
 def student():
-    """Return the cached tiny student; do not change it."""
+    """Return the cached tiny student. Do not change it."""
     return tiny_student()
 
 
 @lru_cache
 def teacher():
-    """Return the cached tiny teacher; do not change it."""
+    """Return the cached tiny teacher. Do not change it."""
     return tiny_teacher()
 
 

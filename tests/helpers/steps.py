@@ -20,7 +20,7 @@ K = 6
 
 
 class InMemory:
-    """A teacher for a SpeechLM in memory; the built-in teacher loads one from a folder."""
+    """A teacher for a SpeechLM in memory. The built-in teacher loads one from a folder."""
 
     def __init__(self, lm):
         self.lm, self.tokenizer, self.stop_ids = lm.requires_grad_(False), lm.tokenizer, lm.stop_ids

@@ -28,14 +28,14 @@ def eager_to_stop(lm: SpeechLM, factor: float = 3.0) -> SpeechLM:
 
 
 def batch(lengths: list[int], texts: list[str] | None = None, language: str = "English", seed: int = 0) -> Batch:
-    """Return a batch of clips with these lengths in samples."""
+    """Return a batch whose clips have these lengths in samples."""
     clips = [waveform(n, seed + i) for i, n in enumerate(lengths)]
     names = [f"clip-{i}" for i in range(len(clips))]
     return Batch(names, clips, texts or ["the sea"] * len(clips), [language] * len(clips))
 
 
 def piece_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """Return the bytes of SentencePiece pieces, read from their notation; special tokens are absent."""
+    """Return the bytes of SentencePiece pieces, read from their notation, without special tokens."""
     table = {}
     for piece, index in tokenizer.get_vocab().items():
         if index in tokenizer.added_tokens_decoder or piece == "<unk>":
@@ -46,7 +46,7 @@ def piece_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
 
 
 def bpe_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """Return the bytes of byte-level BPE tokens, from the table in transformers; special tokens are absent."""
+    """Return the bytes of byte-level BPE tokens, from the table in transformers, without special tokens."""
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
     return {
         index: bytes(byte_of[char] for char in token)

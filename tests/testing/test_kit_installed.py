@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).parents[2] / "plugins" / "arkasr-template"
 
 
 def missing_build_tools() -> str:
-    """Return the packages that are missing to build a package offline and without isolation; '' if none."""
+    """Return the packages that are missing to build a package offline and without isolation, '' if none."""
     missing = [name for name in ("pip", "setuptools") if importlib.util.find_spec(name) is None]
     if not missing and importlib.util.find_spec("wheel") is None:
         version = tuple(int(part) for part in metadata.version("setuptools").split(".")[:2])

@@ -16,7 +16,7 @@ from arkasr.testing.slopes import wrong_slope
 
 
 def good_loss(student, teacher, support, **broken):
-    """Compute KL(p_T || p_S) on the support; each keyword breaks one promise."""
+    """Compute KL(p_T || p_S) on the support. Each keyword breaks one promise."""
     on = broken.get
     log_t = teacher.logprobs_at(support.student_ids if on("ids") else support.teacher_ids)
     log_t = log_t if on("attached") else log_t.detach()

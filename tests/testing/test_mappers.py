@@ -22,7 +22,7 @@ def good_mapper():
 
 
 class Delegating:
-    """Delegates to a correct mapper; each subclass breaks one promise."""
+    """Delegates to a correct mapper. Each subclass breaks one promise."""
 
     def __init__(self):
         self.good = good_mapper()
@@ -304,7 +304,7 @@ def test_same_bytes_false_accepts_tokens_with_different_bytes():
 
 
 class StudentVocabulary(Delegating):
-    """Translates into the student's vocabulary; tokens without a counterpart get probability 0."""
+    """Translates into the student's vocabulary. Tokens without a counterpart get probability 0."""
 
     def to_student(self, ids):
         return torch.where((ids >= 0) & (ids < len(self.good._forward)), ids, -1)

@@ -430,7 +430,7 @@ def test_texts_may_differ_between_calls_if_scores_do():
 
 
 def test_check_teacher_makes_few_calls():
-    """Calls to a remote teacher are slow, so all changes of a clip are scored in one call."""
+    """Calls to a remote teacher are slow, so all changes to one clip are scored in one call."""
     calls = {"score": [], "transcribe": []}
 
     class Remote(GoodTeacher):
