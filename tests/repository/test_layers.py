@@ -1,7 +1,7 @@
-"""The floors of the house, read off the imports: arrows run downwards, in no circle, and plugins enter by name.
+"""The layout of arkasr: imports between subpackages, names of test files, size of the top level, docstrings.
 
-Counted is every import, those inside functions and under TYPE_CHECKING too, and every text that is the name of one
-of our modules ("arkasr.model.loading", "arkasr.model.loading:load"): that is how modules are imported lazily.
+An import counts wherever it is: in functions, under TYPE_CHECKING, and as a string that is the name of a module
+("arkasr.model.loading", "arkasr.model.loading:load"), because such strings are imported lazily.
 """
 
 from __future__ import annotations
@@ -11,149 +11,116 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 import pytest
+from source_tree import (
+    PUBLIC_INTERFACE,
+    ROOT,
+    import_pairs,
+    imported_names,
+    parse_package,
+    plugin_packages,
+    project,
+    subpackage,
+    subpackages,
+)
 
 import arkasr
 
-ROOT = Path(__file__).parents[2]
 FLOORS = {
     1: {"config", "errors", "interfaces", "utils"},
     2: {"corpora", "data", "distributions", "hookspecs", "model"},
-    2.5: {""},  # the public interface, arkasr/__init__.py
+    2.5: {PUBLIC_INTERFACE},
     3: {"builtin", "plugins", "testing"},
     4: {"distill", "planning"},
     5: {"evaluation"},
     6: {"export", "training"},
     7: {"__main__", "cli"},
 }
-FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
+MAX_TOP_LEVEL_MODULES = 7
 
 
-def module_name(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def upward_imports(modules: dict[str, ast.Module]) -> list[str]:
+    pairs = sorted((a, b) for a, b in import_pairs(modules) if FLOOR_OF[subpackage(a)] < FLOOR_OF[subpackage(b)])
+    return [f"{importing} imports {imported}" for importing, imported in pairs]
 
 
-def parse_package(root: Path) -> dict[str, ast.Module]:
-    """Return the parsed modules of the package `arkasr` in `root`, by dotted name."""
-    return {module_name(path, root): ast.parse(path.read_text()) for path in sorted((root / "arkasr").rglob("*.py"))}
-
-
-@cache
-def project() -> dict[str, ast.Module]:
-    """Return this project's modules; every file is read once for all tests."""
-    return parse_package(ROOT)
-
-
-def named(node: ast.AST, module: str, is_package: bool) -> Iterable[str]:
-    """Yield the dotted names that one node may import."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        above = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
-        origin = ".".join([*above, *([node.module] if node.module else [])])
-        yield from (f"{origin}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        if found := re.fullmatch(r"(arkasr(?:\.\w+)+)(?::[\w.]+)?", node.value):
-            yield found[1]
-
-
-def arrows(modules: dict[str, ast.Module]) -> set[tuple[str, str]]:
-    """Return (importer, imported) among the given modules."""
-    found = set()
-    for module, tree in modules.items():
-        is_package = any(other.startswith(f"{module}.") for other in modules)
-        for name in (name for node in ast.walk(tree) for name in named(node, module, is_package)):
-            while name and name not in modules:
-                name = name.rpartition(".")[0]
-            if name and name != module:
-                found.add((module, name))
-    return found
-
-
-def room(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
-
-
-def upward(modules: dict[str, ast.Module]) -> list[str]:
-    pairs = sorted((a, b) for a, b in arrows(modules) if FLOOR_OF[room(a)] < FLOOR_OF[room(b)])
-    return [f"{importer} imports {imported}" for importer, imported in pairs]
-
-
-def circle(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return what is left when those that import nothing, or that nobody imports, are taken away again and again."""
+def cycle(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the names that are left after repeated removal of those that import nothing or are not imported."""
     left = {(a, b) for a, b in pairs if a != b}
     while left:
-        importers, imported = {a for a, _ in left}, {b for _, b in left}
-        kept = {(a, b) for a, b in left if b in importers and a in imported}
+        importing, imported = {a for a, _ in left}, {b for _, b in left}
+        kept = {(a, b) for a, b in left if b in importing and a in imported}
         if kept == left:
-            return sorted(importers)
+            return sorted(importing)
         left = kept
     return []
 
 
-def beyond_face(modules: dict[str, ast.Module], own: str) -> list[str]:
-    """Return what a plugin named `own` imports of arkasr past its public face."""
+def private_imports(modules: dict[str, ast.Module], own_package: str) -> list[str]:
+    """Return the imports of arkasr that are not in its public interface. `own_package` may import itself."""
     found = []
     for module, tree in modules.items():
         for node in ast.walk(tree):
-            for name in named(node, module, False):
-                inside = name == own or name.startswith(f"{own}.")
-                attribute = isinstance(node, ast.ImportFrom) and name.removeprefix("arkasr.") in arkasr.__all__
-                if name.split(".")[0] == "arkasr" and name != "arkasr" and not inside and not attribute:
+            for name in imported_names(node, module, False):
+                own = name == own_package or name.startswith(f"{own_package}.")
+                public = isinstance(node, ast.ImportFrom) and name.removeprefix("arkasr.") in arkasr.__all__
+                if name.split(".")[0] == "arkasr" and name != "arkasr" and not own and not public:
                     found.append(f"{module} imports {name}")
     return found
 
 
-def intruders(modules: dict[str, ast.Module]) -> list[str]:
-    """Return who names a built-in, other than plugins.py by text and built-ins among themselves."""
-    pairs = {(a, b) for a, b in arrows(modules) if room(b) == "builtin" and room(a) not in ("builtin", "plugins")}
-    statements = (
-        node for node in ast.walk(modules["arkasr.plugins.registry"]) if isinstance(node, ast.Import | ast.ImportFrom)
-    )
-    names = [name for node in statements for name in named(node, "arkasr.plugins.registry", False)]
+def builtin_imports(modules: dict[str, ast.Module]) -> list[str]:
+    """Return the imports of built-ins by others. `plugins` may name them in strings but not import them."""
+    pairs = {
+        (a, b)
+        for a, b in import_pairs(modules)
+        if subpackage(b) == "builtin" and subpackage(a) not in ("builtin", "plugins")
+    }
+    registry = "arkasr.plugins.registry"
+    statements = (node for node in ast.walk(modules[registry]) if isinstance(node, ast.Import | ast.ImportFrom))
+    names = [name for node in statements for name in imported_names(node, registry, False)]
     return sorted(f"{a} imports {b}" for a, b in pairs) + [name for name in names if ".builtin" in name]
 
 
-def test_every_room_has_a_floor():
-    missing = {room(module) for module in project()} - set(FLOOR_OF)
-    assert not missing, f"give {missing} a floor in tests/test_layers.py"
+def test_every_subpackage_has_a_floor():
+    missing = {subpackage(module) for module in project()} - set(FLOOR_OF)
+    assert not missing, f"add {missing} to FLOORS"
 
 
-def test_arrows_run_downwards():
-    assert upward(project()) == []
+def test_imports_go_to_the_same_or_a_lower_floor():
+    assert upward_imports(project()) == []
 
 
-def test_no_circles_among_modules_nor_rooms():
-    pairs = arrows(project())
-    assert circle(pairs) == []
-    assert circle((room(a), room(b)) for a, b in pairs) == []
+def test_modules_and_subpackages_have_no_import_cycle():
+    pairs = import_pairs(project())
+    assert cycle(pairs) == []
+    assert cycle((subpackage(a), subpackage(b)) for a, b in pairs) == []
 
 
-def test_builtins_import_the_public_face_only():
-    builtins = {name: tree for name, tree in project().items() if room(name) == "builtin"}
-    assert len(builtins) > 1 and beyond_face(builtins, "arkasr.builtin") == []
+def test_builtins_import_public_interface_only():
+    builtins = {name: tree for name, tree in project().items() if subpackage(name) == "builtin"}
+    assert len(builtins) > 1 and private_imports(builtins, "arkasr.builtin") == []
 
 
-def test_packages_under_plugins_import_the_public_face_only():
-    found = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (ROOT / "plugins").rglob("*.py")}
-    assert beyond_face({name: tree for name, tree in found.items() if "/tests/" not in name}, "nothing") == []
+def test_packages_under_plugins_import_public_interface_only():
+    assert plugin_packages() and private_imports(plugin_packages(), "nothing") == []
 
 
-def test_builtins_are_reached_by_name_from_plugins_only():
-    assert intruders(project()) == []
-    assert ("arkasr.plugins.registry", "arkasr.builtin.losses") in arrows(project())
+def test_builtins_are_named_by_the_registry_only():
+    assert builtin_imports(project()) == []
+    assert ("arkasr.plugins.registry", "arkasr.builtin.losses") in import_pairs(project())
 
 
-def test_the_first_floor_imports_the_standard_library_and_yaml_only():
-    light = {"arkasr", "yaml", "tqdm", *sys.stdlib_module_names}  # tqdm: inside terminal.Progress
+def test_floor_1_imports_standard_library_yaml_and_tqdm_only():
+    allowed = {"arkasr", "yaml", "tqdm", *sys.stdlib_module_names}  # tqdm: in utils.console.Progress
     for module, tree in project().items():
-        if FLOOR_OF[room(module)] == 1 and module != "arkasr.utils.timing":
-            names = {name.split(".")[0] for node in _outside_type_checking(tree) for name in named(node, module, False)}
-            assert names <= light, module
+        if FLOOR_OF[subpackage(module)] == 1 and module != "arkasr.utils.timing":
+            nodes = _outside_type_checking(tree)
+            names = {name.split(".")[0] for node in nodes for name in imported_names(node, module, False)}
+            assert names <= allowed, module
 
 
 def _outside_type_checking(tree: ast.Module) -> Iterable[ast.AST]:
@@ -162,15 +129,40 @@ def _outside_type_checking(tree: ast.Module) -> Iterable[ast.AST]:
     return (node for node in ast.walk(tree) if id(node) not in hidden)
 
 
-def test_what_the_face_opens_onto_is_there():
+def test_lazy_names_of_public_interface_exist():
     modules = project()
     for name, module in arkasr._LAZY.items():
         defined = {getattr(node, "name", None) for node in modules[module].body}
-        assert name in defined, f"arkasr.{name} is promised of {module}"
+        assert name in defined, f"arkasr.{name} is not in {module}"
+
+
+def test_top_level_has_few_modules():
+    modules = [path.name for path in (ROOT / "arkasr").glob("*.py")]
+    assert len(modules) <= MAX_TOP_LEVEL_MODULES, f"move one of {modules} into a subpackage"
+
+
+@pytest.mark.parametrize("name", subpackages(project()))
+def test_subpackage_docstring_names_contents_and_allowed_imports(name):
+    first, *others = (ast.get_docstring(project()[name]) or "").split("\n\n")
+    assert first.strip(), f"{name}: the docstring must name what the subpackage contains"
+    message = f'{name}: the docstring must have a second paragraph "May import ..."'
+    assert any(re.search(r"\b[Mm]ay import\b", paragraph) for paragraph in others), message
+
+
+def misnamed_tests(folder: Path) -> list[str]:
+    """Return the test files of a subpackage that are not named after one of its modules."""
+    parts = {part for name in project() if subpackage(name) == folder.name for part in name.split(".")[1:]}
+    files = sorted(folder.glob("test_*.py")) if parts else []
+    return [str(p.relative_to(ROOT)) for p in files if not any(f"{p.stem}_".startswith(f"test_{x}_") for x in parts)]
+
+
+def test_test_files_are_named_after_modules():
+    wrong = [path for folder in sorted((ROOT / "tests").iterdir()) for path in misnamed_tests(folder)]
+    assert wrong == [], "name each file test_<module>.py or test_<module>_<topic>.py"
 
 
 @pytest.fixture
-def house(tmp_path):
+def package(tmp_path):
     """Return a function that writes modules into a package of their own and parses them."""
 
     def build(**texts: str) -> dict[str, ast.Module]:
@@ -197,20 +189,21 @@ def house(tmp_path):
         "x = 'arkasr.cli:main'",
     ],
 )
-def test_an_upward_arrow_is_seen(house, text):
-    assert upward(house(config=text, cli="")) == ["arkasr.config imports arkasr.cli"]
+def test_upward_imports_finds_every_kind_of_import(package, text):
+    assert upward_imports(package(config=text, cli="")) == ["arkasr.config imports arkasr.cli"]
 
 
-def test_a_circle_is_seen(house):
+def test_cycle_is_found(package):
     others = {"model": "from arkasr import data", "corpora": "import arkasr.data"}
-    assert circle(arrows(house(data="import arkasr.model", **others))) == ["arkasr.data", "arkasr.model"]
-    assert circle(arrows(house(data="", **others))) == []
+    assert cycle(import_pairs(package(data="import arkasr.model", **others))) == ["arkasr.data", "arkasr.model"]
+    assert cycle(import_pairs(package(data="", **others))) == []
 
 
-def test_an_intruder_is_seen(house):
-    assert intruders(house(builtin__in__losses="", cli="x = 'arkasr.builtin.losses'"))
-    assert intruders(house(builtin__in__losses="", cli="", plugins__in__registry="import arkasr.builtin.losses"))
-    assert not intruders(house(builtin__in__losses="", cli="", plugins__in__registry="x = 'arkasr.builtin.losses'"))
+def test_builtin_imports_are_found(package):
+    builtin = "arkasr.builtin.losses"
+    assert builtin_imports(package(builtin__in__losses="", cli=f"x = '{builtin}'"))
+    assert builtin_imports(package(builtin__in__losses="", cli="", plugins__in__registry=f"import {builtin}"))
+    assert not builtin_imports(package(builtin__in__losses="", cli="", plugins__in__registry=f"x = '{builtin}'"))
 
 
 @pytest.mark.parametrize(
@@ -221,10 +214,10 @@ def test_an_intruder_is_seen(house):
         ("x = 'arkasr.builtin.b:C'", True),
         ("from arkasr.builtin import b", True),
         ("from arkasr import config", False),
-        ("import arkasr.typed", False),
+        ("import arkasr.config.validate", False),
         ("from arkasr.model import loading", False),
         ("x = 'arkasr.model.loading:load'", False),
     ],
 )
-def test_a_way_past_the_face_is_seen(text, allowed):
-    assert (beyond_face({"arkasr.builtin.a": ast.parse(text)}, "arkasr.builtin") == []) is allowed
+def test_private_imports_are_found(text, allowed):
+    assert (private_imports({"arkasr.builtin.a": ast.parse(text)}, "arkasr.builtin") == []) is allowed
