@@ -112,7 +112,7 @@ distance() { # print the edit distance of two words
     echo "${row[${#2}]}"
 }
 
-unknown_option() { # exit with the option of ours that has this meaning, or the nearest name
+unknown_option() { # exit with the option here that has this meaning, or the nearest name
     local name near='' edits fewest=4
     foreign_option "$1"
     for name in "${!kind[@]}"; do

@@ -34,7 +34,7 @@ python|command|python3|Python that has arkasr; .venv of the checkout is tried ne
 dry_run|bool|false|true: print the commands and run nothing'
 
 # num_run: commands so far. child: process id of the running command. signalled: exit status for the last signal.
-# stop_time: value of SECONDS when a training was told to save and end. hosts, slots: lines of --hostfile.
+# stop_time: value of SECONDS when a training was asked to save and end. hosts, slots: lines of --hostfile.
 num_run=0 child='' signalled=0 stop_time='' hosts=() slots=()
 
 usage() {
@@ -53,7 +53,7 @@ END
     print_options
 }
 
-log() { # print a line in ESPnet's format: time (file:line:main) message, with the line number in main
+log() { # print one line in ESPnet's format: time (file:line:main) message, with the line number in main
     local depth=$((${#FUNCNAME[@]} - 2))
     printf '%(%Y-%m-%dT%H:%M:%S)T (recipe.sh:%s:main) %s\n' -1 "${BASH_LINENO[depth - 1]}" "$*"
 }

@@ -376,7 +376,7 @@ def running(tree, tmp_path):
 def test_signal_stops_the_command_and_keeps_finished_work(name, running, tmp_path):
     process, child = running
     process.send_signal(getattr(signal, name))
-    assert process.wait(60) == 128 + getattr(signal, name)
+    assert process.wait(120) == 128 + getattr(signal, name)
     assert has_ended(child)
     assert "The same command resumes" in (tmp_path / "output").read_text()
 

@@ -36,7 +36,7 @@ class Refused(arkasr.UserError):
 
 
 class _TransientError(Exception):
-    """A failure that a later attempt may not meet."""
+    """A failure that a retry can fix."""
 
 
 @dataclass

@@ -90,7 +90,7 @@ def check_tokenizer(server: Server, model: str, text: str, ids: list[int], path:
 def check_audio_is_used(scorer: Scorer, affixes: Affixes, ids: list[int]) -> ScoredClip:
     """Check that the scores depend on the audio.
 
-    A transcript is scored twice under half a second of a tone, and once under silence. Silence must change the scores
+    A transcript is scored twice under a tone of 0.5 s, and once under silence. Silence must change the scores
     more than repetition does, because a server that computes in bfloat16 rarely returns equal numbers twice.
 
     Args:

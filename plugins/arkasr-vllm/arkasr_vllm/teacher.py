@@ -106,7 +106,7 @@ class HttpTeacher:
 
         if language not in (known := sorted(LANGUAGE_CODE_TO_NAME.values())):
             raise arkasr.UserError(
-                f"language {language!r}: Qwen3-ASR knows {', '.join(known)}; name one in the manifest"
+                f"language {language!r}: Qwen3-ASR supports {', '.join(known)}; set one of them in the manifest"
             )
         return self._ids(PROMPT_PREFIX), self._ids(PROMPT_SUFFIX.format(language=language))
 

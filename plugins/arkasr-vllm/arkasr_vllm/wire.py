@@ -26,7 +26,7 @@ Row = dict[int, float]  # log-probabilities in nats by token id
 
 
 def audio_part(waveform: Tensor) -> dict[str, Any]:
-    """Write a waveform as a part of a chat message: a WAV file in float32, which rounds nothing.
+    """Write a waveform as part of a chat message: a WAV file in float32, which rounds nothing.
 
     Args:
         waveform: Float tensor [num_samples] at 16 kHz.

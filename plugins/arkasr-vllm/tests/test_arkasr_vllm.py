@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
-    """Connect to the local servers directly, whatever the environment of the tests names."""
+    """Connect to the local servers directly, also if the environment names proxies."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("all_proxy", raising=False)
     monkeypatch.delenv("ALL_PROXY", raising=False)
@@ -209,7 +209,7 @@ def test_loss_without_exact_ids_obeys_the_documented_bound(folder):
 def test_distill_top_k_above_teacher_top_k_is_refused(folder):
     with (
         connected(folder, frozen_teacher().lm, top_k=5) as (remote, _),
-        pytest.raises(UserError, match=r"the 6 best .* knows only 5; .*top_k"),
+        pytest.raises(UserError, match=r"only 5 tokens .* top 6 .*top_k"),
     ):
         step(remote)
 
@@ -364,19 +364,17 @@ def test_slow_server_gives_a_time_out(folder):
 
 
 def test_unreachable_server_is_named(folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with pytest.raises(
-        UserError, match=rf"{address}/v1/models: no valid response after 3 attempts .*refused.*teacher\.options\.url"
-    ):
-        connect(address, folder)
+    with socket.socket() as bound:  # it does not listen, so connections are refused
+        bound.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        message = rf"{address}/v1/models: no valid response after 3 attempts .*refused.*teacher\.options\.url"
+        with pytest.raises(UserError, match=message):
+            connect(address, folder)
 
 
 def test_closed_connection_is_retried(folder):
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(5)
+        listening.settimeout(60)
 
         def hang_up():
             for _ in range(3):
@@ -386,7 +384,7 @@ def test_closed_connection_is_retried(folder):
         thread.start()
         with pytest.raises(UserError, match="no valid response after 3 attempts"):
             connect(f"http://127.0.0.1:{listening.getsockname()[1]}", folder)
-        thread.join(5)
+        thread.join(60)
     assert not thread.is_alive()
 
 
@@ -570,7 +568,7 @@ def test_clips_are_scored_simultaneously_and_keep_their_order(folder):
         expected = local_view(teacher()).topk(4)
 
         def wait(number):
-            together.wait(10)  # breaks unless three requests are in progress
+            together.wait(60)  # breaks unless three requests are in progress
             return 0.05 * (number % 3)
 
         server.delays[RENDER] = wait
