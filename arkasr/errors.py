@@ -15,7 +15,7 @@ class UserError(ValueError):
 # Messages of writers on a full disk: the system and safetensors, torch.save (three messages), libsndfile.
 _FULL = ("No space left", "iostream error", "unexpected pos", "PytorchStreamWriter failed writing")
 _FULL_AUDIO = "System error."
-_DEAD_LOADER = "DataLoader worker (pid"  # torch raises this in the training process, at whatever line it was
+_DEAD_LOADER = "DataLoader worker (pid"  # torch raises this anywhere in the training process
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,7 +2,7 @@
 
 Symbols in shapes:
 
-- B: clips in a batch.
+- B: clips per batch.
 - P: scored positions of the whole batch, clip after clip, in order.
 - k: number of tokens in a top-k set.
 - U: size of the support, at most 2k.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -111,7 +111,7 @@ def track(items: Iterable[T], description: str, total: int | None = None, unit: 
     Yields:
         The items.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(description, total, unit) as progress:
         for item in items:

@@ -1,6 +1,10 @@
-"""How ranks are grouped, which modules are blocks, and what computing them twice leaves as it was."""
+"""The shape of the device mesh, the blocks of each model, and activation checkpointing, which changes no result."""
 
 from __future__ import annotations
+
+import traceback
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,18 +13,40 @@ from tiny import batch, student, teacher, waveform
 from tiny_teachers import glm, save_whisper
 from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.fsdp import FSDPModule
+from transformers import DynamicCache
 
+import arkasr
 from arkasr.config.load import load_config
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.model.build import freeze
-from arkasr.model.generation import generate
+from arkasr.model.generation import cache_argument, generate
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.sharding import blocks, checkpoint_blocks, gathered, mesh_shape
 from arkasr.training.checkpoint import save_final
 from arkasr.training.ranks import Ranks
 
 RECOMPUTED = "fsdp.activation_checkpointing=blocks"
+PACKAGE = Path(arkasr.__file__).parent
+# frames between a deprecated call and its warning: torch's module call, and the decorators of transformers
+BETWEEN = ("/warnings.py", "torch/nn/modules/", "transformers/utils/", "contextlib.py", "functools.py")
+
+
+@pytest.fixture
+def own_warnings(monkeypatch):
+    """Return a list that collects the warnings of arkasr: those it issues, and deprecated calls that it makes."""
+    found = []
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        frames = [f for f in traceback.extract_stack()[:-1] if not any(part in f.filename for part in BETWEEN)]
+        deprecated = issubclass(category, FutureWarning | DeprecationWarning)
+        if PACKAGE in Path(filename).parents or (deprecated and PACKAGE in Path(frames[-1].filename).parents):
+            found.append(f"{frames[-1].filename}:{frames[-1].lineno}: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -35,34 +61,34 @@ RECOMPUTED = "fsdp.activation_checkpointing=blocks"
         (3, 0, 1, (3, 1)),
     ],
 )
-def test_ranks_are_grouped(ranks, replicate, node, shape):
+def test_mesh_shape_groups_ranks(ranks, replicate, node, shape):
     assert mesh_shape(ranks, replicate, node) == shape
 
 
 @pytest.mark.parametrize(("ranks", "replicate", "node"), [(4, 3, 4), (4, 8, 4), (6, 0, 4), (2, 0, 8)])
-def test_groups_that_are_not_equal_are_refused(ranks, replicate, node):
+def test_mesh_shape_refuses_unequal_groups(ranks, replicate, node):
     with pytest.raises(
         UserError, match=f"fsdp.replicate={replicate}: {ranks} ranks cannot be split into .* use a divisor"
     ):
         mesh_shape(ranks, replicate, node)
 
 
-def test_a_launch_whose_ranks_do_not_divide_is_refused_before_it_begins(monkeypatch):
+def test_ranks_refuse_unequal_groups_before_they_start(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UserError, match="fsdp.replicate=3: 4 ranks cannot be split into 3 equal groups"):
         Ranks(replicate=3)
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
-        ("replicate=-1", "replicate=-1: a number of groups, or 0"),
+        ("replicate=-1", "replicate must be at least 0, got -1"),
         ("activation_checkpointing=all", "activation_checkpointing must be one of 'none', 'blocks', got 'all'"),
         ("teacher=split", "teacher must be one of 'replicate', 'shard', got 'split'"),
     ],
 )
-def test_settings_are_checked(conf, setting, said):
-    with pytest.raises(UserError, match=f"fsdp.*{said}"):
+def test_load_config_checks_fsdp_settings(conf, setting, message):
+    with pytest.raises(UserError, match=f"fsdp.*{message}"):
         load_config(str(conf), "base", "exp", "data", [f"fsdp.{setting}"])
 
 
@@ -74,21 +100,21 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_blocks_are_those_that_the_models_declare(name):
+def test_blocks_are_the_layers_declared_by_the_models(name):
     make, expected = KINDS[name]
     found = [type(module).__name__ for module in blocks(make())]
     assert {kind: found.count(kind) for kind in found} == expected
 
 
 def losses_and_gradients(lm, clip_sizes=(16000, 9000)):
-    """A loss through both of the head's own gradients, its gradients by name, and how often each block ran."""
+    """Return a loss with both gradients of the head, its gradients by name, and how often each block ran."""
     lm.requires_grad_(True).train()
     inner, runs = [m for m in lm.modules() if type(m).__name__.endswith("Layer")], []
     for module in inner:
         module.register_forward_pre_hook(lambda *_: runs.append(1))
-    heard = batch(list(clip_sizes))
-    ids = [lm.text_ids("one two three four five six seven eight nine ten " * 3) for _ in heard.ids]
-    prompts = lm.embed_prompts(lm.encode_audio(heard.waveforms), heard.languages)
+    clips = batch(list(clip_sizes))
+    ids = [lm.text_ids("one two three four five six seven eight nine ten " * 3) for _ in clips.ids]
+    prompts = lm.embed_prompts(lm.encode_audio(clips.waveforms), clips.languages)
     states = lm.transcript_states(prompts, ids)
     some = torch.arange(12).expand(len(states), -1)
     view = HeadView(states, lm.head, lm.blocked)
@@ -98,12 +124,12 @@ def losses_and_gradients(lm, clip_sizes=(16000, 9000)):
     loss = scores.masked_fill(scores.isinf(), 0.0).square().mean() + entropy.mean()
     before = len(runs)
     loss.backward()
-    made = {n.replace("_checkpoint_wrapped_module.", ""): p.grad for n, p in lm.named_parameters()}
-    return loss.item(), {n: g for n, g in made.items() if g is not None}, (before, len(runs) - before)
+    gradients = {n.replace("_checkpoint_wrapped_module.", ""): p.grad for n, p in lm.named_parameters()}
+    return loss.item(), {n: g for n, g in gradients.items() if g is not None}, (before, len(runs) - before)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_blocks_computed_twice_give_the_same_gradients_bit_for_bit(name):
+def test_checkpoint_blocks_gives_the_same_gradients_bit_for_bit(name):
     make, expected = KINDS[name]
     number = sum(expected.values())
     loss, gradients, runs = losses_and_gradients(make(3))
@@ -113,8 +139,8 @@ def test_blocks_computed_twice_give_the_same_gradients_bit_for_bit(name):
     assert all(torch.equal(others[n], gradient) for n, gradient in gradients.items())
 
 
-def test_blocks_computed_twice_hold_less_for_backward():
-    """Counted are the bytes that autograd keeps: a block's inputs stay, what it computes from them does not."""
+def test_checkpoint_blocks_saves_memory_for_backward():
+    """Count the bytes that autograd keeps: the inputs of a block remain, its intermediate results do not."""
 
     def kept(lm):
         sizes = {}
@@ -133,25 +159,39 @@ def test_blocks_computed_twice_hold_less_for_backward():
     assert kept(checkpoint_blocks(student(1))) < 0.6 * kept(student(1))
 
 
-def test_a_rollout_is_the_same_and_computes_each_block_once(recwarn):
-    plain, again = student(4), checkpoint_blocks(student(4)).train()
+def test_checkpoint_blocks_does_not_change_generate(own_warnings):
+    plain, wrapped = student(4), checkpoint_blocks(student(4)).train()
     clip = [waveform(16000)]
-    made = [generate(lm, lm.embed_prompts(lm.encode_audio(clip), ["English"]), [8], 4).ids for lm in (plain, again)]
-    assert made[0] == made[1] and not recwarn.list
+    ids = [generate(lm, lm.embed_prompts(lm.encode_audio(clip), ["English"]), [8], 4).ids for lm in (plain, wrapped)]
+    assert ids[0] == ids[1] and not own_warnings
 
 
-def test_frozen_parts_may_be_computed_twice():
+def test_own_warnings_collects_warnings_of_arkasr_only(own_warnings):
+    decoder = student(4).hf.model.language_model
+    run = "warnings.warn('old', FutureWarning)\nwarnings.warn('odd', UserWarning)"
+    for filename in (PACKAGE / "caller.py", "/site-packages/library/inner.py"):
+        exec(compile(run, str(filename), "exec"), {"warnings": warnings})
+    assert [text.split(": ")[1] for text in own_warnings] == ["old", "odd"]
+    call = "decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)"
+    embeds = decoder.embed_tokens(torch.tensor([[1, 2]]))
+    if cache_argument(decoder) == "cache":  # the old name is deprecated
+        names = {"decoder": decoder, "embeds": embeds, "cache": DynamicCache(config=decoder.config)}
+        exec(compile(call, str(PACKAGE / "caller.py"), "exec"), names)
+        assert len(own_warnings) == 3 and "past_key_values" in own_warnings[2]
+
+
+def test_checkpoint_blocks_works_with_frozen_parts():
     def gradients(lm):
         freeze(lm.requires_grad_(True), ["encoder"])
         prompts = lm.embed_prompts(lm.encode_audio([waveform(16000)]), ["English"])
         lm.transcript_states(prompts, [lm.text_ids("the sea")]).square().sum().backward()
         return [p.grad for p in lm.parameters() if p.grad is not None]
 
-    ours, theirs = gradients(checkpoint_blocks(student(2))), gradients(student(2))
-    assert len(ours) == len(theirs) > 10 and all(torch.equal(a, b) for a, b in zip(ours, theirs))
+    wrapped, plain = gradients(checkpoint_blocks(student(2))), gradients(student(2))
+    assert len(wrapped) == len(plain) > 10 and all(torch.equal(a, b) for a, b in zip(wrapped, plain))
 
 
-def test_checkpoints_and_exports_do_not_tell_whether_blocks_were_computed_twice(conf, datadir, tmp_path):
+def test_checkpoint_blocks_does_not_change_saved_names(conf, datadir, tmp_path):
     trainer = make_trainer(conf, "base", tmp_path, datadir, RECOMPUTED)
     for _ in range(2):
         trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [0, 1])]))
@@ -170,13 +210,13 @@ def test_checkpoints_and_exports_do_not_tell_whether_blocks_were_computed_twice(
     assert all(torch.equal(value, weights[name]) for name, value in loaded.hf.state_dict().items())
 
 
-def test_nothing_is_gathered_of_what_is_not_sharded():
+def test_gathered_does_nothing_without_sharding():
     lm = student()
     with gathered(lm), gathered(None):
         assert not isinstance(lm, FSDPModule)
 
 
-def test_a_teacher_that_is_no_speech_lm_cannot_be_sharded(conf, trained, datadir, tmp_path):
+def test_trainer_refuses_to_shard_a_teacher_that_is_not_a_speech_lm(conf, trained, datadir, tmp_path):
     save_whisper(tmp_path / "whisper")
     overrides = [f"model.path={trained}/base/final", "teacher.name=whisper", f"teacher.options.path={tmp_path}/whisper"]
     make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "teacher.options.dtype=float32")
@@ -184,7 +224,7 @@ def test_a_teacher_that_is_no_speech_lm_cannot_be_sharded(conf, trained, datadir
         make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "fsdp.teacher=shard")
 
 
-def test_a_process_alone_keeps_its_teacher_whole(conf, trained, datadir, tmp_path):
+def test_single_process_does_not_shard_the_teacher(conf, trained, datadir, tmp_path):
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
     trainer = make_trainer(conf, "base_opd", tmp_path, datadir, *overrides, "fsdp.teacher=shard", "fsdp.replicate=3")
     row = trainer.take_step(iter([clips(datadir / "train.jsonl.gz", [0, 1])]))
