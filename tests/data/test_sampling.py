@@ -1,5 +1,6 @@
 """Batches after resuming: with `exact` the same clips in the same order, with `reseed` a new order at once."""
 
+# ruff: noqa: F811 (fixtures are imported)
 from __future__ import annotations
 
 import multiprocessing
@@ -13,7 +14,7 @@ import pytest
 import torch
 from corpus_fixture import metrics
 from safetensors.torch import load_file
-from shard_files import NUM_CLIPS, epoch, settings
+from shard_files import NUM_CLIPS, counted, epoch, settings, shards  # noqa: F401
 from training_runs import cost_free, train_until
 
 from arkasr import cli
