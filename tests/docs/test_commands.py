@@ -53,6 +53,7 @@ def checkout(tmp_path_factory) -> Path:
     """A copy of the recipes in which the pages' cp and sed commands have run."""
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "egs", root / "egs", ignore=shutil.ignore_patterns("data", "exp", "downloads"))
+    (root / "hosts.txt").write_text("node0\nnode1\nnode2\n")
     for words in COMMANDS:
         if kind(words) in ("cp", "sed"):
             subprocess.run(words, cwd=root, check=True)

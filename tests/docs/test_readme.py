@@ -9,13 +9,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import soundfile
 import tiny
 import torch
-from pages import ROOT, blocks, commands, kind, read, section
+from pages import ROOT, blocks, commands, kind, read
 
 from arkasr import cli
 from arkasr.distributions.views import DenseView, HeadView
@@ -75,11 +74,12 @@ def test_readme_names_every_verb(capsys):
     assert [verb for verb in verbs if f"arkasr {verb}" not in README] == []
 
 
-def test_readme_stages_match_recipe_help():
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md"])
+def test_stages_match_recipe_help(page):
     done = subprocess.run([ROOT / "egs/librispeech/run.sh", "--help"], capture_output=True, text=True, check=True)
-    line = re.search(r"^Stages: (.*)$", done.stdout, re.M)[1]
-    rows = re.findall(r"^\| (\d) \| `arkasr (\w+)` \|", section(README, "Stages and options"), re.M)
-    assert rows == re.findall(r"\b(\d) (\w+)", line)
+    stages = re.search(r"^Stages (.*?)^ +--stage", done.stdout, re.M | re.S)[1]
+    rows = re.findall(r"^\| (\d) \| `arkasr (\w+)` \|", read(page), re.M)
+    assert rows == re.findall(r"\b(\d) (\w+)", stages)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_readme_plugin_is_listed(installed, tmp_path):
 
 
 def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DenseView, Support]:
-    """Return student states and head, blocked ids, a teacher and a support with odd rows: one blocked id, one too thin."""
+    """Return student states and head, blocked ids, a teacher and a support; two rows have a blocked id or too few tokens."""
     draw = torch.Generator().manual_seed(0)
     states, head = torch.randn(5, 6, generator=draw), torch.randn(9, 6, generator=draw)
     teacher = DenseView(torch.randn(5, 12, generator=draw))
