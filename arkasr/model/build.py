@@ -122,7 +122,7 @@ def build_fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTok
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     audio_token = {"arkasr": "<|audio|>", "qwen3_asr": "<|audio_pad|>"}[model_type]
     audio_id = tokenizer.convert_tokens_to_ids(audio_token)
-    config = fresh_config(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
+    config: Any = fresh_config(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
     model_class = ArkasrForConditionalGeneration if model_type == "arkasr" else Qwen3ASRForConditionalGeneration
     return wrap(_init_convolutions(model_class(config)), tokenizer)
 

@@ -1,4 +1,7 @@
-"""Greedy or sampled transcripts, with each step's top-k candidates where asked; no host synchronisation a token."""
+"""Greedy and sampled decoding with a key-value cache, without a host synchronisation at every token.
+
+Shapes: B clips, S_i prompt positions of clip i, H the decoder's hidden size, V vocabulary size, k top-k.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,20 @@ from arkasr.distributions.logits import best_tokens, head_logits
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.speech_lm.auto import SpeechLM
 
-CHECK_EVERY = 4
+CHECK_EVERY = 4  # decoding steps between two checks for finished clips; each check synchronises with the GPU
+MAX_PERIOD = 24  # tokens of the longest pattern that counts as a loop: eight Chinese characters as UTF-8 bytes
+MIN_REPEATS = 4  # of the pattern
+MIN_TOKENS = 12  # covered by the repetitions
 
 
 @dataclass
 class Generation:
     """Transcripts of B clips.
 
-    ids: B lists, the stop id last where the model stopped; stopped: B flags (False: cut at the cap); topk: int64
-    [sum(len(ids)), k] candidates, best first, in the order of the ids.
+    Attributes:
+        ids: B lists of token ids. The last id is a stop id if the model stopped.
+        stopped: B flags. False: the transcript was cut at its token cap.
+        topk: Tensor [sum(len(ids)), k], int64, the k best allowed ids at each step, best first, in the order of `ids`.
     """
 
     ids: list[list[int]]
@@ -32,50 +40,30 @@ class Generation:
 
 
 def token_caps(waveforms: Sequence[Tensor], max_new_tokens: int, tokens_per_second: float) -> list[int]:
-    """Cap each transcript by its audio: 2 + tokens_per_second * seconds, at most max_new_tokens.
+    """Return the maximum number of tokens of each transcript: min(max_new_tokens, 2 + ceil(tokens_per_second * s)).
 
-    Two are left to a clip of no length: a token and the stop. tokens_per_second 0: max_new_tokens for all.
+    s is the duration in seconds. The constant 2 leaves room for one token and the stop token in the shortest clip.
+
+    Args:
+        waveforms: B tensors [num_samples] at 16 kHz.
+        max_new_tokens: Upper limit for all clips.
+        tokens_per_second: Tokens per second of audio. 0 applies `max_new_tokens` to all clips.
+
+    Returns:
+        B numbers of tokens, the stop token included.
     """
     if tokens_per_second == 0:
         return [max_new_tokens] * len(waveforms)
     return [min(max_new_tokens, 2 + math.ceil(tokens_per_second * len(w) / SAMPLE_RATE)) for w in waveforms]
 
 
-def _left_padded(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    longest = max(len(p) for p in prompts)
-    embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
-    lengths = torch.tensor([len(p) for p in prompts], device=embeds.device)
-    return embeds, torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]
-
-
-def _unread(mask: Tensor, lm: SpeechLM) -> Tensor:
-    """Shape a mask [B, S] as attention takes it: transformers would ask it at every token whether it is all ones."""
-    return mask[:, None, None] if lm.hf.model.language_model.config._attn_implementation == "sdpa" else mask
-
-
-def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Set to 0 what is outside the fewest likeliest tokens of probs [B, V] that hold `top_p` together."""
-    best, order = probs.sort(-1, descending=True)
-    before = best.cumsum(-1) - best
-    return torch.zeros_like(probs).scatter(-1, order, best.masked_fill(before >= top_p, 0.0))
-
-
-def _choose(
-    logits: Tensor, best: Tensor, temperature: float, top_p: float, generator: torch.Generator | None
-) -> Tensor:
-    if temperature == 0.0:
-        return best[:, 0]
-    probs = (logits / temperature).softmax(-1)
-    return torch.multinomial(nucleus(probs, top_p) if top_p < 1.0 else probs, 1, generator=generator)[:, 0]
-
-
 def cache_argument(module: nn.Module) -> str:
-    """Return the name under which a transformers module takes its key-value cache.
+    """Return the name of the argument by which a transformers module takes its key-value cache.
 
-    transformers 5.24 renamed `past_key_values` to `cache`; the old name is to be removed in 5.40.
+    transformers 5.24 renamed `past_key_values` to `cache` and will remove the old name in 5.40.
 
     Args:
-        module: A transformers model or decoder with a `forward` that can use a cache.
+        module: A transformers model or decoder whose `forward` can use a cache.
 
     Returns:
         "cache" or "past_key_values".
@@ -93,29 +81,40 @@ def generate(
     generator: torch.Generator | None = None,
     top_p: float = 1.0,
 ) -> Generation:
-    """Continue B prompts [S_i, H] until a stop id or the clip's cap; temperature 0 is greedy.
+    """Continue B prompts until a stop id or the clip's token cap.
 
-    Blocked ids are never chosen nor among the candidates, which are the model's own whatever temperature and top_p.
-    Without a generator torch's global one draws. Rows that are done leave the batch every few tokens, for which the
-    cache must be able to shrink: a static one cannot, and at equal batch it was no faster on a CPU.
+    Blocked ids (`SpeechLM.blocked`) are never chosen and never among the top k. Finished clips leave the batch every
+    `CHECK_EVERY` steps, so the key-value cache must be able to shrink. A static cache cannot, and on a CPU it was not
+    faster at equal batch size.
+
+    Args:
+        lm: The model.
+        prompts: B tensors [S_i, H] from `SpeechLM.embed_prompts`.
+        caps: B maximum numbers of tokens, the stop token included (see `token_caps`).
+        top_k: Number of best ids to return for each step, limited to V. They come from the model's own distribution,
+            without `temperature` and `top_p`.
+        temperature: 0 decodes greedily. Otherwise logits are divided by it before sampling.
+        generator: Source of the random draws. None uses torch's global generator.
+        top_p: Nucleus sampling: draw from the smallest set of tokens with at least this probability. 1 uses all.
+
+    Returns:
+        Transcripts and top-k ids of the B clips, in the order of `prompts`.
     """
     top_k = min(top_k, len(lm.blocked))
-    embeds, mask = _left_padded(prompts)
+    embeds, mask = _left_pad(prompts)
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     limits, stops = torch.tensor(caps, device=lm.device), torch.tensor(lm.stop_ids, device=lm.device)
     tokens = torch.full((len(prompts), max(caps)), -1, device=lm.device)
-    top = torch.zeros(len(prompts), max(caps), top_k, dtype=torch.long, device=lm.device)
-    rows, done = (
-        torch.arange(len(prompts), device=lm.device),
-        torch.zeros(len(prompts), dtype=torch.bool, device=lm.device),
-    )
+    topk = torch.zeros(len(prompts), max(caps), top_k, dtype=torch.long, device=lm.device)
+    rows = torch.arange(len(prompts), device=lm.device)
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
     cache, embed = DynamicCache(config=lm.hf.config.text_config), lm.hf.get_input_embeddings()
     decoder = lm.hf.model.language_model
     cached = {cache_argument(decoder): cache, "use_cache": True}
     for step in range(max(caps)):
         states = decoder(
             inputs_embeds=embeds,
-            attention_mask=_unread(mask, lm) if step else mask,
+            attention_mask=_expand_mask(mask, lm) if step else mask,
             position_ids=positions,
             **cached,
         )
@@ -123,7 +122,7 @@ def generate(
         best = best_tokens(logits, max(1, top_k))[0]
         chosen = _choose(logits, best, temperature, top_p, generator)
         tokens[rows, step] = chosen
-        top[rows, step] = best[:, :top_k]
+        topk[rows, step] = best[:, :top_k]
         done = done | torch.isin(chosen, stops) | (limits[rows] <= step + 1)
         if step % CHECK_EVERY == CHECK_EVERY - 1 and bool(done.any()):
             keep = (~done).nonzero()[:, 0]
@@ -134,34 +133,78 @@ def generate(
         embeds = embed(chosen)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
-    return _collect(tokens, top, limits, stops)
+    return _collect(tokens, topk, limits, stops)
 
 
-def _collect(tokens: Tensor, top: Tensor, limits: Tensor, stops: Tensor) -> Generation:
-    """Cut every row after its first stop id or at its cap."""
+def _left_pad(prompts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return prompts as one batch [B, S, H] and its mask, bool [B, S]."""
+    longest = max(len(p) for p in prompts)
+    embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
+    lengths = torch.tensor([len(p) for p in prompts], device=embeds.device)
+    return embeds, torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]
+
+
+def _expand_mask(mask: Tensor, lm: SpeechLM) -> Tensor:
+    """Return a mask [B, S] as SDPA reads it, [B, 1, 1, S].
+
+    transformers would otherwise check in each step whether the mask is all ones, which synchronises with the GPU.
+    """
+    return mask[:, None, None] if lm.hf.model.language_model.config._attn_implementation == "sdpa" else mask
+
+
+def nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Set the probabilities outside the nucleus to 0 (Holtzman et al. 2020, arXiv 1904.09751, section 3.1).
+
+    Args:
+        probs: Tensor [B, V], probabilities.
+        top_p: The nucleus is the smallest set of most likely tokens whose probabilities sum to at least this.
+
+    Returns:
+        Tensor [B, V]. The remaining probabilities are unchanged, not renormalised.
+    """
+    best, order = probs.sort(-1, descending=True)
+    before = best.cumsum(-1) - best
+    return torch.zeros_like(probs).scatter(-1, order, best.masked_fill(before >= top_p, 0.0))
+
+
+def _choose(
+    logits: Tensor, best: Tensor, temperature: float, top_p: float, generator: torch.Generator | None
+) -> Tensor:
+    if temperature == 0.0:
+        return best[:, 0]
+    probs = (logits / temperature).softmax(-1)
+    return torch.multinomial(nucleus(probs, top_p) if top_p < 1.0 else probs, 1, generator=generator)[:, 0]
+
+
+def _collect(tokens: Tensor, topk: Tensor, limits: Tensor, stops: Tensor) -> Generation:
+    """Cut each transcript after its first stop id or at its token cap."""
     steps = torch.arange(tokens.shape[1], device=tokens.device)
     is_stop = torch.isin(tokens, stops) & (steps < limits[:, None])
     first = torch.where(is_stop, steps, tokens.shape[1]).amin(-1)
     lengths = torch.minimum(first + 1, limits)
     inside = steps < lengths[:, None]
     ids = [row[:n] for row, n in zip(tokens.tolist(), lengths.tolist())]
-    return Generation(ids, (first < limits).tolist(), top[inside])
-
-
-LONGEST_PATTERN, LEAST_REPEATS, LEAST_TOKENS = 24, 4, 12  # tokens: eight Chinese characters spelt in bytes
+    return Generation(ids, (first < limits).tolist(), topk[inside])
 
 
 def is_looping(ids: Sequence[int], stop_ids: Collection[int] = ()) -> bool:
-    """Tell whether ids end in a pattern of 1 to 24 tokens, four times or more and over 12 tokens or more.
+    """Return whether a transcript ends in a loop.
 
-    The last repetition may be cut: a loop of five tokens that the cap ends in its third token is one all the same.
-    stop_ids: ids that are no part of the text.
+    A loop is a pattern of 1 to 24 tokens that occurs at least four times in a row and covers at least 12 tokens. The
+    last occurrence may be incomplete, because the token cap can cut it anywhere.
+
+    Args:
+        ids: Token ids of the transcript.
+        stop_ids: Ids that are not part of the text. They are ignored.
+
+    Returns:
+        Whether the ids without the stop ids end in a loop.
     """
     ids = [i for i in ids if i not in stop_ids]
-    for period in range(1, min(LONGEST_PATTERN, len(ids) // LEAST_REPEATS) + 1):
+    for period in range(1, min(MAX_PERIOD, len(ids) // MIN_REPEATS) + 1):
         covered = period
         while covered < len(ids) and ids[-1 - covered] == ids[-1 - covered + period]:
             covered += 1
-        if covered >= max(LEAST_REPEATS * period, LEAST_TOKENS):
+        if covered >= max(MIN_REPEATS * period, MIN_TOKENS):
             return True
     return False

@@ -1,4 +1,4 @@
-"""Parts of pretrained models: their sizes from a configuration, and their tensors, one at a time."""
+"""Read the parts of pretrained models: their sizes from config.json, and their tensors one at a time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.arkasr.published_config import ENCODER_KEYS
 from arkasr.model.weight_files import is_hub_id
 
-NOT_SIZES = ("architectures", "dtype", "model_type", "transformers_version", "_name_or_path")  # of a saved config
-NOT_SIZES += ("bos_token_id", "eos_token_id", "pad_token_id")  # the tokenizer says them
+NOT_SIZES = {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}  # of a saved config
+NOT_SIZES |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # the tokenizer defines these
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn what may go wrong while a model's files are read into a UserError that names the path."""
+    """Turn errors in reading a model's files into a UserError that names the path.
+
+    Args:
+        path: Folder or Hub id.
+
+    Raises:
+        UserError: Reading inside the context failed.
+    """
     try:
         yield
     except UserError:
@@ -33,55 +40,107 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read as a model: {' '.join(str(error).split())}") from error
 
 
-def kind_of(path: str) -> str:
-    """Return the model_type that a folder or Hub id declares; raises UserError where there is none to read."""
+def model_type_of(path: str) -> str:
+    """Return the `model_type` in a model's config.json.
+
+    Args:
+        path: Folder or Hub id.
+
+    Returns:
+        The type, such as "whisper", or "None" if config.json has none.
+
+    Raises:
+        UserError: There is no config.json, or it cannot be read.
+    """
     if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
-        raise UserError(f"{path}: no model here (no config.json): give a folder with a model, or a Hub id")
+        raise UserError(f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name)")
     with reading(path):
         return str(PreTrainedConfig.get_config_dict(path)[0].get("model_type"))
 
 
-def _plain(config: PreTrainedConfig) -> dict[str, Any]:
+def _sizes(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in NOT_SIZES}
 
 
 def encoder_sizes(path: str) -> dict[str, Any]:
-    """Return `sizes.audio` of a pretrained encoder: that of a Whisper, GLM-ASR or Ark-ASR folder or Hub id."""
-    kind = kind_of(path)
+    """Return the sizes of a pretrained encoder.
+
+    Args:
+        path: Folder or Hub id of a Whisper, GLM-ASR or Ark-ASR model.
+
+    Returns:
+        `sizes["audio"]` of `build.fresh_config`: keys of GlmAsrEncoderConfig.
+
+    Raises:
+        UserError: The model has another type, or its config.json cannot be read.
+    """
+    model_type = model_type_of(path)
     with reading(path):
-        if kind == "whisper":
+        if model_type == "whisper":
             whisper = WhisperConfig.from_pretrained(path)
-            return {ours: getattr(whisper, theirs) for theirs, ours in ENCODER_KEYS.items()}
-        if kind in ("glmasr", "arkasr"):
-            reader = GlmAsrConfig if kind == "glmasr" else ArkasrConfig
-            return _plain(reader.from_pretrained(path).audio_config)
-    raise UserError(f"model.encoder: {path} is of model_type {kind!r}; give one of whisper, glmasr, arkasr")
+            return {key: getattr(whisper, whisper_key) for whisper_key, key in ENCODER_KEYS.items()}
+        if model_type == "glmasr":
+            return _sizes(GlmAsrConfig.from_pretrained(path).audio_config)
+        if model_type == "arkasr":
+            return _sizes(ArkasrConfig.from_pretrained(path).audio_config)
+    raise UserError(f"model.encoder {path}: model_type {model_type!r} is not one of whisper, glmasr, arkasr")
 
 
 def decoder_sizes(path: str) -> dict[str, Any]:
-    """Return `sizes.text` of a pretrained decoder: a Qwen2 or Qwen2.5 folder or Hub id; vocab_size is its own."""
-    kind = kind_of(path)
-    if kind != "qwen2":
-        raise UserError(f"model.decoder: {path} is of model_type {kind!r}; give a qwen2 (Qwen2 and Qwen2.5 are)")
+    """Return the sizes of a pretrained decoder.
+
+    Args:
+        path: Folder or Hub id of a Qwen2 or Qwen2.5 model.
+
+    Returns:
+        `sizes["text"]` of `build.fresh_config`: keys of Qwen2Config. `vocab_size` is that of the checkpoint.
+
+    Raises:
+        UserError: The model has another type, or its config.json cannot be read.
+    """
+    model_type = model_type_of(path)
+    if model_type != "qwen2":
+        raise UserError(f"model.decoder {path}: model_type {model_type!r} is not qwen2 (Qwen2 and Qwen2.5)")
     with reading(path):
-        return _plain(Qwen2Config.from_pretrained(path))
+        return _sizes(Qwen2Config.from_pretrained(path))
 
 
 def part_weight_files(path: str) -> list[str]:
-    """Return the safetensors files of a folder or Hub id; raises UserError where there are none."""
+    """Return the safetensors files of a model. Files of a Hub id are downloaded.
+
+    Args:
+        path: Folder or Hub id.
+
+    Returns:
+        One file, or all shards.
+
+    Raises:
+        UserError: There are no safetensors, or a shard is missing.
+    """
     with reading(path):
         for name in ("model.safetensors", "model.safetensors.index.json"):
             found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
             if found is not None:
                 return get_checkpoint_shard_files(path, found)[0] if name.endswith(".json") else [found]
-    raise UserError(f"{path}: no safetensors here; weights are read from safetensors only: convert them first")
+    raise UserError(f"{path}: no safetensors found; convert the weights to safetensors, the only format read here")
 
 
 def tensors(path: str) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield file, key and tensor of a folder or Hub id, one tensor in memory at a time."""
+    """Yield all tensors of a model with one tensor in memory at a time.
+
+    Args:
+        path: Folder or Hub id.
+
+    Yields:
+        The file, the key in the file, and the tensor on the CPU.
+
+    Raises:
+        UserError: A file is missing or cannot be read.
+    """
     for file in part_weight_files(path):
         try:
             with safe_open(file, "pt") as weights:
-                yield from ((file, key, weights.get_tensor(key)) for key in weights.keys())
+                names = list(weights.keys())
+                yield from ((file, key, weights.get_tensor(key)) for key in names)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: cannot be read as safetensors ({error}); copy or download it anew") from error
+            raise UserError(f"{file}: cannot be read as safetensors ({error}); copy or download it again") from error

@@ -1,4 +1,4 @@
-"""FSDP2: which modules are sharded together or computed again, and how all weights stay gathered for a whole rollout."""
+"""FSDP2 and activation checkpointing: the blocks of a model, their sharding, and weights gathered for a rollout."""
 
 from __future__ import annotations
 
@@ -23,22 +23,42 @@ from arkasr.model.speech_lm.auto import SpeechLM
 
 
 def block_names(lm: SpeechLM) -> set[str]:
-    """Return the class names of the repeated blocks, as the encoder and the decoder themselves declare them."""
+    """Return the class names of the repeated blocks, as declared by the encoder and decoder classes.
+
+    Args:
+        lm: The model.
+
+    Returns:
+        Class names such as "Qwen2DecoderLayer".
+    """
     parts = (lm.hf.model.audio_tower, lm.hf.model.language_model)
     return {name for part in parts for name in part._no_split_modules or ()}
 
 
 def blocks(lm: SpeechLM) -> list[nn.Module]:
-    """Return the repeated blocks of encoder and decoder, in what recomputes them where that was asked for."""
+    """Return the repeated blocks of encoder and decoder.
+
+    Args:
+        lm: The model, before or after `checkpoint_blocks`.
+
+    Returns:
+        The blocks, or their wrappers if activations are checkpointed.
+    """
     names, modules = block_names(lm), list(lm.modules())
-    wrapped = [m for m in modules if isinstance(m, CheckpointWrapper)]
+    wrapped: list[nn.Module] = [m for m in modules if isinstance(m, CheckpointWrapper)]
     return wrapped or [m for m in modules if type(m).__name__ in names]
 
 
 def checkpoint_blocks(lm: SpeechLM) -> SpeechLM:
-    """Keep only the inputs of each block for backward, which computes the rest again; to be called before `shard`.
+    """Checkpoint the activations of each block: keep only its inputs, and compute the rest again in backward.
 
-    Parameters keep their names in state dicts.
+    Call this before `shard`. Parameters keep their names in state dicts.
+
+    Args:
+        lm: The model, changed in place.
+
+    Returns:
+        The same model.
     """
     names = block_names(lm)
     wrapper = partial(checkpoint_wrapper, checkpoint_fn=_recomputed)
@@ -47,7 +67,7 @@ def checkpoint_blocks(lm: SpeechLM) -> SpeechLM:
 
 
 def _recomputed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():  # a rollout calls each block a token: spare it the record of random states
+    if not torch.is_grad_enabled():  # decoding calls each block at every token; recording random states would cost time
         return block(*args, **kwargs)
     return checkpoint(block, *args, use_reentrant=False, **kwargs)
 
@@ -55,35 +75,48 @@ def _recomputed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
 def shard(
     lm: SpeechLM, mesh: DeviceMesh, compute_dtype: str | None = None, reshard_after_forward: bool = True
 ) -> SpeechLM:
-    """Shard weights, gradients and optimizer state over the last dimension of `mesh`; replicate over the first of two.
+    """Shard weights, gradients and optimizer state with FSDP2. Gradients are reduced in float32.
 
-    compute_dtype: torch's name of one, None: the weights' own. Gradients are reduced in float32. reshard_after_forward:
-    free a block's gathered weights after its forward pass, and gather them again in backward. What belongs to no block
-    stays gathered from forward to backward, unless nothing is trained, so that no backward follows.
+    Weights outside blocks stay gathered from forward to backward, unless nothing is trained and no backward follows.
+
+    Args:
+        lm: The model, changed in place.
+        mesh: One dimension: shard over it. Two dimensions: replicate over the first and shard over the second.
+        compute_dtype: Name of a torch dtype for forward and backward. None uses that of the weights.
+        reshard_after_forward: Free the gathered weights of a block after its forward pass and gather them again in
+            backward.
+
+    Returns:
+        The same model.
     """
     dtype = getattr(torch, compute_dtype) if compute_dtype else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=dtype is not None)
     trained = any(p.requires_grad for p in lm.parameters())
-    reshards = dict.fromkeys(blocks(lm), reshard_after_forward) | {lm: reshard_after_forward and not trained}
-    for module, after_forward in reshards.items():
-        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=after_forward)
-        module.reshards = after_forward
+    settings = dict.fromkeys(blocks(lm), reshard_after_forward) | {lm: reshard_after_forward and not trained}
+    for module, reshard in settings.items():
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+        module.reshards = reshard  # type: ignore[assignment]  # a flag, which `gathered` reads
     return lm
 
 
 @contextmanager
 def gathered(lm: object) -> Iterator[None]:
-    """Gather every weight now, once, and keep it to the end: one collective a module, none a token.
+    """Gather all weights once and keep them inside the context: one collective per module, none per token.
 
-    Inside, ranks may run different modules, different numbers of decoding steps, or nothing. All ranks enter together.
-    Does nothing for what is not a sharded model.
+    Inside, ranks may run different modules, different numbers of decoding steps, or nothing. All ranks must enter the
+    context together. For anything but a sharded model this does nothing.
+
+    Args:
+        lm: A model or any other object.
     """
-    sharded = [m for m in lm.modules() if isinstance(m, FSDPModule)] if isinstance(lm, FSDPModule) else []
+    sharded: list[Any] = []
+    if isinstance(lm, nn.Module) and isinstance(lm, FSDPModule):
+        sharded = [m for m in lm.modules() if isinstance(m, FSDPModule)]
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
     try:
-        if sharded:  # inside the model's forward pass, with which FSDP2 sets itself up
-            lm(lambda _: [module.unshard() for module in sharded])
+        if sharded:  # `lm` is sharded[0]; FSDP2 initialises itself in the model's forward pass
+            sharded[0](lambda _: [module.unshard() for module in sharded])
         yield
     finally:
         for module in sharded:
@@ -92,12 +125,24 @@ def gathered(lm: object) -> Iterator[None]:
 
 
 def mesh_shape(world_size: int, replicate: int, node_size: int) -> tuple[int, ...]:
-    """Return (ranks,), or (groups, ranks a group); replicate: groups, 0: one for each `node_size` ranks.
+    """Return the shape of the device mesh.
 
-    Raises UserError where that does not divide the ranks.
+    Args:
+        world_size: Number of ranks.
+        replicate: Number of groups that each hold a whole model (`fsdp.replicate`). 0 makes one group per node.
+        node_size: Ranks per node.
+
+    Returns:
+        (ranks,) for one group, else (groups, ranks per group).
+
+    Raises:
+        UserError: The ranks cannot be split into equal groups.
     """
-    groups, over = (replicate, world_size % replicate) if replicate else divmod(world_size, node_size)
-    if over:
+    groups, rest = (replicate, world_size % replicate) if replicate else divmod(world_size, node_size)
+    if rest:
         wanted = f"{replicate} equal groups" if replicate else f"nodes of {node_size}"
-        raise UserError(f"fsdp.replicate={replicate}: {world_size} ranks do not make {wanted}; give a divisor of them")
+        raise UserError(
+            f"fsdp.replicate={replicate}: {world_size} ranks cannot be split into {wanted}; use a divisor of the "
+            "number of ranks"
+        )
     return (world_size,) if groups == 1 else (groups, world_size // groups)

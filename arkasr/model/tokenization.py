@@ -1,4 +1,4 @@
-"""Tokenizers made from transcripts at mini scale, and the bytes behind any tokenizer's ids."""
+"""Train tokenizers on transcripts (at mini scale), and find the bytes of each id of any tokenizer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import sentencepiece
 import torch
@@ -35,14 +36,21 @@ QWEN_TOKENS = [
     "<|audio_pad|>",
     "<asr_text>",
 ]
-SPACE = "\u2581"
+SPACE = "\u2581"  # how SentencePiece writes a space
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a SentencePiece BPE model with byte fallback and give it Ark-ASR's special tokens.
+    """Train a SentencePiece BPE model with byte fallback and add Ark-ASR's special tokens.
 
-    vocab_size: pieces beside the 256 bytes. Text is neither normalised nor given a leading space, so that decoding
-    returns it unchanged. The result runs on Hugging Face's tokenizers, piece for piece.
+    Text is not normalised and gets no leading space, so decoding returns it unchanged. The result runs on Hugging
+    Face's `tokenizers` and gives the same pieces as SentencePiece.
+
+    Args:
+        texts: Training text.
+        vocab_size: Maximum number of pieces, not counting the 256 bytes.
+
+    Returns:
+        The tokenizer.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -75,15 +83,22 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
 
 
 def _merges(vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """List the merges behind SentencePiece's BPE pieces: their ids follow the order in which they were learnt."""
+    """List the merges of SentencePiece's BPE pieces. The ids of pieces follow the order in which they were learnt."""
     words = [p for p in vocab if len(p) > 1 and not re.fullmatch(r"<unk>|<0x[0-9A-F]{2}>", p)]
-    return [
-        (w[:n], w[n:]) for w in sorted(words, key=vocab.get) for n in range(1, len(w)) if {w[:n], w[n:]} <= vocab.keys()
-    ]
+    words.sort(key=vocab.__getitem__)
+    return [(w[:n], w[n:]) for w in words for n in range(1, len(w)) if {w[:n], w[n:]} <= vocab.keys()]
 
 
 def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
-    """Train byte-level BPE with Qwen's pre-tokenisation and give it Qwen3-ASR's special tokens."""
+    """Train byte-level BPE with Qwen's pre-tokenisation and add Qwen3-ASR's special tokens.
+
+    Args:
+        texts: Training text.
+        vocab_size: Number of tokens, the 256 bytes included and the special tokens not included.
+
+    Returns:
+        The tokenizer.
+    """
     backend = Qwen2Tokenizer(vocab={}, merges=[]).backend_tokenizer
     draft = Tokenizer(models.BPE())
     draft.normalizer, draft.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
@@ -91,10 +106,11 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     draft.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
     )
-    made = json.loads(draft.to_str())["model"]
+    model = json.loads(draft.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in model["merges"]]  # transformers takes pairs but declares list[str]
     tokenizer = Qwen2Tokenizer(
-        vocab=made["vocab"],
-        merges=[tuple(m) for m in made["merges"]],
+        vocab=model["vocab"],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
@@ -106,7 +122,7 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
 
 @lru_cache(maxsize=1)
 def _byte_of_char() -> dict[str, int]:
-    """Invert byte-level BPE's alphabet: printable bytes stand for themselves, the rest for U+0100 onwards."""
+    """Invert the alphabet of byte-level BPE: printable bytes map to themselves, the others to U+0100 and above."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(b): b for b in printable}
     rest = (b for b in range(256) if b not in set(printable))
@@ -114,9 +130,16 @@ def _byte_of_char() -> dict[str, int]:
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
-    """List the UTF-8 bytes each id stands for in running text; None for added and special tokens and for `<unk>`.
+    """List the UTF-8 bytes that each id contributes to running text.
 
-    Knows byte-level BPE (Qwen, GPT-2) and SentencePiece pieces with byte fallback; raises UserError for others.
+    Args:
+        tokenizer: Byte-level BPE (Qwen, GPT-2) or SentencePiece pieces with byte fallback.
+
+    Returns:
+        V entries. None for added and special tokens, for `<unk>`, and for ids without a token.
+
+    Raises:
+        UserError: The tokenizer is of another kind.
     """
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     special = {t["id"] for t in spec["added_tokens"]} | {tokenizer.unk_token_id}
@@ -124,8 +147,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
     byte_level = "ByteLevel" in decoder
     if not byte_level and SPACE not in decoder:
         raise UserError(
-            f"{tokenizer.name_or_path or type(tokenizer).__name__}: its tokens are neither byte-level BPE nor "
-            "SentencePiece pieces, so that their bytes are not known; use a model with one of these"
+            f"{tokenizer.name_or_path or type(tokenizer).__name__}: the tokenizer is neither byte-level BPE nor "
+            "SentencePiece, so the bytes of its tokens are unknown; use a model with one of these tokenizers"
         )
     table: list[bytes | None] = [None] * len(tokenizer)
     for token, index in tokenizer.get_vocab().items():
@@ -145,10 +168,18 @@ def _bytes_of_piece(piece: str) -> bytes:
 
 
 def blocked_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], vocab_size: int) -> Tensor:
-    """Mark, bool [vocab_size], the ids that never stand in a transcript.
+    """Mark the ids that must not occur in a transcript.
 
-    These are every added token but the stop ids, `<unk>`, and ids past the tokenizer's end. The published model needs
-    it: without, it often begins with `<|user|>`.
+    Blocked are all added tokens except the stop ids, `<unk>`, and ids beyond the end of the tokenizer. The published
+    model needs this: without it, its transcripts often begin with `<|user|>`.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        stop_ids: Ids that end a transcript.
+        vocab_size: Rows of the model's output head V.
+
+    Returns:
+        Tensor [V], bool.
     """
     blocked = torch.arange(vocab_size) >= len(tokenizer)
     blocked[[*tokenizer.added_tokens_decoder]] = True

@@ -1,4 +1,4 @@
-"""Weights are read whole or not at all: which files hold them, and what is wrong, named."""
+"""Find weight files and check them: a model is read completely or not at all, and errors name the file and tensor."""
 
 from __future__ import annotations
 
@@ -14,54 +14,77 @@ from safetensors import SafetensorError, safe_open
 
 from arkasr.errors import UserError
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
-SHOWN = 5
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+MAX_SHOWN = 5  # files or tensors that an error message names
 
 
 def is_hub_id(path: str) -> bool:
-    """Return whether a model's path is a Hugging Face Hub id: "owner/name", and no file or folder here."""
+    """Return whether a model's path is a Hugging Face Hub id.
+
+    Args:
+        path: A path or an id.
+
+    Returns:
+        True for "owner/name" if there is no local file or folder of this name.
+    """
     return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", path)) and not Path(path).exists()
 
 
 def weight_files(folder: Path, allow_pickle: bool = False) -> list[Path]:
-    """Return the files that `from_pretrained` reads the weights of a local folder from.
+    """Return the files from which `from_pretrained` reads the weights of a local folder.
 
-    Raises UserError where there are none, a shard that the index names is missing, or all are pickled and that is not
-    allowed.
+    Args:
+        folder: The folder of a model.
+        allow_pickle: Accept pytorch_model.bin if there are no safetensors.
+
+    Returns:
+        One file, or the shards in alphabetical order.
+
+    Raises:
+        UserError: There are no weights, a shard of the index is missing, or the weights are pickled and
+            `allow_pickle` is false.
     """
-    for name in (SAFE, PICKLED):
+    for name in (SAFETENSORS, PICKLE):
         index = folder / f"{name}.index.json"
         found = [folder / name] if (folder / name).is_file() else _shards(index) if index.is_file() else []
-        if found and name == PICKLED and not allow_pickle:
+        if found and name == PICKLE and not allow_pickle:
             raise UserError(
-                f"{found[0]}: pickled weights, which can run code when they are read: save the model as safetensors, "
-                "or, if you trust where it came from, set model.allow_pickle=true or teacher.options.allow_pickle=true "
+                f"{found[0]}: pickled weights can run code when they are loaded; save the model as safetensors, "
+                "or, if you trust its source, set model.allow_pickle=true or teacher.options.allow_pickle=true "
                 "(in Python: allow_pickle=True)"
             )
         if found:
             return found
-    raise UserError(f"{folder}: no weights here: no {SAFE}, nor {SAFE}.index.json")
+    raise UserError(f"{folder}: no weights in this folder; it needs {SAFETENSORS} or {SAFETENSORS}.index.json")
 
 
 def _shards(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index}: cannot be read as an index of weight files ({error}); copy it anew") from error
+        raise UserError(f"{index}: cannot be read as an index of weight files ({error}); copy it again") from error
     missing = sorted(name for name in names if not (index.parent / name).is_file())
     if missing:
-        raise UserError(f"{index.parent}: missing {_some(missing)}, named in {index.name}: copy the folder anew")
+        raise UserError(f"{index.parent}: {_first(missing)} of {index.name} missing; copy the folder again")
     return [index.parent / name for name in sorted(names)]
 
 
 def tensor_names(files: Iterable[Path | str]) -> list[str]:
-    """Open every file and return the names of its tensors, so that a broken file is named before it is read.
+    """Open all weight files of a model and return the names of their tensors.
 
-    Raises UserError for a file that cannot be read, and for a tensor in two files, of which one would be dropped.
+    Args:
+        files: The files, safetensors or pickled weights.
+
+    Returns:
+        The names in the order of the files.
+
+    Raises:
+        UserError: A file cannot be read, or two files hold a tensor of the same name, of which one would be ignored.
     """
     names = [name for file in files for name in _names(Path(file))]
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise UserError(f"{Path(next(iter(files))).parent}: in more than one weight file: {_some(twice)}")
+    if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
+        folder = Path(next(iter(files))).parent
+        raise UserError(f"{folder}: more than one weight file holds {_first(duplicates)}; copy or export it again")
     return names
 
 
@@ -71,31 +94,37 @@ def _names(file: Path) -> list[str]:
             with safe_open(file, "pt") as weights:
                 return list(weights.keys())
         return list(torch.load(file, map_location="meta", weights_only=True))
-    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+    except Exception as error:  # a broken pickle can raise any exception
         kind = "safetensors" if isinstance(error, SafetensorError) else "weights"
-        raise UserError(f"{file}: cannot be read as {kind} ({error}); copy or export the model anew") from error
+        raise UserError(f"{file}: cannot be read as {kind} ({error}); copy or export the model again") from error
 
 
-def refuse_incomplete(place: str, info: dict[str, Any], name: Callable[[str], str] = str) -> None:
-    """Raise UserError unless `info`, which `from_pretrained(output_loading_info=True)` returns, is empty.
+def check_loading_info(path: str, info: dict[str, Any], name: Callable[[str], str] = str) -> None:
+    """Check that `from_pretrained` found each weight exactly once and in the right shape.
 
-    place: the folder or Hub id; name: how a weight is called in its files.
+    Args:
+        path: Folder or Hub id, for the error message.
+        info: What `from_pretrained(output_loading_info=True)` returns beside the model.
+        name: Maps a parameter's name to its name in the files.
+
+    Raises:
+        UserError: A weight is missing, unexpected or has another shape, or transformers reports an error.
     """
     shapes = [
-        f"{name(key)} (in the file {list(theirs)}, in the model {list(ours)})"
-        for key, theirs, ours in info["mismatched_keys"]
+        f"{name(key)} (in the file {list(in_file)}, in the model {list(in_model)})"
+        for key, in_file, in_model in info["mismatched_keys"]
     ]
-    found = {
+    problems = {
         "missing": list(map(name, info["missing_keys"])),
-        "left over": list(map(name, info["unexpected_keys"])),
+        "unexpected": list(map(name, info["unexpected_keys"])),
         "of another shape": shapes,
         "in error": list(map(str, info["error_msgs"])),
     }
-    said = [f"{what}: {_some(sorted(keys))}" for what, keys in found.items() if keys]
-    if said:
-        raise UserError(f"{place}: not a complete checkpoint of its configuration; {'; '.join(said)}")
+    found = [f"{problem}: {_first(sorted(keys))}" for problem, keys in problems.items() if keys]
+    if found:
+        raise UserError(f"{path}: the weights do not match config.json; {'; '.join(found)}")
 
 
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more

@@ -1,8 +1,8 @@
-"""The published Ark-ASR in plain torch, slowly, one clip at a time, under the names of the published file.
+"""A slow reference implementation of the published Ark-ASR in plain torch, for one clip at a time.
 
-Written from the architecture's description (a Whisper encoder with GLM-ASR's rotary positions, an MLP adapter, Qwen2);
-it knows nothing of `arkasr.model`. `config` is what config.json holds; `w` are the file's tensors, in the dtype in
-which to compute.
+It follows the description of the architecture (a Whisper encoder with GLM-ASR's rotary positions, an MLP adapter,
+Qwen2) and imports nothing from `arkasr.model`. `config` is the content of the published config.json. `w` holds the
+tensors of the published file in the dtype of the computation.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def _rms_norm(w: Weights, name: str, x: Tensor) -> Tensor:
     return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.weight"]
 
 
-def _turned(first: Tensor, second: Tensor, base: float) -> tuple[Tensor, Tensor]:
-    """Turn the points (first, second) [T, n] by position * base^(-i/n), as complex numbers.
+def _rotate_pairs(first: Tensor, second: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    """Rotate the points (first, second) [T, n] by the angle position * base^(-i/n), as complex numbers.
 
-    The published code has its cosines and sines from float32 whatever the model's dtype, and so have these.
+    The published code computes cosines and sines in float32 for every dtype of the model, and so does this function.
     """
     count, pairs = first.shape
     frequency = 1.0 / base ** (torch.arange(pairs) / pairs)
@@ -46,16 +46,16 @@ def _turned(first: Tensor, second: Tensor, base: float) -> tuple[Tensor, Tensor]
     return point.real, point.imag
 
 
-def interleaved(x: Tensor, part: float = 0.5) -> Tensor:
-    """Turn neighbours (2i, 2i+1) of the first half of a head [T, D]; the encoder's RoPE."""
+def rotate_interleaved(x: Tensor, part: float = 0.5) -> Tensor:
+    """Rotate the pairs (2i, 2i + 1) of the first half of one head [T, D], as the encoder's RoPE does."""
     size = int(x.shape[1] * part)
-    even, odd = _turned(x[:, 0:size:2], x[:, 1:size:2], 10000.0)
+    even, odd = _rotate_pairs(x[:, 0:size:2], x[:, 1:size:2], 10000.0)
     return torch.cat([torch.stack([even, odd], dim=-1).flatten(1), x[:, size:]], dim=1)
 
 
-def halves(x: Tensor, base: float) -> Tensor:
-    """Turn the pairs (i, i + D/2) of a head [T, D]; Qwen2's RoPE."""
-    return torch.cat(_turned(*x.chunk(2, dim=1), base), dim=1)
+def rotate_halves(x: Tensor, base: float) -> Tensor:
+    """Rotate the pairs (i, i + D/2) of one head [T, D], as Qwen2's RoPE does."""
+    return torch.cat(_rotate_pairs(*x.chunk(2, dim=1), base), dim=1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
@@ -65,8 +65,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     return scores.softmax(-1) @ v
 
 
-def encoder_states(config: dict[str, Any], w: Weights, mel: Tensor, rotate=interleaved) -> Tensor:
-    """Encode mel [M, T] into states [ceil(T/2), d], without a mask and without the tower's final norm."""
+def reference_encoder_states(config: dict[str, Any], w: Weights, mel: Tensor, rotate=rotate_interleaved) -> Tensor:
+    """Encode mel [M, T] into states [ceil(T/2), d], without a mask and without the final layer norm."""
     whisper, name = config["whisper_config"], "audio_encoder.whisper"
     x = mel.to(w[f"{name}.conv1.weight"].dtype)[None]
     x = _gelu(conv1d(x, w[f"{name}.conv1.weight"], w[f"{name}.conv1.bias"], padding=1))
@@ -85,20 +85,20 @@ def encoder_states(config: dict[str, Any], w: Weights, mel: Tensor, rotate=inter
     return x
 
 
-def audio_rows(config: dict[str, Any], w: Weights, mel: Tensor, rotate=interleaved) -> Tensor:
-    """Encode and adapt mel [M, T] into audio rows [max(ceil(T/2) // 4, 1), H]."""
+def reference_audio_embeddings(config: dict[str, Any], w: Weights, mel: Tensor, rotate=rotate_interleaved) -> Tensor:
+    """Compute the audio embeddings [max(ceil(T/2) // 4, 1), H] of mel [M, T]."""
     factor = config["merge_factor"]
-    x = _layer_norm(w, "audio_encoder.layer_norm", encoder_states(config, w, mel, rotate))
+    x = _layer_norm(w, "audio_encoder.layer_norm", reference_encoder_states(config, w, mel, rotate))
     x = torch.cat([x, x.new_zeros(max(factor - len(x), 0), x.shape[1])])
     x = x[: len(x) // factor * factor].reshape(-1, factor * x.shape[1])
     return _linear(w, "audio_encoder.adapting.2", _gelu(_linear(w, "audio_encoder.adapting.0", x)))
 
 
-def decoder_logits(config: dict[str, Any], w: Weights, ids: list[int], rows: Tensor) -> Tensor:
-    """Read ids with audio rows [>= N, H] over their N placeholders: logits [S, V]."""
+def reference_logits(config: dict[str, Any], w: Weights, ids: list[int], audio: Tensor) -> Tensor:
+    """Compute logits [S, V] of S ids, with audio embeddings [>= N, H] at their N placeholders."""
     x = w["model.embed_tokens.weight"][ids]
     places = [at for at, token in enumerate(ids) if token == config["audio_token_id"]]
-    x[places] = rows[: len(places)]
+    x[places] = audio[: len(places)]
     shared = config["num_attention_heads"] // config["num_key_value_heads"]
     for n in range(config["num_hidden_layers"]):
         layer = f"model.layers.{n}"
@@ -108,7 +108,8 @@ def decoder_logits(config: dict[str, Any], w: Weights, ids: list[int], rows: Ten
         k, v = (y.chunk(config["num_key_value_heads"], dim=1) for y in (k, v))
         base = config["rope_theta"]
         mixed = [
-            _attend(halves(head, base), halves(k[i // shared], base), v[i // shared], True) for i, head in enumerate(q)
+            _attend(rotate_halves(head, base), rotate_halves(k[i // shared], base), v[i // shared], True)
+            for i, head in enumerate(q)
         ]
         x = x + _linear(w, f"{layer}.self_attn.o_proj", torch.cat(mixed, dim=1))
         normed = _rms_norm(w, f"{layer}.post_attention_layernorm", x)
@@ -117,11 +118,13 @@ def decoder_logits(config: dict[str, Any], w: Weights, ids: list[int], rows: Ten
     return _linear(w, "lm_head", _rms_norm(w, "model.norm", x))
 
 
-def greedy(config: dict[str, Any], w: Weights, ids: list[int], rows: Tensor, blocked: list[int], cap: int) -> list[int]:
-    """Continue a prompt by its likeliest allowed token, until the stop id (included) or the cap."""
+def reference_greedy(
+    config: dict[str, Any], w: Weights, ids: list[int], audio: Tensor, blocked: list[int], cap: int
+) -> list[int]:
+    """Decode greedily with the allowed ids until the stop id (included) or the token cap."""
     new: list[int] = []
     while len(new) < cap and config["eos_token_id"] not in new:
-        logits = decoder_logits(config, w, ids + new, rows)[-1]
+        logits = reference_logits(config, w, ids + new, audio)[-1]
         logits[blocked] = -torch.inf
         new.append(int(logits.argmax()))
     return new

@@ -1,4 +1,4 @@
-"""Folders in the layout of the published checkpoint, with random weights."""
+"""Write model folders in the layout of the published checkpoint, with random weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TINY_ENCODER = {
 
 
 def published_config(sizes: dict[str, Any], encoder: dict[str, Any], **ids: int) -> dict[str, Any]:
-    """Make the flat config.json: Qwen2's keys at the top, the encoder's under `whisper_config`."""
+    """Return the flat config.json: Qwen2's keys at the top level, the encoder's under `whisper_config`."""
     code = {"AutoConfig": "configuration_arkasr.ArkasrConfig"}
     code |= {"AutoModelForCausalLM": "modeling_arkasr.ArkasrForConditionalGeneration"}
     qwen = {
@@ -50,7 +50,7 @@ def published_config(sizes: dict[str, Any], encoder: dict[str, Any], **ids: int)
     qwen |= {"attention_dropout": 0.0, "use_sliding_window": False, "sliding_window": None, "max_window_layers": 24}
     adapter = {"adapter_type": "mlp", "mlp_adapter_act": "gelu", "merge_factor": 4, "use_rope": True, "spec_aug": False}
     whisper = {"model_type": "whisper", "max_source_positions": 1500, "activation_function": "gelu", "dropout": 0.0}
-    whisper |= {"decoder_layers": 32, "decoder_attention_heads": 20, "vocab_size": 51866}  # stored, and not used
+    whisper |= {"decoder_layers": 32, "decoder_attention_heads": 20, "vocab_size": 51866}  # in the file, but unused
     own = {"architectures": ["ArkasrForConditionalGeneration"], "model_type": "arkasr", "auto_map": code}
     own |= {
         "max_whisper_length": 1500,
@@ -62,7 +62,7 @@ def published_config(sizes: dict[str, Any], encoder: dict[str, Any], **ids: int)
 
 
 def published_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """List the published file's tensors by name."""
+    """Return the shapes of the tensors in the published file, by name."""
     whisper, width = config["whisper_config"], config["hidden_size"]
     d, wide, mel = whisper["d_model"], whisper["encoder_ffn_dim"], whisper["num_mel_bins"]
     shapes = {"audio_encoder.whisper.embed_positions.weight": (whisper["max_source_positions"], d)}
@@ -102,27 +102,27 @@ def published_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def random_weights(config: dict[str, Any], seed: int = 2) -> Weights:
-    """Draw float32 tensors under which every part matters: sharp attention, biases and norms far from 0 and 1.
+    """Draw float32 tensors with which every part affects the output: sharp attention, biases far from 0, norms from 1.
 
-    The stop id is made likely, so that some transcripts end before their cap.
+    The stop id is likely, so that some transcripts end before their token cap.
     """
     draw, weights = torch.Generator().manual_seed(seed), {}
     for name, shape in published_shapes(config).items():
         noise = torch.randn(shape, generator=draw)
-        loud = 2.0 if "conv" in name or name.endswith("q_proj.weight") else 1.0
+        scale = 2.0 if "conv" in name or name.endswith("q_proj.weight") else 1.0
         if len(shape) == 1:
             weights[name] = 0.3 * noise + ("norm" in name and name.endswith("weight"))
         elif name.startswith("audio_encoder") and ("q_proj" in name or "k_proj" in name):
             weights[name] = 0.6 * noise
         else:
-            weights[name] = loud * noise / math.sqrt(noise[0].numel())
+            weights[name] = scale * noise / math.sqrt(noise[0].numel())
     weights["model.embed_tokens.weight"][config["eos_token_id"]] *= 2.0
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     return weights
 
 
 def write_published(folder: Path, config: dict[str, Any], w: Weights, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a folder as it is published: flat config, one safetensors file, tokenizer and processor."""
+    """Write a folder in the published layout: flat config, one safetensors file, tokenizer and processor."""
     tokenizer.save_pretrained(folder)
     mel = config["whisper_config"]["num_mel_bins"]
     WhisperFeatureExtractor(feature_size=mel).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""A GLM-ASR and a Whisper of a few ten thousand random weights that hear 2 s, and a Qwen3-ASR's original layout."""
+"""Tiny GLM-ASR and Whisper models with random weights and windows of 2 s, and Qwen3-ASR in its original layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from arkasr.model.speech_lm.auto import SpeechLM, wrap
 
 GLM_TOKENS = ["<|user|>", "<|observation|>", "<|assistant|>", "<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>"]
 WHISPER_TOKENS = ["<|startoftranscript|>", "<|en|>", "<|zh|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>"]
-STATES = 100  # of an encoder's window, 20 ms each
+STATES = 100  # of one encoder window, 20 ms each
 
 
 @lru_cache
@@ -36,7 +36,7 @@ def glm_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def glm(seed: int = 0, states: int = STATES) -> SpeechLM:
-    """Build a GLM-ASR whose windows have this many encoder states."""
+    """Build a GLM-ASR with windows of `states` encoder states."""
     tokenizer, spread = glm_tokenizer(), {"initializer_range": 0.2}
     audio = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {"model_type": "llama", "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -63,7 +63,7 @@ def whisper_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def save_whisper(folder: Path, seed: int = 0, multilingual: bool = True) -> WhisperForConditionalGeneration:
-    """Write a Whisper of 2 s windows and 40 decoder positions, and return it."""
+    """Write a Whisper model with windows of 2 s and 40 decoder positions to a folder, and return it."""
     tokenizer = whisper_tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in (*WHISPER_TOKENS, "<|endoftext|>")}
     sizes = {"d_model": 32, "num_mel_bins": 16, "max_source_positions": STATES, "max_target_positions": 40}
@@ -75,20 +75,20 @@ def save_whisper(folder: Path, seed: int = 0, multilingual: bool = True) -> Whis
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _init_convolutions(WhisperForConditionalGeneration(config)).eval()
-    given = model.generation_config
-    given.update(**ends, **start, suppress_tokens=[3, 4], begin_suppress_tokens=[5, ids["<|endoftext|>"]])
-    given.is_multilingual, given.no_timestamps_token_id = multilingual, ids["<|notimestamps|>"]
-    given._from_model_config = False  # else loading replaces it
+    generation = model.generation_config
+    generation.update(**ends, **start, suppress_tokens=[3, 4], begin_suppress_tokens=[5, ids["<|endoftext|>"]])
+    generation.is_multilingual, generation.no_timestamps_token_id = multilingual, ids["<|notimestamps|>"]
+    generation._from_model_config = False  # otherwise loading replaces it
     if multilingual:
-        given.lang_to_id = {name: ids[name] for name in ("<|en|>", "<|zh|>")}
-        given.task_to_id = {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]}
+        generation.lang_to_id = {name: ids[name] for name in ("<|en|>", "<|zh|>")}
+        generation.task_to_id = {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]}
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
 
 
 def save_original_qwen(lm: SpeechLM, folder: Path) -> dict[str, torch.Tensor]:
-    """Write a Qwen3-ASR as its first repositories have it, with keys that transformers does not know."""
+    """Write a Qwen3-ASR model in the original layout, with configuration keys that transformers does not know."""
     audio, text = (lm.hf.config.to_dict()[part] for part in ("audio_config", "text_config"))
     kept = {"d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "num_mel_bins", "output_dim"}
     kept |= {"n_window", "n_window_infer", "downsample_hidden_size"}

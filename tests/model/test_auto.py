@@ -1,4 +1,4 @@
-"""SpeechLM against the official way to call Qwen3-ASR, against full forward passes, and its texts and blocked ids."""
+"""SpeechLM against transformers' processor of Qwen3-ASR and full forward passes; its texts, stop ids, blocked ids."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from arkasr.model.speech_lm.auto import wrap
 from arkasr.model.speech_lm.qwen3_asr import QwenSpeechLM
 
 CHAT = """
-{%- set said = messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | list -%}
-{%- set context = said[0] if said else '' -%}
+{%- set system = messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | list -%}
+{%- set context = system[0] if system else '' -%}
 {{- '<|im_start|>system\n' -}}
 {%- if context is string -%}{{- context -}}{%- else -%}{{- context[0].text -}}{%- endif -%}
 {{- '<|im_end|>\n' -}}
@@ -47,8 +47,8 @@ def processor():
     return Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(feature_size=16), tokenizer, chat_template=CHAT)
 
 
-def official(lm, clip, language, transcript):
-    """Logits [S, V] and ids [S] of one clip and transcript through transformers alone."""
+def reference_scores(lm, clip, language, transcript):
+    """Compute logits [S, V] and ids [S] of one clip and transcript with transformers only."""
     audio = [clip.numpy()]
     [prompt] = processor().apply_transcription_request(audio, language=[language], tokenize=False)
     inputs = processor()(text=[prompt + transcript], audio=audio, return_tensors="pt")
@@ -67,7 +67,7 @@ def ark():
 
 
 def scored(lm, clips, languages, token_ids):
-    """Our logits [P, V] of transcript rows."""
+    """Compute the logits [P, V] of the transcripts with SpeechLM."""
     with torch.no_grad():
         prompts = lm.embed_prompts(lm.encode_audio(clips), languages)
         return lm.transcript_states(prompts, token_ids) @ lm.head.T
@@ -75,33 +75,33 @@ def scored(lm, clips, languages, token_ids):
 
 @pytest.mark.parametrize("samples", [160, 4000, 8000, 12160, 16000, 17760, 31840, 48000, 144000])
 @pytest.mark.parametrize(("language", "text"), [("English", "the lazy dog"), ("Chinese", "\u4eca\u5929\u5929\u6c14")])
-def test_qwen_is_called_the_official_way(qwen, samples, language, text):
+def test_qwen_scores_match_its_official_processor(qwen, samples, language, text):
     clip = waveform(samples // 160 * 160, seed=samples % 7)
-    logits, ids = official(qwen, clip, language, text + STOP)
+    logits, ids = reference_scores(qwen, clip, language, text + STOP)
     target = qwen.text_ids(text)
     assert ids[-len(target) :].tolist() == target and qwen.tokenizer.convert_ids_to_tokens(target)[-1] == STOP
-    ours = scored(qwen, [clip], [language], [target])
+    scores = scored(qwen, [clip], [language], [target])
     expected = logits[-len(target) - 1 : -1]
     assert expected.std() > 0.1
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
         [prompt] = qwen.embed_prompts(qwen.encode_audio([clip]), [language])
     assert len(prompt) == len(ids) - len(target)
 
 
-def test_audio_token_counts_are_the_processors(qwen):
+def test_qwen_audio_token_counts_match_its_processor(qwen):
     frames = torch.arange(1, 3001)
     mask = torch.arange(3000) < frames[:, None]
     assert qwen.count_audio_tokens(mask.long()) == processor()._get_audio_token_length(frames).tolist()
 
 
 @pytest.mark.parametrize("samples", [1, 2, 159, 7999, 8001, 15999, 16161, 20000])
-def test_a_partial_hop_is_left_out(qwen, samples):
-    """Audio tokens of a clip are those of its whole hops, counted as the encoder's output is."""
+def test_qwen_drops_a_partial_hop(qwen, samples):
+    """The audio embeddings are those of the clip's whole hops, and their count is that of the encoder's output."""
     clip = waveform(samples)
     with torch.no_grad():
         [rows] = qwen.encode_audio([clip])
-        mel, mask = qwen.features([clip])
+        _, mask = qwen.features([clip])
         [whole] = qwen.encode_audio([clip[: max(samples // 160, 1) * 160]])
     seconds, rest = divmod(max(samples // 160, 50), 100)
     assert len(rows) == qwen.count_audio_tokens(mask)[0] == 13 * seconds + math.ceil(rest / 8)
@@ -110,25 +110,25 @@ def test_a_partial_hop_is_left_out(qwen, samples):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 1700), min_size=1, max_size=4))
-def test_attention_windows_are_transformers_own(lengths):
-    lm, padded = seven(), -(-max(lengths) // 100) * 100
+def test_qwen_attention_windows_match_transformers(lengths):
+    lm, padded = shared_teacher(), -(-max(lengths) // 100) * 100
     mask = (torch.arange(padded) < torch.tensor(lengths)[:, None]).long()
     chunks = mask.view(len(lengths), -1, 100).sum(-1).reshape(-1)
-    theirs = get_audio_cu_seqlens(chunks, mask.sum(-1), 800, 50)
-    ours = lm.encoder_arguments(lm.count_audio_tokens(mask))["cu_seqlens"]
-    if max(lengths) >= 97:  # a whole chunk: below it transformers' window is shorter, and no clip fills one
-        assert ours.tolist() == theirs.tolist() and ours.dtype == theirs.dtype
+    expected = get_audio_cu_seqlens(chunks, mask.sum(-1), 800, 50)
+    windows = lm.encoder_arguments(lm.count_audio_tokens(mask))["cu_seqlens"]
+    if max(lengths) >= 97:  # one whole chunk; below it transformers uses a shorter window, which no clip fills
+        assert windows.tolist() == expected.tolist() and windows.dtype == expected.dtype
     else:
-        assert ours[1:].diff().ne(0).all() and ours[-1] == theirs[-1]
+        assert windows[1:].diff().ne(0).all() and windows[-1] == expected[-1]
 
 
 @lru_cache
-def seven():
+def shared_teacher():
     return teacher(7)
 
 
 @pytest.mark.parametrize("audio", [{}, {"n_window": 200, "max_position_embeddings": 50}, {"n_window_infer": 100}])
-def test_a_qwen_clip_does_not_hear_its_batch(audio):
+def test_qwen_encode_audio_does_not_depend_on_batch_composition(audio):
     lm = teacher(5, **audio)
     sizes = [3000, 16000, 40000, 17777, 161]
     clips = [waveform(n, seed=i) for i, n in enumerate(sizes)]
@@ -138,7 +138,7 @@ def test_a_qwen_clip_does_not_hear_its_batch(audio):
             torch.testing.assert_close(got, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_a_students_clip_does_not_hear_its_batch(ark):
+def test_student_encode_audio_does_not_depend_on_batch_composition(ark):
     clips = [waveform(n, seed=i) for i, n in enumerate([3000, 16000, 17777, 161, 1])]
     with torch.no_grad():
         for clip, got in zip(clips, ark.encode_audio(clips)):
@@ -148,8 +148,8 @@ def test_a_students_clip_does_not_hear_its_batch(ark):
 
 
 @pytest.mark.parametrize("kind", ["ark", "qwen"])
-def test_transcript_rows_are_those_of_the_full_forward(kind, request):
-    """Row j of a clip is what the whole model says after the prompt and the transcript's first j tokens."""
+def test_transcript_states_match_a_full_forward(kind, request):
+    """Row j of a clip gives the model's logits after the prompt and the first j tokens of the transcript."""
     lm = request.getfixturevalue(kind)
     clips = [waveform(n, seed=i) for i, n in enumerate([8000, 16000, 4000])]
     token_ids = [[5, 9, 200, 7, lm.stop_ids[0]], [lm.stop_ids[0]], [11, 12]]
@@ -166,8 +166,8 @@ def test_transcript_rows_are_those_of_the_full_forward(kind, request):
         torch.testing.assert_close(rows, logits[start : start + len(ids)], atol=1e-5, rtol=1e-5)
 
 
-def test_a_pass_asks_the_embeddings_twice_however_many_clips(ark):
-    """Each call costs the backward pass a gradient of the whole table: one for the prompts, one for the transcripts."""
+def test_embeddings_are_looked_up_twice_for_any_number_of_clips(ark):
+    """Each lookup costs a gradient of the whole table in backward: one for the prompts, one for the transcripts."""
     calls = []
     hook = ark.hf.get_input_embeddings().register_forward_hook(lambda *_: calls.append(1))
     clips = [waveform(1600 * n) for n in (3, 5, 4)]
@@ -177,7 +177,7 @@ def test_a_pass_asks_the_embeddings_twice_however_many_clips(ark):
     assert len(states) == 6 and len(calls) == 2
 
 
-def test_prompts_say_what_the_models_expect(ark, qwen):
+def test_prompt_text_matches_the_published_prompts(ark, qwen):
     assert "".join(ark.prompt_text("Chinese")) == (
         "<|user|><|begin_of_audio|><|end_of_audio|>Please transcribe this audio.<|assistant|>"
     )
@@ -191,7 +191,7 @@ def test_prompts_say_what_the_models_expect(ark, qwen):
 
 @pytest.mark.parametrize("kind", ["ark", "qwen"])
 @pytest.mark.parametrize("text", ["the quick fox", "\u4eca\u5929 hello \U0001f600", "", "caf\u00e9"])
-def test_texts_go_there_and_back(kind, text, request):
+def test_text_inverts_text_ids(kind, text, request):
     lm = request.getfixturevalue(kind)
     ids = lm.text_ids(text)
     assert ids[-1] == lm.stop_ids[0] and not set(ids[:-1]) & set(lm.stop_ids)
@@ -199,34 +199,34 @@ def test_texts_go_there_and_back(kind, text, request):
     assert not lm.blocked[ids].any()
 
 
-def test_text_leaves_out_what_is_no_text(ark, qwen):
+def test_text_drops_special_tokens(ark, qwen):
     assert ark.text([*ark.text_ids(" the sea ")[:-1], *range(len(ark.tokenizer) - 8, len(ark.tokenizer))]) == "the sea"
     assert qwen.text([*qwen.stop_ids, *qwen.text_ids("sea")]) == "sea"
 
 
 @pytest.mark.parametrize("kind", ["ark", "qwen"])
-def test_blocked_is_all_but_text_and_stops(kind, request):
+def test_blocked_allows_text_and_stop_ids_only(kind, request):
     lm = request.getfixturevalue(kind)
-    spelt = (piece_bytes if kind == "ark" else bpe_bytes)(lm.tokenizer)
+    text_tokens = (piece_bytes if kind == "ark" else bpe_bytes)(lm.tokenizer)
     allowed = set((~lm.blocked).nonzero()[:, 0].tolist())
-    assert allowed == set(spelt) | set(lm.stop_ids)
+    assert allowed == set(text_tokens) | set(lm.stop_ids)
     assert [lm.tokenizer.convert_ids_to_tokens(i) for i in lm.stop_ids] == [STOP, "<|endoftext|>"][: len(lm.stop_ids)]
     assert "blocked" not in lm.state_dict()
 
 
-def test_ids_beyond_the_tokenizer_are_blocked(ark):
+def test_blocked_includes_ids_beyond_the_tokenizer(ark):
     hf = copy.deepcopy(ark.hf)
     hf.resize_token_embeddings(len(ark.tokenizer) + 7)
     larger = wrap(hf, ark.tokenizer)
     assert larger.blocked[-7:].all() and torch.equal(larger.blocked[:-7], ark.blocked)
 
 
-def test_wrap_chooses_by_model_type(ark, qwen):
+def test_wrap_chooses_the_class_by_model_type(ark, qwen):
     assert type(ark) is ArkSpeechLM and type(qwen) is QwenSpeechLM
     assert (ark.num_mel, qwen.num_mel) == (16, 16)
 
 
-def test_the_ctc_head_is_over_the_vocabulary_and_a_blank(ark, tmp_path):
+def test_ctc_head_covers_vocabulary_and_blank_and_is_not_saved(ark, tmp_path):
     lm = wrap(ark.hf, ark.tokenizer)
     lm.add_ctc_head()
     [audio] = lm.encode_audio([waveform(8000)])
@@ -236,7 +236,7 @@ def test_the_ctc_head_is_over_the_vocabulary_and_a_blank(ark, tmp_path):
     assert b"ctc" not in (tmp_path / "model.safetensors").read_bytes()[:20000]
 
 
-def test_build_draws_weights_at_the_size_asked():
+def test_build_fresh_uses_the_initializer_range():
     torch.manual_seed(0)
     lm = build_fresh("qwen3_asr", QWEN_SIZES | {"initializer_range": 0.05}, teacher_tokenizer()).requires_grad_(False)
     assert float(lm.head.std()) == pytest.approx(0.05, rel=0.05)
@@ -246,12 +246,12 @@ def test_build_draws_weights_at_the_size_asked():
     assert lm.head.data_ptr() == lm.hf.get_input_embeddings().weight.data_ptr()
 
 
-def test_forward_runs_the_work_on_the_model(ark):
+def test_forward_runs_the_function_on_the_model(ark):
     assert ark(lambda lm: lm is ark)
 
 
 @pytest.mark.parametrize("shard", ["50GB", "9KB"])
-def test_who_may_read_the_configuration_may_read_the_weights(shard, tmp_path):
+def test_save_gives_weights_the_permissions_of_the_configuration(shard, tmp_path):
     before = os.umask(0o027)
     try:
         student().save(tmp_path, max_shard_size=shard)

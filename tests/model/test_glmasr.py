@@ -1,4 +1,4 @@
-"""GLM-ASR against transformers' own processor and model, one clip at a time, and its windows."""
+"""GLM-ASR against transformers' processor and model for one clip at a time, and its windows."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ WINDOW = 2 * STATES * 160  # samples
 
 @lru_cache
 def processor():
-    """GLM-ASR's own processor around the tiny tokenizer, for windows of 2 s."""
+    """Return GLM-ASR's own processor with the tiny tokenizer and windows of 2 s."""
     extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=WINDOW // 16000)
     return GlmAsrProcessor(extractor, glm_tokenizer(), chat_template=CHAT)
 
 
-def official(lm, clip, transcript):
-    """Logits [S, V] and ids [S] of one clip and transcript through transformers alone."""
+def reference_scores(lm, clip, transcript):
+    """Compute logits [S, V] and ids [S] of one clip and transcript with transformers only."""
     audio = [clip.numpy()]
     [prompt] = processor().apply_transcription_request(audio, tokenize=False)
     inputs = processor()(text=[prompt + transcript], audio=audio)
@@ -57,33 +57,33 @@ def lm():
 @pytest.mark.parametrize(
     "samples", [1120, 1121, 4000, 8001, 16000, 17777, WINDOW - 1, WINDOW, WINDOW + 5000, 2 * WINDOW + 1, 3 * WINDOW]
 )
-def test_a_clip_is_heard_as_transformers_hears_it_alone(lm, samples):
-    """The encoder hears the silence up to the window's end, and the prompt holds as many tokens as there."""
+def test_glm_scores_match_its_official_processor(lm, samples):
+    """The encoder attends to the silence up to the window's end. The prompt has as many audio tokens as there."""
     clip = waveform(samples, seed=samples % 7)
-    logits, ids = official(lm, clip, "the lazy dog<|user|>")
+    logits, ids = reference_scores(lm, clip, "the lazy dog<|user|>")
     target = lm.text_ids("the lazy dog")
     assert ids[-len(target) :].tolist() == target
-    ours, [prompt] = scored(lm, [clip], [target])
+    scores, [prompt] = scored(lm, [clip], [target])
     assert len(prompt) == len(ids) - len(target)
     expected = logits[-len(target) - 1 : -1]
     assert expected.std() > 0.1
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("samples", [1, 160, 1100])
-def test_a_clip_too_short_for_a_token_has_one(lm, samples):
+def test_glm_gives_one_audio_token_to_the_shortest_clips(lm, samples):
     with torch.no_grad():
         [rows] = lm.encode_audio([waveform(samples)])
     assert rows.shape == (1, 24) and rows.isfinite().all()
 
 
 @pytest.mark.parametrize("clip", [torch.zeros(0), torch.full((900,), torch.nan), torch.zeros(2, 900)])
-def test_a_clip_that_is_none_is_named(lm, clip):
+def test_glm_encode_audio_names_an_invalid_clip(lm, clip):
     with pytest.raises(UserError, match="clip 1 of 3"):
         lm.encode_audio([waveform(2 * WINDOW), clip, waveform(900)])
 
 
-def test_a_clip_does_not_hear_its_batch(lm):
+def test_glm_encode_audio_does_not_depend_on_batch_composition(lm):
     clips = [waveform(n, seed=i) for i, n in enumerate([3000, WINDOW + 9000, 17777, 161, 2 * WINDOW])]
     with torch.no_grad():
         for clip, got in zip(clips, lm.encode_audio(clips), strict=True):
@@ -92,7 +92,7 @@ def test_a_clip_does_not_hear_its_batch(lm):
 
 
 @pytest.mark.parametrize("states", [97, 98, 99, 100, 3])
-def test_a_window_of_any_length_makes_whole_tokens(states):
+def test_glm_window_holds_whole_audio_tokens(states):
     lm = glm(1, states)
     assert lm.window % 8 == 0 and 0 <= lm.window - 2 * states < 8
     clips = [waveform(n, seed=n % 5) for n in (2000, lm.window * 160 + 4000)]
@@ -102,14 +102,14 @@ def test_a_window_of_any_length_makes_whole_tokens(states):
     assert [len(r) for r in rows] == [max((n + 1) // 2 // 4, 1) for n in frames]
 
 
-def test_what_stops_a_transcript(lm):
+def test_glm_stop_ids_are_allowed_and_not_text(lm):
     assert lm.tokenizer.convert_ids_to_tokens(lm.stop_ids) == ["<|user|>", "<|endoftext|>", "<|observation|>"]
     assert not lm.blocked[lm.stop_ids].any() and lm.blocked[lm.hf.config.audio_token_id]
     assert lm.text([*lm.text_ids("sea"), *lm.stop_ids]) == "sea"
 
 
 @pytest.mark.parametrize(
-    ("mapper", "options"), [("shared_strings", {}), ("byte_offsets", {"least_told": 0.0})], ids=["shared", "bytes"]
+    ("mapper", "options"), [("shared_strings", {}), ("byte_offsets", {"min_mapped_mass": 0.0})], ids=["shared", "bytes"]
 )
-def test_a_student_of_another_vocabulary_learns_from_it(lm, mapper, options):
+def test_glm_teaches_a_student_with_another_vocabulary(lm, mapper, options):
     drive(mapper, student(10), InMemory(lm), [waveform(n, n % 7) for n in (16000, 4000, WINDOW + 5000)], options)

@@ -1,4 +1,4 @@
-"""Log-mel features against transformers' own extractors, clip by clip."""
+"""Log-mel features against transformers' extractors for one clip at a time; checks of waveforms; audio files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from arkasr.model.log_mel import check_waveforms, log_mel, mel_and_mask, num_fra
 EDGES = [0, 1, 100, 159, 160, 161, 199, 200, 201, 319, 320, 399, 400, 401, 4799, 4800, 7777, 16000, 16001]
 
 
-def whisper(clip, num_mel):
-    """Whisper's features [M, T] of one clip; its centred window needs 201 samples, so shorter clips get silence."""
+def reference_features(clip, num_mel):
+    """Compute Whisper's features [M, T] of one clip, padded with silence to the 201 samples of a centred window."""
     clip = pad(clip, (0, max(201 - len(clip), 0)))
     extractor = WhisperFeatureExtractor(feature_size=num_mel)
-    made = extractor([clip.numpy()], sampling_rate=16000, padding="longest", return_tensors="pt")
-    return made.input_features[0]
+    return extractor([clip.numpy()], sampling_rate=16000, padding="longest", return_tensors="pt").input_features[0]
 
 
 @pytest.mark.parametrize("num_mel", [40, 80, 128])
 @pytest.mark.parametrize("samples", EDGES)
-def test_a_clip_has_whispers_features(samples, num_mel):
+def test_log_mel_matches_whisper(samples, num_mel):
     clip = waveform(samples, seed=samples % 5)
     features, lengths = log_mel([clip], num_mel)
-    expected = whisper(clip, num_mel)
+    expected = reference_features(clip, num_mel)
     assert lengths.tolist() == [expected.shape[1]] == [max(samples // 160, 1)] == [num_frames(clip)]
     assert features.shape == (1, num_mel, expected.shape[1]) and features.dtype == torch.float32
     torch.testing.assert_close(features[0], expected, atol=2e-4, rtol=0)
@@ -39,7 +38,7 @@ def test_a_clip_has_whispers_features(samples, num_mel):
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, 12000), min_size=1, max_size=5), st.integers(0, 99))
-def test_a_batch_has_the_features_of_its_clips(sizes, seed):
+def test_log_mel_does_not_depend_on_batch_composition(sizes, seed):
     clips = [waveform(n, seed + i) * 10.0 ** (-2 * (i % 3)) for i, n in enumerate(sizes)]
     features, lengths = log_mel(clips, 40)
     for clip, got, length in zip(clips, features, lengths):
@@ -49,20 +48,20 @@ def test_a_batch_has_the_features_of_its_clips(sizes, seed):
         assert not got[:, length:].any()
 
 
-def test_a_burst_after_the_last_whole_hop_does_not_set_the_floor():
-    """Whisper drops the frame behind the last whole hop before it looks for the peak; in a batch it is computed."""
+def test_log_mel_ignores_a_burst_after_the_last_whole_hop():
+    """Whisper drops the frame after the last whole hop before it takes the maximum. A batch computes this frame."""
     clip = 1e-3 * waveform(1759)
     clip[-15:] = 1.0
     features, lengths = log_mel([clip, waveform(8000)], 40)
-    torch.testing.assert_close(features[0, :, : lengths[0]], whisper(clip, 40), atol=2e-4, rtol=0)
+    torch.testing.assert_close(features[0, :, : lengths[0]], reference_features(clip, 40), atol=2e-4, rtol=0)
 
 
-def test_digital_silence_has_the_floor_everywhere():
+def test_log_mel_of_digital_silence_is_constant():
     features, _ = log_mel([torch.zeros(1600)], 40)
     torch.testing.assert_close(features, torch.full((1, 40, 10), -1.5))
 
 
-def test_features_carry_no_gradient_and_take_any_float():
+def test_log_mel_takes_any_float_and_has_no_gradient():
     clip = waveform(1600).double().requires_grad_()
     features, _ = log_mel([clip], 40)
     assert not features.requires_grad and features.dtype == torch.float32
@@ -70,42 +69,42 @@ def test_features_carry_no_gradient_and_take_any_float():
 
 @pytest.mark.parametrize("num_mel", [16, 128])
 @pytest.mark.parametrize("samples", [160, 320, 4800, 7840, 8000, 8160, 15840, 16000, 16160, 48000])
-def test_qwen_features_are_those_of_its_extractor(samples, num_mel):
+def test_qwen_features_match_its_extractor(samples, num_mel):
     clip = waveform(samples, seed=3)
     extractor = Qwen3ASRFeatureExtractor(feature_size=num_mel)
-    made = extractor([clip.numpy()], sampling_rate=16000, padding="longest", return_attention_mask=True)
-    mask = np.asarray(made["attention_mask"])
-    features, ours = teacher(num_mel_bins=num_mel).features([clip])
-    assert features.shape[-1] % 100 == 0 and ours.tolist() == mask.tolist()
-    expected = torch.as_tensor(made["input_features"]) * torch.as_tensor(mask)[:, None]
+    reference = extractor([clip.numpy()], sampling_rate=16000, padding="longest", return_attention_mask=True)
+    expected_mask = np.asarray(reference["attention_mask"])
+    features, mask = teacher(num_mel_bins=num_mel).features([clip])
+    assert features.shape[-1] % 100 == 0 and mask.tolist() == expected_mask.tolist()
+    expected = torch.as_tensor(reference["input_features"]) * torch.as_tensor(expected_mask)[:, None]
     torch.testing.assert_close(features, expected, atol=2e-4, rtol=0)
 
 
-def test_qwen_features_drop_the_samples_of_a_partial_hop():
+def test_qwen_features_drop_a_partial_hop():
     lm = teacher()
     long, mask = lm.features([waveform(16100)])
     cut, cut_mask = lm.features([waveform(16100)[:16000]])
     assert torch.equal(mask, cut_mask) and torch.equal(long, cut)
 
 
-def test_what_is_no_waveform_is_refused_by_number_or_name():
+def test_check_waveforms_names_the_invalid_clip():
     good = waveform(400)
     bad = {
         "no samples": torch.zeros(0),
-        r"shape \[8, 400\], not \[num_samples\]": torch.zeros(8, 400),
+        r"shape \[8, 400\], expected \[num_samples\]": torch.zeros(8, 400),
         r"shape \[\]": torch.tensor(1.0),
         "torch.int16 samples.*divide by 32768": torch.ones(400, dtype=torch.int16),
         "NaN or infinite": torch.cat([good, torch.tensor([float("nan")]), good]),
-        "NaN or infinite samples: repair": torch.tensor([float("inf"), float("-inf")]),
+        "NaN or infinite samples; repair": torch.tensor([float("inf"), float("-inf")]),
     }
-    for said, clip in bad.items():
-        with pytest.raises(UserError, match=f"^clip 2 of 3: {said}"):
+    for message, clip in bad.items():
+        with pytest.raises(UserError, match=f"^clip 2 of 3: {message}"):
             check_waveforms([good, good, clip])
-        with pytest.raises(UserError, match=f"^b.wav: {said}"):
+        with pytest.raises(UserError, match=f"^b.wav: {message}"):
             check_waveforms([good, clip], ["a.wav", "b.wav"])
 
 
-def test_what_is_a_waveform_passes():
+def test_check_waveforms_accepts_valid_waveforms():
     loud = 60000 * torch.ones(32000)
     check_waveforms([waveform(1), torch.zeros(9), loud, loud.half(), waveform(400).bfloat16(), waveform(400).double()])
     check_waveforms([])
@@ -113,13 +112,13 @@ def test_what_is_a_waveform_passes():
 
 @pytest.mark.parametrize("make", [student, teacher])
 @pytest.mark.parametrize("clip", [torch.zeros(0), torch.full((800,), float("nan")), torch.zeros(8, 800)])
-def test_a_model_refuses_what_is_no_waveform(make, clip):
+def test_encode_audio_refuses_invalid_waveforms(make, clip):
     with pytest.raises(UserError, match="^clip 1 of 2: "):
         make().encode_audio([waveform(800), clip])
 
 
 @pytest.mark.parametrize("clip", [torch.zeros(1), torch.zeros(16000), waveform(1), waveform(159), waveform(1599)])
-def test_short_and_silent_clips_have_finite_features_and_a_token(clip):
+def test_short_and_silent_clips_have_finite_features_and_audio_tokens(clip):
     features, mask = mel_and_mask([clip, waveform(4000)], 16)
     frames = max(len(clip) // 160, 1)
     assert features.isfinite().all() and mask[0].tolist() == [1] * frames + [0] * (25 - frames if frames < 25 else 0)
@@ -130,16 +129,16 @@ def test_short_and_silent_clips_have_finite_features_and_a_token(clip):
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000])
-def test_a_file_is_heard_at_16_khz(rate, tmp_path):
+def test_read_audio_resamples_to_16_khz(rate, tmp_path):
     time = np.arange(rate) / rate
     soundfile.write(tmp_path / "tone.flac", 0.4 * np.sin(2 * np.pi * 500 * time), rate)
-    heard = read_audio(tmp_path / "tone.flac")
+    audio = read_audio(tmp_path / "tone.flac")
     expected = torch.from_numpy(0.4 * np.sin(2 * np.pi * 500 * np.arange(16000) / 16000)).float()
-    assert heard.shape == (16000,) and heard.dtype == torch.float32
-    torch.testing.assert_close(heard[800:-800], expected[800:-800], atol=0.005, rtol=0)
+    assert audio.shape == (16000,) and audio.dtype == torch.float32
+    torch.testing.assert_close(audio[800:-800], expected[800:-800], atol=0.005, rtol=0)
 
 
-def test_a_file_at_16_khz_is_heard_as_it_is(tmp_path):
+def test_read_audio_keeps_samples_at_16_khz(tmp_path):
     samples = (waveform(700) * 32767).round() / 32768
     soundfile.write(tmp_path / "clip.wav", samples.numpy(), 16000, subtype="PCM_16")
     assert torch.equal(read_audio(str(tmp_path / "clip.wav")), samples)

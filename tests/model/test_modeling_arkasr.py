@@ -1,4 +1,4 @@
-"""The student against a slow rendering of its architecture in float64, and what Hugging Face makes of it."""
+"""The student against a slow reference implementation in float64, and against Hugging Face's generate and loading."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def linear(w, name, x):
 
 
 def convolution(w, name, x, stride):
-    """Kernel 3, padding 1: x [C, T] to [D, ceil(T / stride)], one frame at a time."""
+    """Convolve x [C, T] to [D, ceil(T / stride)] with kernel 3 and padding 1, one frame at a time."""
     kernel, frames = w[f"{name}.weight"], x.shape[1]
     x = torch.cat([x[:, :1] * 0, x, x[:, :1] * 0], dim=1)
     columns = [torch.einsum("dck,ck->d", kernel, x[:, t : t + 3]) for t in range(0, frames, stride)]
@@ -48,18 +48,18 @@ def convolution(w, name, x, stride):
 
 def rotated(x, theta, size):
     """Rotate the pairs (i, i + size/2) of the first `size` dimensions of x [T, D] by their positions."""
-    turned = x.clone()
+    result = x.clone()
     for t in range(len(x)):
         for i in range(size // 2):
             angle = t * theta ** (-2 * i / size)
             a, b = x[t, i], x[t, i + size // 2]
-            turned[t, i] = a * math.cos(angle) - b * math.sin(angle)
-            turned[t, i + size // 2] = a * math.sin(angle) + b * math.cos(angle)
-    return turned
+            result[t, i] = a * math.cos(angle) - b * math.sin(angle)
+            result[t, i + size // 2] = a * math.sin(angle) + b * math.cos(angle)
+    return result
 
 
 def attention(w, name, x, heads, groups, theta, size, causal):
-    """Attend head by head; `groups` query heads share a key and value head; output by `o_proj`."""
+    """Attend one head at a time, with `groups` query heads per key and value head, and project by `o_proj`."""
     q, k, v = (linear(w, f"{name}.{part}_proj", x) for part in "qkv")
     width, outputs = q.shape[1] // heads, []
     for head in range(heads):
@@ -73,8 +73,8 @@ def attention(w, name, x, heads, groups, theta, size, causal):
     return linear(w, f"{name}.o_proj", torch.cat(outputs, dim=1))
 
 
-def rendered_audio(w, features):
-    """Encode mel [M, T] of one clip into audio tokens [N, H] (paper, section 3.1)."""
+def reference_audio(w, features):
+    """Compute the audio embeddings [N, H] of mel [M, T] of one clip (arXiv 2605.28139, section 3.1)."""
     x = gelu(convolution(w, "model.audio_tower.conv1", features.double(), 1))
     x = gelu(convolution(w, "model.audio_tower.conv2", x, 2)).T
     for n in range(2):
@@ -90,8 +90,8 @@ def rendered_audio(w, features):
     return linear(w, f"{name}.linear_2", gelu(linear(w, f"{name}.linear_1", torch.stack(rows))))
 
 
-def rendered_logits(w, ids, audio_id, audio):
-    """Read one prompt: logits [S, V]."""
+def reference_logits(w, ids, audio_id, audio):
+    """Compute the logits [S, V] of one prompt."""
     x = torch.stack([w["model.language_model.embed_tokens.weight"][i] for i in ids])
     x[[s for s, i in enumerate(ids) if i == audio_id]] = audio
     for n in range(2):
@@ -110,7 +110,7 @@ def weights(lm):
 
 
 def prompt_ids(lm, frames):
-    """The prompt with its placeholders, as ids."""
+    """Return the ids of the prompt with its placeholders."""
     before, after = lm.prompt_text("English")
     text = before + "<|audio|>" * max((frames + 1) // 2 // 4, 1) + after
     return lm.tokenizer.encode(text, add_special_tokens=False)
@@ -118,25 +118,25 @@ def prompt_ids(lm, frames):
 
 @pytest.fixture(scope="module")
 def lm():
-    made = student(3)
-    with torch.no_grad():  # fresh norms, and biases, are trivial: make the rendering show that it reads them
-        for name, weight in made.hf.named_parameters():
+    model = student(3)
+    with torch.no_grad():  # fresh norms and biases are trivial; change them so that they affect the output
+        for name, weight in model.hf.named_parameters():
             if weight.ndim == 1:
                 weight.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))))
-    return made
+    return model
 
 
 @pytest.mark.parametrize("frames", range(1, 49))
-def test_audio_tokens_are_those_of_the_slow_rendering(lm, frames):
+def test_get_audio_features_matches_the_reference(lm, frames):
     with torch.no_grad():
         got = lm.hf.model.get_audio_features(mel(frames)[None], torch.ones(1, frames, dtype=torch.long)).pooler_output
-        expected = rendered_audio(weights(lm), mel(frames))
+        expected = reference_audio(weights(lm), mel(frames))
     assert len(got) == len(expected) == max((frames + 1) // 2 // 4, 1) == num_audio_tokens(frames)
     torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [3, 16, 37, 48])
-def test_logits_are_those_of_the_slow_rendering(lm, frames):
+def test_logits_match_the_reference(lm, frames):
     ids = prompt_ids(lm, frames) + lm.tokenizer.encode("the sea")
     with torch.no_grad():
         got = lm.hf(
@@ -145,12 +145,12 @@ def test_logits_are_those_of_the_slow_rendering(lm, frames):
             input_features_mask=torch.ones(1, frames, dtype=torch.long),
         ).logits[0]
         w = weights(lm)
-        expected = rendered_logits(w, ids, lm.hf.config.audio_token_id, rendered_audio(w, mel(frames)))
+        expected = reference_logits(w, ids, lm.hf.config.audio_token_id, reference_audio(w, mel(frames)))
     assert expected.std() > 0.1
     torch.testing.assert_close(got.double(), expected, atol=2e-5, rtol=1e-5)
 
 
-def test_token_counts_of_tensors_are_those_of_numbers():
+def test_num_audio_tokens_agrees_for_tensors_and_integers():
     frames = torch.arange(1, 400)
     expected = [max(math.ceil(t / 2) // 4, 1) for t in range(1, 400)]
     assert num_audio_tokens(frames).tolist() == [num_audio_tokens(t) for t in range(1, 400)] == expected
@@ -158,7 +158,7 @@ def test_token_counts_of_tensors_are_those_of_numbers():
 
 
 def batched(lm, lengths, mask_padding):
-    """Encode clips of these frame counts as one batch whose padding is loud."""
+    """Encode clips with these frame counts as one batch with large values in the padding."""
     features = torch.full((len(lengths), 16, max(lengths)), 7.0)
     mask = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     for row, frames in enumerate(lengths):
@@ -172,25 +172,25 @@ def batched(lm, lengths, mask_padding):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("lengths", [[3, 5, 8, 48], [17, 33], [47, 48, 1], [6, 6]])
-def test_a_clip_does_not_hear_its_batch(lm, lengths, attention):
+def test_get_audio_features_does_not_depend_on_batch_composition(lm, lengths, attention):
     lm.hf.set_attn_implementation(attention)
     rows = batched(lm, lengths, True)
     lm.hf.set_attn_implementation("sdpa")
     for row, (frames, got) in enumerate(zip(lengths, rows)):
         torch.testing.assert_close(
-            got.double(), rendered_audio(weights(lm), mel(frames, seed=row)), atol=1e-5, rtol=1e-5
+            got.double(), reference_audio(weights(lm), mel(frames, seed=row)), atol=1e-5, rtol=1e-5
         )
 
 
-def test_without_the_mask_a_clip_hears_its_padding(lm):
-    masked, heard = batched(lm, [17, 48], True), batched(lm, [17, 48], False)
-    torch.testing.assert_close(masked[1], heard[1], atol=1e-5, rtol=0)
+def test_get_audio_features_without_mask_attends_to_padding(lm):
+    masked, unmasked = batched(lm, [17, 48], True), batched(lm, [17, 48], False)
+    torch.testing.assert_close(masked[1], unmasked[1], atol=1e-5, rtol=0)
     padded = torch.cat([mel(17), torch.full((16, 31), 7.0)], dim=1)
-    torch.testing.assert_close(heard[0].double(), rendered_audio(weights(lm), padded)[:2], atol=1e-5, rtol=1e-5)
-    assert (masked[0] - heard[0]).abs().max() > 1e-2
+    torch.testing.assert_close(unmasked[0].double(), reference_audio(weights(lm), padded)[:2], atol=1e-5, rtol=1e-5)
+    assert (masked[0] - unmasked[0]).abs().max() > 1e-2
 
 
-def test_the_gradient_reaches_every_weight(lm):
+def test_gradient_reaches_every_weight(lm):
     lm.hf.zero_grad()
     ids = torch.tensor([prompt_ids(lm, 16)])
     mask = torch.ones(1, 16, dtype=torch.long)
@@ -199,7 +199,7 @@ def test_the_gradient_reaches_every_weight(lm):
     assert without == []
 
 
-def test_hugging_face_generates_what_we_generate(lm):
+def test_hugging_face_generate_matches_arkasr_generate(lm):
     lengths = [33, 48, 12]
     prompts = [prompt_ids(lm, frames) for frames in lengths]
     longest = max(map(len, prompts))
@@ -208,7 +208,7 @@ def test_hugging_face_generates_what_we_generate(lm):
     features, mask = torch.zeros(3, 16, 48), torch.zeros(3, 48, dtype=torch.long)
     for row, frames in enumerate(lengths):
         features[row, :, :frames], mask[row, :frames] = mel(frames, seed=row), 1
-    made = lm.hf.generate(
+    expected_ids = lm.hf.generate(
         input_ids=ids,
         attention_mask=attend,
         input_features=features,
@@ -221,39 +221,39 @@ def test_hugging_face_generates_what_we_generate(lm):
     )[:, longest:]
     with torch.no_grad():
         audio = lm.hf.model.get_audio_features(features, mask).pooler_output.split(lm.count_audio_tokens(mask))
-        ours = generate(lm, lm.embed_prompts(audio, ["English"] * 3), [11] * 3)
-    assert len({tuple(got) for got in ours.ids}) == 3
-    for row, (got, expected) in enumerate(zip(ours.ids, made.tolist())):
+        result = generate(lm, lm.embed_prompts(audio, ["English"] * 3), [11] * 3)
+    assert len({tuple(got) for got in result.ids}) == 3
+    for row, (got, expected) in enumerate(zip(result.ids, expected_ids.tolist())):
         assert got == expected[: len(got)], row
         assert len(got) == 11 or got[-1] in lm.stop_ids
 
 
-def test_embedded_prompts_are_those_of_the_placeholders(lm):
-    """What embed_prompts builds gives the logits of `input_ids` with features."""
+def test_embed_prompts_gives_the_logits_of_placeholders(lm):
+    """The result of embed_prompts gives the same logits as `input_ids` with features."""
     ids, mask = prompt_ids(lm, 40), torch.ones(1, 40, dtype=torch.long)
     with torch.no_grad():
         logits = lm.hf(input_ids=torch.tensor([ids]), input_features=mel(40)[None], input_features_mask=mask).logits
         audio = lm.hf.model.get_audio_features(mel(40)[None], mask).pooler_output
         [prompt] = lm.embed_prompts([audio], ["Chinese"])
-        ours = lm.hf(inputs_embeds=prompt[None]).logits
+        embedded = lm.hf(inputs_embeds=prompt[None]).logits
     assert len(prompt) == len(ids)
-    torch.testing.assert_close(ours, logits, atol=1e-6, rtol=0)
+    torch.testing.assert_close(embedded, logits, atol=1e-6, rtol=0)
 
 
-def test_audio_tokens_of_another_row_are_refused(lm):
-    """Clips in another order than their prompts: the batch's total of audio tokens is right, each row's is not."""
+def test_forward_refuses_clips_in_another_order_than_prompts(lm):
+    """The total number of audio tokens in the batch is right, but the number in each row is wrong."""
     prompts, mask = [prompt_ids(lm, 40), prompt_ids(lm, 24)], torch.zeros(2, 40, dtype=torch.long)
     ids = torch.tensor([prompts[0], [lm.tokenizer.pad_token_id] * 2 + prompts[1]])
     mask[0, :24], mask[1] = 1, 1
     inputs = {"input_ids": ids, "input_features": torch.zeros(2, 16, 40)}
-    with pytest.raises(UserError, match=r"\[5, 3\] audio tokens a row, and the clips make \[3, 5\]"):
+    with pytest.raises(UserError, match=r"\[5, 3\] audio tokens per row, but the clips have \[3, 5\]"):
         lm.hf(**inputs, input_features_mask=mask)
     with pytest.raises(UserError, match="without input_features_mask"):
         lm.hf(**inputs)
     assert lm.hf(**inputs, input_features_mask=mask.flip(0)).logits.shape[:2] == ids.shape
 
 
-def test_a_saved_model_loads_bit_for_bit(lm, tmp_path):
+def test_save_pretrained_restores_the_model_bit_for_bit(lm, tmp_path):
     lm.hf.save_pretrained(tmp_path)
     configs = [
         config.to_dict() | {"_name_or_path": ""} for config in (AutoConfig.from_pretrained(tmp_path), lm.hf.config)
@@ -273,7 +273,7 @@ def test_a_saved_model_loads_bit_for_bit(lm, tmp_path):
     assert torch.equal(a, b)
 
 
-def test_the_configuration_keeps_what_it_was_given():
+def test_configuration_round_trip_keeps_all_values():
     config = ArkasrConfig(audio_config=ARK_SIZES["audio"], text_config=ARK_SIZES["text"], merge_factor=2)
     again = ArkasrConfig.from_dict(config.to_dict())
     assert again.to_dict() == config.to_dict() and again.merge_factor == 2
@@ -281,7 +281,7 @@ def test_the_configuration_keeps_what_it_was_given():
     assert again.text_config.model_type == "qwen2"
 
 
-def test_another_merge_factor_merges_otherwise():
+def test_get_audio_features_uses_the_merge_factor():
     torch.manual_seed(0)
     text = ARK_SIZES["text"] | {"vocab_size": 40, "pad_token_id": 0}
     hf = ArkasrForConditionalGeneration(
@@ -293,8 +293,8 @@ def test_another_merge_factor_merges_otherwise():
     assert rows.shape == (4, 24)
 
 
-def test_deep_layers_stay_within_float16(lm):
-    """A layer whose output leaves float16's range: the published code holds it 1000 short of the largest number."""
+def test_encoder_clamps_float16_as_published(lm):
+    """The published code limits the output of each layer to 1000 below the largest float16 number."""
     hf = student(3).hf
     with torch.no_grad():
         hf.model.audio_tower.layers[0].mlp.fc2.bias.fill_(6e4)
@@ -304,6 +304,6 @@ def test_deep_layers_stay_within_float16(lm):
         hf.model.audio_tower(mel(9)[None])
         hf.half().model.audio_tower(mel(9)[None].half())
         hook.remove()
-    wide, half = seen
-    assert wide.max() > 65504 and half.dtype == torch.float16
+    float32, half = seen
+    assert float32.max() > 65504 and half.dtype == torch.float16
     assert half.max().item() == torch.tensor(64504.0).half().item() and half.isfinite().all()

@@ -1,4 +1,4 @@
-"""The processor against the published prompt, transformers' own classes, and the greedy transcripts of arkasr."""
+"""The processor against the published prompt, transformers' classes, and the greedy transcripts of arkasr."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from arkasr.model.speech_lm.arkasr import ArkSpeechLM
 from arkasr.model.tokenization import ARK_TOKENS
 
 INSTRUCTION = "Please transcribe this audio."
-PIECES = ["Please", "\u0120trans", "cribe", "\u0120this", "\u0120audio", "."]  # Qwen's cut of it; \u0120 is a space
+PIECES = ["Please", "\u0120trans", "cribe", "\u0120this", "\u0120audio", "."]  # Qwen's tokens; \u0120 is a space
 PROMPT = "<|user|><|begin_of_audio|><|audio|><|end_of_audio|>Please transcribe this audio.<|assistant|>"
 SAMPLES = [192800, 16000, 8000, 4001, 1600, 1599, 160, 159, 1]
 
@@ -41,7 +41,7 @@ def conversation(audio, instruction=INSTRUCTION):
 
 
 def qwen_tokenizer():
-    """Byte-level BPE that cuts the instruction as Qwen2.5 does."""
+    """Return byte-level BPE that splits the instruction as Qwen2.5 does."""
     steps = [(piece[:n], piece[n]) for piece in PIECES for n in range(1, len(piece))]
     merges = list(dict.fromkeys(steps))
     tokens = [*sorted(ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
@@ -54,11 +54,11 @@ def qwen_tokenizer():
 
 @pytest.fixture(scope="module")
 def lm():
-    """A student that is eager to say what no transcript holds: greedy text needs the blocked ids."""
-    made = eager_to_stop(student(4), 2.0)
+    """A student with large logits for a blocked token, so that greedy decoding depends on the blocked ids."""
+    model = eager_to_stop(student(4), 2.0)
     with torch.no_grad():
-        made.head[made.tokenizer.convert_tokens_to_ids("<|user|>")] = made.head.abs().amax(0)
-    return made
+        model.head[model.tokenizer.convert_tokens_to_ids("<|user|>")] = model.head.abs().amax(0)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def processor(lm):
 
 @pytest.fixture(scope="module")
 def folder(lm, tmp_path_factory):
-    """A folder that `SpeechLM.save` wrote; not to be written into."""
+    """A folder written by `SpeechLM.save`. Tests do not write into it."""
     path = tmp_path_factory.mktemp("processor") / "model"
     lm.save(path)
     return path
@@ -82,14 +82,14 @@ def wav(tmp_path_factory):
 
 
 def transcripts(lm, clips, cap):
-    """Greedy ids by arkasr's own path."""
+    """Return greedy ids decoded by arkasr."""
     with torch.no_grad():
         prompts = lm.embed_prompts(lm.encode_audio(clips), ["English"] * len(clips))
     return generate(lm, prompts, [cap] * len(clips)).ids
 
 
-def test_the_published_prompt_at_its_published_length():
-    """12.05 s: 1205 frames, 150 audio tokens, 160 ids (research notes on the published checkpoint)."""
+def test_processor_gives_the_published_prompt_at_its_published_length():
+    """12.05 s give 1205 frames, 150 audio tokens and 160 ids, as the published checkpoint does."""
     tokenizer = qwen_tokenizer()
     assert tokenizer.tokenize(INSTRUCTION) == PIECES
     inputs = ArkasrProcessor(ArkasrFeatureExtractor(), tokenizer)(waveform(192800))
@@ -100,57 +100,57 @@ def test_the_published_prompt_at_its_published_length():
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
-def test_a_clip_has_as_many_audio_tokens_as_the_model_makes(lm, processor, samples):
+def test_processor_counts_audio_tokens_as_the_model_does(lm, processor, samples):
     inputs = processor(waveform(samples))
-    said = int((inputs["input_ids"] == lm.hf.config.audio_token_id).sum())
-    assert said == max((samples // 160 + 1) // 2 // 4, 1)
+    count = int((inputs["input_ids"] == lm.hf.config.audio_token_id).sum())
+    assert count == max((samples // 160 + 1) // 2 // 4, 1)
     with torch.no_grad():
-        made = lm.hf.model.get_audio_features(inputs["input_features"], inputs["input_features_mask"]).pooler_output
-    assert len(made) == said
+        audio = lm.hf.model.get_audio_features(inputs["input_features"], inputs["input_features_mask"]).pooler_output
+    assert len(audio) == count
     assert inputs["input_features_mask"].sum() == max(samples // 160, 1)
 
 
-def test_prompts_are_padded_on_the_left_whatever_the_tokenizer_does(lm):
+def test_processor_pads_on_the_left_for_any_tokenizer_setting(lm):
     tokenizer = copy.deepcopy(lm.tokenizer)
     tokenizer.padding_side = "right"
-    made = ArkasrProcessor.from_config(lm.hf.config, tokenizer)
-    inputs = made([waveform(n) for n in (3200, 16000)])
+    processor = ArkasrProcessor.from_config(lm.hf.config, tokenizer)
+    inputs = processor([waveform(n) for n in (3200, 16000)])
     mask, ids = inputs["attention_mask"], inputs["input_ids"]
     assert ids.shape == mask.shape and ids.dtype == mask.dtype == torch.int64
-    short = made(waveform(3200))["input_ids"][0]
+    short = processor(waveform(3200))["input_ids"][0]
     assert mask[1].all() and mask[0].tolist() == [0] * (ids.shape[1] - len(short)) + [1] * len(short)
     assert ids[0, -len(short) :].tolist() == short.tolist()
     assert (ids[0, : -len(short)] == tokenizer.pad_token_id).all()
 
 
-def test_transcripts_stand_where_the_student_is_trained_to_write_them(lm, processor):
+def test_processor_puts_transcripts_where_the_student_predicts_them(lm, processor):
     clips, texts = [waveform(8000), waveform(4000, 1)], ["the sea", "\u4f60\u597d"]
     inputs = processor(clips, texts)
     with torch.no_grad():
         logits = lm.hf(**inputs).logits
         target = [lm.text_ids(text) for text in texts]
-        ours = lm.transcript_states(lm.embed_prompts(lm.encode_audio(clips), ["English"] * 2), target) @ lm.head.T
-    for row, ids, mine in zip(range(2), target, ours.split([len(ids) for ids in target])):
+        expected = lm.transcript_states(lm.embed_prompts(lm.encode_audio(clips), ["English"] * 2), target) @ lm.head.T
+    for row, ids, rows in zip(range(2), target, expected.split([len(ids) for ids in target])):
         assert inputs["input_ids"][row, -len(ids) :].tolist() == ids
-        torch.testing.assert_close(logits[row, -len(ids) - 1 : -1], mine, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits[row, -len(ids) - 1 : -1], rows, atol=1e-4, rtol=1e-4)
     assert processor(clips[0], texts[0])["input_ids"].tolist() == processor(clips[:1], texts[:1])["input_ids"].tolist()
 
 
-def test_generate_gives_the_transcripts_of_arkasr(lm, folder):
-    """AutoProcessor and AutoModelForCausalLM from a saved folder, nothing else, against arkasr.generate."""
+def test_auto_classes_give_the_transcripts_of_arkasr(lm, folder):
+    """Compare AutoProcessor and AutoModelForCausalLM from a saved folder with arkasr.generate."""
     clips = [waveform(n, seed) for seed, n in enumerate([16000, 8000, 3000, 24000, 1000, 100])]
-    model, made = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    inputs = made(audio=clips, sampling_rate=16000, return_tensors="pt")
+    model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    inputs = processor(audio=clips, sampling_rate=16000, return_tensors="pt")
     out = model.generate(**inputs, max_new_tokens=12, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     expected = transcripts(lm, clips, 12)
     assert [row[: len(ids)] for row, ids in zip(out.tolist(), expected)] == expected
-    assert made.batch_decode(out, skip_special_tokens=True) == [lm.text(ids) for ids in expected]
+    assert processor.batch_decode(out, skip_special_tokens=True) == [lm.text(ids) for ids in expected]
     assert len({tuple(ids) for ids in expected}) > 1 and min(map(len, expected)) < 12  # they differ, and one stops
     free = model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=None)
-    assert made.tokenizer.convert_tokens_to_ids("<|user|>") in free[:, inputs["input_ids"].shape[1] :]
+    assert processor.tokenizer.convert_tokens_to_ids("<|user|>") in free[:, inputs["input_ids"].shape[1] :]
 
 
-def test_saving_writes_the_blocked_ids_and_loads_again(lm, folder):
+def test_save_writes_the_blocked_ids_to_the_generation_config(lm, folder):
     written = GenerationConfig.from_pretrained(folder)
     assert written.suppress_tokens == lm.blocked.nonzero()[:, 0].tolist()
     assert written.eos_token_id == lm.stop_ids[0] and written.pad_token_id == lm.tokenizer.pad_token_id
@@ -158,7 +158,7 @@ def test_saving_writes_the_blocked_ids_and_loads_again(lm, folder):
     assert isinstance(loaded, ArkSpeechLM) and torch.equal(loaded.blocked, lm.blocked)
 
 
-def test_the_published_layout_brings_the_processor_along(lm, folder, tmp_path):
+def test_save_in_the_published_layout_includes_the_processor(lm, folder, tmp_path):
     lm.save(tmp_path, save_original_format=True)
     assert "whisper_config" in json.loads((tmp_path / "config.json").read_text())
     assert GenerationConfig.from_pretrained(tmp_path).suppress_tokens == lm.blocked.nonzero()[:, 0].tolist()
@@ -167,8 +167,8 @@ def test_the_published_layout_brings_the_processor_along(lm, folder, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_model_cards_snippet(folder, wav, dtype):
-    """Line for line but for trust_remote_code, which it no longer needs; features need no cast of their own."""
+def test_model_card_snippet_matches_arkasr(folder, wav, dtype):
+    """The published snippet without trust_remote_code, which is not needed. Features need no cast."""
     lm = load_speech_lm(str(folder), dtype)
     processor, tokenizer = AutoProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
@@ -183,33 +183,33 @@ def test_the_model_cards_snippet(folder, wav, dtype):
         eos_token_id=tokenizer.eos_token_id,
         bad_words_ids=bad_words_ids,
     )
-    said = tokenizer.batch_decode(outputs[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
-    assert said == [lm.text(ids) for ids in transcripts(lm, [waveform(9000, 3)], 9)]
+    texts = tokenizer.batch_decode(outputs[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+    assert texts == [lm.text(ids) for ids in transcripts(lm, [waveform(9000, 3)], 9)]
 
 
-def test_conversations_say_the_same_as_calls(processor, wav):
+def test_conversations_and_calls_give_the_same_inputs(processor, wav):
     clips = [waveform(9000, 3), waveform(4000, 5)]
     called = processor(clips)
     batch = [conversation(wav), conversation(clips[1].numpy())]
-    for made in (
+    for inputs in (
         processor.apply_chat_template(batch, add_generation_prompt=True),
         processor.apply_transcription_request([wav, clips[1]]),
         processor.apply_transcription_request(clips, sampling_rate=16000),
         processor.apply_transcription_request([clip.tolist() for clip in clips]),
     ):
-        assert made.keys() == called.keys() and all(torch.equal(made[name], called[name]) for name in called)
+        assert inputs.keys() == called.keys() and all(torch.equal(inputs[name], called[name]) for name in called)
     alone = processor(clips[0])
-    for made in (
+    for inputs in (
         processor.apply_transcription_request(wav),
         processor.apply_transcription_request(clips[0]),
         processor.apply_chat_template(conversation(wav), add_generation_prompt=True),
     ):
-        assert all(torch.equal(made[name], alone[name]) for name in alone)
+        assert all(torch.equal(inputs[name], alone[name]) for name in alone)
     ids = processor.apply_chat_template(conversation(wav), add_generation_prompt=True, return_dict=False)
     assert torch.equal(ids, alone["input_ids"])
 
 
-def test_conversations_as_text(processor, wav):
+def test_apply_chat_template_returns_text(processor, wav):
     render = processor.apply_chat_template
     assert render(conversation(wav), add_generation_prompt=True, tokenize=False) == PROMPT
     assert render([conversation(wav)], add_generation_prompt=True, tokenize=False) == [PROMPT]
@@ -221,24 +221,25 @@ def test_conversations_as_text(processor, wav):
     assert torch.equal(render(answered)["input_ids"], processor(waveform(9000, 3), "the sea")["input_ids"])
 
 
-def test_a_models_own_instruction_is_saved_and_asked(lm, tmp_path):
+def test_instruction_of_the_model_is_saved_and_used(lm, tmp_path):
     hf = copy.deepcopy(lm.hf)
     hf.config.instruction = "the lazy dog"
-    made = ArkSpeechLM(hf, lm.tokenizer)
-    made.save(tmp_path)
+    other = ArkSpeechLM(hf, lm.tokenizer)
+    other.save(tmp_path)
     [text] = lm.tokenizer.batch_decode(AutoProcessor.from_pretrained(tmp_path)(waveform(160))["input_ids"])
-    assert text == PROMPT.replace(INSTRUCTION, "the lazy dog") == "<|audio|>".join(made.prompt_text("English"))
+    assert text == PROMPT.replace(INSTRUCTION, "the lazy dog") == "<|audio|>".join(other.prompt_text("English"))
     (tmp_path / "processor_config.json").unlink()
     assert AutoProcessor.from_pretrained(tmp_path).instruction == "the lazy dog"
 
 
 @pytest.mark.parametrize("num_mel", [16, 128])
-def test_features_are_whispers_clip_by_clip(num_mel):
+def test_feature_extractor_matches_whisper(num_mel):
     clips = [waveform(n, seed) for seed, n in enumerate([16000, 5001, 4799, 201, 31999])]
-    made = ArkasrFeatureExtractor(num_mel)(clips, sampling_rate=16000)
-    assert made["input_features"].dtype == torch.float32 and made["input_features_mask"].dtype == torch.int64
+    features = ArkasrFeatureExtractor(num_mel)(clips, sampling_rate=16000)
+    assert features["input_features"].dtype == torch.float32
+    assert features["input_features_mask"].dtype == torch.int64
     whisper = WhisperFeatureExtractor(feature_size=num_mel)
-    for clip, mel, mask in zip(clips, made["input_features"], made["input_features_mask"]):
+    for clip, mel, mask in zip(clips, features["input_features"], features["input_features_mask"]):
         alone = whisper([clip.numpy()], sampling_rate=16000, padding="longest", return_tensors="pt").input_features[0]
         frames = len(clip) // 160
         assert mask.tolist() == [1] * frames + [0] * (len(mask) - frames)
@@ -246,7 +247,7 @@ def test_features_are_whispers_clip_by_clip(num_mel):
         assert not mel[:, frames:].any()
 
 
-def test_waveforms_come_in_any_form():
+def test_feature_extractor_accepts_tensors_arrays_and_lists():
     clip = waveform(4000)
     expected = ArkasrFeatureExtractor(16)([clip])["input_features"]
     backwards = clip.flip(0).numpy()[::-1]
@@ -259,18 +260,18 @@ def test_waveforms_come_in_any_form():
     assert all(isinstance(array[name], np.ndarray) for name in ("input_features", "input_features_mask"))
 
 
-def test_what_is_no_batch_of_waveforms(processor, wav):
+def test_processor_refuses_empty_batches_and_files(processor, wav):
     for empty in ([], ()):
         with pytest.raises(UserError, match="no clips"):
             processor(empty)
         with pytest.raises(UserError, match="no clips"):
             processor.apply_transcription_request(empty)
     for files in (wav, [wav]):
-        with pytest.raises(UserError, match=f"{wav}: give waveforms.*apply_transcription_request"):
+        with pytest.raises(UserError, match=f"{wav}: expected waveforms.*apply_transcription_request"):
             processor(files)
 
 
-def test_round_trip(processor, folder, tmp_path):
+def test_processor_round_trip(processor, folder, tmp_path):
     processor.save_pretrained(tmp_path / "alone")
     for path in (tmp_path / "alone", folder):
         for load in (AutoProcessor.from_pretrained, ArkasrProcessor.from_pretrained):
@@ -294,7 +295,7 @@ WHISPER = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 
 
 @pytest.mark.parametrize("written", [None, SIBLING, SIBLING | REMOTE])
 @pytest.mark.parametrize("extractor", [None, WHISPER, WHISPER | {"processor_class": "ArkasrProcessor"} | REMOTE])
-def test_published_folders_load_without_their_code(processor, folder, tmp_path, written, extractor):
+def test_processor_loads_published_folders_without_their_code(processor, folder, tmp_path, written, extractor):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "processing_arkasr.py").write_text("raise SystemExit('the code of the folder was run')")
@@ -315,24 +316,24 @@ def test_published_folders_load_without_their_code(processor, folder, tmp_path, 
     assert text == PROMPT
 
 
-def test_one_native_name_registers_all(folder):
-    """Not registered, AutoProcessor would return the tokenizer alone, in silence."""
+def test_one_import_registers_all_auto_classes(folder):
+    """Without registration AutoProcessor would return the tokenizer without an error."""
     program = (
         "from arkasr import ArkasrConfig; import transformers as t\n"
-        f"made = [c.from_pretrained({str(folder)!r}) for c in (t.AutoProcessor, t.AutoModelForCausalLM)]\n"
-        "print([type(m).__name__ for m in made])"
+        f"loaded = [c.from_pretrained({str(folder)!r}) for c in (t.AutoProcessor, t.AutoModelForCausalLM)]\n"
+        "print([type(m).__name__ for m in loaded])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["['ArkasrProcessor',", "'ArkasrForConditionalGeneration']"]
 
 
-def test_settings_of_another_model_are_refused(lm):
+def test_processor_refuses_settings_of_another_model(lm):
     for changes in ({"sampling_rate": 8000}, {"hop_length": 320}, {"n_fft": 512}):
-        with pytest.raises(UserError, match=rf"{next(iter(changes.values()))}.*16000, 160, 400"):
+        with pytest.raises(UserError, match=rf"must be \(16000, 160, 400\).*{next(iter(changes.values()))}"):
             ArkasrFeatureExtractor(16, **changes)
     with pytest.raises(UserError, match="lacks .*<|audio|>.*<|user|>"):
         ArkasrProcessor(ArkasrFeatureExtractor(16), Qwen2Tokenizer(vocab={"a": 0}, merges=[]))
-    with pytest.raises(UserError, match=r"audio_token '<\|user\|>'"):
+    with pytest.raises(UserError, match=r"audio_token must be '<\|audio\|>'.*got '<\|user\|>'"):
         ArkasrProcessor(ArkasrFeatureExtractor(16), student_tokenizer(), audio_token="<|user|>")
 
 
@@ -344,28 +345,28 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("said", BAD)
-def test_bad_waveforms_are_named(processor, wav, said):
-    good, bad = waveform(4000), BAD[said]
-    with pytest.raises(UserError, match=f"clip 1 of 2.*{said}"):
+@pytest.mark.parametrize("message", BAD)
+def test_processor_names_an_invalid_waveform(processor, wav, message):
+    good, bad = waveform(4000), BAD[message]
+    with pytest.raises(UserError, match=f"clip 1 of 2.*{message}"):
         processor([good, bad])
-    with pytest.raises(UserError, match=f"clip 1 of 2.*{said}"):
+    with pytest.raises(UserError, match=f"clip 1 of 2.*{message}"):
         processor.apply_chat_template([conversation(wav), conversation(bad.numpy())])
-    with pytest.raises(UserError, match=f"clip 0 of 1.*{said}"):
+    with pytest.raises(UserError, match=f"clip 0 of 1.*{message}"):
         processor(bad)
 
 
-def test_other_rates_are_refused_and_named(processor):
-    ask = "44100.*16000 Hz.*resample"
-    with pytest.raises(UserError, match=ask):
+def test_processor_refuses_other_sampling_rates(processor):
+    message = "44100.*16000 Hz.*resample"
+    with pytest.raises(UserError, match=message):
         processor(waveform(4000), sampling_rate=44100)
-    with pytest.raises(UserError, match=ask):
+    with pytest.raises(UserError, match=message):
         processor.apply_transcription_request(waveform(4000), sampling_rate=44100)
-    with pytest.raises(UserError, match=ask):
+    with pytest.raises(UserError, match=message):
         processor.apply_chat_template(conversation(waveform(4000)), sampling_rate=44100)
 
 
-def test_files_are_resampled_or_named(processor, tmp_path):
+def test_processor_resamples_files_and_names_invalid_ones(processor, tmp_path):
     seconds, paths = 0.5, {}
     for rate in (16000, 44100):
         tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)
@@ -379,14 +380,20 @@ def test_files_are_resampled_or_named(processor, tmp_path):
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan]), 16000, subtype="FLOAT")
     (tmp_path / "notes.wav").write_text("no sound")
-    for name, said in {"eight": "8 channels", "empty": "no samples", "nan": "NaN", "notes": "", "absent": ""}.items():
-        with pytest.raises(UserError, match=f"{tmp_path / name}.wav.*{said}"):
+    for name, message in {
+        "eight": "8 channels",
+        "empty": "no samples",
+        "nan": "NaN",
+        "notes": "",
+        "absent": "",
+    }.items():
+        with pytest.raises(UserError, match=f"{tmp_path / name}.wav.*{message}"):
             processor.apply_transcription_request([paths[16000], str(tmp_path / f"{name}.wav")])
 
 
-def test_conversations_that_the_prompt_does_not_know(processor, wav):
+def test_processor_refuses_conversations_that_do_not_fit_the_prompt(processor, wav):
     for tokenize in (True, False):
-        with pytest.raises(UserError, match="role 'system'"):
+        with pytest.raises(UserError, match="role must be user or assistant.*'system'"):
             processor.apply_chat_template([{"role": "system", "content": "a"}, *conversation(wav)], tokenize=tokenize)
     with pytest.raises(UserError, match="2 audio parts"):
         processor.apply_chat_template([*conversation(wav), *conversation(wav)])
@@ -405,7 +412,7 @@ def test_conversations_that_the_prompt_does_not_know(processor, wav):
 
 
 @pytest.mark.parametrize("clip", [torch.zeros(16000), torch.zeros(1), waveform(1), waveform(1599), torch.zeros(800)])
-def test_short_and_silent_clips_are_heard_and_answered(lm, processor, clip):
+def test_short_and_silent_clips_are_transcribed(lm, processor, clip):
     inputs = processor(clip)
     assert inputs["input_features"].isfinite().all()
     with torch.no_grad():
@@ -417,11 +424,11 @@ def test_short_and_silent_clips_are_heard_and_answered(lm, processor, clip):
 
 
 @pytest.mark.parametrize("clip", [{"array": [0.0], "sampling_rate": 16000}, None, [[0.0], [0.0, 0.0]]])
-def test_what_is_no_waveform_is_said_to_be_none(clip):
-    with pytest.raises(UserError, match=f"a {type(clip).__name__} is no waveform"):
+def test_feature_extractor_refuses_what_is_not_a_waveform(clip):
+    with pytest.raises(UserError, match=f"{type(clip).__name__} is not a waveform"):
         ArkasrFeatureExtractor(16)([clip])
 
 
-def test_a_file_that_is_not_there(processor, tmp_path):
-    with pytest.raises(UserError, match=r"gone\.wav: there is no such file"):
+def test_processor_names_an_absent_file(processor, tmp_path):
+    with pytest.raises(UserError, match=r"gone\.wav: file not found"):
         processor.apply_transcription_request(tmp_path / "gone.wav")

@@ -1,6 +1,6 @@
-"""The published layout: read, written, round-tripped bit for bit, and refused where it is not whole.
+"""The published layout is read, written, restored bit for bit, and refused if it is incomplete.
 
-The published files are made here by hand: names by a table that is written out, rows of q and k by a loop.
+The expected files are built independently: a table lists all names, and a loop orders the rows of q and k.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from transformers import (
 from arkasr import ArkasrConfig, ArkasrForConditionalGeneration, load_speech_lm
 from arkasr.errors import UserError
 
-D, HEADS, TURNED = 32, 2, 8  # width, heads of 16, of which RoPE turns 8
+D, HEADS, ROTATED = 32, 2, 8  # width, heads of 16, of which RoPE rotates 8
 LAYER = "model.audio_tower.layers.N."
 NAMES = {  # published to native, of layer N
     "audio_encoder.whisper.layers.N.self_attn.q_proj.weight": "model.audio_tower.layers.N.self_attn.q_proj.weight",
@@ -73,37 +74,37 @@ AUTO = [AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Se
 
 
 def interleaved(tensor):
-    """Put our rows (i and i + 4 turn together) where the published ones are (2i and 2i + 1)."""
+    """Convert native rows (RoPE pairs i and i + 4) to published rows (RoPE pairs 2i and 2i + 1)."""
     rows = [None] * D
     for head in range(HEADS):
         start = head * D // HEADS
-        for i in range(TURNED // 2):
-            rows[start + 2 * i], rows[start + 2 * i + 1] = tensor[start + i], tensor[start + i + TURNED // 2]
-        for i in range(TURNED, D // HEADS):
+        for i in range(ROTATED // 2):
+            rows[start + 2 * i], rows[start + 2 * i + 1] = tensor[start + i], tensor[start + i + ROTATED // 2]
+        for i in range(ROTATED, D // HEADS):
             rows[start + i] = tensor[start + i]
     return torch.stack(rows)
 
 
 def whisper_positions(length):
-    """Whisper's table: sines of falling frequency, then cosines."""
+    """Return Whisper's table: sines of decreasing frequency, then cosines."""
     rates = [math.exp(-math.log(10000) * i / (D // 2 - 1)) for i in range(D // 2)]
     rows = [[math.sin(t * r) for r in rates] + [math.cos(t * r) for r in rates] for t in range(length)]
     return torch.tensor(rows)
 
 
-def by_hand(state):
-    """The published tensors of native ones."""
-    made = {}
-    for theirs, ours in NAMES.items():
-        for n in "01" if "layers.N" in theirs else "0":
-            tensor = state[ours.replace("layers.N", f"layers.{n}")].clone()
-            turned = theirs.startswith("audio") and ("q_proj" in theirs or "k_proj" in theirs)
-            made[theirs.replace("layers.N", f"layers.{n}")] = interleaved(tensor) if turned else tensor
-    return made
+def reference_published_state(state):
+    """Convert native tensors to published ones."""
+    result = {}
+    for published, native in NAMES.items():
+        for n in "01" if "layers.N" in published else "0":
+            tensor = state[native.replace("layers.N", f"layers.{n}")].clone()
+            rotated = published.startswith("audio") and ("q_proj" in published or "k_proj" in published)
+            result[published.replace("layers.N", f"layers.{n}")] = interleaved(tensor) if rotated else tensor
+    return result
 
 
 def flat(lm, **changes):
-    """A config.json as published."""
+    """Return a published config.json."""
     ids = {"eos_token_id": lm.tokenizer.eos_token_id, "pad_token_id": lm.tokenizer.pad_token_id, "bos_token_id": None}
     whisper = {"model_type": "whisper", "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2}
     whisper |= {"encoder_ffn_dim": 64, "num_mel_bins": 16, "max_source_positions": 1500, "decoder_layers": 32}
@@ -145,9 +146,9 @@ def lm():
 
 @pytest.fixture(scope="module")
 def published(lm, tmp_path_factory):
-    """A folder in the published layout, made by hand; not to be written into."""
+    """A folder in the published layout, built by the reference. Tests do not write into it."""
     folder = tmp_path_factory.mktemp("published")
-    tensors = by_hand(lm.hf.state_dict()) | {POSITIONS: torch.ones(1500, D)}
+    tensors = reference_published_state(lm.hf.state_dict()) | {POSITIONS: torch.ones(1500, D)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(flat(lm)))
     lm.tokenizer.save_pretrained(folder)
@@ -156,7 +157,7 @@ def published(lm, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def native(lm, tmp_path_factory):
-    """A folder in our layout; not to be written into."""
+    """A folder in the native layout. Tests do not write into it."""
     folder = tmp_path_factory.mktemp("native")
     lm.save(folder)
     return folder
@@ -170,7 +171,7 @@ def folder(request, published, native, tmp_path):
 
 
 def name(folder, published_name):
-    """What a tensor is called in the files of this folder."""
+    """Return the name of a tensor in the files of this folder."""
     return published_name if folder.name == "published" else NAMES[published_name]
 
 
@@ -187,20 +188,20 @@ def same(before, after):
 
 
 def tensors(folder):
-    """All tensors of a folder's files, and nothing twice."""
+    """Read all tensors of a folder and check that none occurs twice."""
     found = [pair for file in sorted(folder.glob("*.safetensors")) for pair in load_file(file).items()]
     assert len(dict(found)) == len(found)
     return dict(found)
 
 
-def test_the_table_names_every_weight_once(lm):
-    expanded = [ours.replace("layers.N", f"layers.{n}") for ours in NAMES.values() for n in "01"]
+def test_table_of_names_has_every_parameter_once(lm):
+    expanded = [native.replace("layers.N", f"layers.{n}") for native in NAMES.values() for n in "01"]
     assert set(expanded) == set(lm.hf.state_dict()) and len(set(NAMES.values())) == len(NAMES)
 
 
 @pytest.mark.parametrize("auto", AUTO)
 @pytest.mark.parametrize("trust", [None, True, False])
-def test_published_files_are_read_by_our_classes_whatever_code_they_name(lm, published, auto, trust):
+def test_auto_classes_read_published_files_without_their_code(lm, published, auto, trust):
     hf = auto.from_pretrained(published, trust_remote_code=trust)
     assert type(hf) is ArkasrForConditionalGeneration and not hf.training
     same(lm.hf.state_dict(), hf.state_dict())
@@ -208,13 +209,13 @@ def test_published_files_are_read_by_our_classes_whatever_code_they_name(lm, pub
     assert hf.config.mask_padding is True and not hasattr(hf.config, "auto_map")
 
 
-def test_a_recogniser_is_read_from_published_files(lm, published):
+def test_load_speech_lm_reads_published_files(lm, published):
     loaded = load_speech_lm(str(published))
     same(lm.hf.state_dict(), loaded.hf.state_dict())
     assert loaded.hf.config.instruction == lm.hf.config.instruction and loaded.prompt_text("") == lm.prompt_text("")
 
 
-def test_published_weights_are_read_in_another_dtype(lm, published, tmp_path):
+def test_published_weights_are_converted_to_the_dtype(lm, published, tmp_path):
     folder = shutil.copytree(published, tmp_path / "half")
     change(folder, lambda t: t.update({key: value.bfloat16() for key, value in t.items()}))
     (folder / "config.json").write_text(json.dumps(flat(lm, torch_dtype="bfloat16")))
@@ -225,14 +226,14 @@ def test_published_weights_are_read_in_another_dtype(lm, published, tmp_path):
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float16}
 
 
-def test_what_is_written_is_what_a_hand_writes(lm, tmp_path):
+def test_save_pretrained_writes_the_reference_tensors(lm, tmp_path):
     lm.hf.save_pretrained(tmp_path, save_original_format=True)
     written = tensors(tmp_path)
     torch.testing.assert_close(written.pop(POSITIONS), whisper_positions(1500), atol=1e-3, rtol=0)
-    same(by_hand(lm.hf.state_dict()), written)
+    same(reference_published_state(lm.hf.state_dict()), written)
 
 
-def test_the_default_is_our_layout_whatever_was_read(published, native, tmp_path):
+def test_save_pretrained_writes_the_native_layout_by_default(published, native, tmp_path):
     for number, source in enumerate((published, native)):
         ArkasrForConditionalGeneration.from_pretrained(source).save_pretrained(tmp_path / str(number))
     for number in "01":
@@ -242,40 +243,40 @@ def test_the_default_is_our_layout_whatever_was_read(published, native, tmp_path
 
 @pytest.mark.parametrize("size", ["50GB", "9KB"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_there_and_back_again(native, published, tmp_path, size, dtype):
-    """Native to published to native, and published to native to published; whole and in shards."""
+def test_round_trips_between_layouts_keep_all_tensors(native, published, tmp_path, size, dtype):
+    """Convert native to published to native, and published to native to published, in one file and in shards."""
     for start, first in ((native, True), (published, False)):
         folders = [start, *(tmp_path / f"{start.name}-{n}" for n in range(4))]
-        for step, (source, target) in enumerate(zip(folders, folders[1:])):
+        for step, (source, target) in enumerate(pairwise(folders)):
             hf = ArkasrForConditionalGeneration.from_pretrained(source, dtype=dtype)
             hf.save_pretrained(target, save_original_format=first is (step % 2 == 0), max_shard_size=size)
             assert (target / "model.safetensors.index.json").is_file() is (size == "9KB")
         same(tensors(folders[1]), tensors(folders[3]))
         same(tensors(folders[2]), tensors(folders[4]))
-        given = {key: value.to(dtype) for key, value in tensors(start).items() if key != POSITIONS}
-        same(given, {key: value for key, value in tensors(folders[2]).items() if key != POSITIONS})
+        expected = {key: value.to(dtype) for key, value in tensors(start).items() if key != POSITIONS}
+        same(expected, {key: value for key, value in tensors(folders[2]).items() if key != POSITIONS})
         configs = [(folder / "config.json").read_text() for folder in folders[1:]]
         assert configs[0] == configs[2] and configs[1] == configs[3]
 
 
 @pytest.mark.parametrize("with_head", [True, False])
 @pytest.mark.parametrize("original", [True, False])
-def test_given_tensors_are_written_instead_of_the_models_own(lm, tmp_path, original, with_head):
-    given = {key: value + 1 for key, value in lm.hf.state_dict().items()}
+def test_save_pretrained_writes_the_state_dict_argument(lm, tmp_path, original, with_head):
+    state = {key: value + 1 for key, value in lm.hf.state_dict().items()}
     if not with_head:
-        del given["lm_head.weight"]
-    lm.hf.save_pretrained(tmp_path, state_dict=given, save_original_format=original)
+        del state["lm_head.weight"]
+    lm.hf.save_pretrained(tmp_path, state_dict=state, save_original_format=original)
     loaded = ArkasrForConditionalGeneration.from_pretrained(tmp_path).state_dict()
     same({key: value + 1 for key, value in lm.hf.state_dict().items()}, loaded)
 
 
-def test_a_model_is_read_from_tensors_in_memory(lm, published, native):
+def test_from_pretrained_reads_a_state_dict_in_either_layout(lm, published, native):
     for source in (published, native):
         hf = ArkasrForConditionalGeneration.from_pretrained(None, config=lm.hf.config, state_dict=tensors(source))
         same(lm.hf.state_dict(), hf.state_dict())
 
 
-def test_an_untied_head_is_kept(lm, tmp_path):
+def test_untied_head_is_saved_and_loaded(lm, tmp_path):
     config = ArkasrConfig.from_dict(flat(lm, tie_word_embeddings=False))
     torch.manual_seed(1)
     hf = ArkasrForConditionalGeneration(config)
@@ -287,7 +288,7 @@ def test_an_untied_head_is_kept(lm, tmp_path):
     assert torch.equal(tensors(tmp_path)["lm_head.weight"], hf.lm_head.weight)
 
 
-def test_a_published_configuration_says_what_ours_says(lm):
+def test_from_dict_reads_a_published_configuration(lm):
     config = ArkasrConfig.from_dict(flat(lm))
     assert (config.merge_factor, config.audio_token_id) == (4, lm.hf.config.audio_token_id)
     assert config.audio_config.rope_parameters == {
@@ -304,20 +305,20 @@ def test_a_published_configuration_says_what_ours_says(lm):
     assert text.vocab_size == len(lm.tokenizer) and config.eos_token_id == text.eos_token_id == lm.stop_ids[0]
 
 
-def test_a_published_configuration_is_written_back(lm):
-    given = flat(lm, merge_factor=2, mlp_adapter_act="relu", vocab_size=500, rms_norm_eps=1e-5)
-    written = ArkasrConfig.from_dict(given).to_published_dict()
+def test_to_published_dict_inverts_from_dict(lm):
+    original = flat(lm, merge_factor=2, mlp_adapter_act="relu", vocab_size=500, rms_norm_eps=1e-5)
+    written = ArkasrConfig.from_dict(original).to_published_dict()
     changed = {"auto_map", "rope_scaling", "transformers_version", "whisper_config"}
-    for key in given.keys() - changed:
-        assert written[key] == given[key], key
-    kept = {k: v for k, v in given["whisper_config"].items() if k != "decoder_layers"}
+    for key in original.keys() - changed:
+        assert written[key] == original[key], key
+    kept = {k: v for k, v in original["whisper_config"].items() if k != "decoder_layers"}
     assert written["whisper_config"] == kept | {"activation_function": "gelu", "attention_dropout": 0, "init_std": 0.02}
     assert not {"auto_map", "rope_scaling", "text_config", "audio_config", "rope_parameters"} & set(written)
     again = ArkasrConfig.from_dict(json.loads(json.dumps(written)))
-    assert again.to_dict() == ArkasrConfig.from_dict(given).to_dict()
+    assert again.to_dict() == ArkasrConfig.from_dict(original).to_dict()
 
 
-def test_what_the_authors_code_does_not_know_is_written_where_it_is_not_the_default(lm):
+def test_to_published_dict_writes_own_keys_only_if_not_default(lm):
     plain = ArkasrConfig.from_dict(flat(lm))
     assert not {"mask_padding", "instruction"} & set(plain.to_published_dict())
     plain.mask_padding, plain.instruction = False, "Write."
@@ -325,7 +326,7 @@ def test_what_the_authors_code_does_not_know_is_written_where_it_is_not_the_defa
     assert again.mask_padding is False and again.instruction == "Write."
 
 
-def test_a_scaled_rope_of_the_decoder_is_kept(lm):
+def test_scaled_rope_of_the_decoder_is_kept(lm):
     scaled = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
     config = ArkasrConfig.from_dict(flat(lm, rope_scaling=scaled))
     assert config.text_config.rope_parameters == scaled | {"rope_theta": 1e6}
@@ -334,7 +335,7 @@ def test_a_scaled_rope_of_the_decoder_is_kept(lm):
     assert ArkasrConfig.from_dict(written).text_config.rope_parameters == scaled | {"rope_theta": 1e6}
 
 
-def test_the_authors_padding_is_had_by_name(published):
+def test_from_pretrained_takes_mask_padding(published):
     hf = AutoModelForCausalLM.from_pretrained(published, mask_padding=False)
     assert hf.config.mask_padding is False and hf.model.config.mask_padding is False
 
@@ -355,7 +356,7 @@ def test_the_authors_padding_is_had_by_name(published):
         ("whisper_config", {"use_rope": False}),
     ],
 )
-def test_other_arithmetic_is_refused(lm, published, tmp_path, key, value):
+def test_published_configuration_of_another_architecture_is_refused(lm, published, tmp_path, key, value):
     folder = shutil.copytree(published, tmp_path / "other")
     (folder / "config.json").write_text(json.dumps(flat(lm, **{key: value})))
     inner = next(iter(value)) if isinstance(value, dict) else key
@@ -367,12 +368,12 @@ def test_other_arithmetic_is_refused(lm, published, tmp_path, key, value):
         load_speech_lm(str(folder))
 
 
-def test_a_flat_configuration_is_no_list_of_arguments(lm):
+def test_constructor_refuses_a_flat_configuration(lm):
     with pytest.raises(UserError, match="from_dict"):
         ArkasrConfig(**flat(lm))
 
 
-def test_a_flat_configuration_without_an_encoder(lm):
+def test_from_dict_refuses_a_flat_configuration_without_an_encoder(lm):
     with pytest.raises(UserError, match="no whisper_config"):
         ArkasrConfig.from_dict({k: v for k, v in flat(lm).items() if k != "whisper_config"})
 
@@ -385,7 +386,7 @@ def test_a_flat_configuration_without_an_encoder(lm):
         ("", "projector_hidden_act", "silu"),
     ],
 )
-def test_what_the_published_layout_cannot_say_is_not_written(lm, tmp_path, part, key, value):
+def test_published_layout_refuses_what_it_cannot_represent(lm, tmp_path, part, key, value):
     config = ArkasrConfig.from_dict(flat(lm))
     setattr(getattr(config, part) if part else config, key, value)
     hf = ArkasrForConditionalGeneration(config)
@@ -394,7 +395,7 @@ def test_what_the_published_layout_cannot_say_is_not_written(lm, tmp_path, part,
     assert not (tmp_path / "new").exists()
 
 
-def test_neither_offloaded_weights_nor_a_push_are_written_as_published(lm, tmp_path):
+def test_published_layout_refuses_offloaded_weights_and_push_to_hub(lm, tmp_path):
     state = lm.hf.state_dict()
     state["model.audio_tower.norm.bias"] = state["model.audio_tower.norm.bias"].to("meta")
     with pytest.raises(UserError, match=r"model\.audio_tower\.norm\.bias is offloaded"):
@@ -404,7 +405,7 @@ def test_neither_offloaded_weights_nor_a_push_are_written_as_published(lm, tmp_p
 
 
 def refused(folder, *words):
-    """Every way to load names the folder and the words."""
+    """Check that every way to load refuses the folder, with these words in the message."""
     for load in (load_speech_lm, AutoModelForCausalLM.from_pretrained, ArkasrForConditionalGeneration.from_pretrained):
         with pytest.raises(UserError) as caught:
             load(str(folder))
@@ -423,14 +424,14 @@ def refused(folder, *words):
         "model.norm.weight",
     ],
 )
-def test_a_missing_tensor_is_named_as_its_file_would(folder, key):
+def test_missing_tensor_has_its_name_in_the_file(folder, key):
     layer = next((n for n in "01" if f"layers.{n}." in key), "N")
     key = name(folder, key.replace(f"layers.{layer}.", "layers.N.")).replace("layers.N.", f"layers.{layer}.")
     change(folder, lambda t: t.pop(key))
     refused(folder, "missing: " + key)
 
 
-def test_without_head_and_embedding_the_embedding_is_missed(folder):
+def test_missing_head_and_embedding_are_named(folder):
     change(folder, lambda t: (t.pop("lm_head.weight", None), t.pop(name(folder, "model.embed_tokens.weight"))))
     refused(folder, "missing", name(folder, "model.embed_tokens.weight"))
 
@@ -446,13 +447,13 @@ def test_without_head_and_embedding_the_embedding_is_missed(folder):
         "model.layers.2.input_layernorm.weight",
     ],
 )
-def test_a_tensor_too_many_is_named(published, tmp_path, key):
+def test_unexpected_tensor_is_named(published, tmp_path, key):
     folder = shutil.copytree(published, tmp_path / "published")
     change(folder, lambda t: t.update({key: torch.ones(D)}))
-    refused(folder, "left over: " + key)
+    refused(folder, "unexpected: " + key)
 
 
-def test_many_tensors_are_not_all_named(folder):
+def test_error_names_only_the_first_tensors(folder):
     change(folder, lambda t: t.update({f"surprise.{n}": torch.ones(1) for n in range(8)}))
     refused(folder, "surprise.0", "surprise.4 and 3 more")
 
@@ -461,14 +462,14 @@ def test_many_tensors_are_not_all_named(folder):
 @pytest.mark.parametrize(
     "key", ["audio_encoder.whisper.layers.N.self_attn.q_proj.weight", "audio_encoder.whisper.layers.N.fc1.bias"]
 )
-def test_a_tensor_of_another_shape_is_named_with_both(folder, key, size):
+def test_mismatched_tensor_is_named_with_both_shapes(folder, key, size):
     wrong = name(folder, key).replace("layers.N", "layers.1")
     expected = load_file(folder / "model.safetensors")[wrong].shape
     change(folder, lambda t: t.update({wrong: torch.ones(size)}))
     refused(folder, f"{wrong} (in the file {size}, in the model {list(expected)})")
 
 
-def test_another_shape_may_be_asked_for(folder):
+def test_ignore_mismatched_sizes_is_respected(folder):
     change(folder, lambda t: t.update({name(folder, "audio_encoder.adapting.2.bias"): torch.ones(5)}))
     hf, info = ArkasrForConditionalGeneration.from_pretrained(
         folder, ignore_mismatched_sizes=True, output_loading_info=True
@@ -477,11 +478,11 @@ def test_another_shape_may_be_asked_for(folder):
     assert hf.model.multi_modal_projector.linear_2.bias.shape == (24,)
 
 
-def test_only_the_published_table_of_positions_is_dropped(folder):
+def test_only_the_published_table_of_positions_is_ignored(folder):
     change(folder, lambda t: t.update({POSITIONS: torch.zeros(3)}))
     ArkasrForConditionalGeneration.from_pretrained(folder)
     change(folder, lambda t: (t.pop(POSITIONS), t.update({"model.audio_tower.embed_positions.weight": torch.zeros(3)})))
-    refused(folder, "left over", "embed_positions")
+    refused(folder, "unexpected", "embed_positions")
 
 
 @pytest.mark.parametrize(
@@ -496,19 +497,19 @@ def test_only_the_published_table_of_positions_is_dropped(folder):
         ("native", "model.audio_tower.layers.0.fc1.bias"),
     ],
 )
-def test_two_names_of_one_weight_are_refused(published, native, tmp_path, layout, key):
+def test_two_names_of_one_parameter_are_refused(published, native, tmp_path, layout, key):
     folder = shutil.copytree({"published": published, "native": native}[layout], tmp_path / layout)
     change(folder, lambda t: t.update({key: torch.ones(24)}))
-    refused(folder, key, "are one weight")
+    refused(folder, key, "both map to parameter")
 
 
-def test_a_head_that_is_not_the_embedding_it_is_tied_to(folder):
+def test_tied_head_that_differs_from_the_embedding_is_refused(folder):
     embedding = name(folder, "model.embed_tokens.weight")
     change(folder, lambda t: t.update({"lm_head.weight": t[embedding] + 1}))
     refused(folder, "lm_head.weight", "ties")
 
 
-def test_a_tensor_in_two_shards(lm, tmp_path):
+def test_tensor_in_two_shards_is_refused(lm, tmp_path):
     lm.hf.save_pretrained(tmp_path, max_shard_size="9KB", save_original_format=True)
     first, second, *_ = sorted(tmp_path.glob("*.safetensors"))
     twice = next(iter(load_file(first)))
@@ -516,7 +517,7 @@ def test_a_tensor_in_two_shards(lm, tmp_path):
     refused(tmp_path, twice, "more than one")
 
 
-def test_a_broken_file_is_named_by_plain_loading_too(folder):
+def test_broken_file_is_named(folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:300])
     refused(folder, "model.safetensors", "cannot be read as safetensors")

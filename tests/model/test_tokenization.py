@@ -1,4 +1,4 @@
-"""The two trained tokenizers give text back, and token_bytes spells every id."""
+"""The trained tokenizers restore the text they encode, and token_bytes gives the bytes of every id."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIXED = st.text(
         st.characters(exclude_categories=["Cs"], exclude_characters=SPACE),
     ),
     max_size=30,
-).filter(lambda text: not re.search("<.+>", text))  # what is spelt like a special token or a byte is read as one
+).filter(lambda text: not re.search("<.+>", text))  # "<s>" or "<0x41>" would be one special token or byte
 KINDS = {"sentencepiece": (student_tokenizer, piece_bytes), "byte_bpe": (teacher_tokenizer, bpe_bytes)}
 
 
@@ -45,7 +45,7 @@ def text_of(tokenizer, ids):
 @example("")
 @example("line\nbreak\ttab\r\n")
 @example("hello \u4e16\u754c \U0001f600")
-def test_sentencepiece_gives_the_text_back(text):
+def test_sentencepiece_restores_the_text(text):
     tokenizer = student_tokenizer()
     ids = ids_of(tokenizer, text)
     assert text_of(tokenizer, ids) == text
@@ -57,7 +57,7 @@ def test_sentencepiece_gives_the_text_back(text):
 @example("  two  spaces ")
 @example("caf\u0065\u0301")
 @example("hello \u4e16\u754c \U0001f600")
-def test_byte_bpe_gives_the_composed_text_back(text):
+def test_byte_bpe_restores_the_composed_text(text):
     tokenizer, composed = teacher_tokenizer(), unicodedata.normalize("NFC", text)
     ids = ids_of(tokenizer, text)
     assert text_of(tokenizer, ids) == composed
@@ -65,23 +65,23 @@ def test_byte_bpe_gives_the_composed_text_back(text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_ordinary_token_has_its_bytes_and_no_special_one(kind):
-    made, spelt = KINDS[kind]
-    table, expected = token_bytes(made()), spelt(made())
-    assert len(table) == len(made())
+def test_token_bytes_covers_ordinary_tokens_only(kind):
+    make_tokenizer, bytes_of = KINDS[kind]
+    table, expected = token_bytes(make_tokenizer()), bytes_of(make_tokenizer())
+    assert len(table) == len(make_tokenizer())
     assert {i: b for i, b in enumerate(table) if b is not None} == expected
     assert {b for b in expected.values() if len(b) == 1} == {bytes([i]) for i in range(256)}
 
 
 @pytest.mark.parametrize(("kind", "tokens"), [("sentencepiece", ARK_TOKENS), ("byte_bpe", QWEN_TOKENS)])
-def test_special_tokens_are_one_id_each(kind, tokens):
+def test_each_special_token_is_one_id(kind, tokens):
     tokenizer = KINDS[kind][0]()
     ids = ids_of(tokenizer, "".join(tokens))
     assert tokenizer.convert_ids_to_tokens(ids) == tokens and len(set(ids)) == len(tokens)
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token == "<|endoftext|>"
 
 
-def test_the_unknown_piece_is_special():
+def test_unknown_piece_is_special():
     tokenizer = student_tokenizer()
     unknown = tokenizer.get_vocab()["<unk>"]
     assert tokenizer.unk_token_id == unknown and token_bytes(tokenizer)[unknown] is None
@@ -89,7 +89,7 @@ def test_the_unknown_piece_is_special():
 
 
 @pytest.mark.parametrize("decoder", [decoders.WordPiece(), None])
-def test_tokens_whose_bytes_are_not_known_are_refused(decoder):
+def test_token_bytes_refuses_other_tokenizers(decoder):
     plain = Tokenizer(models.WordPiece({"a": 0, "##b": 1, "[UNK]": 2}, unk_token="[UNK]"))
     if decoder:
         plain.decoder = decoder
@@ -98,7 +98,7 @@ def test_tokens_whose_bytes_are_not_known_are_refused(decoder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_tokenizer_loads_the_same(kind, tmp_path):
+def test_saved_tokenizer_loads_unchanged(kind, tmp_path):
     tokenizer = KINDS[kind][0]()
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -114,7 +114,7 @@ def test_a_saved_tokenizer_loads_the_same(kind, tmp_path):
         assert text_of(loaded, ids) == text_of(tokenizer, ids)
 
 
-def test_byte_bpe_splits_words_as_qwen_does():
+def test_byte_bpe_splits_words_like_qwen():
     pieces = teacher_tokenizer().backend_tokenizer.pre_tokenizer.pre_tokenize_str("iPhone 15 don't\n\u4f60\u597d!")
     letters = {c: b for b, c in enumerate_letters()}
     words = [bytes(letters[c] for c in piece).decode() for piece, _ in pieces]
@@ -127,20 +127,20 @@ def enumerate_letters():
     return bytes_to_unicode().items()
 
 
-def test_vocabulary_sizes_are_as_asked():
+def test_trained_tokenizers_have_the_requested_size():
     texts = ["a b c d e f g h the cat sat on the mat"] * 5
     assert len(train_byte_bpe(texts, 262)) == 262 + len(QWEN_TOKENS)
     pieces = train_sentencepiece(texts, 24)
     assert len(pieces) <= 24 + 257 + len(ARK_TOKENS)
 
 
-def test_a_character_that_was_never_seen_costs_its_bytes():
+def test_sentencepiece_encodes_an_unseen_character_as_bytes():
     tokenizer = train_sentencepiece(["only plain words here"] * 3, 30)
     assert tokenizer.convert_ids_to_tokens(ids_of(tokenizer, "\u4f60")) == ["<0xE4>", "<0xBD>", "<0xA0>"]
 
 
-def sentencepiece_itself(texts, vocab_size):
-    """SentencePiece's own processor, trained as `train_sentencepiece` trains."""
+def reference_sentencepiece(texts, vocab_size):
+    """Train SentencePiece's own processor with the options of `train_sentencepiece`."""
     model = io.BytesIO()
     options = {"byte_fallback": True, "character_coverage": 1.0, "normalization_rule_name": "identity"}
     options |= {"add_dummy_prefix": False, "remove_extra_whitespaces": False, "hard_vocab_limit": False}
@@ -153,7 +153,7 @@ def sentencepiece_itself(texts, vocab_size):
 
 @lru_cache
 def both_sentencepieces():
-    return train_sentencepiece(TEXTS, 120), sentencepiece_itself(TEXTS, 120)
+    return train_sentencepiece(TEXTS, 120), reference_sentencepiece(TEXTS, 120)
 
 
 WORDS = [*" ".join(TEXTS).split(), *"thequickfoxes \u4f60\u597d\u4eca\u5929\u9f98\u00e9"]
@@ -163,7 +163,7 @@ WORDS = [*" ".join(TEXTS).split(), *"thequickfoxes \u4f60\u597d\u4eca\u5929\u9f9
 @given(st.lists(st.sampled_from(WORDS), max_size=8))
 @example([" ", "the", " "])
 @example([" ", " ", "sea", " ", " ", "shore"])
-def test_pieces_are_those_of_sentencepiece_itself(words):
-    ours, theirs = both_sentencepieces()
+def test_train_sentencepiece_gives_the_pieces_of_sentencepiece(words):
+    tokenizer, reference = both_sentencepieces()
     for text in ("".join(words), " ".join(words)):
-        assert ids_of(ours, text) == theirs.encode(text)
+        assert ids_of(tokenizer, text) == reference.encode(text)

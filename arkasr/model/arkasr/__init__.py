@@ -1,4 +1,4 @@
-"""The Ark-ASR student in Hugging Face's file layout, with the published checkpoint's key names.
+"""The Ark-ASR student under Hugging Face's file names, with the key names of the published checkpoint.
 
-May import the modules of `model` that know no SpeechLM.
+It may import the modules of `model` that do not know SpeechLM.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, GlmAsrEncoderConfig, PreTrainedConfig, Qwen2Config
 
@@ -14,23 +14,34 @@ from arkasr.model.arkasr.published_config import flat_from_nested, nested_from_f
 
 
 class ArkasrConfig(PreTrainedConfig):
-    """Ark-ASR (arXiv 2605.28139, section 3.1).
+    """Configuration of Ark-ASR (arXiv 2605.28139, section 3.1).
 
-    merge_factor: encoder frames that become one audio token (4: 12.5 tokens a second). mask_padding: whether frames
-    past a clip's end are hidden from attention, which makes a clip independent of its batch. False, written into
-    config.json or set on a loaded model's config, is the authors' behaviour: clips are completed with silence to the
-    longest of their batch, and it is heard. instruction: what is written between the audio and the transcript.
+    `from_pretrained` and `from_dict` read the native nested form and the published flat form (see `published_config`).
+    The published form has no `mask_padding`. It is then True, which gives the result of the authors' code for a single
+    clip. Code that a config.json names (`auto_map`) is neither run nor kept.
 
-    `from_pretrained` and `from_dict` read our nested form and the published flat one (see `flat_config`), which does
-    not say mask_padding: it is then True, which for a clip alone is what the authors' code computes. No code that a
-    config.json names (`auto_map`) is run or kept.
+    Attributes:
+        audio_config: Configuration of the encoder. The constructor also takes a dictionary.
+        text_config: Configuration of the decoder. The constructor also takes a dictionary.
+        audio_token_id: Id of `<|audio|>`, which the prompt holds once per audio token.
+        merge_factor: Encoder frames per audio token. 4 gives 12.5 audio tokens per second.
+        mask_padding: True: padding is masked in the encoder; outputs do not depend on batch composition. False is the
+            behaviour of the authors' code: clips are padded with silence to the longest of their batch, and the
+            encoder attends to this silence. Set it in config.json or on the configuration of a loaded model.
+        projector_hidden_act: Activation of the adapter.
+        tie_word_embeddings: Whether the output head shares the weight of the embeddings.
+        instruction: Text of the prompt between the audio and the transcript.
     """
 
     model_type = "arkasr"
     sub_configs = {"audio_config": GlmAsrEncoderConfig, "text_config": Qwen2Config}
 
-    audio_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:  # what they are after __post_init__
+        audio_config: Any = None
+        text_config: Any = None
+    else:
+        audio_config: dict | PreTrainedConfig | None = None
+        text_config: dict | PreTrainedConfig | None = None
     audio_token_id: int = 151663
     merge_factor: int = 4
     mask_padding: bool = True
@@ -40,7 +51,10 @@ class ArkasrConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if "whisper_config" in kwargs:
-            raise UserError("whisper_config: a published configuration is read by from_pretrained or from_dict")
+            raise UserError(
+                "whisper_config: ArkasrConfig(...) takes the native form only; read a published configuration with "
+                "from_pretrained or from_dict"
+            )
         if not isinstance(self.audio_config, PreTrainedConfig):
             self.audio_config = GlmAsrEncoderConfig(**(self.audio_config or {}))
         if not isinstance(self.text_config, PreTrainedConfig):
@@ -48,24 +62,57 @@ class ArkasrConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> ArkasrConfig:
-        """Read the config.json of a folder or of the Hub, in either form; errors name the folder."""
+    def from_pretrained(  # type: ignore[override]  # the options that transformers lists are in kwargs
+        cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
+    ) -> ArkasrConfig:
+        """Read a config.json in either form.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            **kwargs: Options of transformers, and attributes to set.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            UserError: See `from_dict`. The message names the folder.
+        """
         kwargs.setdefault("name_or_path", str(pretrained_model_name_or_path))
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ArkasrConfig:
-        """Read either form. Raises UserError where the flat form asks for another architecture."""
-        place = kwargs.get("name_or_path") or "a configuration"
+        """Build a configuration from a dictionary in either form.
+
+        Args:
+            config_dict: Content of a config.json.
+            **kwargs: Options of transformers, and attributes to set.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            UserError: The flat form describes another architecture, or has no encoder.
+        """
+        place = kwargs.get("name_or_path") or "config.json"
         if "whisper_config" in config_dict:
             config_dict = nested_from_flat(deepcopy(config_dict), place)
         elif "hidden_size" in config_dict:
-            raise UserError(f"{place}: config.json has the decoder's keys but no whisper_config, the encoder's")
+            raise UserError(
+                f"{place}: config.json has the decoder's keys but no whisper_config with the encoder's keys"
+            )
         known = {key: value for key, value in config_dict.items() if key != "auto_map"}
         return super().from_dict(known, **kwargs)
 
     def to_published_dict(self) -> dict[str, Any]:
-        """Return the published flat form. Raises UserError for what it cannot say."""
+        """Return the published flat form.
+
+        Returns:
+            Content of a config.json.
+
+        Raises:
+            UserError: The flat form cannot represent this configuration.
+        """
         return flat_from_nested(self)
 
 

@@ -1,8 +1,9 @@
-"""Log-mel features in transformers' manner."""
+"""Log-mel features as a transformers feature extractor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,16 @@ Audio = Tensor | np.ndarray | Sequence  # one waveform [num_samples], or a list 
 
 
 def as_waveform(waveform: Any) -> Tensor:
-    """Make a tensor of an array or a list of numbers (copied); a tensor stays as and where it is.
+    """Convert a waveform to a tensor.
 
-    Raises UserError for what holds no numbers, such as a row of `datasets` ({"array": ..., "sampling_rate": ...}).
+    Args:
+        waveform: A tensor, which is returned unchanged, or an array or a list of numbers, which is copied.
+
+    Returns:
+        The tensor, of the input's shape.
+
+    Raises:
+        UserError: The input is not numeric, such as a row of `datasets` ({"array": ..., "sampling_rate": ...}).
     """
     if isinstance(waveform, Tensor):
         return waveform
@@ -30,30 +38,48 @@ def as_waveform(waveform: Any) -> Tensor:
         return torch.from_numpy(np.array(waveform, order="C"))
     except (TypeError, ValueError) as error:
         kind = type(waveform).__name__
-        raise UserError(f"a {kind} is no waveform: give a tensor, an array or a list of numbers ({error})") from error
+        raise UserError(f"{kind} is not a waveform; give a tensor, an array or a list of numbers ({error})") from error
 
 
 def as_waveforms(audio: Audio) -> list[Tensor]:
-    """List the clips of one waveform or a list of them; a 2-D array is one clip of several channels, refused later.
+    """Convert one waveform or a list of waveforms to a list of tensors.
 
-    Raises UserError for no clips at all and for files, which `ArkasrProcessor.apply_transcription_request` reads.
+    A 2-D array counts as one clip with several channels, which `check_waveforms` rejects later.
+
+    Args:
+        audio: One waveform or a list of them.
+
+    Returns:
+        B tensors.
+
+    Raises:
+        UserError: The list is empty, or it holds file names.
     """
-    numbers = isinstance(audio, Sequence) and len(audio) and isinstance(audio[0], int | float | np.number)
-    clips = audio if isinstance(audio, list | tuple) and not numbers else [audio]
+    is_numeric = isinstance(audio, Sequence) and len(audio) and isinstance(audio[0], int | float | np.number)
+    clips = audio if isinstance(audio, list | tuple) and not is_numeric else [audio]
     if len(clips) == 0:
-        raise UserError("no clips: give a waveform or a list of them")
+        raise UserError("no clips; give a waveform or a list of waveforms")
     if files := [str(clip) for clip in clips if isinstance(clip, str | Path)]:
-        raise UserError(f"{files[0]}: give waveforms here, or files to apply_transcription_request")
+        raise UserError(f"{files[0]}: expected waveforms, got a file name; pass files to apply_transcription_request")
     return [as_waveform(clip) for clip in clips]
 
 
 class ArkasrFeatureExtractor(SequenceFeatureExtractor):
-    """Whisper's log-mel features, every clip's as if it stood alone, and frames counted by whole hops.
+    """Whisper's log-mel features, computed for each clip as if it were alone (see `log_mel.log_mel`).
 
-    feature_size: mel filters; mask_padding: the model's own (see ArkasrConfig), False for the features of clips
-    completed with silence to the longest. The other settings are the model's and are read only to refuse what it was not trained
-    on: another value raises UserError. Settings of Whisper's extractor that have no meaning here (chunk_length) are
-    left out.
+    Frames are counted by whole hops. Settings of Whisper's extractor that have no meaning here, such as chunk_length,
+    are ignored.
+
+    Args:
+        feature_size: Number of mel filters.
+        sampling_rate: Hz. Must be 16000.
+        hop_length: Samples. Must be 160.
+        n_fft: Samples. Must be 400.
+        mask_padding: See ArkasrConfig. False computes the features of clips padded with silence to the longest.
+        **others: Ignored.
+
+    Raises:
+        UserError: A setting differs from the one the model was trained with.
     """
 
     model_input_names = ["input_features", "input_features_mask"]
@@ -67,9 +93,9 @@ class ArkasrFeatureExtractor(SequenceFeatureExtractor):
         mask_padding: bool = True,
         **others: Any,
     ):
-        asked, known = (sampling_rate, hop_length, n_fft), (SAMPLE_RATE, log_mel.HOP, log_mel.N_FFT)
-        if asked != known:
-            raise UserError(f"(sampling_rate, hop_length, n_fft) = {asked}: Ark-ASR's features are made with {known}")
+        settings, expected = (sampling_rate, hop_length, n_fft), (SAMPLE_RATE, log_mel.HOP, log_mel.N_FFT)
+        if settings != expected:
+            raise UserError(f"(sampling_rate, hop_length, n_fft) must be {expected} for Ark-ASR, got {settings}")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=0.0)
         self.hop_length, self.n_fft, self.mask_padding = hop_length, n_fft, mask_padding
 
@@ -80,11 +106,20 @@ class ArkasrFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | None = "pt",
         names: Sequence[str] | None = None,
     ) -> BatchFeature:
-        """Return input_features float32 [B, feature_size, T] and input_features_mask int64 [B, T].
+        """Compute the features of B clips.
 
-        raw_speech: one waveform or a list of B, float at 16 kHz (tensor, array or list of numbers); sampling_rate:
-        theirs, where known; names: what errors call them. A clip has floor(num_samples / 160) frames, at least 1.
-        Raises UserError for another rate and for what `frontend.check_waveforms` refuses.
+        Args:
+            raw_speech: One waveform or a list of B waveforms, float at 16 kHz (tensor, array or list of numbers).
+            sampling_rate: Rate of the waveforms in Hz, if known.
+            return_tensors: "pt" or "np".
+            names: B names of the clips for error messages.
+
+        Returns:
+            `input_features` [B, feature_size, T], float32, and `input_features_mask` [B, T], int64. Each clip has
+            floor(num_samples / 160) frames, at least 1.
+
+        Raises:
+            UserError: The rate is not 16 kHz, or see `log_mel.check_waveforms`.
         """
         log_mel.check_rate(sampling_rate)
         waveforms = as_waveforms(raw_speech)
@@ -95,9 +130,17 @@ class ArkasrFeatureExtractor(SequenceFeatureExtractor):
 
     @classmethod
     def get_feature_extractor_dict(
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the extractor's settings; where a folder has none, feature_size is what the model's encoder reads."""
+        """Read the extractor's settings. If a folder has none, take feature_size from the encoder's configuration.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            **kwargs: Options of transformers.
+
+        Returns:
+            The settings, and the options that were not used.
+        """
         try:
             return super().get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
         except OSError:

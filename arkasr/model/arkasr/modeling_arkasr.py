@@ -1,11 +1,24 @@
-"""The student, built from transformers' GLM-ASR encoder and Qwen2; only what differs is written here."""
+"""The student: transformers' GLM-ASR encoder, an MLP adapter and a Qwen2 decoder.
+
+Architecture (arXiv 2605.28139, section 3.1), with shapes for B clips, M mel filters, T mel frames, encoder width d,
+decoder width H, vocabulary size V:
+
+1. Log-mel features [B, M, T], float32, 100 frames per second.
+2. Two convolutions of width 3, the second with stride 2, both with GELU: [B, ceil(T/2), d].
+3. Transformer layers. RoPE rotates the first half of each head. Final layer norm.
+4. `merge_factor` (4) consecutive states are concatenated: [N, 4 d], 12.5 audio tokens per second.
+5. Adapter, two linear layers with GELU: [N, 2 H], then [N, H].
+6. The N rows replace the embeddings of `<|audio|>` in the prompt. Qwen2 gives logits [B, S, V].
+
+Only what differs from transformers' classes is defined here.
+"""
 
 from __future__ import annotations
 
 import json
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,22 +42,39 @@ from arkasr.model.arkasr import published_weights
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.arkasr.prompt import STOP
 from arkasr.model.tokenization import blocked_ids
-from arkasr.model.weight_files import refuse_incomplete, tensor_names
+from arkasr.model.weight_files import check_loading_info, tensor_names
 
 FLOAT16_LIMIT = torch.finfo(torch.float16).max - 1000
+Frames = TypeVar("Frames", int, Tensor)
 
 
-def num_audio_tokens(frames: Tensor | int, merge_factor: int = 4) -> Tensor | int:
-    """Count audio tokens of `frames` mel frames: halved (rounded up), merged (rounded down), at least 1."""
+def num_audio_tokens(frames: Frames, merge_factor: int = 4) -> Frames:
+    """Count the audio tokens of one or several clips: max(ceil(frames / 2) // merge_factor, 1).
+
+    Args:
+        frames: Number of mel frames, or a tensor of them, int64, of any shape.
+        merge_factor: Encoder states per audio token.
+
+    Returns:
+        The counts, of the type and shape of `frames`.
+    """
     merged = (frames + 1) // 2 // merge_factor
     return merged.clamp(min=1) if isinstance(merged, Tensor) else max(merged, 1)
 
 
 class ArkasrEncoder(GlmAsrEncoder):
-    """GLM-ASR's encoder, which can hide what lies past a clip's end from the convolutions and from attention."""
+    """GLM-ASR's encoder with an optional mask, which hides padding from the convolutions and from attention."""
 
     def forward(self, input_features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode mel [B, M, T] of any dtype; `lengths` int64 [B] hides frames past them. Returns [B, ceil(T/2), d]."""
+        """Encode log-mel features.
+
+        Args:
+            input_features: Tensor [B, M, T] of any dtype. It is cast to the dtype of the weights.
+            lengths: Tensor [B], int64, frames per clip. Later frames are masked. None masks nothing.
+
+        Returns:
+            Tensor [B, ceil(T/2), d].
+        """
         input_features = input_features.to(self.conv1.weight.dtype)
         keep = None
         if lengths is not None:
@@ -54,17 +84,21 @@ class ArkasrEncoder(GlmAsrEncoder):
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rope = self.rotary_emb(hidden, position_ids=positions)
         mask = None
-        if lengths is not None:  # in the form that this attention implementation reads; None where nothing is hidden
+        if lengths is not None:  # in the format of this attention implementation; None if nothing is padded
             mask = create_bidirectional_mask(self.config, hidden, positions < (lengths[:, None] + 1) // 2)
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=rope, attention_mask=mask)
-            if hidden.dtype == torch.float16:  # as published: deep layers would leave float16's range
+            if hidden.dtype == torch.float16:  # as published: deep layers would exceed the range of float16
                 hidden = hidden.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
         return self.norm(hidden)
 
 
 class ArkasrProjector(nn.Module):
-    """The adapter: merged frames to the decoder's width by two linear layers."""
+    """The adapter: two linear layers from merged encoder states to the decoder's width.
+
+    Args:
+        config: Configuration of the whole model.
+    """
 
     def __init__(self, config: ArkasrConfig):
         super().__init__()
@@ -74,30 +108,53 @@ class ArkasrProjector(nn.Module):
         self.linear_2 = nn.Linear(2 * width, width)
 
     def forward(self, merged: Tensor) -> Tensor:
-        """Project [..., merge_factor * d] to [..., hidden]."""
+        """Project merged states.
+
+        Args:
+            merged: Tensor [..., merge_factor * d].
+
+        Returns:
+            Tensor [..., H].
+        """
         return self.linear_2(self.act(self.linear_1(merged)))
 
 
 class ArkasrModel(GlmAsrModel):
-    """Encoder, adapter and Qwen2 decoder without a head."""
+    """Encoder, adapter and Qwen2 decoder without the output head.
 
-    config: ArkasrConfig
+    Args:
+        config: Configuration of the whole model.
+    """
+
+    config: ArkasrConfig  # type: ignore[assignment]  # not a GlmAsrConfig, which fixes another decoder
 
     def __init__(self, config: ArkasrConfig):
         super(GlmAsrModel, self).__init__(config)
         self.audio_tower = ArkasrEncoder(config.audio_config)
         self.language_model = AutoModel.from_config(config.text_config)
-        self.multi_modal_projector = ArkasrProjector(config)
+        self.multi_modal_projector = ArkasrProjector(config)  # type: ignore[assignment]  # not GLM-ASR's adapter
         self.post_init()
 
     def get_audio_features(
         self, input_features: Tensor, input_features_mask: Tensor, **kwargs
     ) -> BaseModelOutputWithPooling:
-        """Encode mel [B, M, T] with mask [B, T]; `pooler_output` [sum(N_i), hidden]: all clips' tokens in order."""
+        """Compute the audio embeddings of B clips.
+
+        If `config.mask_padding` is true, padding is masked; outputs do not depend on batch composition.
+
+        Args:
+            input_features: Tensor [B, M, T], log-mel features.
+            input_features_mask: Tensor [B, T], 1 in the frames of the clip and 0 in padding.
+            **kwargs: Ignored.
+
+        Returns:
+            `last_hidden_state` [B, T', d], with T' = ceil(T/2) padded to a multiple of merge_factor. `pooler_output`
+            [sum(N_i), H], the embeddings of all audio tokens, clip after clip.
+        """
         lengths = input_features_mask.sum(-1)
         states = self.audio_tower(input_features, lengths if self.config.mask_padding else None)
         factor = self.config.merge_factor
-        if self.config.mask_padding:  # a clip under 4 states is completed with zeros, whatever the batch holds there
+        if self.config.mask_padding:  # an audio token with under 4 states is completed with zeros in any batch
             frames = torch.arange(states.shape[1], device=lengths.device)
             states = states * (frames < (lengths[:, None] + 1) // 2)[..., None]
         states = pad(states, (0, 0, 0, -states.shape[1] % factor))
@@ -115,28 +172,48 @@ class ArkasrModel(GlmAsrModel):
         input_features_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Read prompts as GLM-ASR's model does; raises UserError where a row's audio tokens are not its own clip's."""
+        """Compute the decoder's states, as in GLM-ASR's model.
+
+        Args:
+            input_ids: Tensor [B, S], int64, prompts with `config.audio_token_id` once per audio token.
+            input_features: Tensor [B, M, T], log-mel features of the B clips in the order of the prompts.
+            input_features_mask: Tensor [B, T], 1 in the frames of the clip and 0 in padding.
+            **kwargs: See `GlmAsrModel.forward`.
+
+        Returns:
+            See `GlmAsrModel.forward`.
+
+        Raises:
+            UserError: The audio tokens of a prompt do not match the length of its clip.
+        """
         if input_ids is not None and input_features is not None:
             self._check_rows(input_ids, input_features_mask)
         return super().forward(input_ids, input_features, input_features_mask, **kwargs)
 
     def _check_rows(self, input_ids: Tensor, mask: Tensor | None) -> None:
-        """The parent compares the totals of a batch only, under which one row's audio would fill another's places."""
+        """Compare audio tokens per row. The parent class compares the batch's total only and could mix up clips."""
         if mask is None:
-            raise UserError("input_features without input_features_mask: pass on both, as ArkasrProcessor makes them")
-        held = (input_ids == self.config.audio_token_id).sum(-1).tolist()
-        made = num_audio_tokens(mask.sum(-1), self.config.merge_factor).tolist()
-        if held != made:
+            raise UserError("input_features without input_features_mask; pass both, as ArkasrProcessor returns them")
+        in_prompts = (input_ids == self.config.audio_token_id).sum(-1).tolist()
+        in_clips = num_audio_tokens(mask.sum(-1), self.config.merge_factor).tolist()
+        if in_prompts != in_clips:
             raise UserError(
-                f"input_ids hold {held} audio tokens a row, and the clips make {made}: is the order the same?"
+                f"input_ids hold {in_prompts} audio tokens per row, but the clips have {in_clips}; pass prompts and "
+                "clips in the same order"
             )
 
 
 class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
-    """Ark-ASR with its head: audio tokens stand in the prompt where `config.audio_token_id` stands in `input_ids`."""
+    """Ark-ASR with its output head.
+
+    In `input_ids`, `config.audio_token_id` marks the positions that the audio embeddings take.
+
+    Args:
+        config: Configuration of the model. Weights are drawn with torch's global generator.
+    """
 
     config_class = ArkasrConfig
-    config: ArkasrConfig
+    config: ArkasrConfig  # type: ignore[assignment]  # not a GlmAsrConfig, which fixes another decoder
     _keys_to_ignore_on_load_unexpected = [published_weights.POSITIONS]
 
     def __init__(self, config: ArkasrConfig):
@@ -147,36 +224,52 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike | None, *args: Any, **kwargs: Any) -> Any:
-        """Load our layout or the published one, with transformers' arguments, strictly.
+        """Load a model in the native or the published layout, and check that all weights match.
 
-        A generation config that suppresses nothing, as the published one, gets what `SpeechLM` blocks, where there is a
-        tokenizer to tell. Raises UserError where a weight is missing, left over (but the published table of positions, which RoPE leaves
-        unused) or of another shape (unless `ignore_mismatched_sizes`). Pickled weights need `use_safetensors=False`.
+        If the generation config suppresses no tokens, as the published one, the ids that `SpeechLM` blocks are set,
+        provided that the folder has a tokenizer.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id, or None with the argument `state_dict`.
+            *args: See transformers.
+            **kwargs: See transformers. `use_safetensors` defaults to true. Pickled weights need
+                `use_safetensors=False`.
+
+        Returns:
+            The model in evaluation mode, or (model, loading info) if `output_loading_info` is true.
+
+        Raises:
+            UserError: A weight is missing, unexpected, or has another shape (unless `ignore_mismatched_sizes` is true).
+                The published table of positions is expected, and is ignored because RoPE replaces it.
         """
-        place = str(pretrained_model_name_or_path or "the given state_dict")
+        place = str(pretrained_model_name_or_path or "the argument state_dict")
         any_shape = kwargs.pop("ignore_mismatched_sizes", False)
         want_info = kwargs.pop("output_loading_info", False)
         kwargs = {"use_safetensors": True} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model, info = loaded
         checked = info | {"mismatched_keys": set()} if any_shape else info
         renamed = getattr(model, "_weight_conversions", None)
-        refuse_incomplete(place, checked, published_weights.published_name if renamed else str)
+        check_loading_info(place, checked, published_weights.published_name if renamed else str)
         if model.config.tie_word_embeddings and "lm_head.weight" not in model.all_tied_weights_keys:
-            raise UserError(f"{place}: lm_head.weight is not the embedding, to which config.json ties it")
+            raise UserError(
+                f"{place}: lm_head.weight differs from the embedding, but config.json ties them; set "
+                "tie_word_embeddings to false or export the model again"
+            )
         if model.generation_config.suppress_tokens is None:
-            model.generation_config.suppress_tokens = _never_written(place, model.config, kwargs)
+            model.generation_config.suppress_tokens = _suppressed_tokens(place, model.config, kwargs)
         return (model, info) if want_info else model
 
     @classmethod
     def _load_pretrained_model(
         cls, model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        place = str(Path(checkpoint_files[0]).parent) if checkpoint_files else "the given state_dict"
+        place = str(Path(checkpoint_files[0]).parent) if checkpoint_files else "the argument state_dict"
         names = tensor_names(checkpoint_files) if checkpoint_files else list(state_dict or ())
-        published_weights.refuse_collisions(model, names, place)
+        published_weights.check_collisions(model, names, place)
         return super()._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # the options that transformers lists are in kwargs
         self,
         save_directory: str | PathLike,
         *,
@@ -184,22 +277,34 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
         save_original_format: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Write a folder in our layout, or, with `save_original_format`, in the published one, for other people's code.
+        """Write the model in the native or the published layout.
 
-        state_dict: our names, gathered from shards say; the model's own by default. The other arguments are those of
-        transformers (max_shard_size, is_main_process...). The published layout is a flat config.json and the weights as
-        the released files hold them; the authors' own code files are theirs to copy. Raises UserError where that
-        layout cannot hold the model, its weights are offloaded, or it is to be pushed at once.
+        The published layout is for other people's code. It has a flat config.json and the tensors of the published
+        files. The authors' code files are not included.
+
+        Args:
+            save_directory: The folder.
+            state_dict: Native names and tensors, for example gathered from shards. Default: those of the model.
+            save_original_format: True writes the published layout.
+            **kwargs: See transformers (max_shard_size, is_main_process and others).
+
+        Raises:
+            UserError: The published layout cannot represent the model, weights are offloaded, or `push_to_hub` is set
+                together with this layout.
         """
         if not save_original_format:
             super().save_pretrained(save_directory, state_dict=state_dict, save_original_format=False, **kwargs)
             return
         flat = self.config.to_published_dict()
         if kwargs.get("push_to_hub"):
-            raise UserError(f"{save_directory}: write the published layout first, then upload the folder")
+            raise UserError(
+                f"{save_directory}: push_to_hub does not support the published layout; write the folder, then upload it"
+            )
         state = self.state_dict() if state_dict is None else state_dict
         if offloaded := sorted(name for name, tensor in state.items() if tensor.is_meta):
-            raise UserError(f"{save_directory}: {offloaded[0]} is offloaded: load the model whole to write this layout")
+            raise UserError(
+                f"{save_directory}: {offloaded[0]} is offloaded; load the whole model to write the published layout"
+            )
         state = published_weights.published_state(self, state)
         super().save_pretrained(save_directory, state_dict=state, save_original_format=False, **kwargs)
         if kwargs.get("is_main_process", True):
@@ -208,13 +313,14 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
             (Path(save_directory) / "config.json").write_text(text, encoding="utf-8")
 
 
-def _never_written(place: str, config: ArkasrConfig, kwargs: dict[str, Any]) -> list[int] | None:
+def _suppressed_tokens(place: str, config: ArkasrConfig, kwargs: dict[str, Any]) -> list[int] | None:
     hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
-    except (OSError, ValueError):  # weights alone
+    except (OSError, ValueError):  # the folder has no tokenizer
         return None
-    stops = [tokenizer.convert_tokens_to_ids(STOP)] if STOP in tokenizer.get_vocab() else []
+    vocab = tokenizer.get_vocab()
+    stops = [vocab[STOP]] if STOP in vocab else []
     return blocked_ids(tokenizer, stops, config.text_config.vocab_size).nonzero()[:, 0].tolist()
 
 

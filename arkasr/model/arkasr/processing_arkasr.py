@@ -1,8 +1,9 @@
-"""Waveforms and conversations to model inputs, in transformers' manner."""
+"""Convert waveforms and conversations to model inputs, as a transformers processor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,23 @@ from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.arkasr.feature_extraction_arkasr import ArkasrFeatureExtractor, Audio, as_waveform, as_waveforms
 from arkasr.model.arkasr.modeling_arkasr import num_audio_tokens
 
+Conversation = list[dict[str, Any]]
+
 
 class ArkasrProcessor(ProcessorMixin):
-    """Feature extractor and tokenizer around the published prompt (see `prompt`).
+    """Feature extractor, tokenizer and the published prompt (see `prompt`).
 
-    audio_token: must be the prompt's; merge_factor: encoder frames of one audio token; instruction: the prompt's text
-    where a conversation gives none. Batches are padded on the left, whatever the tokenizer's own side. Raises
-    UserError where the tokenizer lacks a token of the prompt.
+    Batches are padded on the left, independent of the tokenizer's padding side.
+
+    Args:
+        feature_extractor: Computes the log-mel features.
+        tokenizer: Must have all special tokens of the prompt.
+        audio_token: Must be "<|audio|>".
+        merge_factor: Encoder frames per audio token.
+        instruction: Text of the prompt if a conversation has none.
+
+    Raises:
+        UserError: The tokenizer lacks a token of the prompt, or `audio_token` is another one.
     """
 
     def __init__(
@@ -35,33 +46,49 @@ class ArkasrProcessor(ProcessorMixin):
     ):
         prompt.require_tokens(tokenizer, {*prompt.TOKENS, audio_token})
         if audio_token != prompt.AUDIO:
-            raise UserError(f"audio_token {audio_token!r}: Ark-ASR's prompt holds {prompt.AUDIO!r}")
+            raise UserError(f"audio_token must be {prompt.AUDIO!r}, as in Ark-ASR's prompt, got {audio_token!r}")
         self.audio_token, self.audio_token_id = audio_token, tokenizer.convert_tokens_to_ids(audio_token)
         self.merge_factor, self.instruction = merge_factor, instruction
         super().__init__(feature_extractor, tokenizer, chat_template=prompt.CHAT_TEMPLATE)
 
     @classmethod
     def from_config(cls, config: ArkasrConfig, tokenizer: PreTrainedTokenizerBase) -> ArkasrProcessor:
-        """Make the processor of a model."""
+        """Build the processor of a model.
+
+        Args:
+            config: The model's configuration.
+            tokenizer: The model's tokenizer.
+
+        Returns:
+            The processor.
+        """
         extractor = ArkasrFeatureExtractor(config.audio_config.num_mel_bins, mask_padding=config.mask_padding)
         return cls(extractor, tokenizer, merge_factor=config.merge_factor, instruction=config.instruction)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> ArkasrProcessor:
-        """Read a folder or Hub repository, ours or the published one; no code it names is run.
+    def from_pretrained(  # type: ignore[override]  # the options that transformers lists are in kwargs
+        cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
+    ) -> ArkasrProcessor:
+        """Load the processor of a model in the native or the published layout. Code that the folder names never runs.
 
-        What processor_config.json does not say comes from config.json. A chat template in the folder is not read.
-        kwargs: where and how to look on the Hub (revision, token, cache_dir and so on).
+        Settings that processor_config.json lacks come from config.json. A chat template in the folder is ignored.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            **kwargs: Options for the Hub (revision, token, cache_dir and others).
+
+        Returns:
+            The processor.
         """
         path = pretrained_model_name_or_path
         hub = {key: value for key, value in kwargs.items() if key not in ("trust_remote_code", "_from_auto")}
         alone = Path(path).is_dir() and not (Path(path) / "config.json").is_file()
         config = ArkasrConfig() if alone else ArkasrConfig.from_pretrained(path, **hub)
-        settings = {"merge_factor": config.merge_factor, "instruction": config.instruction}
+        settings: dict[str, Any] = {"merge_factor": config.merge_factor, "instruction": config.instruction}
         written, _ = cls.get_processor_dict(path, **hub)
         settings |= {key: written[key] for key in ("audio_token", *settings) if key in written}
         extractor = ArkasrFeatureExtractor.from_pretrained(path, **hub)
-        if not alone:  # what the model attends to is the model's to say
+        if not alone:  # the model's configuration decides whether padding is masked
             extractor.mask_padding = config.mask_padding
         return cls(extractor, AutoTokenizer.from_pretrained(path, **hub), **settings)
 
@@ -72,19 +99,29 @@ class ArkasrProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Return the model's inputs for B clips: prompts, or prompts with transcripts.
+        """Return the model's inputs for B clips.
 
-        audio, sampling_rate: as the feature extractor's. text: B transcripts, each written after its prompt with the
-        stop token; None: prompts to generate from. input_ids and attention_mask are int64 [B, S], with the audio
-        token as often as the model makes audio tokens of the clip; input_features and input_features_mask as the
-        feature extractor's. `model.generate(**inputs)` transcribes; cast with `inputs.to(device, dtype)`.
+        `model.generate(**inputs)` transcribes them. Use `inputs.to(device, dtype)` to move and cast.
+
+        Args:
+            audio: See `ArkasrFeatureExtractor.__call__`.
+            text: B transcripts, each appended to its prompt with the stop token. None returns the prompts only.
+            sampling_rate: See `ArkasrFeatureExtractor.__call__`.
+            return_tensors: "pt" or "np".
+
+        Returns:
+            `input_ids` and `attention_mask` [B, S], int64, with `<|audio|>` once per audio token, and
+            `input_features` [B, M, T], float32, and `input_features_mask` [B, T], int64.
+
+        Raises:
+            UserError: A waveform or the rate is invalid, or the number of transcripts differs from B.
         """
         waveforms = as_waveforms(audio)
         before, after = prompt.prompt_parts(self.instruction)
         whole = before + self.audio_token + after
         texts = [text] if isinstance(text, str) else text
         if texts is not None and len(texts) != len(waveforms):
-            raise UserError(f"{len(texts)} transcripts for {len(waveforms)} clips: give one for each, or none at all")
+            raise UserError(f"{len(texts)} transcripts for {len(waveforms)} clips; give one per clip or none")
         prompts = [whole if texts is None else whole + texts[i] + prompt.STOP for i in range(len(waveforms))]
         return self._inputs(prompts, waveforms, None, sampling_rate, return_tensors)
 
@@ -96,41 +133,61 @@ class ArkasrProcessor(ProcessorMixin):
         sampling_rate: int | None,
         return_tensors: str,
     ) -> BatchFeature:
-        """Put each clip's audio tokens where its prompt names them once."""
+        """Repeat `<|audio|>` in each prompt once per audio token of its clip, and tokenise."""
         for text in prompts:
             if text.count(self.audio_token) != 1:
-                raise UserError(f"{text.count(self.audio_token)} x {self.audio_token} in {text!r}: one clip a prompt")
-        heard = self.feature_extractor(waveforms, sampling_rate, names=names)
-        counts = num_audio_tokens(heard["input_features_mask"].sum(-1), self.merge_factor).tolist()
+                raise UserError(
+                    f"{text.count(self.audio_token)} x {self.audio_token} in the prompt {text!r}; give one clip per "
+                    "prompt"
+                )
+        features = self.feature_extractor(waveforms, sampling_rate, names=names)
+        counts = num_audio_tokens(features["input_features_mask"].sum(-1), self.merge_factor).tolist()
         expanded = [text.replace(self.audio_token, self.audio_token * n) for text, n in zip(prompts, counts)]
         ids = self.tokenizer(expanded, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
-        made = {name: ids[name] for name in ("input_ids", "attention_mask")}
-        return BatchFeature(made | heard, tensor_type=return_tensors)
+        tokens = {name: ids[name] for name in ("input_ids", "attention_mask")}
+        return BatchFeature(tokens | features, tensor_type=return_tensors)
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]  # transformers' other options do not apply to this prompt
         self,
-        conversation: list[dict[str, Any]] | list[list[dict[str, Any]]],
+        conversation: Conversation | list[Conversation],
         add_generation_prompt: bool = False,
         tokenize: bool = True,
         return_dict: bool = True,
         return_tensors: str = "pt",
         sampling_rate: int | None = None,
     ) -> BatchFeature | Tensor | str | list[str]:
-        """Return the model's inputs for a conversation, or for a list of them.
+        """Return the model's inputs for one conversation or a list of conversations.
 
-        A conversation is [{"role": "user", "content": [{"type": "audio", "path": file}, {"type": "text", "text":
-        instruction}]}], with "audio": waveform in place of the path if so wished, and holds one clip. Files are
-        resampled to 16 kHz; sampling_rate is that of waveforms. tokenize=False: the prompts as text, the audio token
-        once in each; return_dict=False: input_ids alone.
+        Example of a conversation::
+
+            [{"role": "user", "content": [{"type": "audio", "path": "clip.wav"},
+                                          {"type": "text", "text": "Please transcribe this audio."}]}]
+
+        Args:
+            conversation: One conversation or B of them, each with one clip: `path` names a file, which is resampled to
+                16 kHz, and `audio` holds a waveform.
+            add_generation_prompt: Whether `<|assistant|>` follows, for generation.
+            tokenize: False returns the prompts as text, with `<|audio|>` once.
+            return_dict: False returns `input_ids` only.
+            return_tensors: "pt" or "np".
+            sampling_rate: Rate of the waveforms in Hz, if known.
+
+        Returns:
+            The inputs as in `__call__`, or `input_ids`, or the text of the prompts (a single string for one
+            conversation).
+
+        Raises:
+            UserError: A conversation does not have exactly one clip, or has a role other than user and assistant. Or
+                the audio is invalid.
         """
-        one = len(conversation) > 0 and isinstance(conversation[0], dict)
-        batch = [conversation] if one else conversation
+        is_single = len(conversation) > 0 and isinstance(conversation[0], dict)
+        batch: list[Any] = [conversation] if is_single else conversation
         sources = [_audio_of(each) for each in batch]
         if not sources:
-            raise UserError("no clips: give a conversation or a list of them")
-        prompts = super().apply_chat_template(batch, add_generation_prompt=add_generation_prompt)
+            raise UserError("no clips; give a conversation or a list of conversations")
+        prompts: Any = super().apply_chat_template(batch, add_generation_prompt=add_generation_prompt)
         if not tokenize:
-            return prompts[0] if one else prompts
+            return prompts[0] if is_single else prompts
         names = [str(s) if isinstance(s, str | Path) else f"clip {i} of {len(sources)}" for i, s in enumerate(sources)]
         waveforms = [log_mel.read_audio(s) if isinstance(s, str | Path) else as_waveform(s) for s in sources]
         inputs = self._inputs(prompts, waveforms, names, sampling_rate, return_tensors)
@@ -139,27 +196,40 @@ class ArkasrProcessor(ProcessorMixin):
     def apply_transcription_request(
         self, audio: str | Path | Audio, sampling_rate: int | None = None, return_tensors: str = "pt"
     ) -> BatchFeature:
-        """Return the model's inputs for files or waveforms (one or a list), with the model's own instruction."""
-        sources = [audio] if isinstance(audio, str | Path) else audio
+        """Return the model's inputs for files or waveforms, with the model's own instruction.
+
+        Args:
+            audio: One file or waveform, or a list of B of them.
+            sampling_rate: Rate of the waveforms in Hz, if known. Files are resampled to 16 kHz.
+            return_tensors: "pt" or "np".
+
+        Returns:
+            See `__call__`.
+
+        Raises:
+            UserError: See `apply_chat_template`.
+        """
+        sources: Any = [audio] if isinstance(audio, str | Path) else audio
         if not (isinstance(sources, list | tuple) and any(isinstance(source, str | Path) for source in sources)):
             sources = as_waveforms(sources)
         text = {"type": "text", "text": self.instruction}
-        said = [[{"role": "user", "content": [{"type": "audio", "audio": source}, text]}] for source in sources]
-        return self.apply_chat_template(said, True, return_tensors=return_tensors, sampling_rate=sampling_rate)
+        turns = [[{"role": "user", "content": [{"type": "audio", "audio": source}, text]}] for source in sources]
+        inputs: Any = self.apply_chat_template(turns, True, return_tensors=return_tensors, sampling_rate=sampling_rate)
+        return inputs
 
 
-def _audio_of(conversation: Sequence[dict[str, Any]]) -> Any:
-    """Return a conversation's clip, a file or a waveform. Raises UserError where it does not fit the prompt."""
+def _audio_of(conversation: Conversation) -> Any:
+    """Return the clip of a conversation, a file or a waveform."""
     for message in conversation:
         if message.get("role") not in ("user", "assistant"):
-            raise UserError(f"role {message.get('role')!r}: Ark-ASR's prompt knows user and assistant")
+            raise UserError(f"role must be user or assistant in Ark-ASR's prompt, got {message.get('role')!r}")
     contents = [message["content"] for message in conversation if not isinstance(message["content"], str)]
     found = [part for content in contents for part in content if part.get("type") == "audio"]
     if len(found) != 1:
-        raise UserError(f"{len(found)} audio parts in a conversation: give one, and a conversation for each clip")
+        raise UserError(f"{len(found)} audio parts in one conversation; give one clip per conversation")
     source = found[0].get("audio", found[0].get("path"))
     if source is None:
-        raise UserError(f"an audio part has {sorted(found[0])}: give `path`, a file, or `audio`, a waveform")
+        raise UserError(f"audio part with the keys {sorted(found[0])}; give `path` (a file) or `audio` (a waveform)")
     return source
 
 

@@ -1,4 +1,4 @@
-"""The published prompt of Ark-ASR: one place for training, decoding and the processor."""
+"""The prompt of Ark-ASR as published, shared by training, decoding and the processor."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from arkasr.errors import UserError
 
 INSTRUCTION = "Please transcribe this audio."
-AUDIO = "<|audio|>"  # stands once in a prompt's text and as often as the clip has audio tokens in its ids
+AUDIO = "<|audio|>"  # once in the prompt's text; in its ids repeated once per audio token
 STOP = "<|im_end|>"
 _USER, _ASSISTANT, _BEGIN, _END = "<|user|>", "<|assistant|>", "<|begin_of_audio|>", "<|end_of_audio|>"
 TOKENS = (_USER, _BEGIN, AUDIO, _END, _ASSISTANT, STOP)
 
-# The same prompt for conversations, in the form that transformers keeps in chat_template.jinja. The file of that name
-# in the published repository writes newlines after the roles, which the model was not trained on.
+# The same prompt for conversations, as transformers stores it in chat_template.jinja. The template of the published
+# repository writes newlines after the roles, which the model was not trained with.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|' + message.role + '|>' -}}"
@@ -30,12 +30,30 @@ CHAT_TEMPLATE = (
 
 
 def prompt_parts(instruction: str = INSTRUCTION) -> tuple[str, str]:
-    """Return what stands before and after the audio tokens; a transcript follows, then STOP. There are no newlines."""
+    """Return the text before and after the audio tokens. A transcript and STOP follow. There are no newlines.
+
+    Args:
+        instruction: Text between the audio and the transcript.
+
+    Returns:
+        `<|user|><|begin_of_audio|>` and `<|end_of_audio|>instruction<|assistant|>`.
+    """
     return _USER + _BEGIN, f"{_END}{instruction}{_ASSISTANT}"
 
 
 def require_tokens(tokenizer: PreTrainedTokenizerBase, needed: Iterable[str]) -> None:
-    """Raise UserError where the tokenizer lacks a token of a prompt."""
+    """Check that a tokenizer has all special tokens of a prompt.
+
+    Args:
+        tokenizer: The tokenizer.
+        needed: Special tokens, such as "<|audio|>".
+
+    Raises:
+        UserError: The tokenizer lacks one of them.
+    """
     missing = sorted(set(needed) - tokenizer.get_vocab().keys())
     if missing:
-        raise UserError(f"{tokenizer.name_or_path}: the tokenizer lacks {', '.join(missing)}, part of the prompt")
+        raise UserError(
+            f"{tokenizer.name_or_path}: the tokenizer lacks {', '.join(missing)} of the prompt; use the tokenizer of "
+            "this model"
+        )

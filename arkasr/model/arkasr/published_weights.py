@@ -1,7 +1,8 @@
-"""The published checkpoint's layout: `audio_encoder.*` keys, and an encoder whose RoPE turns interleaved pairs.
+"""Conversion of weights between the published layout and the native one, which is that of GLM-ASR in transformers.
 
-Ours is GLM-ASR's in transformers. Beside the names, one thing differs: RoPE turns the first half of every head, there
-in pairs (2i, 2i+1), here in pairs (i, i + r/2), so that rows of the encoder's q and k are reordered (their biases too).
+The layouts differ in the names of the tensors and in the row order of the encoder's query and key projections (weights
+and biases). RoPE rotates the first r dimensions of each head. The published code rotates the pairs (2i, 2i + 1), the
+native code the pairs (i, i + r/2).
 """
 
 from __future__ import annotations
@@ -30,22 +31,47 @@ POSITIONS = "audio_encoder.whisper.embed_positions.weight"
 
 
 def row_order(config: PreTrainedConfig) -> Tensor:
-    """Return int64 [d]: which published row of the encoder's q and k each of our rows is."""
+    """Return which published row of the encoder's query and key projections each native row is.
+
+    Args:
+        config: Configuration of the encoder, of width d.
+
+    Returns:
+        Tensor [d], int64: `native = published[order]`.
+    """
     size = config.hidden_size // config.num_attention_heads
-    turned = int(size * config.rope_parameters["partial_rotary_factor"])
-    head = torch.cat([torch.arange(0, turned, 2), torch.arange(1, turned, 2), torch.arange(turned, size)])
+    rotated = int(size * config.rope_parameters["partial_rotary_factor"])
+    head = torch.cat([torch.arange(0, rotated, 2), torch.arange(1, rotated, 2), torch.arange(rotated, size)])
     return (torch.arange(config.num_attention_heads)[:, None] * size + head).flatten()
 
 
 class ReorderForRope(ConversionOps):
-    """Reorder the rows of a weight [d, d] or bias [d]; one of another height is left, for the shape check to name."""
+    """Reorder the rows of a query or key weight [d, d] or bias [d].
+
+    A tensor with another number of rows is passed on unchanged, and the check of shapes reports it.
+
+    Args:
+        to_published: False converts published rows to native ones, True the reverse.
+    """
 
     def __init__(self, to_published: bool = False):
         self.to_published = to_published
 
-    @torch.no_grad
-    def convert(self, input_dict: dict[str, Any], *, full_layer_name: str, config: Any, **kwargs) -> dict[str, Tensor]:
-        """Return {full_layer_name: the reordered tensor}."""
+    @torch.no_grad()
+    def convert(  # type: ignore[override]  # transformers passes all but the first argument by keyword
+        self, input_dict: dict[str, Any], *, full_layer_name: str, config: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Reorder one tensor. transformers calls this while it loads or saves a model.
+
+        Args:
+            input_dict: One tensor, or a list of one tensor, under any key.
+            full_layer_name: Key of the result.
+            config: The ArkasrConfig of the model.
+            **kwargs: Ignored.
+
+        Returns:
+            The reordered tensor under `full_layer_name`.
+        """
         [found] = input_dict.values()
         tensor = found[0] if isinstance(found, list) else found
         order = row_order(config.audio_config)
@@ -55,16 +81,18 @@ class ReorderForRope(ConversionOps):
 
     @property
     def reverse_op(self) -> ReorderForRope:
-        """The way back."""
+        """The inverse operation."""
         return ReorderForRope(not self.to_published)
 
 
 def _mapping() -> list[WeightRenaming | WeightConverter]:
-    """Published to native. Applied in this order, the reorderings last; backwards on saving, so every rule is anchored
-    or says `audio_tower`, lest it catch the decoder's names too.
+    """Return the rules from published to native names, the reorderings last.
+
+    Loading applies them in this order and saving in reverse. Each rule is anchored or contains `audio_tower`, because
+    it would otherwise match names of the decoder too.
     """
     layer = r"(audio_tower\.layers\.\d+)\."
-    leaves = {
+    native_of = {
         "self_attn_layer_norm": "input_layernorm",
         "final_layer_norm": "post_attention_layernorm",
         r"self_attn\.out_proj": "self_attn.o_proj",
@@ -80,7 +108,7 @@ def _mapping() -> list[WeightRenaming | WeightConverter]:
             r"^audio_encoder\.whisper\.(?!embed_positions\.|layers\.\d+\.self_attn\.[qk]_proj)",
             r"^model\.audio_tower\.(?!norm\.)",
         ),
-        *(WeightRenaming(rf"{layer}{theirs}\.", rf"\1.{ours}.") for theirs, ours in leaves.items()),
+        *(WeightRenaming(rf"{layer}{published}\.", rf"\1.{native}.") for published, native in native_of.items()),
         WeightRenaming(
             r"^model\.(?!audio_tower\.|multi_modal_projector\.|language_model\.)", r"^model\.language_model\."
         ),
@@ -99,19 +127,35 @@ register_checkpoint_conversion_mapping("arkasr", _mapping())
 
 
 def published_name(name: str) -> str:
-    """Return the published name of one of our weights."""
+    """Return the published name of a parameter.
+
+    Args:
+        name: Native name, such as "model.audio_tower.norm.weight".
+
+    Returns:
+        Published name, such as "audio_encoder.layer_norm.weight".
+    """
     rules = [rule.reverse_transform() for rule in reversed(_mapping())]
     name, _ = apply_converters(name, [rule for rule in rules if isinstance(rule, WeightConverter)])
     return apply_renamings(name, [rule for rule in rules if isinstance(rule, WeightRenaming)])
 
 
 def published_state(model: PreTrainedModel, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the published tensors of our `state_dict`, whole, as the released files hold them.
+    """Convert a state dict to the tensors of the published files.
 
-    They hold the output head beside the embedding it is tied to, and Whisper's table of positions, which RoPE leaves
-    unused but strict servers ask for: the sinusoids that Whisper's encoder starts with (arXiv 2212.04356, section 2.2).
+    The published files also hold the output head that is tied to the embedding, and Whisper's table of positions. RoPE
+    does not use this table, but strict loaders require it. It is filled with the sinusoids with which Whisper's
+    encoder is initialised (Radford et al. 2022, arXiv 2212.04356, section 2.2).
+
+    Args:
+        model: An Ark-ASR model.
+        state_dict: Native names and whole tensors.
+
+    Returns:
+        Published names and tensors.
     """
-    model._weight_conversions = get_model_conversion_mapping(model, add_legacy=False)  # else: those that loading used
+    rules = get_model_conversion_mapping(model, add_legacy=False)
+    model._weight_conversions = rules  # type: ignore[assignment]  # replaces those that loading has recorded
     state = revert_weight_conversion(model, state_dict)
     if model.config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
@@ -121,8 +165,19 @@ def published_state(model: PreTrainedModel, state_dict: dict[str, Tensor]) -> di
     return state
 
 
-def refuse_collisions(model: PreTrainedModel, names: Iterable[str], place: str) -> None:
-    """Raise UserError where two names of a file come to one weight (in both layouts, say): one would be dropped."""
+def check_collisions(model: PreTrainedModel, names: Iterable[str], place: str) -> None:
+    """Check that no two tensors of the files map to one parameter, of which one would be ignored.
+
+    This happens, for example, if a file holds a tensor in both layouts.
+
+    Args:
+        model: An Ark-ASR model.
+        names: Names of the tensors in the files.
+        place: Folder, for the error message.
+
+    Raises:
+        UserError: Two names map to one parameter.
+    """
     rules, known = get_model_conversion_mapping(model), model.state_dict()
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
@@ -130,5 +185,7 @@ def refuse_collisions(model: PreTrainedModel, names: Iterable[str], place: str) 
     for name in names:
         target, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
         if target in sources:
-            raise UserError(f"{place}: {sources[target]} and {name} are one weight, {target}: export the model anew")
+            raise UserError(
+                f"{place}: {sources[target]} and {name} both map to parameter {target}; export the model again"
+            )
         sources[target] = name

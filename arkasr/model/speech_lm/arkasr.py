@@ -1,4 +1,4 @@
-"""The student as a SpeechLM: its prompt and how many audio tokens a clip has."""
+"""Ark-ASR, the student, as a SpeechLM."""
 
 from __future__ import annotations
 
@@ -16,22 +16,53 @@ from arkasr.model.speech_lm.base import SpeechLM
 
 
 class ArkSpeechLM(SpeechLM):
-    """The student's prompt: `<|user|><|begin_of_audio|>` audio `<|end_of_audio|>instruction<|assistant|>`."""
+    """Ark-ASR. Its prompt is `<|user|><|begin_of_audio|>` audio `<|end_of_audio|>instruction<|assistant|>`.
+
+    See SpeechLM for the constructor's arguments.
+    """
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute mel features [B, M, T] and their mask int64 [B, T], the authors' where padding is not masked."""
+        """See `SpeechLM.features`. If the model does not mask padding, these are the authors' features.
+
+        Args:
+            waveforms: B tensors [num_samples] at 16 kHz.
+
+        Returns:
+            Features [B, M, T], float32, and mask [B, T], int64.
+        """
         return mel_and_mask(waveforms, self.num_mel, self.device, self.hf.config.mask_padding)
 
     def count_audio_tokens(self, mask: Tensor) -> list[int]:
-        """Count 12.5 tokens a second: frames halved up, merged down, at least one."""
+        """See `SpeechLM.count_audio_tokens`: 12.5 per second, at least one (`num_audio_tokens`).
+
+        Args:
+            mask: Tensor [B, T].
+
+        Returns:
+            B counts.
+        """
         return num_audio_tokens(mask.sum(-1), self.hf.config.merge_factor).tolist()
 
     def prompt_text(self, language: str) -> tuple[str, str]:
-        """Return the prompt's two parts; the student is told no language."""
+        """See `SpeechLM.prompt_text`.
+
+        Args:
+            language: Ignored. The prompt names no language.
+
+        Returns:
+            The text before and after the audio tokens.
+        """
         return prompt.prompt_parts(self.hf.config.instruction)
 
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
-        """Write the folder with the processor too; its generation_config.json suppresses the blocked ids."""
+        """See `SpeechLM.save`. Also writes the processor, and generation_config.json suppresses the blocked ids.
+
+        Args:
+            folder: The folder.
+            state_dict: See `SpeechLM.save`.
+            **options: See `SpeechLM.save`.
+        """
+        config: Any = self.hf.config
         self.hf.generation_config.suppress_tokens = self.blocked.nonzero()[:, 0].tolist()
         super().save(folder, state_dict, **options)
-        ArkasrProcessor.from_config(self.hf.config, self.tokenizer).save_pretrained(folder)
+        ArkasrProcessor.from_config(config, self.tokenizer).save_pretrained(folder)

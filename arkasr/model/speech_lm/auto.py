@@ -1,4 +1,4 @@
-"""Which SpeechLM wraps which Hugging Face model."""
+"""Choose the SpeechLM class of a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from arkasr.model.speech_lm.qwen3_asr import QwenSpeechLM
 
 __all__ = ["SpeechLM", "wrap"]
 
-KINDS: dict[str, type[SpeechLM]] = {"arkasr": ArkSpeechLM, "glmasr": GlmSpeechLM, "qwen3_asr": QwenSpeechLM}
+CLASSES: dict[str, type[SpeechLM]] = {"arkasr": ArkSpeechLM, "glmasr": GlmSpeechLM, "qwen3_asr": QwenSpeechLM}
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SpeechLM:
-    """Wrap a Hugging Face model by its configuration's `model_type`."""
-    return KINDS[hf.config.model_type](hf, tokenizer)
+    """Wrap a Hugging Face model in the SpeechLM class of its `model_type`.
+
+    Args:
+        hf: An Ark-ASR, GLM-ASR or Qwen3-ASR model.
+        tokenizer: The model's tokenizer.
+
+    Returns:
+        The SpeechLM around the same weights.
+    """
+    return CLASSES[hf.config.model_type](hf, tokenizer)

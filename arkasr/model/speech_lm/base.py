@@ -1,4 +1,8 @@
-"""SpeechLM: one face for student and teacher, so that training, rollout, scoring and decoding share one path."""
+"""SpeechLM: one interface for student and teacher, so that training, rollout, scoring and decoding share one path.
+
+Shapes: B clips, M mel filters, T mel frames, N_i audio tokens and S_i prompt positions of clip i, L_i transcript tokens
+of clip i, P = sum(L_i) scored positions, H the decoder's hidden size, V vocabulary size.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copymode
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +26,51 @@ T = TypeVar("T")
 
 
 class SpeechLM(nn.Module, ABC):
-    """A causal language model whose prompt holds audio: `before + audio tokens + after`, then the transcript.
+    """A causal language model with audio in its prompt: text, audio tokens, text, then the transcript.
 
-    stop_ids: ids that end a transcript, the first is the one written. blocked: bool [V], ids that never stand in a
-    transcript (`tokenization.blocked_ids`). ctc_head: an auxiliary head on
-    the audio tokens for training from scratch; it is no part of the exported model.
+    Padding is masked in the encoder; outputs do not depend on batch composition. The one exception is Ark-ASR with
+    `mask_padding=False` (see ArkasrConfig).
+
+    Args:
+        hf: The Hugging Face model.
+        tokenizer: Its tokenizer, with the special tokens of the prompt.
+
+    Attributes:
+        hf: The Hugging Face model.
+        tokenizer: Its tokenizer.
+        stop_ids: Ids that end a transcript. The first one is appended to transcripts for training and scoring.
+        blocked: Tensor [V], bool, ids that must not occur in a transcript (`tokenization.blocked_ids`).
+        ctc_head: Auxiliary linear layer [H to V + 1] on the audio embeddings, for training from scratch, or None. It is
+            not part of the exported model.
+
+    Raises:
+        UserError: The tokenizer lacks a token of the prompt.
     """
 
     stop_tokens: tuple[str, ...] = ("<|im_end|>",)
+    blocked: Tensor
 
     def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
-        self.hf, self.tokenizer, self.ctc_head = hf, tokenizer, None
+        self.hf, self.tokenizer = hf, tokenizer
+        self.ctc_head: nn.Linear | None = None
         needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
         require_tokens(tokenizer, needed)
-        self.stop_ids = [tokenizer.convert_tokens_to_ids(t) for t in self.stop_tokens]
+        self.stop_ids = cast(list[int], tokenizer.convert_tokens_to_ids(list(self.stop_tokens)))
         blocked = blocked_ids(tokenizer, self.stop_ids, hf.config.text_config.vocab_size)
         self.register_buffer("blocked", blocked, persistent=False)
 
     def forward(self, work: Callable[[SpeechLM], T]) -> T:
-        """Run `work` on this model: the one entry through which FSDP2 gathers the weights that live at the root."""
+        """Run a function on this model.
+
+        FSDP2 gathers the weights outside of blocks only inside `forward`, so all work on a sharded model enters here.
+
+        Args:
+            work: A function of the model.
+
+        Returns:
+            The result of `work`.
+        """
         return work(self)
 
     @property
@@ -51,23 +80,54 @@ class SpeechLM(nn.Module, ABC):
 
     @property
     def num_mel(self) -> int:
-        """Mel filters that the audio encoder reads."""
+        """Number of mel filters M that the audio encoder reads."""
         return self.hf.config.audio_config.num_mel_bins
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute mel features [B, M, T] and their mask int64 [B, T]."""
+        """Compute log-mel features on the model's device.
+
+        Args:
+            waveforms: B floating-point tensors [num_samples] at 16 kHz.
+
+        Returns:
+            Features [B, M, T], float32, and mask [B, T], int64, 1 in the frames of the clip and 0 in padding.
+        """
         return mel_and_mask(waveforms, self.num_mel, self.device)
 
     @abstractmethod
     def count_audio_tokens(self, mask: Tensor) -> list[int]:
-        """Count each clip's audio tokens from its feature mask [B, T]."""
+        """Count the audio tokens of each clip.
+
+        Args:
+            mask: Tensor [B, T] from `features`.
+
+        Returns:
+            B counts N_i.
+        """
 
     @abstractmethod
     def prompt_text(self, language: str) -> tuple[str, str]:
-        """Return what stands before and after the audio tokens."""
+        """Return the text of the prompt.
+
+        Args:
+            language: English name of the language of the clip, such as "Chinese".
+
+        Returns:
+            The text before and the text after the audio tokens.
+        """
 
     def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Encode B clips into audio tokens [N_i, H] each. Raises UserError for what `check_waveforms` refuses."""
+        """Compute the audio embeddings of B clips.
+
+        Args:
+            waveforms: B floating-point tensors [num_samples] at 16 kHz, on any device.
+
+        Returns:
+            B tensors [N_i, H], one row per audio token.
+
+        Raises:
+            UserError: See `log_mel.check_waveforms`.
+        """
         check_waveforms(waveforms)
         mel, mask = self.features(waveforms)
         counts = self.count_audio_tokens(mask)
@@ -76,29 +136,54 @@ class SpeechLM(nn.Module, ABC):
         return list(rows.split(counts))
 
     def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
-        """Return what the encoder is told beside features and mask."""
+        """Return further arguments of the encoder, beside features and mask.
+
+        Args:
+            counts: B numbers of audio tokens.
+
+        Returns:
+            Keyword arguments of `get_audio_features`.
+        """
         return {}
 
     def embed_prompts(self, audio: Sequence[Tensor], languages: Sequence[str]) -> list[Tensor]:
-        """Put audio tokens [N_i, H] into their prompts: B tensors [S_i, H]."""
-        spoken = sorted(set(languages))
-        ends = self._embed([self._ids(text) for language in spoken for text in self.prompt_text(language)])
-        around = dict(zip(spoken, zip(ends[::2], ends[1::2])))
+        """Insert audio embeddings into their prompts.
+
+        Args:
+            audio: B tensors [N_i, H] from `encode_audio`.
+            languages: B English names of languages.
+
+        Returns:
+            B tensors [S_i, H].
+        """
+        names = sorted(set(languages))
+        ends = self._embed([self._ids(text) for language in names for text in self.prompt_text(language)])
+        around = dict(zip(names, zip(ends[::2], ends[1::2])))
         return [torch.cat([around[of][0], a.to(ends[0].dtype), around[of][1]]) for a, of in zip(audio, languages)]
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _embed(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Embed B sequences [L_i] in one call, as each call costs the backward pass a gradient [V, H]: [L_i, H] each."""
+        """Embed B sequences [L_i] as tensors [L_i, H].
+
+        All share one call, because each call costs a gradient of the whole table [V, H] in backward.
+        """
         ids = torch.tensor([i for row in token_ids for i in row], dtype=torch.long, device=self.device)
         return list(self.hf.get_input_embeddings()(ids).split([len(row) for row in token_ids]))
 
     def transcript_states(self, prompts: Sequence[Tensor], token_ids: Sequence[Sequence[int]]) -> Tensor:
-        """Return the last hidden states [P, H] from which each transcript token is predicted, clip after clip.
+        """Compute the hidden states that predict each transcript token, by teacher forcing.
 
-        Sequences are padded on the right, where causal attention never looks: a clip's rows do not depend on what
-        it is batched with.
+        `states @ head.T` are the logits. Sequences are padded on the right, where causal attention does not look, so
+        the result for each clip does not depend on batch composition.
+
+        Args:
+            prompts: B tensors [S_i, H] from `embed_prompts`.
+            token_ids: B transcripts of L_i ids, the stop id included. At least one id each.
+
+        Returns:
+            Tensor [P, H], the decoder's last hidden states, clip after clip.
         """
         text = self._embed([ids[:-1] for ids in token_ids])
         batch = pad_sequence([torch.cat([p, t.to(p.dtype)]) for p, t in zip(prompts, text)], batch_first=True)
@@ -107,29 +192,48 @@ class SpeechLM(nn.Module, ABC):
 
     @property
     def head(self) -> Tensor:
-        """The output head's weight [V, H]."""
+        """Weight [V, H] of the output head."""
         return self.hf.lm_head.weight
 
     def text_ids(self, text: str) -> list[int]:
-        """Tokenise a transcript, the stop id last."""
+        """Tokenise a transcript.
+
+        Args:
+            text: The transcript.
+
+        Returns:
+            Its ids, with the first stop id at the end.
+        """
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.stop_ids[0]]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Read a transcript's ids (with or without the stop id)."""
+        """Convert the ids of a transcript to text.
+
+        Args:
+            ids: Token ids, with or without stop id.
+
+        Returns:
+            The text without special tokens and without spaces at its ends.
+        """
         kept = [i for i in ids if i not in self.stop_ids]
-        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast(str, text).strip()
 
     def add_ctc_head(self) -> None:
-        """Give the model an auxiliary CTC head over its vocabulary and a blank (the last class)."""
+        """Add the auxiliary CTC head, with fresh weights. Its last class is the blank."""
         text = self.hf.config.text_config
         self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1)
 
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
         """Write a Hugging Face folder: weights as safetensors, configuration and tokenizer.
 
-        options: what else the model's `save_pretrained` knows; the layout is the native one unless
-        `save_original_format` asks for another. Who may read the configuration may read the weights, which safetensors
-        writes for their owner alone.
+        The weight files get the permissions of config.json. safetensors would make them readable for their owner only.
+
+        Args:
+            folder: The folder.
+            state_dict: Names and tensors of the Hugging Face model, for example gathered from shards. Default: its own.
+            **options: Options of the model's `save_pretrained`. `save_original_format` defaults to False, which writes
+                the native layout.
         """
         self.hf.save_pretrained(folder, state_dict=state_dict, **{"save_original_format": False, **options})
         self.tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""GLM-ASR as a SpeechLM: its prompt, and 30 s windows that are padded with silence."""
+"""GLM-ASR as a SpeechLM: its prompt, and windows of 30 s padded with silence."""
 
 from __future__ import annotations
 
@@ -11,53 +11,87 @@ from torch.nn.functional import pad
 from arkasr.model.log_mel import HOP, check_waveforms
 from arkasr.model.speech_lm.base import SpeechLM
 
-MERGED = 4  # encoder states in an audio token
-SHORTEST = 2 * MERGED - 1  # mel frames: halved and rounded up they are the states of one token
+MERGE_FACTOR = 4  # encoder states per audio token
+MIN_FRAMES = 2 * MERGE_FACTOR - 1  # mel frames of one audio token: half of them, rounded up, are MERGE_FACTOR states
 
 
 class GlmSpeechLM(SpeechLM):
-    """GLM-ASR's prompt and features (transformers' GlmAsrProcessor; zai-org/GLM-ASR-Nano-2512).
+    """GLM-ASR, with the prompt and features of transformers' GlmAsrProcessor (zai-org/GLM-ASR-Nano-2512).
 
-    Every clip is cut into windows of `2 * max_position_embeddings` mel frames (30 s), the last padded with silence, and
-    the encoder hears that silence: GLM-ASR masks nothing and was trained so. As each window is encoded by itself at
-    this one length, a clip's tokens do not depend on its batch, at the price of 30 s of encoder work for a short clip.
-    Only the tokens of the clip itself enter the prompt; a clip under 70 ms, for which GlmAsrProcessor has none, gets
-    one. The prompt names no language. Of the three ids with which GLM-ASR stops, `<|user|>`, which ends a turn in GLM's
-    chats, is the one written after a transcript.
+    See SpeechLM for the constructor's arguments.
+
+    * Each clip is split into windows of `2 * max_position_embeddings` mel frames (30 s). The last window is padded with
+      silence, and the encoder attends to it: GLM-ASR masks nothing and was trained this way.
+    * All windows have the same length, so outputs do not depend on batch composition. A short clip costs the encoder
+      as much as 30 s of audio.
+    * Only the audio tokens of the clip itself enter the prompt. A clip under 70 ms gets one. GlmAsrProcessor has none.
+    * The prompt names no language.
+    * GLM-ASR has three stop ids. `<|user|>`, which ends a turn in GLM's chats, is the one appended to a transcript.
     """
 
     stop_tokens = ("<|user|>", "<|endoftext|>", "<|observation|>")
 
     @property
     def window(self) -> int:
-        """Mel frames that are encoded at one time, a multiple of what one audio token merges."""
+        """Mel frames of one window, a multiple of the frames of one audio token."""
         states = self.hf.config.audio_config.max_position_embeddings
-        return 2 * MERGED * -(-states // MERGED)
+        return 2 * MERGE_FACTOR * -(-states // MERGE_FACTOR)
 
     def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Encode B clips into audio tokens [N_i, H] each: those of their windows, joined."""
+        """See `SpeechLM.encode_audio`. The embeddings of a clip's windows are concatenated.
+
+        Args:
+            waveforms: B tensors [num_samples] at 16 kHz.
+
+        Returns:
+            B tensors [N_i, H].
+
+        Raises:
+            UserError: See `log_mel.check_waveforms`.
+        """
         check_waveforms(waveforms)
         windows = [self._windows(w) for w in waveforms]
         rows = iter(super().encode_audio([part for parts in windows for part in parts]))
         return [torch.cat([next(rows) for _ in parts]) for parts in windows]
 
     def _windows(self, waveform: Tensor) -> list[Tensor]:
-        """Cut a clip; a rest too short for a token is left out, if it is not the whole clip."""
+        """Split a clip into windows. A last window too short for one token is dropped, unless it is the whole clip."""
         first, *others = waveform.split(self.window * HOP)
-        return [first, *(part for part in others if -(-len(part) // HOP) >= SHORTEST)]
+        return [first, *(part for part in others if -(-len(part) // HOP) >= MIN_FRAMES)]
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute mel features [W, M, window] of W windows and the mask int64 [W, window] of what is no padding."""
+        """Compute the log-mel features of windows.
+
+        Args:
+            waveforms: W tensors [num_samples] at 16 kHz, each at most one window long.
+
+        Returns:
+            Features [W, M, window], float32, and mask [W, window], int64, 0 in padding.
+        """
         samples = self.window * HOP
         mel, _ = super().features([pad(w, (0, samples - len(w))) for w in waveforms])
-        frames = torch.tensor([max(-(-len(w) // HOP), SHORTEST) for w in waveforms], device=self.device)
+        frames = torch.tensor([max(-(-len(w) // HOP), MIN_FRAMES) for w in waveforms], device=self.device)
         return mel, (torch.arange(mel.shape[-1], device=self.device) < frames[:, None]).long()
 
     def count_audio_tokens(self, mask: Tensor) -> list[int]:
-        """Count each window's audio tokens: frames halved up, merged down."""
-        return ((mask.sum(-1) + 1) // 2 // MERGED).tolist()
+        """Count the audio tokens of each window: ceil(frames / 2) // 4.
+
+        Args:
+            mask: Tensor [W, window] from `features`.
+
+        Returns:
+            W counts.
+        """
+        return ((mask.sum(-1) + 1) // 2 // MERGE_FACTOR).tolist()
 
     def prompt_text(self, language: str) -> tuple[str, str]:
-        """Return the chat turns around the audio, which name no language."""
-        before, asked = "<|user|>\n<|begin_of_audio|>", "Please transcribe this audio into text"
-        return before, f"<|end_of_audio|><|user|>\n{asked}<|assistant|>\n"
+        """See `SpeechLM.prompt_text`.
+
+        Args:
+            language: Ignored. The prompt names no language.
+
+        Returns:
+            The chat turns before and after the audio tokens.
+        """
+        before, instruction = "<|user|>\n<|begin_of_audio|>", "Please transcribe this audio into text"
+        return before, f"<|end_of_audio|><|user|>\n{instruction}<|assistant|>\n"
