@@ -1,4 +1,4 @@
-"""What all scenarios share: the hosts, the run that is disturbed, and what came of it undisturbed."""
+"""What all scenarios share: the hosts, the run that is disturbed, and the result of the undisturbed run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from hosts import Hosts
 from job import Experiment, Job
 
-STARTS, ENDS = 600.0, 900.0  # seconds that a launch may take to its first step, and to its end
+STARTS, ENDS = 600.0, 900.0  # seconds that a launch may take until its first step, and until its end
 Row = dict[str, Any]
 
 
 @dataclass
 class Bench:
-    """The hosts, the run that all scenarios disturb, and the final weights of the one that nothing disturbed."""
+    """The hosts, the settings of the run that all scenarios disturb, and the result of the undisturbed run."""
 
     hosts: Hosts
-    ranks: int  # a host
+    ranks: int  # per host
     run: str
     conf: Path
     datadir: Path
@@ -29,7 +29,7 @@ class Bench:
     save_every: int
     hang_seconds: float
     seed: int
-    undisturbed: str = ""
+    undisturbed: str = ""  # SHA-256 of the final weights
     losses: tuple[float, ...] = ()
     step_seconds: float = 0.0
 
@@ -39,24 +39,38 @@ class Bench:
 
     @property
     def middle(self) -> int:
-        """The step before the second save is due."""
+        """The last step before the second save."""
         return 2 * self.save_every - 1
 
     def experiment(self, name: str, *overrides: str) -> Experiment:
-        """Make an empty experiment directory beside whose run the models lie that it starts from."""
+        """Create an experiment directory with links to the models that the run starts from."""
         expdir = self.out / name / "exp"
         expdir.mkdir(parents=True)
-        for made in self.start.iterdir():
-            (expdir / made.name).symlink_to(made)
-        own = [f"train.steps={self.steps}", f"train.save_every={self.save_every}", f"train.eval_every={self.steps}"]
-        own += ["train.eval_clips=4", "data.train={datadir}/train.jsonl.gz", "data.num_buckets=1", "data.max_cuts=1"]
-        own += [f"train.hang_seconds={self.hang_seconds:g}", "optim.lr=1e-3", "distill.diagnose_every=0", *overrides]
-        return Experiment(self.conf, self.run, self.datadir, expdir, own, self.python)
+        for folder in self.start.iterdir():
+            (expdir / folder.name).symlink_to(folder)
+        changes = [
+            f"train.steps={self.steps}",
+            f"train.save_every={self.save_every}",
+            f"train.eval_every={self.steps}",
+        ]
+        changes += [
+            "train.eval_clips=4",
+            "data.train={datadir}/train.jsonl.gz",
+            "data.num_buckets=1",
+            "data.max_cuts=1",
+        ]
+        changes += [
+            f"train.hang_seconds={self.hang_seconds:g}",
+            "optim.lr=1e-3",
+            "distill.diagnose_every=0",
+            *overrides,
+        ]
+        return Experiment(self.conf, self.run, self.datadir, expdir, changes, self.python)
 
     def launch(self, experiment: Experiment, num_nodes: int = 0, ranks: int = 0, restarts: int = 0) -> Job:
         logs = experiment.expdir.parent / "logs"
         return Job(self.hosts, experiment, logs, num_nodes or self.hosts.count, ranks or self.ranks, restarts)
 
-    def same(self, made: Experiment) -> bool:
-        """Tell whether a run ended with the weights of the undisturbed one, to the bit."""
-        return bool(self.undisturbed) and made.digest() == self.undisturbed
+    def same(self, experiment: Experiment) -> bool:
+        """Return whether a run ended with weights bitwise equal to those of the undisturbed run."""
+        return bool(self.undisturbed) and experiment.digest() == self.undisturbed

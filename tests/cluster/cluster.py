@@ -1,4 +1,4 @@
-"""Run the recipe's stage 3 on hosts made of network namespaces, disturb it, resume it, and write a summary.
+"""Run the recipe's stage 3 on simulated hosts (network namespaces), disturb it, resume it, and write a summary.
 
 python tests/cluster/cluster.py --hosts 3 --ranks 8 --out DIR
 """
@@ -23,8 +23,8 @@ from hosts import Hosts, why_not  # noqa: E402
 
 from arkasr.training.train import train  # noqa: E402
 
-# Distillation under a name to which the recipe adds no other runs.
-OWN = '  opd: {objective: opd, model: {path: "{expdir}/base/final"}}\n'
+# A distillation run under a name that makes the recipe add no other runs.
+OPD_RUN = '  opd: {objective: opd, model: {path: "{expdir}/base/final"}}\n'
 SCENARIOS = {
     each.__name__: each
     for each in (
@@ -51,24 +51,24 @@ COLUMNS = (
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=3)
-    parser.add_argument("--ranks", type=int, default=8, help="processes a host")
+    parser.add_argument("--ranks", type=int, default=8, help="processes per host")
     parser.add_argument("--run", choices=("base", "opd"), default="opd", help="supervised training, or distillation")
-    parser.add_argument("--only", default="", help="scenarios, by commas; undisturbed comes first always")
+    parser.add_argument("--only", default="", help="scenarios, separated by commas (undisturbed always runs first)")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--save_every", type=int, default=4)
     parser.add_argument("--hang_seconds", type=float, default=40.0)
-    parser.add_argument("--seed", type=int, default=1, help="draws the ranks that are harmed")
-    parser.add_argument("--out", type=Path, required=True, help="folder for logs, runs and the summary; must not exist")
+    parser.add_argument("--seed", type=int, default=1, help="seed that selects the ranks to harm")
+    parser.add_argument("--out", type=Path, required=True, help="folder for logs, runs and the summary, must not exist")
     return parser.parse_args()
 
 
 def prepare(args: argparse.Namespace) -> tuple[Path, Path, Path]:
-    """Write a corpus of one clip a rank and step, a configuration, and the models that distillation starts from."""
+    """Write a corpus with one clip per rank and step, a configuration, and the models that distillation starts from."""
     clips = args.hosts * args.ranks * args.steps
     corpus_fixture.SIZES["train"] = 2 * clips
     datadir, conf, start = args.out / "data", args.out / "tiny.yaml", args.out / "start"
     corpus_fixture.write_corpus(datadir)
-    conf.write_text(corpus_fixture.CONF + OWN)
+    conf.write_text(corpus_fixture.CONF + OPD_RUN)
     start.mkdir()
     for run in ("teacher", "base") if args.run == "opd" else ():
         train(str(conf), run, str(start), str(datadir), ["train.steps=20", "train.save_every=20", "train.eval_every=0"])
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def attempt(bench: Bench, name: str) -> Row:
-    """Play one scenario; what goes wrong in it is its row."""
+    """Run one scenario. An error in it becomes its row of the summary."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     try:
         return SCENARIOS[name](bench)

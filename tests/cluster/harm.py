@@ -1,4 +1,4 @@
-"""Scenarios in which something is killed, lost or stopped: each returns a row of the summary."""
+"""Scenarios with a failure: something is killed, lost or stopped. Each returns one row of the summary."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ from job import Job, send
 
 
 def _disturb(bench: Bench, name: str, harm: Callable[[Job], str], restore: Callable[[], None] = lambda: None) -> Row:
-    """Harm a run between two saves, see it end, and give the same command again."""
-    made = bench.experiment(name)
-    job = bench.launch(made)
+    """Harm a run between two saves, wait until it ends, and start the same command again."""
+    experiment = bench.experiment(name)
+    job = bench.launch(experiment)
     job.until(bench.middle, STARTS)
-    did, harmed, whole = harm(job), time.monotonic(), made.newest_checkpoint()
+    did, harmed, newest = harm(job), time.monotonic(), experiment.newest_checkpoint()
     statuses = job.wait(ENDS)
-    orphans, reached = job.leftover(), made.step()
+    orphans, reached = job.leftover(), experiment.step()
     time.sleep(3 * bench.step_seconds)
-    went_on, whole = made.step() - reached, max(whole, made.newest_checkpoint())
-    for host in range(bench.hosts.count):  # a host that comes back comes back empty
+    steps_by_orphans, newest = experiment.step() - reached, max(newest, experiment.newest_checkpoint())
+    for host in range(bench.hosts.count):  # after a failure no process of a host is left
         bench.hosts.kill(host)
     restore()
-    again = bench.launch(made)
+    again = bench.launch(experiment)
     after = again.wait(ENDS)
-    same, again_from = bench.same(made), again.resumed_from()
+    same, again_from = bench.same(experiment), again.resumed_from()
+    clean = not orphans and not steps_by_orphans
     return {
         "scenario": name,
         "did": did,
         "ended_after": round(max(job.ended) - harmed, 1),
         "statuses": statuses,
         "orphans": orphans,
-        "steps_by_orphans": went_on,
+        "steps_by_orphans": steps_by_orphans,
         "at_step": reached,
         "resumed_from": again_from,
         "repeated": reached - again_from,
         "same": same,
         "seconds": max(again.ended) - again.started,
-        "ok": any(statuses) and not any(after) and not orphans and not went_on and same and again_from == whole,
-        "note": _said(job),
+        "ok": any(statuses) and not any(after) and clean and same and again_from == newest,
+        "note": _hang_message(job),
     }
 
 
-def _said(job: Job) -> str:
-    """Return what the watchdog said, if it did."""
+def _hang_message(job: Job) -> str:
+    """Return the message of the watchdog, an empty string if there is none."""
     found = re.search(r"arkasr: rank \d+[^:]*: no progress.*", job.text())
     return found[0] if found else ""
 
 
 def rank_killed(bench: Bench) -> Row:
-    """Signal 9 to a rank drawn at random."""
+    """kill -9 of one rank, drawn at random."""
     rank = random.Random(bench.seed).randrange(bench.world_size)
 
     def harm(job: Job) -> str:
@@ -63,13 +64,13 @@ def rank_killed(bench: Bench) -> Row:
 
 
 def rank_restarted(bench: Bench) -> Row:
-    """Signal 9 to a rank where torchrun may start all of them again: the command is not given twice."""
-    rank, made = random.Random(bench.seed).randrange(bench.world_size), bench.experiment("rank_restarted")
-    job = bench.launch(made, restarts=1)
+    """kill -9 of one rank with restarts enabled: torchrun restarts all ranks, and the command is not repeated."""
+    rank, experiment = random.Random(bench.seed).randrange(bench.world_size), bench.experiment("rank_restarted")
+    job = bench.launch(experiment, restarts=1)
     job.until(bench.middle, STARTS)
     send(job.workers()[rank], signal.SIGKILL)
-    reached, statuses = made.step(), job.wait(ENDS)
-    same = bench.same(made)
+    reached, statuses = experiment.step(), job.wait(ENDS)
+    same = bench.same(experiment)
     return {
         "scenario": "rank_restarted",
         "did": f"kill -9 of rank {rank}, --max_restarts 1",
@@ -93,17 +94,17 @@ def _host_lost(bench: Bench, name: str, host: int) -> Row:
 
 
 def last_host_lost(bench: Bench) -> Row:
-    """A host goes without a word to the others."""
+    """The last host is lost, without closing its connections."""
     return _host_lost(bench, "last_host_lost", bench.hosts.count - 1)
 
 
 def first_host_lost(bench: Bench) -> Row:
-    """So does the one that holds the ranks' common store and writes the metrics."""
+    """The first host is lost, which holds the common store of the ranks and writes the metrics."""
     return _host_lost(bench, "first_host_lost", 0)
 
 
 def agent_killed(bench: Bench) -> Row:
-    """Signal 9 to torchrun itself on the last host: its ranks must not go on without it, but save and end."""
+    """kill -9 of torchrun on the last host: its ranks must save and end."""
 
     def harm(job: Job) -> str:
         send(job.agent(bench.hosts.count - 1), signal.SIGKILL)
@@ -114,7 +115,7 @@ def agent_killed(bench: Bench) -> Row:
 
 
 def rank_stopped(bench: Bench) -> Row:
-    """A rank is stopped for good: the watchdog must name it."""
+    """One rank is stopped with SIGSTOP: the watchdog must name it."""
     rank = random.Random(bench.seed + 1).randrange(1, bench.world_size)
 
     def harm(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""One launch of the recipe's stage 3 on several hosts: its processes, how far it is, and how it ends."""
+"""One launch of the recipe's stage 3 on several hosts: processes, progress, and exit statuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Experiment:
-    """A run of a configuration in an experiment directory, with the overrides of every launch."""
+    """One run of a configuration in an experiment directory, with the overrides of every launch."""
 
     conf: Path
     run: str
@@ -35,13 +35,13 @@ class Experiment:
         return self.expdir / self.run
 
     def rows(self) -> list[dict[str, float]]:
-        """Return the rows of metrics.jsonl; a line that is being written is left out."""
+        """Return the rows of metrics.jsonl, without a partly written last line."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def step(self) -> int:
-        """Return the last step logged, 0 before the first."""
+        """Return the last logged step, 0 before the first."""
         rows = self.rows()
         return int(rows[-1]["step"]) if rows else 0
 
@@ -49,17 +49,17 @@ class Experiment:
         return [row["loss"] for row in self.rows()]
 
     def newest_checkpoint(self) -> int:
-        """Return the step of the newest whole checkpoint, 0 where there is none."""
+        """Return the step of the newest complete checkpoint, 0 if there is none."""
         return max((int(path.parent.name[5:]) for path in self.folder.glob("checkpoints/step-*/COMPLETE")), default=0)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the final weights; empty where there are none."""
+        """Return the SHA-256 of the final weights, an empty string if there are none."""
         weights = self.folder / "final" / "model.safetensors"
         return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else ""
 
 
 class Job:
-    """The recipe's command on `num_nodes` hosts with `ranks` processes each, started at once."""
+    """The recipe's command on `num_nodes` hosts with `ranks` processes each, started immediately."""
 
     def __init__(self, hosts: Hosts, experiment: Experiment, logs: Path, num_nodes: int, ranks: int, restarts: int):
         self.hosts, self.experiment, self.num_nodes, self.ranks = hosts, experiment, num_nodes, ranks
@@ -78,28 +78,36 @@ class Job:
             return subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
 
     def _recipe(self, host: int) -> list[str]:
-        made = self.experiment
-        words = [str(ROOT / "egs/librispeech/run.sh"), "--stage", "3", "--stop_stage", "3", "--python", made.python]
-        words += ["--conf", str(made.conf), "--variants", made.run, "--datadir", str(made.datadir)]
-        words += ["--expdir", str(made.expdir), "--ngpu", str(self.ranks)]
-        words += ["--max_restarts", str(self.restarts), "--train_args", " ".join(made.overrides)]
+        experiment = self.experiment
+        words = [
+            str(ROOT / "egs/librispeech/run.sh"),
+            "--stage",
+            "3",
+            "--stop_stage",
+            "3",
+            "--python",
+            experiment.python,
+        ]
+        words += ["--conf", str(experiment.conf), "--variants", experiment.run, "--datadir", str(experiment.datadir)]
+        words += ["--expdir", str(experiment.expdir), "--ngpu", str(self.ranks)]
+        words += ["--max_restarts", str(self.restarts), "--train_args", " ".join(experiment.overrides)]
         if self.num_nodes > 1:
             words += ["--num_nodes", str(self.num_nodes), "--node_rank", str(host)]
             words += ["--master_addr", self.hosts.addresses[0]]
         return words
 
     def until(self, step: int, timeout: float) -> None:
-        """Wait until a step is logged. Raises RuntimeError where the run ends, or the time is up, before."""
-        give_up = time.monotonic() + timeout
+        """Wait until a step is logged. Raises RuntimeError if the run ends or the time is up before."""
+        deadline = time.monotonic() + timeout
         while self.experiment.step() < step:
-            if any(p.poll() is not None for p in self.processes) or time.monotonic() > give_up:
-                raise RuntimeError(f"step {step} is not reached; see {self.logs[0]}")
+            if any(p.poll() is not None for p in self.processes) or time.monotonic() > deadline:
+                raise RuntimeError(f"step {step} was not reached; see {self.logs[0]}")
             time.sleep(0.05)
 
     def wait(self, timeout: float) -> list[int]:
-        """Wait until the command has ended on every host; returns the exit statuses, and kills what is not done."""
-        give_up = time.monotonic() + timeout
-        while any(p.poll() is None for p in self.processes) and time.monotonic() < give_up:
+        """Wait until the command has ended on every host, kill it after the timeout, and return the exit statuses."""
+        deadline = time.monotonic() + timeout
+        while any(p.poll() is None for p in self.processes) and time.monotonic() < deadline:
             self._note_ends()
             time.sleep(0.05)
         self._note_ends()
@@ -114,40 +122,44 @@ class Job:
                 self.ended[host] = time.monotonic()
 
     def leftover(self, patience: float = 20.0) -> int:
-        """Count the processes that are still there on the hosts after some seconds of grace."""
-        give_up, count = time.monotonic() + patience, 1
-        while count and time.monotonic() < give_up:
+        """Count the processes that are still alive on the hosts after `patience` seconds."""
+        deadline, count = time.monotonic() + patience, 1
+        while count and time.monotonic() < deadline:
             time.sleep(0.1)
             count = sum(len(self.hosts.pids(host)) for host in range(self.num_nodes))
         return count
 
     def workers(self) -> dict[int, int]:
-        """Return the process of each rank."""
-        named = lambda pid: re.search(rb"(?:^|\0)RANK=(\d+)\0", _read(pid, "environ"))  # noqa: E731
-        every = {pid: named(pid) for pid in self._pids(lambda words: b"arkasr\0train\0" in words)}
-        return {int(found[1]): pid for pid, found in every.items() if found}
+        """Return the process id of each rank."""
+        found = {}
+        for pid in self._pids(lambda words: b"arkasr\0train\0" in words):
+            if rank := re.search(rb"(?:^|\0)RANK=(\d+)\0", _read(pid, "environ")):
+                found[int(rank[1])] = pid
+        return found
 
     def agent(self, host: int) -> int:
-        """Return torchrun's process on a host."""
-        there = set(self.hosts.pids(host))
-        return min(there & set(self._pids(lambda words: words.split(b"\0")[1:3] == [b"-m", b"torch.distributed.run"])))
+        """Return the process id of torchrun on a host."""
+        on_host = set(self.hosts.pids(host))
+        return min(
+            on_host & set(self._pids(lambda words: words.split(b"\0")[1:3] == [b"-m", b"torch.distributed.run"]))
+        )
 
     def _pids(self, wanted: Callable[[bytes], bool]) -> list[int]:
         every = [pid for host in range(self.num_nodes) for pid in self.hosts.pids(host)]
         return [pid for pid in every if wanted(_read(pid, "cmdline"))]
 
     def text(self) -> str:
-        """Return what all hosts printed."""
+        """Return the output of all hosts."""
         return "\n".join(log.read_text(errors="replace") for log in self.logs)
 
     def resumed_from(self) -> int:
-        """Return the step of the checkpoint that this launch went on from; 0 where it began anew."""
+        """Return the step from which this launch resumed, 0 if it started from the beginning."""
         found = re.search(r"resuming from \S+ \(step (\d+)\)", self.text())
         return int(found[1]) if found else 0
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process that may be gone."""
+    """Send a signal to a process that may have ended."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
@@ -155,5 +167,5 @@ def send(pid: int, number: signal.Signals) -> None:
 def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has ended in the meantime
         return b""

@@ -1,4 +1,4 @@
-"""A directory is not as it was left: damaged checkpoints, another model's, other settings, a second run."""
+"""Run directories in a bad state: damaged checkpoints, another model, other settings, a second run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from attempts import Attempt, wait_for
 from fault_bench import Bench
 
 
-def _harmed(bench: Bench, harm: Callable[[Path], None], said: str) -> dict[str, Any]:
+def _resume_after(bench: Bench, harm: Callable[[Path], None], expected: str) -> dict[str, Any]:
+    """Harm the newest checkpoint. The run must resume from the one before it and log a reason that starts so."""
     run = bench.run(save_every=4)
     attempt = run.start()
     wait_for(lambda: run.saved() >= 12)
@@ -23,7 +24,7 @@ def _harmed(bench: Bench, harm: Callable[[Path], None], said: str) -> dict[str, 
     end = bench.to_the_end(run)
     after = run.attempts[1]
     before = int(newest.name[5:]) - 4
-    named = not said or f"{newest}: {said}" in after.text()
+    named = not expected or f"{newest}: {expected}" in after.text()
     return end | {
         "moments": 1,
         "lost_max": reached - after.resumed_from(),
@@ -39,21 +40,21 @@ def truncated(bench: Bench) -> dict[str, Any]:
         with weights.open("r+b") as file:
             file.truncate(weights.stat().st_size - 100)
 
-    return _harmed(bench, harm, "weights/")
+    return _resume_after(bench, harm, "weights/")
 
 
 def unmarked(bench: Bench) -> dict[str, Any]:
     """The newest checkpoint has no COMPLETE."""
-    return _harmed(bench, lambda newest: (newest / "COMPLETE").unlink(), "")
+    return _resume_after(bench, lambda newest: (newest / "COMPLETE").unlink(), "")
 
 
 def without_generators(bench: Bench) -> dict[str, Any]:
-    """The newest checkpoint lacks a rank's state of the random generators."""
-    return _harmed(bench, lambda newest: (newest / f"rng-{bench.ranks - 1:05d}.pt").unlink(), "rng-")
+    """The newest checkpoint lacks the random generators of one rank."""
+    return _resume_after(bench, lambda newest: (newest / f"rng-{bench.ranks - 1:05d}.pt").unlink(), "rng-")
 
 
 def of_another_model(bench: Bench) -> dict[str, Any]:
-    """Checkpoints of a model of other sizes lie in the directory: refused, and left alone."""
+    """The directory holds checkpoints of a model of another size: they are refused and not changed."""
     other, run = bench.run(save_every=4), bench.run(save_every=4)
     attempt = other.start("model.sizes.text.intermediate_size=48")
     wait_for(lambda: other.saved() >= 8)
@@ -62,19 +63,19 @@ def of_another_model(bench: Bench) -> dict[str, Any]:
     refused = run.finish()
     listed = sorted(run.folder.glob("checkpoints/step-*"))
     ok = _refused(bench, refused, "holds another model") and len(listed) > 0
-    return {"moments": 1, "status": refused.status, "said": refused.sentence(), "ok": ok}
+    return {"moments": 1, "status": refused.status, "message": refused.user_error(), "ok": ok}
 
 
-def _refused(bench: Bench, attempt: Attempt, said: str) -> bool:
-    return (attempt.status == 2 or bench.ranks > 1) and attempt.status != 0 and said in attempt.text()
+def _refused(bench: Bench, attempt: Attempt, message: str) -> bool:
+    return (attempt.status == 2 or bench.ranks > 1) and attempt.status != 0 and message in attempt.text()
 
 
 def twice(bench: Bench) -> dict[str, Any]:
-    """A second run is started on the directory of one at work."""
+    """A second run is started in the directory of a live run."""
     run = bench.run(save_every=4)
     first = run.start()
     wait_for(lambda: run.step() >= 2)
-    first.send(signal.SIGSTOP)  # or it would be done before the second has begun
+    first.send(signal.SIGSTOP)  # otherwise it would end before the second has started
     second = run.finish()
     took = time.monotonic() - second.started
     first.send(signal.SIGCONT)
@@ -83,17 +84,17 @@ def twice(bench: Bench) -> dict[str, Any]:
     ok = _refused(bench, second, "another process is training here") and status == 0 and equal
     return {
         "moments": 1, "lost_max": 0, "equal": equal, "end_seconds": took, "status": second.status,
-        "said": second.sentence(), "ok": ok,
+        "message": second.user_error(), "ok": ok,
     }  # fmt: skip
 
 
 def other_settings(bench: Bench) -> dict[str, Any]:
-    """Settings change between two starts: those that change the experiment are refused by name, others are taken."""
+    """Settings change between two starts: settings with an effect on results are refused and named, others accepted."""
     run = bench.run(save_every=4)
     attempt = run.start()
     wait_for(lambda: run.step() >= 10)
     attempt.kill_all()
     refused = run.finish("optim.lr=0.5", "seed=7")
-    named = _refused(bench, refused, "made with other settings (seed, optim.lr)")
+    named = _refused(bench, refused, "started with other settings (seed, optim.lr)")
     end = bench.to_the_end(run, "train.save_every=3", "train.keep=1", "data.num_workers=1", "train.spike_factor=5")
-    return end | {"moments": 2, "status": refused.status, "said": refused.sentence(), "ok": end["ok"] and named}
+    return end | {"moments": 2, "status": refused.status, "message": refused.user_error(), "ok": end["ok"] and named}

@@ -1,7 +1,8 @@
-"""Faults tried on real `arkasr train` processes of the tests' tiny model: `python tests/faults/faults.py --help`.
+"""Inject faults into real `arkasr train` processes with a tiny model: `python tests/faults/faults.py --help`.
 
-Writes faults.md and faults.json into --out: for each fault the steps lost, whether the final weights are those of the
-undisturbed run to the bit, and the seconds that ending and going on took. Exits with 1 where one was not as it must be.
+Writes faults.md and faults.json to --out. For each fault they list the steps lost, whether the final weights are
+bitwise equal to those of the undisturbed run, and the seconds until the run ended and resumed. The exit status is 1 if
+a fault had an unexpected outcome.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "helpers"), str(HERE.parents[1])]
 
-import directories
-import disks
-import kills
-import stops
-from corpus_fixture import CONF, write_corpus
-from fault_bench import Bench
+import directories  # noqa: E402
+import disks  # noqa: E402
+import kills  # noqa: E402
+import stops  # noqa: E402
+from corpus_fixture import CONF, write_corpus  # noqa: E402
+from fault_bench import Bench  # noqa: E402
 
 ALONE = {
     "kill -9": kills.killed,
@@ -39,7 +40,7 @@ ALONE = {
     "Ctrl-C": stops.interrupted,
 }
 RANKS = ALONE | {"kill -9": kills.killed_rank, "kill -9 of torchrun": kills.killed_launcher}
-del RANKS["SIGTERM, SIGUSR1"]  # torchrun dies of the one and ends the ranks at the other: the recipe signals the ranks
+del RANKS["SIGTERM, SIGUSR1"]  # torchrun ends its ranks at SIGTERM and dies of SIGUSR1, so the recipe signals the ranks
 HEAD = (
     "fault",
     "ranks",
@@ -48,14 +49,14 @@ HEAD = (
     "steps lost (max)",
     "equal",
     "to end (s)",
-    "to go on (s)",
+    "to resume (s)",
     "status",
-    "as it must be",
+    "as expected",
 )
 
 
 def cells(row: dict) -> list[str]:
-    """Return a row of the table as text."""
+    """Return the cells of one row of the table."""
     during = ", ".join(f"{count} in {name}" for name, count in row.get("during", {}).items())
     verdict = f"skipped: {row['skipped']}" if "skipped" in row else "yes" if row["ok"] else "NO"
     equal = {True: "yes", False: "NO", None: "-"}[row.get("equal")]
@@ -80,26 +81,26 @@ def table(rows: list[dict]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def tried(bench: Bench, names: list[str]) -> list[dict]:
-    """Try the faults of these names (all without any), and return their rows."""
+def run_faults(bench: Bench, names: list[str]) -> list[dict]:
+    """Run the faults whose names contain one of `names` (all if empty), and return their rows."""
     bench.undisturbed()
     print(f"undisturbed, {bench.ranks} rank(s): {bench.seconds:.1f} s, {bench.digest[:12]}", flush=True)
     rows = []
-    for name, mishap in (ALONE if bench.ranks == 1 else RANKS).items():
+    for name, fault in (ALONE if bench.ranks == 1 else RANKS).items():
         if not names or any(word in name for word in names):
             start = time.monotonic()
-            rows.append({"fault": name, "ranks": bench.ranks, **mishap(bench), "seconds": time.monotonic() - start})
+            rows.append({"fault": name, "ranks": bench.ranks, **fault(bench), "seconds": time.monotonic() - start})
             print(" | ".join(cells(rows[-1])), rows[-1].get("note", ""), flush=True)
     return rows
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path, help="an empty folder, or none yet")
-    parser.add_argument("--moments", type=int, default=20, help="random moments of kill -9 (default: 20)")
+    parser.add_argument("--out", required=True, type=Path, help="output folder, empty or not existing")
+    parser.add_argument("--moments", type=int, default=20, help="number of random moments for kill -9 (default: 20)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of processes (default: 1 2)")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
-    parser.add_argument("--only", nargs="+", default=[], help="parts of faults' names, such as 'disk full'")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random moments (default: 1)")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of names of faults, such as 'disk full'")
     return parser.parse_args()
 
 
@@ -111,7 +112,7 @@ def main() -> int:
     rows = []
     for ranks in args.ranks:
         bench = Bench(conf, datadir, args.out, ranks, args.moments, args.seed)
-        rows += tried(bench, args.only)
+        rows += run_faults(bench, args.only)
         (args.out / "faults.json").write_text(json.dumps(rows, indent=1))
         (args.out / "faults.md").write_text(table(rows))
     print(table(rows))

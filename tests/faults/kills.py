@@ -1,4 +1,4 @@
-"""Kill -9, at random moments: of the process, a rank, torchrun, a loader process."""
+"""kill -9 at random moments: of the process, one rank, torchrun, or a data loader process."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import Any
 from attempts import Attempt, Run, wait_for
 from fault_bench import Bench
 
-KILLS_A_RUN = 5
+KILLS_PER_RUN = 5
 
 
 @dataclass
 class Kill:
-    """One kill: who, in which state of the run, and what the next start found."""
+    """One kill and its consequences."""
 
     victim: str
-    during: str
-    reached: int
-    saved: int
-    lost: int = 0
-    ended: float = 0.0  # seconds until nothing of the attempt lived
-    resumed: float = 0.0  # seconds from this start, until it was further than the one before; 0 where it never was
+    during: str  # state of the run at that moment
+    reached: int  # last step in metrics.jsonl
+    saved: int  # step of the newest complete checkpoint
+    lost: int = 0  # steps that the next start had to repeat
+    ended: float = 0.0  # seconds until no process of the attempt was alive
+    resumed: float = 0.0  # seconds from the start until it passed the previous attempt, 0 if it never did
 
 
 MOMENTS = ("step", "save", "save", "step", "start")
 
 
 def killed(bench: Bench, victims: tuple[str, ...] = ("process",), moments: tuple[str, ...] = MOMENTS) -> dict[str, Any]:
-    """Kill -9 at random moments, again and again in one directory; the same command follows at once each time."""
+    """Kill the run at random moments, several times per directory, and start the same command again at once."""
     kills: list[Kill] = []
     equal = ok = True
     note = ""
     while len(kills) < bench.moments:
         run, own = bench.run(save_every=bench.random.choice([1, 1, 4])), []
         for target in sorted(
-            bench.random.sample(range(1, bench.steps - 1), min(KILLS_A_RUN, bench.moments - len(kills)))
+            bench.random.sample(range(1, bench.steps - 1), min(KILLS_PER_RUN, bench.moments - len(kills)))
         ):
             moment = moments[(len(kills) + len(own)) % len(moments)]
-            if made := _kill_once(bench, run, target, victims, moment):
-                own.append(made)
+            if kill := _kill_once(bench, run, target, victims, moment):
+                own.append(kill)
         end = bench.to_the_end(run)
         _judge(run, own)
         kills += own
@@ -65,7 +65,7 @@ def killed(bench: Bench, victims: tuple[str, ...] = ("process",), moments: tuple
 
 
 def _kill_once(bench: Bench, run: Run, target: int, victims: tuple[str, ...], moment: str) -> Kill | None:
-    """Start the run and kill it; None where it was done before, so that the next command only says so."""
+    """Start the run and kill it. Return None if it was finished before the kill."""
     attempt, before, resumed = run.start(), run.step(), 0.0
     if moment == "start":
         time.sleep(bench.random.uniform(0.0, 0.5 * bench.seconds))
@@ -84,7 +84,7 @@ def _kill_once(bench: Bench, run: Run, target: int, victims: tuple[str, ...], mo
     killed_at = time.monotonic()
     if attempt.wait() == 0:
         return None
-    if victim == "torchrun":  # its ranks find out by themselves
+    if victim == "torchrun":  # its ranks receive SIGTERM from the kernel
         attempt.gone()
     during = "a save" if run.saving() else "final" if list(run.folder.glob("writing-final")) else "a step"
     during = "the start" if run.step() <= before else during
@@ -99,24 +99,24 @@ def _kill(attempt: Attempt, victim: str) -> None:
 
 
 def _judge(run: Run, kills: list[Kill]) -> None:
-    """Read off the logs where the run carried on after each kill: the next start may have been killed before it did."""
-    for place, kill in enumerate(kills, 1):
-        later = (each.resumed_from() for each in run.attempts[place:])
+    """Read from the logs where the run resumed after each kill, by the next start that was not killed before that."""
+    for number, kill in enumerate(kills, 1):
+        later = (each.resumed_from() for each in run.attempts[number:])
         kill.lost = kill.reached - next((step for step in later if step), 0) * (kill.saved > 0)
 
 
 def killed_rank(bench: Bench) -> dict[str, Any]:
-    """The same with ranks: one of them."""
+    """kill -9 of one rank at random moments."""
     return killed(bench, tuple(f"rank {rank}" for rank in range(bench.ranks)))
 
 
 def killed_launcher(bench: Bench) -> dict[str, Any]:
-    """Kill -9 of torchrun alone: its ranks end by themselves, and free the directory."""
-    return killed(replace(bench, moments=2, made=bench.made + 500), ("torchrun",), ("step",))
+    """kill -9 of torchrun alone: its ranks must end and release the directory."""
+    return killed(replace(bench, moments=2, num_runs=bench.num_runs + 500), ("torchrun",), ("step",))
 
 
 def killed_in_final(bench: Bench) -> dict[str, Any]:
-    """Kill -9 while the final weights are written."""
+    """kill -9 while the final weights are written."""
     run = bench.run(save_every=7)
     attempt = run.start()
     wait_for(lambda: (run.folder / "writing-final").exists() or not attempt.running(), pause=0.0)
@@ -128,23 +128,23 @@ def killed_in_final(bench: Bench) -> dict[str, Any]:
 
 
 def killed_loader(bench: Bench) -> dict[str, Any]:
-    """Kill -9 of a loader process: the run ends, and carries on by the same command."""
+    """kill -9 of a data loader process: the run ends, and the same command resumes it."""
     run = bench.run(save_every=4)
     attempt = run.start()
     wait_for(lambda: run.step() >= 10)
     wait_for(lambda: bool(attempt.loaders()))
     with suppress(ProcessLookupError):
         os.kill(bench.random.choice(attempt.loaders()), signal.SIGKILL)
-    at = time.monotonic()
-    status, took = attempt.wait(), time.monotonic() - at
-    reached, said = run.step(), attempt.text()
+    killed_at = time.monotonic()
+    status, took = attempt.wait(), time.monotonic() - killed_at
+    reached, printed = run.step(), attempt.text()
     end = bench.to_the_end(run)
-    found = re.search(r".*loader.*", said)
+    found = re.search(r".*loader.*", printed)
     lost = reached - run.attempts[1].resumed_from()
     return end | {
         "moments": 1,
         "lost_max": lost,
         "end_seconds": took,
         "status": status,
-        "said": found[0] if found else "",
+        "message": found[0] if found else "",
     }

@@ -1,4 +1,4 @@
-"""A run is asked to stop: by a scheduler's signals, or Ctrl-C."""
+"""A run is asked to stop, by the signals of a scheduler or by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from attempts import Attempt, Run, wait_for
 from fault_bench import Bench
 
-WAYS = ("step", "save", "dev", "twice", "group", "group")  # group: to all processes, as a scheduler does
+WAYS = ("step", "save", "dev", "twice", "group", "group")  # group: to all processes, as schedulers do
 
 
 def stopped(bench: Bench) -> dict[str, Any]:
-    """SIGTERM or SIGUSR1 in a step, in a save, while evaluating, twice, and to all processes of the run at once."""
+    """SIGTERM or SIGUSR1 during a step, a save or an evaluation, twice, and to all processes of the run."""
     run = bench.run(save_every=4)
     stops = [ask(run, how, [signal.SIGTERM, signal.SIGUSR1][at % 2]) for at, how in enumerate(WAYS)]
     end = bench.to_the_end(run)
-    return end | _told(stops) | {"ok": end["ok"] and not any(stop["status"] or stop["lost"] for stop in stops)}
+    return end | _summary(stops) | {"ok": end["ok"] and not any(stop["status"] or stop["lost"] for stop in stops)}
 
 
 def ask(run: Run, how: str, number: signal.Signals) -> dict[str, Any]:
-    """Start the run, send it a signal in one of these ways, and see how it ends."""
+    """Start the run, send a signal in one of `WAYS`, and return how it ended."""
     attempt, before = run.start(), run.step()
-    target = before // 10 * 10 + 9 if how == "dev" else before + 1  # each tenth step is evaluated
+    target = before // 10 * 10 + 9 if how == "dev" else before + 1  # every tenth step is evaluated
     target += 10 * (target <= before)
     wait_for(lambda: run.step() >= target or not attempt.running())
     if how == "save":
@@ -46,7 +46,7 @@ def _ended(run: Run, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _told(stops: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(stops: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "moments": len(stops),
         "lost_max": max(stop["lost"] for stop in stops),
@@ -57,12 +57,12 @@ def _told(stops: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def interrupted(bench: Bench) -> dict[str, Any]:
-    """Ctrl-C, which a terminal sends to every process: what was not saved is lost."""
+    """Ctrl-C, which a terminal sends to every process: steps since the last save are lost."""
     run = bench.run(save_every=4)
     stops = [_interrupt(run, bench.random.randrange(1, 9)) for _ in range(3)]
     end = bench.to_the_end(run)
     clean = all(stop["status"] == 130 and "Traceback" not in stop["text"] for stop in stops)
-    return end | _told(stops) | {"ok": end["ok"] and (clean or bench.ranks > 1)}  # torchrun has a status of its own
+    return end | _summary(stops) | {"ok": end["ok"] and (clean or bench.ranks > 1)}  # torchrun has another exit status
 
 
 def _interrupt(run: Run, steps: int) -> dict[str, Any]:

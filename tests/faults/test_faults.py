@@ -1,4 +1,4 @@
-"""A few of the faults of tests/faults on real processes; `python tests/faults/faults.py --out DIR` tries them all."""
+"""Some faults on real processes. `python tests/faults/faults.py --out DIR` runs all of them."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from faults import table
 
 @pytest.fixture(scope="module")
 def bench(conf, datadir, tmp_path_factory) -> Bench:
-    """One process, and what its run comes to in peace."""
-    made = Bench(conf, datadir, tmp_path_factory.mktemp("faults"), 1, 1, 3, steps=20)
-    made.undisturbed()
-    return made
+    """A bench with one process, after the undisturbed run."""
+    prepared = Bench(conf, datadir, tmp_path_factory.mktemp("faults"), 1, 1, 3, steps=20)
+    prepared.undisturbed()
+    return prepared
 
 
-def test_a_killed_run_is_carried_on_at_once_and_ends_as_if_nothing_had_happened(bench):
+def test_killed_run_resumes_and_ends_with_equal_weights(bench):
     row = kills.killed(bench, moments=("save",))
     assert row["ok"] and row["equal"] and row["moments"] == 1, row
-    assert row["lost_max"] <= 8, row  # a save each fourth step at the most seldom, of which one may be in the making
+    assert row["lost_max"] <= 8, row  # at least one save every 4 steps, of which the last may be incomplete
 
 
-def test_a_second_run_in_the_directory_is_refused_and_the_first_unharmed(bench):
+def test_second_run_in_directory_is_refused_and_first_continues(bench):
     row = directories.twice(bench)
     assert row["ok"] and row["status"] == 2, row
 
 
-def test_a_full_disk_is_said_in_a_sentence_and_what_was_saved_is_carried_on(bench):
+def test_full_disk_is_reported_in_one_line_and_run_resumes(bench):
     row = disks.full_in_save(bench)
     if "skipped" in row:
-        pytest.skip(f"no small file system can be mounted here: {row['skipped']}")
+        pytest.skip(f"cannot mount a small file system: {row['skipped']}")
     assert row["ok"] and row["equal"] and row["kept"] >= 1, row
 
 
-def test_a_signal_to_the_loader_processes_too_saves_and_ends_well(bench):
+def test_signal_to_all_processes_saves_and_exits_with_0(bench):
     run = bench.run(save_every=100)
     stop = stops.ask(run, "group", signal.SIGTERM)
     assert (stop["status"], stop["lost"]) == (0, 0) and run.saved() > 0, stop
 
 
-def test_the_table_says_what_was_not_as_it_must_be():
+def test_table_shows_unexpected_outcomes():
     good = {
         "fault": "kill -9",
         "ranks": 2,
