@@ -1,7 +1,8 @@
-"""Outcomes that student and teacher are compared on, as log-probabilities, and the divergences between them.
+"""The outcomes on which student and teacher are compared, and the divergences between them.
 
-Everything is float32 and over the last dimension. An outcome of -inf never happens. Views and supports: see
-arkasr/interfaces.py.
+Outcomes are tokens of a support, and optionally one more outcome for the mass of all other tokens. They are held as
+log-probabilities, float32, along the last dimension. A log-probability of -inf means that the outcome is impossible.
+Notation: p_T is the teacher's and p_S the student's distribution. For views and supports see `arkasr/interfaces.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 import arkasr
 
-ROUNDING = 1e-6  # 1 less a sum of float32 probabilities carries errors of this size: a bucket found so holds no less
+ROUNDING = 1e-6  # rounding error of 1 minus a sum of float32 probabilities. A tail computed so is at least this
 
 
 def outcomes(
@@ -27,47 +28,80 @@ def outcomes(
     tail: bool = False,
     zeros: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two sides' outcomes [Q, U] (tail: [Q, U + 1]) at the Q counted positions, and which: bool [P].
+    """Return the log-probabilities of both sides' outcomes at the counted positions.
 
-    chosen: bool [P, U], the tokens to compare. Of these, one that the teacher answers with NaN, or that the student may
-    never say, is left out. Without a tail both sides are renormalised at the temperature over what is left, and counted
-    are positions with two tokens or more to which the teacher gives mass; zeros: a token to which it gives none stays
-    among what the student spreads over. With a tail both sides are true probabilities and a last outcome holds all
-    other mass, that of the teacher's zeros and unknowns too; counted are positions with a token or more.
+    Tokens that the teacher answers with NaN, and tokens that the student must not write, are left out.
+
+    - Without `tail`, both sides are renormalised over the remaining tokens at the given temperature. A position counts
+      if the teacher gives mass to at least two of them.
+    - With `tail`, both sides are true probabilities, and a last outcome holds the mass of all other tokens. This
+      includes the tokens that the teacher does not know or gives probability 0. A position counts if one token remains.
+
+    Args:
+        student: Student's view of P positions.
+        teacher: Teacher's view of P positions.
+        support: The support at the P positions, U tokens wide.
+        chosen: Tensor [P, U], bool, the tokens of the support to compare.
+        temperature: tau. Both sides' scores are divided by it. It has no effect with `tail`.
+        tail: Whether to add the outcome of all other tokens.
+        zeros: Whether tokens with teacher probability 0 stay in the student's softmax. It has no effect with `tail`.
+
+    Returns:
+        Log-probabilities of the teacher (detached) and of the student, float32 [Q, U], or [Q, U + 1] with `tail`, at
+        the Q counted positions. Third, the mask of counted positions, bool [P].
     """
-    known = teacher.logprobs_at(support.teacher_ids).detach().float()
-    happens = known > -torch.inf
-    chosen = chosen & ~known.isnan() & (happens | (zeros and not tail))
-    given, rest = (
-        _given(student, support.student_ids, chosen) if tail else (student.scores_at(support.student_ids), None)
+    log_p_t = teacher.logprobs_at(support.teacher_ids).detach().float()
+    possible = log_p_t > -torch.inf
+    chosen = chosen & ~log_p_t.isnan() & (possible | (zeros and not tail))
+    scores, rest = (
+        _logprobs_and_rest(student, support.student_ids, chosen)
+        if tail
+        else (student.scores_at(support.student_ids), None)
     )
-    valid = chosen & ~given.isneginf()
-    counted = (valid & happens).sum(-1) >= (1 if tail else 2)
-    if not bool(counted.all()):  # else nothing is copied
-        known, given, valid = known[counted], given[counted], valid[counted]
+    valid = chosen & ~scores.isneginf()
+    counted = (valid & possible).sum(-1) >= (1 if tail else 2)
+    if not bool(counted.all()):  # avoids copies if all positions count
+        log_p_t, scores, valid = log_p_t[counted], scores[counted], valid[counted]
         rest = None if rest is None else rest[counted]
     if tail:
-        return with_tail(known, valid), with_tail(given, valid, rest), counted
-    return renormalised(known, valid, temperature), renormalised(given, valid, temperature), counted
+        return with_tail(log_p_t, valid), with_tail(scores, valid, rest), counted
+    return renormalised(log_p_t, valid, temperature), renormalised(scores, valid, temperature), counted
 
 
-def _given(student: arkasr.StudentView, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the student's log-probabilities [P, U] and, where its view tells, that of all but the valid ones [P, 1]."""
+def _logprobs_and_rest(student: arkasr.StudentView, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the student's log-probabilities [P, U] and, if its view supports this, that of all other tokens [P, 1]."""
     if hasattr(student, "logprobs_and_rest"):
         return student.logprobs_and_rest(ids, valid)
     return student.logprobs_at(ids), None
 
 
 def renormalised(scores: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Return log softmax(scores / temperature) over the valid tokens; shapes [P, U]."""
+    """Return log softmax(scores / temperature) over the valid tokens.
+
+    Args:
+        scores: Tensor [P, U], logits or log-probabilities.
+        valid: Tensor [P, U], bool.
+        temperature: tau.
+
+    Returns:
+        Tensor [P, U], log-probabilities, -inf where not valid.
+    """
     return (scores / temperature).masked_fill(~valid, -torch.inf).log_softmax(-1)
 
 
 def with_tail(logprobs: Tensor, valid: Tensor, rest: Tensor | None = None) -> Tensor:
-    """Return the valid log-probabilities and, last, that of everything else: [P, U] to [P, U + 1].
+    """Append the log-probability of all other tokens as the last outcome.
 
-    rest: the latter [P, 1], where it is known better than as 1 less the others: a student that is surely wrong has a
-    tail far below what rounding leaves, and a gradient there. One that cannot be is kept off by ROUNDING.
+    Without `rest`, it is 1 minus the sum of the valid probabilities, but at least ROUNDING. A given `rest` may be far
+    smaller than that and has an exact gradient, which matters for a student that is confident in a wrong token.
+
+    Args:
+        logprobs: Tensor [P, U], true log-probabilities.
+        valid: Tensor [P, U], bool, the tokens that are outcomes of their own.
+        rest: Tensor [P, 1], the log-probability of all other tokens. None if it is not known.
+
+    Returns:
+        Tensor [P, U + 1], log-probabilities, -inf where not valid.
     """
     kept = logprobs.masked_fill(~valid, -torch.inf)
     if rest is None:
@@ -76,45 +110,77 @@ def with_tail(logprobs: Tensor, valid: Tensor, rest: Tensor | None = None) -> Te
 
 
 def log1mexp(x: Tensor) -> Tensor:
-    """Return log(1 - exp(x)) for x < 0, by whichever form loses no digits (Maechler 2012)."""
+    """Return log(1 - exp(x)) with the more accurate of two formulas (Maechler 2012).
+
+    Args:
+        x: Tensor of any shape, negative numbers.
+
+    Returns:
+        Tensor of the same shape.
+    """
     return torch.where(x > -0.6931472, (-torch.expm1(x)).log(), torch.log1p(-x.exp()))
 
 
-def kl(p: Tensor, q: Tensor) -> Tensor:
-    """Return KL(p || q) a position: [P, U] to [P]; an outcome that either side never has adds nothing."""
-    gap = (p - q).masked_fill((p == -torch.inf) | (q == -torch.inf), 0.0)
-    return (p.exp() * gap).sum(-1)
+def kl(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """Return KL(a || b) per position. Outcomes that are impossible on either side add nothing.
 
+    Args:
+        log_a: Tensor [P, U], log-probabilities.
+        log_b: Tensor [P, U], log-probabilities.
 
-def jsd(p: Tensor, q: Tensor, beta: float) -> Tensor:
-    """Return beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q: [P, U] to [P].
-
-    p and q must have their outcomes of -inf in common.
+    Returns:
+        Tensor [P], nats.
     """
-    inside = (p != -torch.inf) & (q != -torch.inf)
-    p, q = torch.where(inside, p, 0.0), torch.where(inside, q, 0.0)
-    weights = torch.tensor([beta, 1 - beta], device=p.device).log()
-    mixed = torch.logaddexp(p + weights[0], q + weights[1])
-    return ((beta * p.exp() * (p - mixed) + (1 - beta) * q.exp() * (q - mixed)) * inside).sum(-1)
+    gap = (log_a - log_b).masked_fill((log_a == -torch.inf) | (log_b == -torch.inf), 0.0)
+    return (log_a.exp() * gap).sum(-1)
 
 
-def position_by_position(
+def jsd(log_p_t: Tensor, log_p_s: Tensor, beta: float) -> Tensor:
+    """Return beta KL(p_T || m) + (1 - beta) KL(p_S || m) with m = beta p_T + (1 - beta) p_S, per position.
+
+    Args:
+        log_p_t: Tensor [P, U], the teacher's log-probabilities.
+        log_p_s: Tensor [P, U], the student's, -inf at the same outcomes.
+        beta: Weight of the teacher in the mixture m.
+
+    Returns:
+        Tensor [P], nats.
+    """
+    inside = (log_p_t != -torch.inf) & (log_p_s != -torch.inf)
+    log_p_t, log_p_s = torch.where(inside, log_p_t, 0.0), torch.where(inside, log_p_s, 0.0)
+    weights = torch.tensor([beta, 1 - beta], device=log_p_t.device).log()
+    log_m = torch.logaddexp(log_p_t + weights[0], log_p_s + weights[1])
+    terms = beta * log_p_t.exp() * (log_p_t - log_m) + (1 - beta) * log_p_s.exp() * (log_p_s - log_m)
+    return (terms * inside).sum(-1)
+
+
+def sum_over_positions(
     divergence: Callable[[Tensor, Tensor], Tensor],
     student: arkasr.StudentView,
     teacher: arkasr.DistributionView,
     support: arkasr.Support,
 ) -> tuple[Tensor, Tensor]:
-    """Sum divergence(teacher's, student's outcomes, with a tail) over the support's positions, and count them.
+    """Sum a divergence with tail over the positions of a support, and count the positions.
 
-    A student's view that can be read in parts is: no more than a part's logits then exist at one time.
+    If the student's view has `sum_in_parts`, the logits of only a few positions exist at one time.
+
+    Args:
+        divergence: Function of the teacher's and the student's outcomes [Q, U + 1] that returns one number per
+            position [Q].
+        student: Student's view of P positions.
+        teacher: Teacher's view of P positions.
+        support: The support at the P positions.
+
+    Returns:
+        The sum (float32 scalar, with gradient to the student) and the number of counted positions (int64 scalar).
     """
 
     def part(view: arkasr.StudentView, rows: Tensor) -> tuple[Tensor, Tensor]:
         start = int(rows[0]) if len(rows) else 0
         tables = {item.name: getattr(support, item.name)[start : start + len(rows)] for item in fields(support)}
-        some = replace(support, **tables)
-        theirs, ours, counted = outcomes(view, teacher.at(rows), some, some.valid, tail=True)
-        return divergence(theirs, ours).sum(), counted.sum()
+        part_support = replace(support, **tables)
+        log_p_t, log_p_s, counted = outcomes(view, teacher.at(rows), part_support, part_support.valid, tail=True)
+        return divergence(log_p_t, log_p_s).sum(), counted.sum()
 
     rows = torch.arange(len(support.valid))
     return student.sum_in_parts(part, rows) if hasattr(student, "sum_in_parts") else part(student, rows)

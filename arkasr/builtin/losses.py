@@ -1,4 +1,9 @@
-"""Losses on top-k supports, the paper's equation (1) first; and the names of all losses that ship inside."""
+"""The eight losses that ship with arkasr. `UnionTopkKl`, equation (1) of the paper, comes first.
+
+Notation: p_T is the teacher's and p_S the student's next-token distribution, z_T and z_S are their scores, U_t is the
+union support at position t, and tau is the temperature. Every loss returns a sum over positions and the number of
+counted positions. The caller divides the sum by the global count.
+"""
 
 from __future__ import annotations
 
@@ -13,81 +18,323 @@ if TYPE_CHECKING:
 
 @dataclass
 class UnionTopkKlOptions:
-    """temperature: tau of equation (1); tail: compare all other mass too, as one more outcome; tau is then 1."""
+    """Options of `union_topk_kl`.
+
+    Attributes:
+        temperature: tau of equation (1). Must be positive.
+        tail: Compare the mass of all other tokens as one more outcome. Requires `temperature` 1.
+    """
 
     temperature: float = 1.0
     tail: bool = False
 
 
-@dataclass
-class TopkOptions(UnionTopkKlOptions):
-    """temperature: divides both sides; tail: compare all other mass too, as one more outcome; temperature is then 1."""
-
-
 class UnionTopkKl:
-    """tau^2 KL(softmax(z_T / tau) || softmax(z_S / tau)) on the union support (equation 1), summed over positions.
+    """Equation (1) of the paper: KL(p_T || p_S) on the union support U_t, summed over positions.
 
-    Counted are positions with at least two valid tokens. Both sides are renormalised on the support, so that scores
-    that differ from log-probabilities by a constant a position give the same number: the teacher's true
-    log-probabilities and the student's logits are never mixed within one side. With `tail` nothing is renormalised:
-    both sides are true probabilities of the support's tokens and of all other tokens together, k + 1 outcomes whose KL
-    is at most that of the whole distributions; counted are positions with a valid token.
+        tau^2 KL(softmax(z_T / tau) || softmax(z_S / tau)),  both softmaxes over the valid tokens of U_t
+
+    A position counts if U_t has at least two valid tokens. Both sides are renormalised on U_t, so adding a constant to
+    one side's scores at a position changes nothing. Here z_T are the teacher's true log-probabilities and z_S the
+    student's logits. The two kinds of scores are never mixed within one side.
+
+    With `tail`, nothing is renormalised. Both sides are the true probabilities of the tokens in U_t and, as one more
+    outcome, of all other tokens together. This divergence is at most that of the whole distributions. All positions
+    with at least one valid token count.
     """
 
     def __init__(self, options: UnionTopkKlOptions):
-        if options.temperature <= 0:
-            raise arkasr.UserError(f"loss.options.temperature={options.temperature}: must be above 0")
+        """Check the options.
+
+        Args:
+            options: Options of the loss.
+
+        Raises:
+            UserError: If the temperature is not positive, or not 1 with `tail`.
+        """
+        _check_temperature(options.temperature)
         if options.tail and options.temperature != 1:
             raise arkasr.UserError(
-                f"loss.options.temperature={options.temperature}: with tail=true it must be 1: the mass outside the "
-                "support is known at the model's own temperature only"
+                f"config key `loss.options.temperature` must be 1 if `loss.options.tail` is true, got "
+                f"{options.temperature}; the mass outside the support is known at temperature 1 only"
             )
         self.temperature, self.tail = options.temperature, options.tail
 
-    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
+    def __call__(
+        self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum and the number of counted positions. See `arkasr.Loss`."""
         from arkasr.builtin.divergences import kl, outcomes
 
-        theirs, ours, counted = outcomes(student, teacher, support, support.valid, self.temperature, self.tail)
-        return kl(theirs, ours).sum() * self.temperature**2, counted.sum()
+        log_p_t, log_p_s, counted = outcomes(student, teacher, support, support.valid, self.temperature, self.tail)
+        return kl(log_p_t, log_p_s).sum() * self.temperature**2, counted.sum()
+
+
+def _check_temperature(temperature: float) -> None:
+    if temperature <= 0:
+        raise arkasr.UserError(f"config key `loss.options.temperature` must be positive, got {temperature}")
+
+
+@dataclass
+class TopkOptions(UnionTopkKlOptions):
+    """Options of `teacher_topk_kl` and `student_topk_reverse_kl`.
+
+    Attributes:
+        temperature: tau, which divides the scores of both sides. Must be positive.
+        tail: Compare the mass of all other tokens as one more outcome. Requires `temperature` 1.
+    """
 
 
 class TeacherTopkKl(UnionTopkKl):
-    """tau^2 KL(teacher || student) on the teacher's top k alone, summed over positions; `tail` as in union_topk_kl.
+    """KL(p_T || p_S) on the teacher's top k only, summed over positions.
 
-    The support of ms-swift's and verl's top-k distillation. Without a tail both sides are renormalised on it, so the
-    student's mass outside it, a premature stop say, meets no gradient.
+        tau^2 KL(softmax(z_T / tau) || softmax(z_S / tau)),  both softmaxes over the teacher's top k
+
+    The top-k distillation of ms-swift and verl uses this support. Without `tail`, both sides are renormalised on it.
+    Student mass outside it, such as that of a premature stop token, then gets no gradient. For `tail` see
+    `union_topk_kl`.
     """
 
-    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
+    def __call__(
+        self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum and the number of counted positions. See `arkasr.Loss`."""
         from arkasr.builtin.divergences import kl, outcomes
 
         chosen = support.valid & support.from_teacher
-        theirs, ours, counted = outcomes(student, teacher, support, chosen, self.temperature, self.tail)
-        return kl(theirs, ours).sum() * self.temperature**2, counted.sum()
+        log_p_t, log_p_s, counted = outcomes(student, teacher, support, chosen, self.temperature, self.tail)
+        return kl(log_p_t, log_p_s).sum() * self.temperature**2, counted.sum()
 
 
 class StudentTopkReverseKl(UnionTopkKl):
-    """tau^2 KL(student || teacher), both renormalised on the student's top k (arXiv 2604.13016, equation 5).
+    """KL(p_S || p_T) on the student's top k only, summed over positions (arXiv 2604.13016, equation 5, with tau = 1).
 
-    There tau is 1. The top k are those of the rollout. Left out are tokens to which the teacher gives no probability,
-    where the KL has no value. `tail` as in union_topk_kl; without it a student can lower this loss by moving mass off
-    the support.
+        tau^2 KL(softmax(z_S / tau) || softmax(z_T / tau)),  both softmaxes over the student's top k
+
+    The student's top k are the candidates of the rollout. Tokens with p_T = 0 are left out, because the divergence is
+    infinite there. Without `tail`, the student can lower this loss by moving mass off the support. For `tail` see
+    `union_topk_kl`.
     """
 
-    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
+    def __call__(
+        self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum and the number of counted positions. See `arkasr.Loss`."""
         from arkasr.builtin.divergences import kl, outcomes
 
         chosen = support.valid & support.from_student
-        theirs, ours, counted = outcomes(student, teacher, support, chosen, self.temperature, self.tail, zeros=False)
-        return kl(ours, theirs).sum() * self.temperature**2, counted.sum()
+        log_p_t, log_p_s, counted = outcomes(
+            student, teacher, support, chosen, self.temperature, self.tail, zeros=False
+        )
+        return kl(log_p_s, log_p_t).sum() * self.temperature**2, counted.sum()
+
+
+@dataclass
+class NoLossOptions:
+    """This loss has no options."""
+
+
+class _WholeVocabularyLoss:
+    """A divergence on all shared tokens, and one more outcome for the mass of all other tokens.
+
+    The student's logits are computed for a few positions at a time.
+    """
+
+    needs = "shared"
+
+    def __init__(self, options: object):
+        """Accept any options. None are read."""
+
+    def __call__(
+        self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum and the number of counted positions. See `arkasr.Loss`."""
+        from arkasr.builtin.divergences import sum_over_positions
+
+        return sum_over_positions(self._divergence, student, teacher, support)
+
+    def _divergence(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        """Compare outcomes [P, U + 1] and return one number per position [P]."""
+        raise NotImplementedError
+
+
+class FullKl(_WholeVocabularyLoss):
+    """KL(p_T || p_S) on all shared tokens, with one more outcome for all other tokens, summed over positions.
+
+        sum over v of p_T(v) (log p_T(v) - log p_S(v)),  if the vocabularies are equal
+
+    This is the forward KL divergence of knowledge distillation (Hinton et al., arXiv 1503.02531), here on the student's
+    own transcripts (GKD, arXiv 2306.13649).
+    """
+
+    def _divergence(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        from arkasr.builtin.divergences import kl
+
+        return kl(log_p_t, log_p_s)
+
+
+class ReverseKl(_WholeVocabularyLoss):
+    """KL(p_S || p_T) on all shared tokens, with one more outcome for all other tokens, summed over positions.
+
+        sum over v of p_S(v) (log p_S(v) - log p_T(v)),  if the vocabularies are equal
+
+    Source: arXiv 2604.13016, equation 4. This divergence is mode seeking, while `full_kl` covers all tokens that are
+    likely under p_T.
+    """
+
+    def _divergence(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        from arkasr.builtin.divergences import kl
+
+        return kl(log_p_s, log_p_t)
+
+
+@dataclass
+class JsdOptions:
+    """Options of `jsd`.
+
+    Attributes:
+        beta: Weight of the teacher in the mixture, greater than 0 and less than 1.
+    """
+
+    beta: float = 0.5
+
+
+class Jsd(_WholeVocabularyLoss):
+    """Generalised Jensen-Shannon divergence on all shared tokens and the rest, summed over positions.
+
+        beta KL(p_T || m) + (1 - beta) KL(p_S || m),  m = beta p_T + (1 - beta) p_S
+
+    All tokens that are not shared are one more outcome. Source: GKD, arXiv 2306.13649, section 2. Divided by beta, the
+    loss approaches KL(p_T || p_S) as beta approaches 0. Divided by 1 - beta, it approaches KL(p_S || p_T) as beta
+    approaches 1.
+    """
+
+    def __init__(self, options: JsdOptions):
+        """Check the options.
+
+        Args:
+            options: Options of the loss.
+
+        Raises:
+            UserError: If beta is not between 0 and 1.
+        """
+        if not 0 < options.beta < 1:
+            raise arkasr.UserError(
+                f"config key `loss.options.beta` must be greater than 0 and less than 1, got {options.beta}; for the "
+                "limits use `loss.name=full_kl` and `loss.name=reverse_kl`"
+            )
+        self.beta = options.beta
+
+    def _divergence(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
+        from arkasr.builtin.divergences import jsd
+
+        return jsd(log_p_t, log_p_s, self.beta)
+
+
+class SampledReverseKl:
+    """One-sample estimate of KL(p_S || p_T) with the policy gradient, summed over positions.
+
+        value:    log p_S(y) - log p_T(y)  at the transcript's token y  (arXiv 2604.13016, equation 3)
+        gradient: -A grad log p_S(y)  with A = log p_T(y) - log p_S(y) held fixed
+
+    If y is sampled from p_S at temperature 1, the expected value is KL(p_S || p_T), and the expected gradient is the
+    gradient of that divergence. The gradient of the value is not used: it is grad log p_S(y), which has mean zero and
+    does not depend on the teacher. With greedy rollouts y is always the best token, and neither expectation holds. A
+    single value may be negative. Positions are not counted if the teacher's vocabulary lacks y, or if p_T(y) is 0 or
+    unknown.
+    """
+
+    def __init__(self, options: NoLossOptions):
+        """Accept the empty options.
+
+        Args:
+            options: Not read.
+        """
+
+    def __call__(
+        self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum and the number of counted positions. See `arkasr.Loss`."""
+        shared = support.visited_teacher >= 0
+        log_p_t = teacher.logprobs_at(support.visited_teacher.clamp(min=0)[:, None])[:, 0].detach().float()
+        log_p_s = student.logprobs_at(support.visited_student[:, None])[:, 0]
+        counted = shared & log_p_t.isfinite() & ~log_p_s.isneginf()
+        log_p_t, log_p_s = log_p_t[counted], log_p_s[counted]
+        gap = log_p_s.detach() - log_p_t
+        return (gap + gap * (log_p_s - log_p_s.detach())).sum(), counted.sum()
+
+
+@dataclass
+class ArkCompatOptions:
+    """Options of `ark_compat`.
+
+    Attributes:
+        temperature: tau of equation (1). Must be positive.
+    """
+
+    temperature: float = 1.0
+
+
+class ArkCompat:
+    """Equation (1) as the published trainer computes it. For comparison only, do not train with it.
+
+        tau^2 KL(softmax(x_T / tau) || softmax(z_S / tau)),  both softmaxes over the valid tokens of U_t
+
+    Source: AutoArk/open-audio-opd, revision aad5c81. x_T is the teacher's raw logit for tokens of the teacher's top k,
+    but its log-probability for tokens that only the student's top k names. One softmax mixes the two. The teacher's
+    probability of a token that only the student names is therefore multiplied by exp(-log Z), about 1e-9 to 1e-14 for
+    logits of usual size. The loss then lowers such tokens even if p_T is high. The paper (section 3.3) has
+    log-probabilities for all tokens, as `union_topk_kl` does.
+
+    Three other properties of that trainer are not reproduced: bfloat16 scores, a mean over ranks of their means, and
+    the absence of the stop token among the student's candidates. The teacher's view must hold raw logits: it must have
+    `scores_at`, as the views of teachers in this process do.
+    """
+
+    def __init__(self, options: ArkCompatOptions):
+        """Check the options.
+
+        Args:
+            options: Options of the loss.
+
+        Raises:
+            UserError: If the temperature is not positive.
+        """
+        _check_temperature(options.temperature)
+        self.temperature = options.temperature
+
+    def __call__(
+        self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum and the number of counted positions. See `arkasr.Loss`.
+
+        Raises:
+            UserError: If the teacher's view has no raw logits.
+        """
+        import torch
+
+        from arkasr.builtin.divergences import kl, renormalised
+
+        if not hasattr(teacher, "scores_at"):
+            raise arkasr.UserError(
+                f"loss `ark_compat` needs the teacher's raw logits, but its view ({type(teacher).__name__}) has no "
+                "`scores_at`; use a teacher in this process, or `loss.name=union_topk_kl`"
+            )
+        raw, true = (read(support.teacher_ids).detach() for read in (teacher.scores_at, teacher.logprobs_at))
+        x_t, z_s = torch.where(support.from_teacher, raw, true), student.scores_at(support.student_ids)
+        valid = support.valid & ~x_t.isnan() & ~z_s.isneginf()
+        counted = (valid & (x_t > -torch.inf)).sum(-1) >= 2
+        log_p_t, log_p_s = (renormalised(side[counted], valid[counted], self.temperature) for side in (x_t, z_s))
+        return kl(log_p_t, log_p_s).sum() * self.temperature**2, counted.sum()
 
 
 @arkasr.hookimpl
 def register_losses(register):
-    """Register the losses by name."""
+    """Register the losses by name.
+
+    Args:
+        register: See `arkasr.hookspecs`.
+    """
     register("union_topk_kl", UnionTopkKl, UnionTopkKlOptions)
     register("teacher_topk_kl", TeacherTopkKl, TopkOptions)
     register("student_topk_reverse_kl", StudentTopkReverseKl, TopkOptions)
@@ -96,151 +343,3 @@ def register_losses(register):
     register("jsd", Jsd, JsdOptions)
     register("sampled_reverse_kl", SampledReverseKl, NoLossOptions)
     register("ark_compat", ArkCompat, ArkCompatOptions)
-
-
-class _Full:
-    """Compares on every valid token of the support it is given, some positions at a time."""
-
-    needs = "shared"
-
-    def __init__(self, options: object):
-        """options: none are read."""
-
-    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
-        from arkasr.builtin.divergences import position_by_position
-
-        return position_by_position(self.divergence, student, teacher, support)
-
-
-class FullKl(_Full):
-    """KL(teacher || student) over all shared tokens and a bucket for the rest, summed over positions.
-
-    With equal vocabularies it is sum over v of p_T(v) (log p_T(v) - log p_S(v)), the forward KL of knowledge
-    distillation (Hinton et al., arXiv 1503.02531), on the student's own transcripts (GKD, arXiv 2306.13649).
-    """
-
-    def divergence(self, theirs: Tensor, ours: Tensor) -> Tensor:
-        """Compare outcomes [P, U]: [P]."""
-        from arkasr.builtin.divergences import kl
-
-        return kl(theirs, ours)
-
-
-class ReverseKl(_Full):
-    """KL(student || teacher) over all shared tokens and a bucket for the rest, summed over positions.
-
-    With equal vocabularies it is sum over v of p_S(v) (log p_S(v) - log p_T(v)) (arXiv 2604.13016, equation 4): mode
-    seeking, where full_kl covers all that the teacher holds likely.
-    """
-
-    def divergence(self, theirs: Tensor, ours: Tensor) -> Tensor:
-        """Compare outcomes [P, U]: [P]."""
-        from arkasr.builtin.divergences import kl
-
-        return kl(ours, theirs)
-
-
-@dataclass
-class JsdOptions:
-    """beta: weight of the teacher in the mixture, between 0 and 1, neither included."""
-
-    beta: float = 0.5
-
-
-class Jsd(_Full):
-    """Generalised Jensen-Shannon divergence over all shared tokens and a bucket for the rest, summed over positions.
-
-    beta KL(T || M) + (1 - beta) KL(S || M) with M = beta T + (1 - beta) S (GKD, arXiv 2306.13649, section 2).
-    Divided by beta it goes to KL(T || S) as beta goes to 0; divided by 1 - beta, to KL(S || T) as beta goes to 1.
-    """
-
-    def __init__(self, options: JsdOptions):
-        if not 0 < options.beta < 1:
-            raise arkasr.UserError(
-                f"loss.options.beta={options.beta}: must be above 0 and below 1; full_kl and reverse_kl are the ends"
-            )
-        self.beta = options.beta
-
-    def divergence(self, theirs: Tensor, ours: Tensor) -> Tensor:
-        """Compare outcomes [P, U]: [P]."""
-        from arkasr.builtin.divergences import jsd
-
-        return jsd(theirs, ours, self.beta)
-
-
-@dataclass
-class NoLossOptions:
-    """This loss has no options."""
-
-
-class SampledReverseKl:
-    """log p_S(y) - log p_T(y) at the visited token y (arXiv 2604.13016, equation 3), with the policy gradient.
-
-    The gradient is -A grad log p_S(y), A = -(log p_S(y) - log p_T(y)) held fixed. Where y is sampled from the student
-    at temperature 1, the value has KL(student || teacher) as its mean and this gradient that KL's gradient: the
-    missing term, grad log p_S(y) itself, has mean zero. Differentiating the value instead would leave only that term,
-    a gradient that knows nothing of the teacher. Greedy rollouts visit the best token only, and neither mean holds.
-    A single draw may be below 0. Not counted are positions whose token the teacher lacks, or gives no probability.
-    """
-
-    def __init__(self, options: NoLossOptions):
-        """options: there are none."""
-
-    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
-        shared = support.visited_teacher >= 0
-        known = teacher.logprobs_at(support.visited_teacher.clamp(min=0)[:, None])[:, 0].detach().float()
-        given = student.logprobs_at(support.visited_student[:, None])[:, 0]
-        counted = shared & known.isfinite() & ~given.isneginf()
-        known, given = known[counted], given[counted]
-        gap = given.detach() - known
-        return (gap + gap * (given - given.detach())).sum(), counted.sum()
-
-
-@dataclass
-class ArkCompatOptions:
-    """temperature: tau of equation (1)."""
-
-    temperature: float = 1.0
-
-
-class ArkCompat:
-    """Equation (1) as the published trainer computes it (AutoArk/open-audio-opd, aad5c81), to compare with; not to use.
-
-    tau^2 KL(softmax(v / tau) || softmax(z_S / tau)) on the union support, where v is the teacher's raw logit for a
-    token of its own top k, but its log-probability for a token that only the student named. One softmax mixes the
-    two, so the teacher's probability of a student-only token is multiplied by exp(-log Z), some 1e-9 to 1e-14 for
-    logits of the usual size: such tokens are pushed down whatever the teacher thinks of them. The paper's text
-    (section 3.3) has log-probabilities throughout: union_topk_kl. Not reproduced is what surrounds this arithmetic
-    there: bfloat16 scores, a mean over ranks of their means, and the stop token's absence from the student's
-    candidates.
-
-    The teacher's view must hold raw logits, that is have `scores_at`, as one in this process has.
-    """
-
-    def __init__(self, options: ArkCompatOptions):
-        if options.temperature <= 0:
-            raise arkasr.UserError(f"loss.options.temperature={options.temperature}: must be above 0")
-        self.temperature = options.temperature
-
-    def __call__(self, student, teacher, support: arkasr.Support) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`.
-
-        Raises UserError where the teacher's view has no raw logits.
-        """
-        import torch
-
-        from arkasr.builtin.divergences import kl, renormalised
-
-        if not hasattr(teacher, "scores_at"):
-            raise arkasr.UserError(
-                f"loss.name=ark_compat: needs the teacher's raw logits, which its {type(teacher).__name__} does not "
-                "hold; use a teacher in this process, or loss.name=union_topk_kl"
-            )
-        raw, true = (read(support.teacher_ids).detach() for read in (teacher.scores_at, teacher.logprobs_at))
-        mixed, given = torch.where(support.from_teacher, raw, true), student.scores_at(support.student_ids)
-        valid = support.valid & ~mixed.isnan() & ~given.isneginf()
-        counted = (valid & (mixed > -torch.inf)).sum(-1) >= 2
-        target, ours = (renormalised(side[counted], valid[counted], self.temperature) for side in (mixed, given))
-        return kl(target, ours).sum() * self.temperature**2, counted.sum()

@@ -62,7 +62,7 @@ def best_tokens(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def row_spans(logits: Tensor) -> list[slice]:
-    """Split the rows into spans of at most ELEMENTS logits, or one row if a row is longer than that.
+    """Split the rows into spans of at most ELEMENTS logits, but at least one row.
 
     Args:
         logits: Tensor [P, V].

@@ -117,7 +117,7 @@ class HeadView:
         return len(self.states)
 
     def dense(self) -> DenseView:
-        """Compute the logits of all V tokens at all P positions and return a view of them."""
+        """Return a view of the logits of all V tokens at all P positions."""
         return DenseView(chunked_head.full_scores(self.states, self.weight), self.blocked)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:

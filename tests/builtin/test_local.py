@@ -1,4 +1,4 @@
-"""The local teachers: they keep the kit's promises, score as their models do, and read each layout."""
+"""The local teachers: plugin check, scores equal to those of their models, and both layouts of Qwen3-ASR."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def all_logprobs(view):
     return view.logprobs_at(torch.arange(view.vocab_size).expand(positions, -1))
 
 
-def whole_logits(lm, clip, language, ids):
-    """Logits [len(ids), V] of a clip alone by one pass of the whole model, prompt and all."""
+def reference_logits(lm, clip, language, ids):
+    """Return logits [len(ids), V] of one clip, computed alone in one pass of the whole model with its prompt."""
     with torch.no_grad():
         [prompt] = lm.embed_prompts(lm.encode_audio([clip]), [language])
         text = lm.hf.get_input_embeddings().weight[ids]
@@ -45,35 +45,35 @@ def whole_logits(lm, clip, language, ids):
 
 @pytest.fixture(scope="module", params=LOCAL)
 def saved(request, tmp_path_factory):
-    """A teacher's name, its model, and the folder of it."""
+    """Return a teacher's name, its model, and the folder where the model is saved."""
     folder = tmp_path_factory.mktemp(request.param)
     lm = LOCAL[request.param](5)
     lm.save(folder)
     return request.param, lm, folder
 
 
-def test_a_local_teacher_keeps_the_promises(saved):
+def test_local_teacher_passes_plugin_check(saved):
     name, _, folder = saved
     check_teacher(create(name, folder))
     check_teacher(create(name, folder, "bfloat16"), tolerance=0.5)
 
 
-def test_scores_are_those_of_the_whole_model(saved):
+def test_local_teacher_scores_match_whole_model(saved):
     name, lm, folder = saved
-    made, languages = create(name, folder), ["English", "Chinese", "English"]
+    local, languages = create(name, folder), ["English", "Chinese", "English"]
     clips = [waveform(n, seed) for seed, n in enumerate(LENGTHS)]
     ids = [lm.text_ids("the sea"), [lm.stop_ids[0]], lm.text_ids("one two")[:-1]]
-    logits = [whole_logits(lm, *case) for case in zip(clips, languages, ids)]
+    logits = [reference_logits(lm, *case) for case in zip(clips, languages, ids)]
     expected = torch.cat(logits)
-    if name == "arkasr":  # as the student: what never stands in a transcript has probability 0
+    if name == "arkasr":  # as for the student, ids that never occur in a transcript have probability 0
         expected = expected.masked_fill(lm.blocked, -torch.inf)
-    got = all_logprobs(made.score(clips, languages, ids))
-    assert got.dtype == torch.float32 and expected[expected.isfinite()].std() > 0.1
-    torch.testing.assert_close(got, expected.log_softmax(-1), atol=1e-4, rtol=1e-5)
+    actual = all_logprobs(local.score(clips, languages, ids))
+    assert actual.dtype == torch.float32 and expected[expected.isfinite()].std() > 0.1
+    torch.testing.assert_close(actual, expected.log_softmax(-1), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_a_local_teacher_writes_text_and_stops(name, tmp_path):
+def test_local_teacher_transcribes_text_without_special_tokens(name, tmp_path):
     lm = eager_to_stop(LOCAL[name](7), 1.5)
     lm.save(tmp_path)
     texts = create(name, tmp_path).transcribe([waveform(n, seed) for seed, n in enumerate(LENGTHS)], ["English"] * 3)
@@ -81,33 +81,33 @@ def test_a_local_teacher_writes_text_and_stops(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*LOCAL, "whisper"])
-def test_the_default_mapper_reads_the_teachers_tokens(name, tmp_path):
+def test_default_mapper_aligns_with_local_teacher(name, tmp_path):
     if name == "whisper":
         save_whisper(tmp_path)
     else:
         LOCAL[name](1).save(tmp_path)
     sides = {"student": student(2), "teacher": create(name, tmp_path)}
-    made = registry.create("token_mapper", "shared_strings", {}, **sides)
-    check_token_mapper(made, **sides)
-    alignment = made.align([sides["student"].text_ids("the sea shore")])
+    mapper = registry.create("token_mapper", "shared_strings", {}, **sides)
+    check_token_mapper(mapper, **sides)
+    alignment = mapper.align([sides["student"].text_ids("the sea shore")])
     assert sides["teacher"].tokenizer.decode(alignment.teacher_ids[0][:-1]) == "the sea shore"
     assert alignment.teacher_ids[0][-1] == sides["teacher"].stop_ids[0]
 
 
 @pytest.mark.parametrize("name", [*LOCAL, "whisper"])
-def test_a_student_comes_nearer_to_each_teacher(name, tmp_path):
+def test_student_loss_decreases_with_each_teacher(name, tmp_path):
     if name == "whisper":
         save_whisper(tmp_path)
     else:
         LOCAL[name](1).save(tmp_path)
-    lm, made = eager_to_stop(student(2), 2.0), create(name, tmp_path)
-    mapper = registry.create("token_mapper", "shared_strings", {}, student=lm, teacher=made)
+    lm, local = eager_to_stop(student(2), 2.0), create(name, tmp_path)
+    mapper = registry.create("token_mapper", "shared_strings", {}, student=lm, teacher=local)
     loss = registry.create("loss", "union_topk_kl", {})
-    one = Opd(made, mapper, loss, RolloutConfig(max_new_tokens=6), DistillConfig(top_k=4))
-    taught, optimizer, losses = one.collect(lm, batch([16000, 9000]), Phases()), torch.optim.Adam(lm.parameters()), []
+    one = Opd(local, mapper, loss, RolloutConfig(max_new_tokens=6), DistillConfig(top_k=4))
+    scored, optimizer, losses = one.collect(lm, batch([16000, 9000]), Phases()), torch.optim.Adam(lm.parameters()), []
     for _ in range(4):
-        taught.rollout.audio = lm.encode_audio(taught.batch.waveforms)  # as the weights are now
-        total, count = one.rescore(lm, taught)
+        scored.rollout.audio = lm.encode_audio(scored.batch.waveforms)  # with the current weights
+        total, count = one.rescore(lm, scored)
         losses.append(total.item() / count.item())
         optimizer.zero_grad()
         total.backward()
@@ -115,17 +115,17 @@ def test_a_student_comes_nearer_to_each_teacher(name, tmp_path):
     assert 0 < losses[-1] < losses[0]
 
 
-def test_a_folder_of_another_kind_is_refused(saved):
+def test_local_teacher_rejects_model_of_other_type(saved):
     name, _, folder = saved
     for other in LOCAL.keys() - {name}:
-        with pytest.raises(UserError, match=f"{folder}: holds a model of type '{name}', not '{other}'"):
+        with pytest.raises(UserError, match=f"{folder}: the model type is '{name}', but this teacher needs '{other}'"):
             create(other, folder)
-    with pytest.raises(UserError, match=f"{folder}: model_type '{name}' in config.json is none of whisper"):
+    with pytest.raises(UserError, match=f"{folder}: model_type '{name}' in config.json is not one of whisper"):
         create("whisper", folder)
 
 
 @pytest.mark.parametrize("name", ["qwen3_asr", "glmasr", "arkasr", "whisper"])
-def test_pickled_weights_need_the_option(name, tmp_path):
+def test_pickled_weights_need_allow_pickle(name, tmp_path):
     save_whisper(tmp_path) if name == "whisper" else LOCAL[name](5).save(tmp_path)
     same = create(name, tmp_path).transcribe([waveform(8000)], ["English"])
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
@@ -133,43 +133,43 @@ def test_pickled_weights_need_the_option(name, tmp_path):
     with pytest.raises(UserError, match=r"pytorch_model\.bin: pickled.*teacher\.options\.allow_pickle=true"):
         create(name, tmp_path)
     options = {"path": str(tmp_path), "dtype": "float32", "max_new_tokens": 6, "allow_pickle": True}
-    made = registry.create("teacher", name, options, device="cpu")
-    assert made.transcribe([waveform(8000)], ["English"]) == same
+    local = registry.create("teacher", name, options, device="cpu")
+    assert local.transcribe([waveform(8000)], ["English"]) == same
 
 
-def test_a_teacher_that_equals_its_student_differs_nowhere(tmp_path):
+def test_arkasr_teacher_equals_same_student(tmp_path):
     lm = student(3)
     lm.save(tmp_path)
     ids = [lm.text_ids("the sea"), lm.text_ids("one")[:-1]]
     clips = [waveform(16000), waveform(9000, 1)]
-    theirs = create("arkasr", tmp_path).score(clips, ["English"] * 2, ids)
+    teacher_view = create("arkasr", tmp_path).score(clips, ["English"] * 2, ids)
     with torch.no_grad():
         states = lm.transcript_states(lm.embed_prompts(lm.encode_audio(clips), ["English"] * 2), ids)
-    ours = HeadView(states, lm.head, lm.blocked).dense()
-    torch.testing.assert_close(all_logprobs(theirs), ours.logprobs(), atol=1e-5, rtol=0)
+    student_view = HeadView(states, lm.head, lm.blocked).dense()
+    torch.testing.assert_close(all_logprobs(teacher_view), student_view.logprobs(), atol=1e-5, rtol=0)
 
 
-def test_a_16_bit_head_is_read_in_float32(tmp_path):
-    """Neither the head nor the logits are rounded again: scores are those of float64 arithmetic on the same states."""
+def test_16_bit_head_is_read_in_float32(tmp_path):
+    """Neither the head nor the logits are rounded again. Compare with float64 arithmetic on the same states."""
     lm = teacher(6)
     with torch.no_grad():
-        lm.head.mul_(8.0)  # logits of a size at which bfloat16 rounds by tenths
+        lm.head.mul_(8.0)  # logits so large that bfloat16 rounds them by tenths
     lm.save(tmp_path)
-    made, ids = create("qwen3_asr", tmp_path, "bfloat16"), lm.text_ids("the quick brown fox")
+    local, ids = create("qwen3_asr", tmp_path, "bfloat16"), lm.text_ids("the quick brown fox")
     clip = waveform(16000)
     with torch.no_grad():
-        states = made.lm.transcript_states(made.lm.embed_prompts(made.lm.encode_audio([clip]), ["English"]), [ids])
-    assert states.dtype == made.lm.head.dtype == torch.bfloat16
-    exact = (states.double() @ made.lm.head.double().T).log_softmax(-1)
-    got = all_logprobs(made.score([clip], ["English"], [ids]))
-    torch.testing.assert_close(got.double(), exact, atol=1e-4, rtol=1e-5)
-    rounded = DenseView(states @ made.lm.head.T).logprobs().double()
+        states = local.lm.transcript_states(local.lm.embed_prompts(local.lm.encode_audio([clip]), ["English"]), [ids])
+    assert states.dtype == local.lm.head.dtype == torch.bfloat16
+    exact = (states.double() @ local.lm.head.double().T).log_softmax(-1)
+    actual = all_logprobs(local.score([clip], ["English"], [ids]))
+    torch.testing.assert_close(actual.double(), exact, atol=1e-4, rtol=1e-5)
+    rounded = DenseView(states @ local.lm.head.T).logprobs().double()
     assert (rounded - exact).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["qwen3_asr"])
 @pytest.mark.parametrize("language", ["Klingon", "english", "zh", ""])
-def test_a_language_that_the_teacher_does_not_know(name, language, tmp_path):
+def test_unknown_language_raises(name, language, tmp_path):
     LOCAL[name](1).save(tmp_path)
     with pytest.raises(UserError, match=f"language '{language}'.*Cantonese, Chinese, .*English"):
         create(name, tmp_path).score([waveform(8000)], [language], [[5]])
@@ -177,21 +177,21 @@ def test_a_language_that_the_teacher_does_not_know(name, language, tmp_path):
 
 @pytest.mark.parametrize("name", [*LOCAL, "whisper"])
 @pytest.mark.parametrize(("option", "value"), [("max_new_tokens", 0), ("max_tokens", 9), ("dtype", 16)])
-def test_options_are_checked(name, option, value):
+def test_invalid_teacher_options_raise(name, option, value):
     with pytest.raises(UserError, match=f"options of teacher '{name}'.*{option}"):
         registry.check_plugin("teacher", name, {option: value})
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A Qwen3-ASR and a folder of it in the original layout."""
+    """Return a Qwen3-ASR and a folder where it is saved in the original layout."""
     folder = tmp_path_factory.mktemp("original")
     lm = teacher(11)
     save_original_qwen(lm, folder)
     return lm, folder
 
 
-def test_the_original_layout_is_read_bit_for_bit(original):
+def test_original_layout_loads_exact_weights(original):
     lm, folder = original
     hf, info = from_original(str(folder))
     assert not any(info.values())
@@ -201,45 +201,45 @@ def test_the_original_layout_is_read_bit_for_bit(original):
     assert hf.config.audio_config.max_position_embeddings == 13
 
 
-def test_a_model_of_the_original_layout_is_saved_in_transformers_own(original, tmp_path):
+def test_original_layout_is_saved_in_transformers_layout(original, tmp_path):
     load_speech_lm(str(original[1])).save(tmp_path)
     again = load_speech_lm(str(tmp_path)).hf.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in original[0].hf.state_dict().items())
 
 
-def test_the_original_layout_scores_bit_for_bit(original):
+def test_original_layout_gives_exact_scores(original):
     lm, folder = original
     loaded = load_speech_lm(str(folder))
     clip, ids = waveform(20000), lm.text_ids("the sea")
-    assert torch.equal(*(whole_logits(model, clip, "English", ids) for model in (lm, loaded)))
+    assert torch.equal(*(reference_logits(model, clip, "English", ids) for model in (lm, loaded)))
     check_teacher(create("qwen3_asr", folder))
 
 
-@pytest.mark.parametrize("change", ["left out", "left over", "renamed"])
-def test_a_tensor_of_the_original_layout_that_is_not_as_it_should_be(change, tmp_path):
+@pytest.mark.parametrize("change", ["missing", "unexpected", "renamed"])
+def test_original_layout_with_wrong_tensors_raises(change, tmp_path):
     save_original_qwen(teacher(2), tmp_path)
     state, norm = load_file(tmp_path / "model.safetensors"), "thinker.model.norm.weight"
-    if change != "left over":
+    if change != "unexpected":
         value = state.pop(norm)
-    if change != "left out":
-        state["thinker.model.other.weight"] = torch.zeros(3) if change == "left over" else value
+    if change != "missing":
+        state["thinker.model.other.weight"] = torch.zeros(3) if change == "unexpected" else value
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    named = {"left out": "norm.weight", "left over": "other.weight", "renamed": "norm.weight.*other.weight"}[change]
+    named = {"missing": "norm.weight", "unexpected": "other.weight", "renamed": "norm.weight.*other.weight"}[change]
     with pytest.raises(UserError, match=f"{tmp_path}.*{named}"):
         load_speech_lm(str(tmp_path))
 
 
 @pytest.mark.parametrize("key", ["rope_theta", "head_dim", "num_key_value_heads"])
-def test_the_original_configuration_counts(key, tmp_path):
-    """What the configuration says of the decoder is not replaced by defaults."""
+def test_original_layout_uses_its_decoder_configuration(key, tmp_path):
+    """The decoder's values in the configuration are not replaced by defaults."""
     save_original_qwen(teacher(2), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    given = config["thinker_config"]["text_config"][key]
-    config["thinker_config"]["text_config"][key] = given * 2
+    original_value = config["thinker_config"]["text_config"][key]
+    config["thinker_config"]["text_config"][key] = original_value * 2
     (tmp_path / "config.json").write_text(json.dumps(config))
     load = partial(load_speech_lm, str(tmp_path))
     if key == "rope_theta":
-        assert load().hf.config.text_config.rope_parameters["rope_theta"] == 2 * given
+        assert load().hf.config.text_config.rope_parameters["rope_theta"] == 2 * original_value
     else:
         with pytest.raises(UserError, match="k_proj"):
             load()

@@ -1,4 +1,4 @@
-"""Token mappers against a byte-by-byte rendering of what they promise."""
+"""The mappers `shared_strings` and `identity`, compared with a byte-by-byte reference alignment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mapper_cases import SPECIAL, TEXT, byte_ids, chopped, parts, prefixed, rendered, side
+from mapper_cases import SPECIAL, TEXT, byte_ids, chopped, parts, prefixed, reference_alignment, side
 from tiny import bpe_bytes, student_tokenizer, teacher_tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
@@ -25,21 +25,21 @@ from arkasr.plugins.registry import create
 from arkasr.testing import check_token_mapper
 
 
-def check(transcripts, given=None):
-    given = given or parts()
-    made = given[2].align(transcripts)
-    slow = [rendered(ids, given) for ids in transcripts]
-    assert made.teacher_ids == [new for new, _, _ in slow]
-    assert all(made.teacher_ids)
-    assert made.num_student == sum(map(len, transcripts))
-    assert made.num_mismatched == sum(not same for _, _, same in slow)
+def check(transcripts, case=None):
+    case = case or parts()
+    alignment = case[2].align(transcripts)
+    expected = [reference_alignment(ids, case) for ids in transcripts]
+    assert alignment.teacher_ids == [teacher_ids for teacher_ids, _, _ in expected]
+    assert all(alignment.teacher_ids)
+    assert alignment.num_student == sum(map(len, transcripts))
+    assert alignment.num_mismatched == sum(not same for _, _, same in expected)
     pairs, row_s, row_t = [], 0, 0
-    for ids, (new, found, _) in zip(transcripts, slow):
+    for ids, (teacher_ids, found, _) in zip(transcripts, expected):
         pairs += [(row_s + s, row_t + t) for s, t in found]
-        row_s, row_t = row_s + len(ids), row_t + len(new)
-    assert list(zip(made.student_rows.tolist(), made.teacher_rows.tolist())) == pairs
-    assert made.student_rows.dtype == made.teacher_rows.dtype == torch.int64
-    return made
+        row_s, row_t = row_s + len(ids), row_t + len(teacher_ids)
+    assert list(zip(alignment.student_rows.tolist(), alignment.teacher_rows.tolist())) == pairs
+    assert alignment.student_rows.dtype == alignment.teacher_rows.dtype == torch.int64
+    return alignment
 
 
 @settings(max_examples=200, deadline=None)
@@ -48,8 +48,8 @@ def check(transcripts, given=None):
 @example([("caf\u0065\u0301", [False], 40, True)])
 @example([("\U0001f600", [True], 2, True), ("", [], 0, True)])
 @example([("the fox", [], 40, False), ("", [], 40, True), ("sea ", [True], 40, True)])
-def test_texts_are_aligned_where_equal_bytes_were_read(clips):
-    """Texts, some of whose pieces are bytes, cut anywhere, ended or not."""
+def test_shared_strings_pairs_positions_with_equal_bytes_read(clips):
+    """Some pieces are byte tokens. Transcripts are cut anywhere, with or without a stop token."""
     stop = parts()[0].stop_ids[0]
     transcripts = [chopped(text, choices)[:cut] + [stop] * ended for text, choices, cut, ended in clips]
     check([ids or [stop] for ids in transcripts])
@@ -57,7 +57,7 @@ def test_texts_are_aligned_where_equal_bytes_were_read(clips):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(st.integers(0, len(student_tokenizer()) - 1), max_size=12), max_size=3), st.booleans())
-def test_any_ids_at_all_are_aligned(transcripts, ended):
+def test_shared_strings_aligns_any_ids(transcripts, ended):
     stop = parts()[0].stop_ids[0]
     words = [[i for i in ids if i != stop] for ids in transcripts]
     check([ids + [stop] * (ended or not ids) for ids in words])
@@ -67,10 +67,10 @@ def test_any_ids_at_all_are_aligned(transcripts, ended):
 @given(st.lists(st.one_of(TEXT, st.sampled_from([*SPECIAL, "<", "<|"])), min_size=1, max_size=5), st.booleans())
 @example(["a", "<|im_end|>", ">", "<b"], True)
 @example(["sea", "<|im_end|>", "<|im_end|>", "<|im_end|>"], True)
-def test_special_tokens_spelt_in_plain_text(pieces, ended):
-    """The teacher's tokenizer reads these as tokens without bytes: what it says after one is of another text."""
-    spelt = [[byte_ids()[b] for b in p.encode()] if p.startswith("<") else chopped(p, []) for p in pieces]
-    ids = [i for some in spelt for i in some] + [parts()[0].stop_ids[0]] * ended
+def test_shared_strings_with_special_tokens_in_plain_text(pieces, ended):
+    """The teacher's tokenizer reads these as special tokens. Its distributions after one belong to another text."""
+    pieces_ids = [[byte_ids()[b] for b in p.encode()] if p.startswith("<") else chopped(p, []) for p in pieces]
+    ids = [i for piece_ids in pieces_ids for i in piece_ids] + [parts()[0].stop_ids[0]] * ended
     check([ids or [parts()[0].stop_ids[0]]])
 
 
@@ -78,78 +78,78 @@ def test_special_tokens_spelt_in_plain_text(pieces, ended):
 @given(st.lists(st.tuples(TEXT, st.integers(0, 40), st.booleans()), min_size=1, max_size=3))
 @example([("the quick \u4f60\u597d", 40, True), ("", 0, True), (" the sea", 40, True)])
 @example([("\u4eca\u5929 hello", 40, True), ("\u4f60", 1, False)])
-def test_a_teacher_whose_tokenizer_writes_a_space_of_its_own(clips):
-    ours = prefixed()[0]
-    words = [(ours.tokenizer.encode(text, add_special_tokens=False)[:cut], ended) for text, cut, ended in clips]
-    check([ids + [ours.stop_ids[0]] * (ended or not ids) for ids, ended in words], prefixed())
+def test_shared_strings_with_teacher_that_adds_space(clips):
+    student = prefixed()[0]
+    words = [(student.tokenizer.encode(text, add_special_tokens=False)[:cut], ended) for text, cut, ended in clips]
+    check([ids + [student.stop_ids[0]] * (ended or not ids) for ids, ended in words], prefixed())
 
 
-def test_a_space_of_the_teachers_own_costs_the_first_position_only():
-    ours, theirs, mapper, _, _ = prefixed()
-    ids = [*ours.tokenizer.encode("the sea"), ours.stop_ids[0]]
-    made = mapper.align([ids])
-    assert theirs.tokenizer.convert_ids_to_tokens(made.teacher_ids[0])[0].startswith("\u2581")
-    assert made.num_mismatched == 0 and made.teacher_ids[0][-1] == theirs.stop_ids[0]
-    assert 0 not in made.student_rows.tolist() and made.student_rows.tolist()[-1] == len(ids) - 1
-    check_token_mapper(mapper, ours, theirs, same_bytes=False)
+def test_shared_strings_with_added_space_skips_only_first_position():
+    student, teacher, mapper, _, _ = prefixed()
+    ids = [*student.tokenizer.encode("the sea"), student.stop_ids[0]]
+    alignment = mapper.align([ids])
+    assert teacher.tokenizer.convert_ids_to_tokens(alignment.teacher_ids[0])[0].startswith("\u2581")
+    assert alignment.num_mismatched == 0 and alignment.teacher_ids[0][-1] == teacher.stop_ids[0]
+    assert 0 not in alignment.student_rows.tolist() and alignment.student_rows.tolist()[-1] == len(ids) - 1
+    check_token_mapper(mapper, student, teacher, same_bytes=False)
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT)
-def test_an_ended_composed_transcript_pairs_its_first_token_and_its_stop(text):
+def test_shared_strings_pairs_first_token_and_stop_of_normalised_text(text):
     stop = parts()[0].stop_ids[0]
     ids = [*chopped(unicodedata.normalize("NFC", text), []), stop]
-    made = check([ids])
-    assert made.num_mismatched == 0 and made.teacher_ids[0][-1] == parts()[1].stop_ids[0]
-    assert (made.student_rows[0], made.teacher_rows[0]) == (0, 0)
-    assert (made.student_rows[-1], made.teacher_rows[-1]) == (len(ids) - 1, len(made.teacher_ids[0]) - 1)
+    alignment = check([ids])
+    assert alignment.num_mismatched == 0 and alignment.teacher_ids[0][-1] == parts()[1].stop_ids[0]
+    assert (alignment.student_rows[0], alignment.teacher_rows[0]) == (0, 0)
+    assert (alignment.student_rows[-1], alignment.teacher_rows[-1]) == (len(ids) - 1, len(alignment.teacher_ids[0]) - 1)
 
 
-def test_a_transcript_that_is_only_a_stop_pairs_it():
-    ours, theirs, mapper, _, _ = parts()
-    made = mapper.align([[ours.stop_ids[0]]] * 2)
-    assert made.teacher_ids == [[theirs.stop_ids[0]]] * 2 and made.num_mismatched == 0
-    assert made.student_rows.tolist() == made.teacher_rows.tolist() == [0, 1]
+def test_shared_strings_pairs_stop_of_empty_transcript():
+    student, teacher, mapper, _, _ = parts()
+    alignment = mapper.align([[student.stop_ids[0]]] * 2)
+    assert alignment.teacher_ids == [[teacher.stop_ids[0]]] * 2 and alignment.num_mismatched == 0
+    assert alignment.student_rows.tolist() == alignment.teacher_rows.tolist() == [0, 1]
 
 
-def test_decomposed_text_counts_as_mismatch_and_pairs_its_common_prefix():
-    ours, theirs, _, student_bytes, teacher_bytes = parts()
-    ids = [*chopped("the cafe\u0301 sea", [True]), ours.stop_ids[0]]
-    made = check([ids])
-    assert made.num_mismatched == 1 and theirs.stop_ids[0] not in made.teacher_ids[0]
-    before = [sum(len(student_bytes[i]) for i in ids[:s]) for s in made.student_rows.tolist()]
+def test_shared_strings_counts_decomposed_text_as_mismatch_and_pairs_common_prefix():
+    student, teacher, _, student_bytes, _ = parts()
+    ids = [*chopped("the cafe\u0301 sea", [True]), student.stop_ids[0]]
+    alignment = check([ids])
+    assert alignment.num_mismatched == 1 and teacher.stop_ids[0] not in alignment.teacher_ids[0]
+    before = [sum(len(student_bytes[i]) for i in ids[:s]) for s in alignment.student_rows.tolist()]
     assert before and max(before) <= len(b"the caf")
-    assert theirs.tokenizer.decode(made.teacher_ids[0]) == "the caf\u00e9 sea"
+    assert teacher.tokenizer.decode(alignment.teacher_ids[0]) == "the caf\u00e9 sea"
 
 
-def test_a_rollout_cut_inside_a_character_is_read_up_to_it():
-    made = check([[byte_ids()[b] for b in b"sea \xe4\xbd"], chopped("sea", [])])
-    assert parts()[1].tokenizer.decode(made.teacher_ids[0]) == "sea " and made.num_mismatched == 1
+def test_shared_strings_reads_rollout_up_to_cut_character():
+    alignment = check([[byte_ids()[b] for b in b"sea \xe4\xbd"], chopped("sea", [])])
+    assert parts()[1].tokenizer.decode(alignment.teacher_ids[0]) == "sea " and alignment.num_mismatched == 1
 
 
-def test_pairs_stay_before_a_special_token_spelt_in_plain_text():
-    """The teacher's tokenizer reads `<|im_end|>` in a text as one token without bytes: nothing after it pairs."""
-    made = check([[*(byte_ids()[b] for b in b"a<|im_end|>b"), parts()[0].stop_ids[0]]])
-    assert made.num_mismatched == 1 and made.teacher_rows.tolist() == [0, 1]
+def test_shared_strings_pairs_end_before_special_token_in_plain_text():
+    """The teacher's tokenizer reads `<|im_end|>` in a text as one token without bytes. Nothing after it is paired."""
+    alignment = check([[*(byte_ids()[b] for b in b"a<|im_end|>b"), parts()[0].stop_ids[0]]])
+    assert alignment.num_mismatched == 1 and alignment.teacher_rows.tolist() == [0, 1]
 
 
-def test_shared_tokens_map_one_to_one():
-    ours, theirs, mapper, student_bytes, teacher_bytes = parts()
-    student, teacher = torch.arange(len(ours.tokenizer)), torch.arange(len(theirs.tokenizer))
-    there, back = mapper.to_teacher(student), mapper.to_student(teacher)
+def test_shared_strings_maps_tokens_one_to_one():
+    student, teacher, mapper, student_bytes, teacher_bytes = parts()
+    student_ids, teacher_ids = torch.arange(len(student.tokenizer)), torch.arange(len(teacher.tokenizer))
+    there, back = mapper.to_teacher(student_ids), mapper.to_student(teacher_ids)
     known = there >= 0
-    assert torch.equal(back[there[known]], student[known])
-    assert torch.equal(there[back[back >= 0]], teacher[back >= 0])
+    assert torch.equal(back[there[known]], student_ids[known])
+    assert torch.equal(there[back[back >= 0]], teacher_ids[back >= 0])
     shared = set(student_bytes.values()) & set(teacher_bytes.values())
     assert int(known.sum()) == int((back >= 0).sum()) == len(shared) + 1
-    for s, t in zip(student[known].tolist(), there[known].tolist()):
-        stops = (s, t) == (ours.stop_ids[0], theirs.stop_ids[0])
+    for s, t in zip(student_ids[known].tolist(), there[known].tolist()):
+        stops = (s, t) == (student.stop_ids[0], teacher.stop_ids[0])
         assert stops or student_bytes[s] == teacher_bytes[t]
 
 
-def test_a_piece_is_preferred_to_its_byte_token():
-    ours, theirs, mapper, _, _ = parts()
-    [piece], [letter] = ours.tokenizer.encode("q"), theirs.tokenizer.encode("q")
+def test_shared_strings_prefers_piece_to_byte_token():
+    student, teacher, mapper, _, _ = parts()
+    [piece], [letter] = student.tokenizer.encode("q"), teacher.tokenizer.encode("q")
     assert mapper.to_student(torch.tensor([letter])).tolist() == [piece]
     assert mapper.to_teacher(torch.tensor([piece, byte_ids()[ord("q")]])).tolist() == [letter, -1]
 
@@ -160,12 +160,13 @@ STOPS = st.permutations(SPECIAL).flatmap(lambda names: st.integers(1, 3).map(lam
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([SharedStrings, Identity]), STOPS, STOPS)
 @example(Identity, SPECIAL[:2], SPECIAL[:2])
-def test_further_stops_are_mapped_by_their_strings(kind, ours, theirs):
+def test_mappers_map_further_stops_by_string(kind, student_stops, teacher_stops):
     tokenizer = teacher_tokenizer()
-    sides = {"student": side(tokenizer, *ours), "teacher": side(tokenizer, *theirs)}
+    sides = {"student": side(tokenizer, *student_stops), "teacher": side(tokenizer, *teacher_stops)}
     mapper, ids = kind(NoMapperOptions(), **sides), {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    expected = {ours[0]: ids[theirs[0]]} | {name: ids[name] if name in theirs[1:] else -1 for name in ours[1:]}
-    assert {name: int(mapper.to_teacher(torch.tensor(ids[name]))) for name in ours} == expected
+    expected = {student_stops[0]: ids[teacher_stops[0]]}
+    expected |= {name: ids[name] if name in teacher_stops[1:] else -1 for name in student_stops[1:]}
+    assert {name: int(mapper.to_teacher(torch.tensor(ids[name]))) for name in student_stops} == expected
     every = torch.arange(len(tokenizer))
     for there, back in ((mapper.to_teacher, mapper.to_student), (mapper.to_student, mapper.to_teacher)):
         known = there(every) >= 0
@@ -174,16 +175,16 @@ def test_further_stops_are_mapped_by_their_strings(kind, ours, theirs):
 
 
 @pytest.mark.parametrize("name", ["identity", "shared_strings", "byte_offsets"])
-def test_a_premature_stop_is_unlearnt_by_either_stop(name):
-    """A student that is about to stop by its second stop id, and a teacher that would go on."""
+def test_loss_lowers_premature_second_stop(name):
+    """The student is about to write its second stop token. The teacher expects letters."""
     both = side(teacher_tokenizer(), *SPECIAL[:2])
     mapper = create("token_mapper", name, {}, student=both, teacher=both)
     letters = both.tokenizer.convert_tokens_to_ids(["q", "x"])
     ids, second = [letters[0], both.stop_ids[1]], both.stop_ids[1]
-    made = mapper.align([ids])
-    logits = torch.zeros(len(made.teacher_ids[0]), len(both.tokenizer))
+    alignment = mapper.align([ids])
+    logits = torch.zeros(len(alignment.teacher_ids[0]), len(both.tokenizer))
     logits[:, letters] = torch.tensor([16.0, 14.0])
-    teacher = mapper.translate(DenseView(logits), made).at(torch.tensor([1]))
+    teacher = mapper.translate(DenseView(logits), alignment).at(torch.tensor([1]))
     student = torch.zeros(1, len(both.tokenizer)).index_fill_(1, torch.tensor([second]), 16.0).requires_grad_()
     best = [view.topk(2)[0] for view in (teacher, DenseView(student.detach()))]
     total, count = UnionTopkKl(UnionTopkKlOptions())(
@@ -194,7 +195,7 @@ def test_a_premature_stop_is_unlearnt_by_either_stop(name):
 
 
 class Copies(TorchDispatchMode):
-    """Counts the tensors that are copied to another device."""
+    """Counts copies of tensors to another device."""
 
     def __init__(self):
         super().__init__()
@@ -205,9 +206,9 @@ class Copies(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_table_is_copied_to_a_device_once():
-    ours, theirs, *_ = parts()
-    mapper, ids = SharedStrings(NoMapperOptions(), student=ours, teacher=theirs), torch.arange(5)
+def test_id_table_is_copied_once_per_device():
+    student, teacher, *_ = parts()
+    mapper, ids = SharedStrings(NoMapperOptions(), student=student, teacher=teacher), torch.arange(5)
     expected, away = mapper.to_teacher(ids), ids.to("meta")
     with Copies() as copies:
         assert mapper.to_teacher(away).device.type == "meta" and copies.count == 1
@@ -216,7 +217,7 @@ def test_a_table_is_copied_to_a_device_once():
     assert copies.count == 1
 
 
-def test_ids_of_any_shape_map_and_strangers_do_not():
+def test_id_maps_accept_any_shape_and_return_minus_one_for_unknown_ids():
     _, _, mapper, _, _ = parts()
     assert mapper.to_teacher(torch.tensor([[-1, 10**6], [3, 4]])).shape == (2, 2)
     assert mapper.to_teacher(torch.tensor([-1, 10**6])).tolist() == [-1, -1]
@@ -224,21 +225,21 @@ def test_ids_of_any_shape_map_and_strangers_do_not():
     assert mapper.to_student(torch.zeros(0, 5, dtype=torch.long)).shape == (0, 5)
 
 
-def test_other_special_tokens_map_to_nothing():
-    ours, theirs, mapper, _, _ = parts()
-    special = [i for i in theirs.tokenizer.added_tokens_decoder if i != theirs.stop_ids[0]]
+def test_shared_strings_maps_other_special_tokens_to_nothing():
+    student, teacher, mapper, _, _ = parts()
+    special = [i for i in teacher.tokenizer.added_tokens_decoder if i != teacher.stop_ids[0]]
     assert mapper.to_student(torch.tensor(special)).eq(-1).all()
-    special = [i for i in ours.tokenizer.added_tokens_decoder if i != ours.stop_ids[0]]
+    special = [i for i in student.tokenizer.added_tokens_decoder if i != student.stop_ids[0]]
     assert mapper.to_teacher(torch.tensor(special)).eq(-1).all()
 
 
-def test_identity_refuses_other_vocabularies():
-    ours, theirs, *_ = parts()
-    with pytest.raises(UserError, match="identity.*student ids are other tokens.*shared_strings"):
-        Identity(NoMapperOptions(), student=ours, teacher=theirs)
+def test_identity_rejects_different_vocabularies():
+    student, teacher, *_ = parts()
+    with pytest.raises(UserError, match="identity.*equal vocabularies.*student ids are other tokens.*shared_strings"):
+        Identity(NoMapperOptions(), student=student, teacher=teacher)
 
 
-def test_identity_refuses_one_swapped_token(tmp_path):
+def test_identity_rejects_one_swapped_token(tmp_path):
     teacher_tokenizer().save_pretrained(tmp_path)
     spec = (tmp_path / "tokenizer.json").read_text()
     swapped = spec.replace('"a":', '"SWAP":', 1).replace('"b":', '"a":', 1).replace('"SWAP":', '"b":', 1)
@@ -250,29 +251,29 @@ def test_identity_refuses_one_swapped_token(tmp_path):
         Identity(NoMapperOptions(), student=side(teacher_tokenizer(), "<|im_end|>"), teacher=side(other, "<|im_end|>"))
 
 
-def test_identity_gives_the_teacher_the_students_ids():
+def test_identity_gives_teacher_the_student_ids():
     both = side(teacher_tokenizer(), "<|im_end|>", "<|endoftext|>")
     mapper = Identity(NoMapperOptions(), student=both, teacher=both)
     end, other_end = both.stop_ids
-    made = mapper.align([[3, 4, end], [end], [5, 6], [7, other_end]])
-    assert made.teacher_ids == [[3, 4, end], [end], [5, 6], [7, end]]
-    assert made.student_rows.tolist() == made.teacher_rows.tolist() == list(range(8))
-    assert (made.num_student, made.num_mismatched) == (8, 0)
+    alignment = mapper.align([[3, 4, end], [end], [5, 6], [7, other_end]])
+    assert alignment.teacher_ids == [[3, 4, end], [end], [5, 6], [7, end]]
+    assert alignment.student_rows.tolist() == alignment.teacher_rows.tolist() == list(range(8))
+    assert (alignment.num_student, alignment.num_mismatched) == (8, 0)
     table = bpe_bytes(both.tokenizer)
     for i in range(len(both.tokenizer)):
         expected = i if i in table or i in both.stop_ids else -1
         assert mapper.to_teacher(torch.tensor(i)) == mapper.to_student(torch.tensor(i)) == expected
 
 
-def test_identity_leaves_what_the_teacher_has_beyond_the_student():
-    """The published student and teacher: equal text ids, other special tokens above them."""
-    ours, theirs = side(teacher_tokenizer(), "<|im_end|>"), side(teacher_tokenizer(), "<|endoftext|>")
-    mapper = Identity(NoMapperOptions(), student=ours, teacher=theirs)
-    assert mapper.align([[3, ours.stop_ids[0]]]).teacher_ids == [[3, theirs.stop_ids[0]]]
-    assert mapper.to_student(torch.tensor(ours.stop_ids[0])) == -1
+def test_identity_accepts_further_teacher_tokens():
+    """The published student and teacher have equal text ids and different special tokens above them."""
+    student, teacher = side(teacher_tokenizer(), "<|im_end|>"), side(teacher_tokenizer(), "<|endoftext|>")
+    mapper = Identity(NoMapperOptions(), student=student, teacher=teacher)
+    assert mapper.align([[3, student.stop_ids[0]]]).teacher_ids == [[3, teacher.stop_ids[0]]]
+    assert mapper.to_student(torch.tensor(student.stop_ids[0])) == -1
 
 
-def test_both_fulfil_the_protocol():
+def test_mappers_implement_protocol():
     same = side(teacher_tokenizer(), "<|im_end|>")
     assert isinstance(parts()[2], TokenMapper)
     assert isinstance(Identity(NoMapperOptions(), student=same, teacher=same), TokenMapper)

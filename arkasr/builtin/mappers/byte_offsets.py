@@ -1,240 +1,270 @@
-"""The token mapper that compares what teacher and student say next in bytes, not in tokens."""
+"""The token mapper `byte_offsets`: compares student and teacher over bytes instead of tokens."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import arkasr
-from arkasr.builtin.mappers.common import Reader, Tables, common_prefix, count_spoken, stop_pairs, valid_text
+from arkasr.builtin.mappers.byte_alignment import (
+    AlignedPosition,
+    ByteAlignment,
+    Chain,
+    ContinuationTable,
+    Route,
+    Transcript,
+)
+from arkasr.builtin.mappers.common import (
+    IdTables,
+    Reader,
+    common_prefix,
+    count_before_special,
+    stop_pairs,
+    valid_text,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEPS_BACK = 8  # teacher tokens before a position within which another one may have begun that reaches past it
+STEPS_BACK = 8  # earlier teacher rows whose tokens may reach past the position
 
 
 @dataclass
 class ByteOffsetsOptions:
-    """top_k: tokens asked of a teacher that does not hold whole distributions; least_told: share of the teacher's mass
-    that student tokens must tell for a position to count.
+    """Options of `byte_offsets`.
+
+    Attributes:
+        top_k: Tokens requested per position from a teacher whose view does not hold whole distributions.
+        min_mapped_mass: Minimum teacher probability mass that maps to student tokens. Positions below it are excluded.
     """
 
     top_k: int = 32
-    least_told: float = 0.5
+    min_mapped_mass: float = field(default=0.5, metadata={"formerly": "least_told"})
 
 
-@dataclass
-class Chain:
-    """A visited student token that `steps` teacher tokens and one of `ending` [N] spell; `first` begins the first."""
+class ByteOffsets(IdTables):
+    """Compares student and teacher over bytes, at every student position.
 
-    visited: int
-    first: int
-    steps: int
-    ending: Tensor
+    Student and teacher may cut a text differently, for example into letters and into words. The teacher reads the
+    student's text in its own tokens. Each of its distributions is then rewritten as one over student tokens.
 
+    Algorithm:
 
-@dataclass
-class Place:
-    """A student position: bytes read since its teacher row, and `ways`, (rows back, table) of tokens that cross it.
+    1. Tokenise the student's text with the teacher's tokenizer. The teacher scores these tokens and a stop token.
+    2. Pair each student position with the last teacher token boundary at or before it. The bytes between the two are
+       *pending*: the student has written them, the teacher has not yet read them.
+    3. Keep the teacher tokens of the paired row that start with the pending bytes, and renormalise.
+    4. Add tokens of up to 8 earlier rows that reach past the position, if the student would spell them as it wrote
+       them. Divide the probability of each by that of the teacher tokens between the two rows. Renormalise.
+    5. Move the mass of each teacher token to one student token: spell the teacher token in student tokens and take the
+       one that comes next. If the student wrote its first bytes with other tokens, spell only the remaining bytes. A
+       stop token goes to the student's stop token with the same string, or to its first stop token.
+    6. If the student's token at the position covers several teacher tokens, add the product of their probabilities to
+       it. Take that mass from the student token that begins the first of them.
+    7. Exclude the position if the teacher gives less than 1e-6 to the pending bytes, or if less than `min_mapped_mass`
+       of the mass goes to student tokens. All student tokens without mass get 1e-12, which means "known impossible".
 
-    Where no table is of the row itself (`bare`), that counts as it stands.
-    """
+    A space that the teacher's tokenizer adds before a text is not part of the text. The teacher's first token is read
+    without it.
 
-    partial: bytes
-    ways: list[tuple[int, Any]]
-    chain: Chain | None
+    Worked example. The student writes letters: S, E, V, E, N, stop. The teacher reads one word, SEVEN, and its stop.
+    Row 0 of the teacher is SEVEN 0.5, SEVENTY 0.2, SIX 0.2, stop 0.1. Row 1 is stop 0.9, SIX 0.1.
 
-    @property
-    def bare(self) -> bool:
-        """Tell whether the position's own row counts as it stands."""
-        return all(back > 0 for back, _ in self.ways)
+    | student has written | teacher row | pending | teacher's distribution over student tokens |
+    |---|---|---|---|
+    | nothing | 0 | nothing | S 0.9, stop 0.1 |
+    | S | 0 | S | E 7/9 (SEVEN, SEVENTY), I 2/9 (SIX) |
+    | S E V E | 0 | SEVE | N 1 |
+    | S E V E N | 1 | nothing | T 2/7 (TY of SEVENTY in row 0, step 4), stop 9/14, S 1/14 |
 
+    In the last line SEVENTY has weight 0.2 / 0.5 = 0.4 beside row 1 with weight 1, so T gets 0.4 / 1.4 = 2/7.
 
-@dataclass
-class ByteAlignment(arkasr.Alignment):
-    """An alignment whose pairs have read the same text but for `partials`: bytes that the student alone has read."""
+    Exact:
 
-    places: list[Place] = field(default_factory=list)
+    - equal tokenizers
+    - student letters against teacher words, if the teacher spells the text in one way only and no mass is dropped
 
-    @property
-    def partials(self) -> list[bytes]:
-        """The bytes of each pair that only the student has read."""
-        return [place.partial for place in self.places]
+    Approximate:
 
-
-@dataclass
-class _Reading:
-    """One transcript: student ids and their byte offsets; the teacher's ids and the offsets of its rows.
-
-    spaced: the teacher's first row expects a text after a space of its tokenizer's own, which no offset counts.
-    """
-
-    ids: Sequence[int]
-    data: bytes
-    starts: list[int]
-    new: list[int]
-    borders: list[int]
-    agreed: int
-    spaced: bool
-
-    def __post_init__(self):
-        self.at = {offset: s for s, offset in reversed(list(enumerate(self.starts)))}
-
-    def read(self, row: int, s: int) -> tuple[int, ...] | None:
-        """Return the student tokens between a teacher row and position s; None where the row is inside a token."""
-        start = self.at.get(self.borders[row])
-        return None if start is None else tuple(self.ids[start:s])
-
-
-class ByteOffsets(Tables):
-    """Compares distributions over bytes: the teacher's, told in the student's tokens, at every position.
-
-    The teacher reads the student's text in its own tokens. A student position is paired with the last border of these
-    at or before it. Of the teacher's tokens there, those count that begin with the bytes read since and go on; the
-    mass of each goes to the student token that comes next in the student's own spelling of it, a stop's to the
-    student's stop of the same string, else to its first. Weighed with them are tokens that begin up to 8 teacher tokens
-    earlier and reach past the position, where the student would spell them as it did: after SEVEN, the teacher's
-    SEVENTY says TY. A visited student token that takes several teacher tokens gets their chained probability, out of
-    the mass of the token that begins the first. A space that the teacher's tokenizer itself puts before a text is not
-    part of it: the teacher's first tokens are told without it.
-
-    Exact: equal tokenizers; single letters against words, as far as the teacher spells a text in one way and nothing
-    is dropped. Approximate: how a teacher token goes on that ends at the position, inside the token that the teacher
-    read, is not known, and its mass is dropped; ways to the position through other teacher tokens are left out; a
-    student token that takes several teacher tokens and was not visited counts as the token that begins the first. A
-    position does not count where the teacher expects the partial bytes with less than 1e-6, or where student tokens
-    tell less than `least_told` of its mass. Tokens ruled out get a probability of 1e-12: known to be impossible.
+    - A teacher token ends at the position, but the teacher read a longer one. What follows it is unknown, so its mass
+      is dropped. Example: the student writes SEVENTY and the teacher reads SEVENTY. After S E V E N, the mass of the
+      teacher token SEVEN is dropped.
+    - Positions are reached only through the tokens that the teacher read. Other teacher tokens for the same bytes are
+      ignored.
+    - A student token covers several teacher tokens, but was not written. Its mass is counted for the student token that
+      begins the first of them.
     """
 
     def __init__(self, options: ByteOffsetsOptions, student: Any, teacher: Any):
-        """student, teacher: anything with `tokenizer` and `stop_ids`. Raises UserError for an option out of range."""
+        """Build the tables.
+
+        Args:
+            options: Options of the mapper.
+            student: Anything with `tokenizer` and `stop_ids`.
+            teacher: Anything with `tokenizer` and `stop_ids`.
+
+        Raises:
+            UserError: If an option is out of range.
+        """
         import torch
 
         from arkasr.builtin.mappers.byte_tables import Continuations, Speller
 
-        if options.top_k < 1 or not 0 <= options.least_told <= 1:
-            given = f"top_k={options.top_k}, least_told={options.least_told}"
-            raise arkasr.UserError(f"mapper.options: top_k must be above 0 and least_told within 0 and 1, not {given}")
+        _check(options)
         self.options, self.reader, speller = options, Reader(teacher.tokenizer), Speller(student.tokenizer)
         self.student_stop, self.teacher_stop = list(student.stop_ids), list(teacher.stop_ids)
         self.stop_pairs = dict.fromkeys(self.teacher_stop, self.student_stop[0])
         self.stop_pairs |= {t: s for s, t in stop_pairs(student, teacher)}
         self.student_bytes, self.tables = speller.bytes, Continuations(speller, self.reader.bytes)
-        self._firsts = self._begun(self.tables)
-        self.spoken = torch.tensor([bool(b) for b in self.student_bytes])
-        self.spoken[self.student_stop] = True
-        # translated views speak the student's tokens, special ones but the stops apart: both tables are this one
-        super().__init__(*[torch.arange(len(self.spoken)).masked_fill(~self.spoken, -1)] * 2)
+        self._first_tokens = self._first_tokens_of(self.tables)
+        self.mapped = torch.tensor([bool(b) for b in self.student_bytes])
+        self.mapped[self.student_stop] = True
+        # Translated views are over student tokens without special tokens except stops, so both tables are this one.
+        super().__init__(*[torch.arange(len(self.mapped)).masked_fill(~self.mapped, -1)] * 2)
 
-    def _begun(self, tables: Any) -> Tensor:
-        """Return the student token [V] that begins each of the teacher's tokens, as the tables spell them."""
-        firsts = tables.firsts(len(self.reader.bytes))
-        firsts[[*self.stop_pairs]] = firsts.new_tensor([*self.stop_pairs.values()])
-        return firsts
+    def _first_tokens_of(self, tables: Any) -> Tensor:
+        """Return the student token [V] that begins each teacher token."""
+        first_tokens = tables.first_tokens(len(self.reader.bytes))
+        first_tokens[[*self.stop_pairs]] = first_tokens.new_tensor([*self.stop_pairs.values()])
+        return first_tokens
 
     @cached_property
-    def _opening(self) -> tuple[Any, Any, Any]:
-        """Return what a text may begin with after a space of the teacher's tokenizer's own, without that space.
+    def _without_space(self) -> tuple[Any, ContinuationTable, ContinuationTable]:
+        """The tables of the first row if the teacher's tokenizer added a space: teacher tokens without that space.
 
-        These are the tables of it, a table of the whole first row, and one of it without the space alone.
+        Returned are all continuations, the whole row, and the whole row without the token that is the space alone.
         """
         import torch
 
-        from arkasr.builtin.mappers.byte_tables import Continuations, Table
+        from arkasr.builtin.mappers.byte_tables import Continuations
 
-        opened = [text and text.removeprefix(b" ") for text in self.reader.bytes]
-        tables = Continuations(self.tables.student, opened)
-        firsts = self._begun(tables)
-        others = torch.tensor([i for i, text in enumerate(opened) if text != b""])
-        return tables, Table(torch.arange(len(firsts)), firsts), Table(others, firsts[others])
+        stripped = [text and text.removeprefix(b" ") for text in self.reader.bytes]
+        tables = Continuations(self.tables.student, stripped)
+        first_tokens = self._first_tokens_of(tables)
+        others = torch.tensor([i for i, text in enumerate(stripped) if text != b""])
+        whole_row = ContinuationTable(torch.arange(len(first_tokens)), first_tokens)
+        return tables, whole_row, ContinuationTable(others, first_tokens[others])
 
     def translate(self, view: arkasr.DistributionView, alignment: ByteAlignment) -> arkasr.DistributionView:
-        """Return the teacher's distributions over the student's tokens, with `dropped` (float32 [P])."""
-        from arkasr.builtin.mappers.byte_views import Telling, spelled_view, whole
+        """Return the teacher's distributions over student tokens. See `arkasr.TokenMapper.translate`.
 
-        logprobs = whole(view, sum(map(len, alignment.teacher_ids)), self.options.top_k)
-        mass, told = Telling(logprobs, alignment, self._firsts, len(self.student_bytes)).told()
-        return spelled_view(mass, told, self.spoken.to(told.device), self.options.least_told)
+        Args:
+            view: Teacher's view of all teacher positions.
+            alignment: A result of `align`.
+
+        Returns:
+            A view of P positions. Its attribute `dropped`, float32 [P], is the mass that maps to no student token.
+        """
+        from arkasr.builtin.mappers.byte_views import ByteMass, all_logprobs, spelled_view
+
+        logprobs = all_logprobs(view, sum(map(len, alignment.teacher_ids)), self.options.top_k)
+        mass, probs = ByteMass(logprobs, alignment, self._first_tokens, len(self.student_bytes)).compute()
+        return spelled_view(mass, probs, self.mapped.to(probs.device), self.options.min_mapped_mass)
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> ByteAlignment:
-        """Tokenise each transcript anew for the teacher, a stop after it, and pair the positions that it can follow."""
+        """Tokenise each transcript for the teacher, with a stop token, and pair the student's positions.
+
+        See `arkasr.TokenMapper.align`.
+        """
         import torch
 
-        made, student_rows, teacher_rows, row_s, row_t = ByteAlignment([], None, None, 0), [], [], 0, 0
+        teacher_ids, positions, mismatched = [], [], 0
+        student_rows, teacher_rows, row_s, row_t = [], [], 0, 0
         for ids in student_ids:
-            reading, same = self._reading(ids)
-            for s, row, place in self._places(reading):
+            transcript, same = self._read(ids)
+            for s, row, position in self._positions(transcript):
                 student_rows.append(row_s + s)
                 teacher_rows.append(row_t + row)
-                made.places.append(place)
-            made.teacher_ids.append([*reading.new, self.teacher_stop[0]])
-            made.num_mismatched += not same
-            row_s, row_t = row_s + len(ids), row_t + len(reading.new) + 1
-        made.num_student = row_s
-        made.student_rows = torch.tensor(student_rows, dtype=torch.long)
-        made.teacher_rows = torch.tensor(teacher_rows, dtype=torch.long)
-        return made
+                positions.append(position)
+            teacher_ids.append([*transcript.teacher_ids, self.teacher_stop[0]])
+            mismatched += not same
+            row_s, row_t = row_s + len(ids), row_t + len(transcript.teacher_ids) + 1
+        return ByteAlignment(
+            teacher_ids,
+            torch.tensor(student_rows, dtype=torch.long),
+            torch.tensor(teacher_rows, dtype=torch.long),
+            row_s,
+            mismatched,
+            positions,
+        )
 
-    def _reading(self, ids: Sequence[int]) -> tuple[_Reading, bool]:
+    def _read(self, ids: Sequence[int]) -> tuple[Transcript, bool]:
+        """Return one transcript, and whether the teacher reads the same text."""
         stopped = bool(ids) and ids[-1] in self.student_stop
         pieces = [self.student_bytes[i] or b"" for i in (ids[:-1] if stopped else ids)]
         data = b"".join(pieces)
-        new, theirs, spoken, spaced = self.reader.read(valid_text(data)[1])
-        agreed = common_prefix(data, b"".join(theirs))
-        same = agreed == len(data) == sum(map(len, theirs))
-        borders = [o for o in accumulate(map(len, theirs[:spoken]), initial=0) if o <= agreed]
-        starts = list(accumulate(map(len, pieces[: count_spoken(pieces)]), initial=0))[: len(ids)]
-        return _Reading(ids, data, starts, new, borders, agreed, spaced), same
+        teacher_ids, teacher_pieces, num_usable, added_space = self.reader.read(valid_text(data)[1])
+        agreed = common_prefix(data, b"".join(teacher_pieces))
+        same = agreed == len(data) == sum(map(len, teacher_pieces))
+        boundaries = [o for o in accumulate(map(len, teacher_pieces[:num_usable]), initial=0) if o <= agreed]
+        starts = list(accumulate(map(len, pieces[: count_before_special(pieces)]), initial=0))[: len(ids)]
+        return Transcript(ids, data, starts, teacher_ids, boundaries, agreed, added_space), same
 
-    def _places(self, reading: _Reading):
-        """Yield (student position, teacher row, place) where all was agreed on, or some teacher token goes on."""
-        for s, offset in enumerate(reading.starts):
-            row = bisect_right(reading.borders, offset) - 1
-            partial = reading.data[reading.borders[row] : offset]
-            if offset <= reading.agreed or self._tables(reading, row).goes_on(partial):
-                own = self._own(reading, s, row, partial)
-                ways = [(0, own)] if own else []
-                ways += self._earlier(reading, s, offset, row, bool(partial))
-                yield s, row, Place(partial, ways, self._chain(reading, s, offset, row, own))
+    def _positions(self, transcript: Transcript) -> Iterator[tuple[int, int, AlignedPosition]]:
+        """Yield (student position, teacher row, record) where both agree or some teacher token continues the bytes."""
+        for s, offset in enumerate(transcript.starts):
+            row = bisect_right(transcript.boundaries, offset) - 1
+            pending = transcript.data[transcript.boundaries[row] : offset]
+            if offset <= transcript.agreed or self._tables(transcript, row).has_longer(pending):
+                own = self._own_table(transcript, s, row, pending)
+                routes = [Route(0, own)] if own else []
+                routes += self._earlier_routes(transcript, s, offset, row, bool(pending))
+                yield s, row, AlignedPosition(pending, routes, self._chain(transcript, s, offset, row, own))
 
-    def _tables(self, reading: _Reading, row: int) -> Any:
-        return self._opening[0] if reading.spaced and row == 0 else self.tables
+    def _tables(self, transcript: Transcript, row: int) -> Any:
+        return self._without_space[0] if transcript.added_space and row == 0 else self.tables
 
-    def _own(self, reading: _Reading, s: int, row: int, partial: bytes) -> Any:
-        """Return the table of a position's own row, None where this counts as it stands."""
-        if partial:
-            return self._tables(reading, row).table(partial, reading.read(row, s), False, True)
-        return self._opening[1] if reading.spaced and row == 0 else None
+    def _own_table(self, transcript: Transcript, s: int, row: int, pending: bytes) -> ContinuationTable | None:
+        """Return the tokens of the paired row, or None if the whole row counts unchanged."""
+        if pending:
+            return self._tables(transcript, row).table(pending, transcript.written_since(row, s), False, True)
+        return self._without_space[1] if transcript.added_space and row == 0 else None
 
-    def _earlier(self, reading: _Reading, s: int, offset: int, row: int, ends: bool):
-        """Yield the ways that begin at earlier rows."""
+    def _earlier_routes(self, transcript: Transcript, s: int, offset: int, row: int, ends: bool) -> Iterator[Route]:
+        """Yield the routes that start at earlier rows."""
         for earlier in range(row - 1, max(row - 1 - STEPS_BACK, -1), -1):
-            start, read = reading.data[reading.borders[earlier] : offset], reading.read(earlier, s)
-            tables = self._tables(reading, earlier)
-            if read is not None and tables.goes_on(start):
-                # nothing was read since only where the teacher's tokenizer made its space a token
-                table = tables.table(start, read, True, ends) if start else self._opening[2]
+            start = transcript.data[transcript.boundaries[earlier] : offset]
+            written = transcript.written_since(earlier, s)
+            tables = self._tables(transcript, earlier)
+            if written is not None and tables.has_longer(start):
+                # start is empty only if one token is just the added space
+                table = tables.table(start, written, True, ends) if start else self._without_space[2]
                 if len(table.teacher):
-                    yield row - earlier, table
+                    yield Route(row - earlier, table)
 
-    def _chain(self, reading: _Reading, s: int, offset: int, row: int, own: Any) -> Chain | None:
-        """Return the chain of the visited token, None where one teacher token reaches its end."""
-        visited = reading.ids[s]
+    def _chain(
+        self, transcript: Transcript, s: int, offset: int, row: int, own: ContinuationTable | None
+    ) -> Chain | None:
+        """Return the chain of the visited token, or None if one teacher token covers it."""
+        visited = transcript.ids[s]
         end = offset + len(self.student_bytes[visited] or b"")
-        last = bisect_left(reading.borders, end) - 1
+        last = bisect_left(transcript.boundaries, end) - 1
         if last <= row:
             return None
-        token = reading.new[row]
-        first = self._firsts[token] if own is None else own.student[own.teacher == token][0]
-        return Chain(visited, int(first), last - row, self.tables.beginning(reading.data[reading.borders[last] : end]))
+        token = transcript.teacher_ids[row]
+        first = self._first_tokens[token] if own is None else own.student[own.teacher == token][0]
+        ending = self.tables.starting_with(transcript.data[transcript.boundaries[last] : end])
+        return Chain(visited, int(first), last - row, ending)
+
+
+def _check(options: ByteOffsetsOptions) -> None:
+    if options.top_k < 1:
+        raise arkasr.UserError(f"config key `mapper.options.top_k` must be at least 1, got {options.top_k}")
+    if not 0 <= options.min_mapped_mass <= 1:
+        raise arkasr.UserError(
+            f"config key `mapper.options.min_mapped_mass` must be between 0 and 1, got {options.min_mapped_mass}"
+        )
 
 
 @arkasr.hookimpl
 def register_token_mappers(register):
-    """Register the mapper by name."""
+    """Register the mapper by name.
+
+    Args:
+        register: See `arkasr.hookspecs`.
+    """
     register("byte_offsets", ByteOffsets, ByteOffsetsOptions)

@@ -1,10 +1,9 @@
-"""How a student spells bytes, and which teacher tokens continue given bytes: the tables of `byte_offsets`."""
+"""How the student spells bytes, and which teacher tokens continue given bytes: the tables of `byte_offsets`."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,13 +11,18 @@ import torch
 from torch import Tensor
 
 import arkasr
+from arkasr.builtin.mappers.byte_alignment import ContinuationTable
 from arkasr.builtin.mappers.common import valid_text
 
 CACHED = 1 << 14
 
 
 class Speller:
-    """A tokenizer's own tokenisation of any bytes, where a tokenizer takes whole UTF-8 only."""
+    """Spells any bytes in the tokens of a tokenizer. The tokenizer itself accepts valid UTF-8 only.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+    """
 
     def __init__(self, tokenizer: Any):
         self.tokenizer, self.bytes = tokenizer, arkasr.token_bytes(tokenizer)
@@ -26,14 +30,24 @@ class Speller:
         self.longest = max(map(len, self.piece_of))
 
     def spell(self, texts: Sequence[bytes]) -> list[tuple[int, ...]]:
-        """Spell each text: the one token that is it, else its tokenisation, by longest match where that does not exist.
+        """Spell each text in tokens.
 
-        No tokenisation exists for bytes after the last whole character and where reading back gives other bytes
-        (`<unk>`, a normaliser). A spelling ends at the first byte that no token begins with.
+        1. If one token has exactly these bytes, it is the spelling.
+        2. Otherwise the spelling is the tokenizer's own.
+        3. Bytes after the last whole character are spelled by longest match. So is the whole text if the tokenizer's
+           own spelling has other bytes, for example because of `<unk>` or a text normalizer.
+
+        A longest match ends at the first byte with which no token begins.
+
+        Args:
+            texts: Any bytes.
+
+        Returns:
+            The token ids of each text.
         """
         whole = [valid_text(text)[1] for text in texts]
-        new = self.tokenizer(whole, add_special_tokens=False)["input_ids"] if whole else []
-        return [self._spell_one(text, head.encode(), ids) for text, head, ids in zip(texts, whole, new)]
+        spelled = self.tokenizer(whole, add_special_tokens=False)["input_ids"] if whole else []
+        return [self._spell_one(text, head.encode(), ids) for text, head, ids in zip(texts, whole, spelled)]
 
     def _spell_one(self, text: bytes, head: bytes, ids: Sequence[int]) -> tuple[int, ...]:
         if text in self.piece_of:
@@ -54,69 +68,93 @@ class Speller:
         return tuple(ids)
 
 
-@dataclass
-class Table:
-    """Teacher tokens [N] that agree with what was read; the student token [N] next in each, -1 where not known."""
-
-    teacher: Tensor
-    student: Tensor
-
-
 class Continuations:
-    """Which teacher tokens go on from given bytes, and how the student goes on in them."""
+    """Finds the teacher tokens that begin with given bytes, and the student token that comes next in each.
+
+    Args:
+        student: Speller of the student's tokenizer.
+        teacher_bytes: The bytes of each teacher token, None or b"" for a token without bytes.
+    """
 
     def __init__(self, student: Speller, teacher_bytes: Sequence[bytes | None]):
         self.student = student
         order = sorted((b, i) for i, b in enumerate(teacher_bytes) if b)
         self.keys, self.ids = [b for b, _ in order], torch.tensor([i for _, i in order])
-        self.spelt = student.spell(self.keys)
-        self.longest = max(map(len, self.keys))
-        self.table, self.first_of = lru_cache(CACHED)(self._table), lru_cache(CACHED)(self._first_of)
+        self.spellings = student.spell(self.keys)
+        self.table = lru_cache(CACHED)(self._table)
 
-    def span(self, start: bytes) -> tuple[int, int]:
-        """Return where among the sorted tokens those stand that begin with `start`."""
+    def prefix_range(self, start: bytes) -> tuple[int, int]:
+        """Find the tokens that begin with given bytes.
+
+        Args:
+            start: Any bytes.
+
+        Returns:
+            First and last + 1 index of these tokens in `keys` and `ids`, which are sorted by bytes.
+        """
         low = bisect_left(self.keys, start)
         trimmed = start.rstrip(b"\xff")
         above = trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b""
         return low, bisect_left(self.keys, above, lo=low) if above else len(self.keys)
 
-    def beginning(self, start: bytes) -> Tensor:
-        """Return the teacher's tokens that begin with `start`, itself too."""
-        return self.ids[slice(*self.span(start))]
+    def starting_with(self, start: bytes) -> Tensor:
+        """Return the teacher tokens that begin with given bytes or equal them.
 
-    def goes_on(self, start: bytes) -> bool:
-        """Tell whether any teacher token begins with `start` and is longer."""
-        low, high = self.span(start)
+        Args:
+            start: Any bytes.
+
+        Returns:
+            Tensor [N], int64.
+        """
+        return self.ids[slice(*self.prefix_range(start))]
+
+    def has_longer(self, start: bytes) -> bool:
+        """Return whether some teacher token begins with given bytes and is longer.
+
+        Args:
+            start: Any bytes.
+
+        Returns:
+            True if there is one.
+        """
+        low, high = self.prefix_range(start)
         return high > low and len(self.keys[high - 1]) > len(start)
 
-    def firsts(self, size: int) -> Tensor:
-        """Return the student token [size] that begins each teacher token; -1 where there is none."""
+    def first_tokens(self, size: int) -> Tensor:
+        """Return the student token that begins each teacher token.
+
+        Args:
+            size: Number of teacher tokens.
+
+        Returns:
+            Tensor [size], int64, -1 for teacher tokens without bytes or spelling.
+        """
         table = torch.full((size,), -1)
-        table[self.ids] = torch.tensor([ids[0] if ids else -1 for ids in self.spelt])
+        table[self.ids] = torch.tensor([ids[0] if ids else -1 for ids in self.spellings])
         return table
 
-    def _first_of(self, text: bytes) -> int:
-        [ids] = self.student.spell([text])
-        return ids[0] if ids else -1
+    def _table(self, start: bytes, written: tuple[int, ...] | None, strict: bool, ends: bool) -> ContinuationTable:
+        """Return the teacher tokens that begin with `start`. `table` caches the results.
 
-    def _table(self, start: bytes, read: tuple[int, ...] | None, strict: bool, ends: bool) -> Table:
-        """List teacher tokens that begin with `start`, which the student spelt as `read` (None: not at token borders).
-
-        strict: only those that the student spells beginning with `read`. ends: list the token that is `start` itself
-        too; what comes after it is not known.
+        Args:
+            start: The bytes since the teacher row.
+            written: The student tokens that spell `start`, or None if it does not begin at a student token.
+            strict: Keep only teacher tokens whose student spelling begins with `written`.
+            ends: Keep the teacher token that equals `start` too. The student token after it is not known.
         """
-        low, high = self.span(start)
+        low, high = self.prefix_range(start)
+        size = len(written or ())
         kept, rest, nexts = [], [], []
         for at in range(low, high):
-            text, ids = self.keys[at], self.spelt[at]
-            agrees = read is not None and ids[: len(read)] == read
+            text, ids = self.keys[at], self.spellings[at]
+            agrees = written is not None and ids[:size] == written
             if (strict and not agrees) or (text == start and not ends):
                 continue
-            told = text == start or (agrees and len(ids) > len(read))
+            known = text != start and agrees and len(ids) > size
             kept.append(at)
-            nexts.append(ids[len(read)] if told and text != start else -1)
-            rest.append(b"" if told else text[len(start) :])
-        spelt = self.student.spell([text for text in rest if text])
-        firsts = iter(ids[0] if ids else -1 for ids in spelt)
+            nexts.append(ids[size] if known else -1)
+            rest.append(b"" if known or text == start else text[len(start) :])
+        spellings = self.student.spell([text for text in rest if text])
+        firsts = iter(ids[0] if ids else -1 for ids in spellings)
         nexts = [next(firsts) if text else i for i, text in zip(nexts, rest)]
-        return Table(self.ids[kept], torch.tensor(nexts, dtype=torch.long))
+        return ContinuationTable(self.ids[kept], torch.tensor(nexts, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""The teacher's distributions over bytes, told in the student's tokens: the arithmetic of `byte_offsets`."""
+"""The teacher's distributions rewritten over student tokens: the arithmetic of `byte_offsets`."""
 
 from __future__ import annotations
 
@@ -6,44 +6,59 @@ import torch
 from torch import Tensor
 
 import arkasr
+from arkasr.builtin.mappers.byte_alignment import ByteAlignment
 
-FLOOR = 1e-12  # of tokens that the teacher rules out, so that losses take them as known
-LEAST_MASS = 1e-6  # of what the teacher expected, on its going on from the partial bytes
-LEAST_LOGPROB = -1e4  # of a token on the path, so that sums over it stay finite
-ROWS = 128  # rows copied at a time
+FLOOR = 1e-12  # probability of student tokens that the teacher rules out. Losses then treat them as known
+LEAST_MASS = 1e-6  # minimum mass of teacher tokens that agree with the pending bytes
+LEAST_LOGPROB = -1e4  # lower bound of a teacher token's log-probability, which keeps sums along the path finite
+ROWS = 128  # teacher rows copied at one time
 
 
 class SpelledView:
-    """Probabilities [P, V] of the student's tokens, each row with at most 1 in sum; a row of zeros is not known, one of
-    NaN was not answered by the teacher.
+    """Probabilities of the student's tokens. It implements `arkasr.DistributionView`.
 
-    dropped: float32 [P], the teacher's mass that no student token tells; 1 where the position is not known.
+    The probabilities of a row add up to at most 1. Two kinds of rows hold no distribution: rows of zeros (unknown), and
+    rows of NaN (the teacher gave no valid answer).
+
+    Args:
+        logprobs: Tensor [P, V], float32, log-probabilities.
+        dropped: Tensor [P], float32, the teacher's probability mass that maps to no student token. It is 1 if the
+            position holds no distribution.
     """
 
     def __init__(self, logprobs: Tensor, dropped: Tensor):
         self.logprobs, self.dropped, self.vocab_size = logprobs, dropped, logprobs.shape[-1]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return ids [P, k] and log-probabilities [P, k], best first."""
+        """See `arkasr.DistributionView.topk`. At most V tokens are returned."""
         best = self.logprobs.topk(min(k, self.vocab_size))
         return best.indices, best.values
 
     def logprobs_at(self, ids: Tensor) -> Tensor:
-        """Return log-probabilities [P, U] of ids [P, U]; `-inf` for ids past the student's tokenizer too."""
+        """See `arkasr.DistributionView.logprobs_at`. It is `-inf` for ids beyond the student's tokenizer too."""
         inside = ids < self.vocab_size
         return self.logprobs.gather(-1, ids.where(inside, 0)).masked_fill(~inside, -torch.inf)
 
     def entropy(self) -> None:
-        """Return None: rows need not hold the whole distribution."""
+        """Return None, because rows need not hold the whole distribution."""
 
     def at(self, rows: Tensor) -> SpelledView:
-        """Return the view of positions `rows` (int64 [Q]) only."""
+        """See `arkasr.DistributionView.at`."""
         rows = rows.to(self.logprobs.device)
         return SpelledView(self.logprobs[rows], self.dropped[rows])
 
 
-def whole(view: arkasr.DistributionView, positions: int, top_k: int) -> Tensor:
-    """Return log-probabilities [P, V] of a view; where it does not hold them all, its `top_k` best, else `-inf`."""
+def all_logprobs(view: arkasr.DistributionView, positions: int, top_k: int) -> Tensor:
+    """Return the log-probabilities of all teacher tokens.
+
+    Args:
+        view: Teacher's view.
+        positions: Number of positions P of the view.
+        top_k: Number of tokens per position to read from a view that does not hold whole distributions.
+
+    Returns:
+        Tensor [P, V]. It is `-inf` for tokens that were not read.
+    """
     if isinstance(view, arkasr.DenseView):
         return view.logprobs()
     if view.entropy() is not None:
@@ -53,99 +68,123 @@ def whole(view: arkasr.DistributionView, positions: int, top_k: int) -> Tensor:
     return torch.full((positions, view.vocab_size), -torch.inf, device=ids.device).scatter(1, ids, values)
 
 
-def spelled_view(mass: Tensor, told: Tensor, allowed: Tensor, least_told: float) -> SpelledView:
-    """Make the view of probabilities `told` [P, V], given the log mass [P] of what was read; allowed: bool [V].
+def spelled_view(log_mass: Tensor, probs: Tensor, mapped: Tensor, min_mapped_mass: float) -> SpelledView:
+    """Build the view, and exclude positions of which too little is known.
 
-    Where the mass is NaN the teacher gave no distribution, and the row is NaN.
+    Args:
+        log_mass: Tensor [P], float64, log mass of the teacher tokens that agree with the pending bytes. NaN if the
+            teacher gave no valid distribution.
+        probs: Tensor [P, V], float32, probabilities of student tokens.
+        mapped: Tensor [V], bool, student tokens to which teacher tokens can map.
+        min_mapped_mass: Minimum sum of `probs` at a position that is not excluded.
+
+    Returns:
+        The view. Excluded rows are zeros, or NaN where `log_mass` is NaN.
     """
-    share = told.sum(-1)
-    known = (mass >= torch.tensor(LEAST_MASS, dtype=mass.dtype).log()) & (share >= least_told)
-    unknown = torch.where(mass.isnan(), torch.nan, 0.0).float()
-    shown = torch.where(known[:, None], told.clamp(min=FLOOR) * allowed, unknown[:, None])
-    return SpelledView(shown.log(), torch.where(known, 1 - share, 1.0).clamp(0, 1))
+    mapped_mass = probs.sum(-1)
+    known = (log_mass >= torch.tensor(LEAST_MASS, dtype=log_mass.dtype).log()) & (mapped_mass >= min_mapped_mass)
+    unknown = torch.where(log_mass.isnan(), torch.nan, 0.0).float()
+    rows = torch.where(known[:, None], probs.clamp(min=FLOOR) * mapped, unknown[:, None])
+    return SpelledView(rows.log(), torch.where(known, 1 - mapped_mass, 1.0).clamp(0, 1))
 
 
-class Telling:
-    """One batch: P positions, the C ways in which teacher tokens cross them, and the path through the teacher's rows.
+class ByteMass:
+    """Computes the probability mass of each student token at the P aligned positions of one batch.
 
-    A way starts at a teacher row and lists tokens that agree with what was read since. `log_of[C]` is its weight: how
-    much likelier it is to get there than to the position's own row. Weights and masses are float64 logarithms.
-    A teacher's row with a NaN, with +inf or without any mass is a hole: the mass of positions that depend on it is NaN.
+    The path is the sequence of teacher tokens that the teacher read. A route has a weight: the inverse probability of
+    the path from the route's row to the position's own row. Weights and masses are float64 logarithms.
+
+    A teacher row is invalid if it holds NaN or +inf, or has no mass. Positions that depend on an invalid row get NaN.
+
+    Args:
+        logprobs: Tensor [T, V_T], the teacher's log-probabilities.
+        alignment: The alignment of the batch.
+        first_tokens: Tensor [V_T], int64, the student token that begins each teacher token, or -1.
+        size: Number of student tokens.
     """
 
-    def __init__(self, logprobs: Tensor, alignment: arkasr.Alignment, firsts: Tensor, size: int):
-        self.device, self.size, self.firsts = logprobs.device, size, firsts.to(logprobs.device)
+    def __init__(self, logprobs: Tensor, alignment: ByteAlignment, first_tokens: Tensor, size: int):
+        self.device, self.size, self.first_tokens = logprobs.device, size, first_tokens.to(logprobs.device)
         self.logprobs, self.rows = logprobs, alignment.teacher_rows.to(self.device)
-        self.places = alignment.places[: len(self.rows)]
+        self.positions = alignment.positions[: len(self.rows)]
         path = self._ids([i for ids in alignment.teacher_ids for i in ids])
         steps = logprobs.gather(1, path[:, None])[:, 0].double().clamp(min=LEAST_LOGPROB)
-        holes = ~logprobs.amax(-1).isfinite()
-        self.before = torch.cat([steps.new_zeros(1), steps.masked_fill(holes, 0.0).cumsum(0)])
-        self.holes = torch.cat([path.new_zeros(1), holes.cumsum(0)])
-        self.bare = self._ids([p for p, place in enumerate(self.places) if place.bare])
+        invalid = ~logprobs.amax(-1).isfinite()
+        # log-probability of the path, and number of invalid rows, before each row
+        self.path_before = torch.cat([steps.new_zeros(1), steps.masked_fill(invalid, 0.0).cumsum(0)])
+        self.invalid_before = torch.cat([path.new_zeros(1), invalid.cumsum(0)])
+        self.whole_rows = self._ids([p for p, position in enumerate(self.positions) if position.uses_whole_row])
 
     def _ids(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long).to(self.device)
 
-    def _at(self, rows: Tensor, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the probabilities [N] of the tokens that N lists name at their rows, and which list each is of."""
+    def _probs_of(self, rows: Tensor, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the probabilities [N] of the tokens in each list at the list's row, and the list of each [N]."""
         sizes = torch.tensor([len(ids) for ids in lists], dtype=torch.long)
         owner = torch.arange(len(lists)).repeat_interleave(sizes).to(self.device)
         ids = torch.cat([*lists, torch.zeros(0, dtype=torch.long)]).to(self.device)
         return self.logprobs[rows[owner], ids].exp(), owner
 
-    def told(self) -> tuple[Tensor, Tensor]:
-        """Return the log mass [P] of what was read and the probabilities [P, size] of the student's tokens."""
-        ways = [(p, *way) for p, place in enumerate(self.places) for way in place.ways]
-        place = self._ids([p for p, _, _ in ways])
-        rows = self.rows[place] - self._ids([back for _, back, _ in ways])
-        found, owner = self._at(rows, [table.teacher for _, _, table in ways])
-        mass = torch.zeros(len(ways), dtype=torch.double, device=self.device).index_add_(0, owner, found.double())
-        weight = self.before[rows] - self.before[self.rows[place]]
-        shares = torch.cat([weight + mass.log(), mass.new_zeros(len(self.bare))])
-        total = _logsumexp(shares, torch.cat([place, self.bare]), len(self.rows)).masked_fill(self._lost(), torch.nan)
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Compute the distributions over student tokens.
+
+        Returns:
+            Tensor [P], float64, the log mass of teacher tokens that agree with the pending bytes. Tensor [P, size],
+            float32, the probabilities of the student tokens.
+        """
+        routes = [(p, *route) for p, position in enumerate(self.positions) for route in position.routes]
+        place = self._ids([p for p, _, _ in routes])
+        rows = self.rows[place] - self._ids([rows_back for _, rows_back, _ in routes])
+        found, owner = self._probs_of(rows, [table.teacher for _, _, table in routes])
+        mass = torch.zeros(len(routes), dtype=torch.double, device=self.device).index_add_(0, owner, found.double())
+        weight = self.path_before[rows] - self.path_before[self.rows[place]]
+        shares = torch.cat([weight + mass.log(), mass.new_zeros(len(self.whole_rows))])
+        total = _logsumexp(shares, torch.cat([place, self.whole_rows]), len(self.rows))
+        total = total.masked_fill(self._needs_invalid_row(), torch.nan)
         factor = (weight - total[place]).exp().masked_fill(mass == 0, 0.0).float()
-        told = torch.zeros(len(self.rows), self.size, device=self.device)
-        students = torch.cat([*(table.student for _, _, table in ways), torch.zeros(0, dtype=torch.long)])
-        self._add(told, place[owner], students.to(self.device), factor[owner] * found)
-        self._add_bare(told, (-total).exp().float())
-        self._move_chains(told, total)
-        return total, told.clamp_(min=0)
+        probs = torch.zeros(len(self.rows), self.size, device=self.device)
+        student = torch.cat([*(table.student for _, _, table in routes), torch.zeros(0, dtype=torch.long)])
+        self._add(probs, place[owner], student.to(self.device), factor[owner] * found)
+        self._add_whole_rows(probs, (-total).exp().float())
+        self._move_chains(probs, total)
+        return total, probs.clamp_(min=0)
 
-    def _lost(self) -> Tensor:
-        """Tell, bool [P], which positions depend on a hole: one between their first way's row and their chain's last."""
-        first = self.rows - self._ids([max((back for back, _ in place.ways), default=0) for place in self.places])
-        last = self.rows + self._ids([place.chain.steps if place.chain else 0 for place in self.places])
-        return self.holes[last + 1] > self.holes[first]
+    def _needs_invalid_row(self) -> Tensor:
+        """Return bool [P]: whether a row from the first route's to the chain's last is invalid."""
+        back = [max((route.rows_back for route in position.routes), default=0) for position in self.positions]
+        steps = [position.chain.steps if position.chain else 0 for position in self.positions]
+        first, last = self.rows - self._ids(back), self.rows + self._ids(steps)
+        return self.invalid_before[last + 1] > self.invalid_before[first]
 
-    def _add(self, told: Tensor, places: Tensor, ids: Tensor, amounts: Tensor) -> None:
+    def _add(self, probs: Tensor, places: Tensor, ids: Tensor, amounts: Tensor) -> None:
         known = ids >= 0
-        told.view(-1).index_add_(0, (places * self.size + ids)[known], amounts[known])
+        probs.view(-1).index_add_(0, (places * self.size + ids)[known], amounts[known])
 
-    def _add_bare(self, told: Tensor, factor: Tensor) -> None:
-        """Tell the teacher's whole rows where the position is at a border of its tokens."""
-        ids = (self.firsts >= 0).nonzero()[:, 0]
-        for places in self.bare.split(ROWS):
+    def _add_whole_rows(self, probs: Tensor, factor: Tensor) -> None:
+        """Add all tokens of the teacher's row at positions where the whole row counts."""
+        ids = (self.first_tokens >= 0).nonzero()[:, 0]
+        for places in self.whole_rows.split(ROWS):
             rows = self.logprobs[self.rows[places]][:, ids].exp()
-            summed = torch.zeros(len(places), self.size, device=self.device).index_add_(1, self.firsts[ids], rows)
-            told[places] += factor[places, None] * summed
+            summed = torch.zeros(len(places), self.size, device=self.device)
+            summed.index_add_(1, self.first_tokens[ids], rows)
+            probs[places] += factor[places, None] * summed
 
-    def _move_chains(self, told: Tensor, total: Tensor) -> None:
-        """Give a visited token that several teacher tokens spell its chained probability, from its beginning's mass."""
-        chains = [(p, place.chain) for p, place in enumerate(self.places) if place.chain]
+    def _move_chains(self, probs: Tensor, total: Tensor) -> None:
+        """Move the chained probability of each visited token to it from the token that begins its first part."""
+        chains = [(p, position.chain) for p, position in enumerate(self.positions) if position.chain]
         places = self._ids([p for p, _ in chains])
         start = self.rows[places]
         end = start + self._ids([chain.steps for _, chain in chains])
-        found, owner = self._at(end, [chain.ending for _, chain in chains])
+        found, owner = self._probs_of(end, [chain.ending for _, chain in chains])
         last = torch.zeros(len(chains), dtype=torch.double, device=self.device).index_add_(0, owner, found.double())
-        amounts = (self.before[end] - self.before[start] - total[places]).exp() * last
+        amounts = (self.path_before[end] - self.path_before[start] - total[places]).exp() * last
         amounts = amounts.float()
-        self._add(told, places, self._ids([chain.visited for _, chain in chains]), amounts)
-        self._add(told, places, self._ids([chain.first for _, chain in chains]), -amounts)
+        self._add(probs, places, self._ids([chain.visited for _, chain in chains]), amounts)
+        self._add(probs, places, self._ids([chain.first for _, chain in chains]), -amounts)
 
 
 def _logsumexp(values: Tensor, owner: Tensor, count: int) -> Tensor:
-    """Return logsumexp of the values of each of `count` owners; -inf where there are none."""
+    """Return the logsumexp of the values of each of `count` owners, -inf for an owner without values."""
     top = values.new_full((count,), -torch.inf).scatter_reduce(0, owner, values, "amax")
     top = top.masked_fill(top == -torch.inf, 0.0)
     return torch.zeros_like(top).index_add_(0, owner, (values - top[owner]).exp()).log() + top

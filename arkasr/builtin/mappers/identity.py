@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import arkasr
-from arkasr.builtin.mappers.common import NoMapperOptions, Tables, aligned_rows, stop_pairs
-
-if TYPE_CHECKING:
-    pass
+from arkasr.builtin.mappers.common import IdTables, NoMapperOptions, aligned_rows, stop_pairs
 
 
-class Identity(Tables):
-    """Equal ids: for a student and a teacher whose vocabularies agree, which is checked here, never assumed.
+class Identity(IdTables):
+    """Maps every id to itself, for a student and a teacher with equal vocabularies. The equality is checked.
 
-    Ids that stand for the same bytes map to themselves, and the stop ids to each other: the first to the first, of the
-    others those that are the same string, the rest to nothing. Nothing is decoded.
+    Ids map to themselves if their bytes are equal. The first stop ids map to each other. Further stop ids map
+    to the stop id with the same string, if there is one. All other ids map to nothing. No text is decoded.
     """
 
     def __init__(self, options: NoMapperOptions, student: Any, teacher: Any):
-        """student, teacher: anything with `tokenizer` and `stop_ids`. Raises UserError where an id differs."""
+        """Compare the vocabularies.
+
+        Args:
+            options: The empty options.
+            student: Anything with `tokenizer` and `stop_ids`.
+            teacher: Anything with `tokenizer` and `stop_ids`.
+
+        Raises:
+            UserError: If some student id has other bytes in the teacher's vocabulary.
+        """
         import torch
 
-        ours, theirs = arkasr.token_bytes(student.tokenizer), arkasr.token_bytes(teacher.tokenizer)
-        shared = {i for i, (a, b) in enumerate(zip(ours, theirs)) if a is not None and a == b}
-        wrong = [i for i, b in enumerate(ours) if b is not None and i not in shared]
+        student_bytes, teacher_bytes = arkasr.token_bytes(student.tokenizer), arkasr.token_bytes(teacher.tokenizer)
+        shared = {i for i, (a, b) in enumerate(zip(student_bytes, teacher_bytes)) if a is not None and a == b}
+        wrong = [i for i, b in enumerate(student_bytes) if b is not None and i not in shared]
         if wrong:
             raise arkasr.UserError(
-                f"mapper 'identity': {len(wrong)} student ids are other tokens for the teacher (first: {wrong[0]}, "
-                f"{ours[wrong[0]]!r}); use mapper.name=shared_strings"
+                f"mapper `identity` needs equal vocabularies, but {len(wrong)} student ids are other tokens in the "
+                f"teacher's (the first is id {wrong[0]}, {student_bytes[wrong[0]]!r}); use `mapper.name=shared_strings`"
             )
-        super().__init__(torch.full((len(ours),), -1), torch.full((len(theirs),), -1))
+        super().__init__(torch.full((len(student_bytes),), -1), torch.full((len(teacher_bytes),), -1))
         index = torch.tensor(sorted(shared))
         self._forward[index], self._backward[index] = index, index
         self.student_stop, self.teacher_stop = list(student.stop_ids), teacher.stop_ids[0]
@@ -42,7 +48,7 @@ class Identity(Tables):
     translate = staticmethod(aligned_rows)
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> arkasr.Alignment:
-        """Give the teacher the student's own ids: all positions pair."""
+        """Pair all positions: the teacher gets the student's own ids. See `arkasr.TokenMapper.align`."""
         import torch
 
         lengths = [len(ids) for ids in student_ids]
@@ -55,5 +61,9 @@ class Identity(Tables):
 
 @arkasr.hookimpl
 def register_token_mappers(register):
-    """Register the mapper by name."""
+    """Register the mapper by name.
+
+    Args:
+        register: See `arkasr.hookspecs`.
+    """
     register("identity", Identity, NoMapperOptions)

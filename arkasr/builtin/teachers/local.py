@@ -1,4 +1,7 @@
-"""Teachers that are a recogniser in this process, by one class: what differs between them the models know."""
+"""Teachers that run a speech recognition model in the training process: `qwen3_asr`, `glmasr` and `arkasr`.
+
+One class serves all three. What differs between the models is in `arkasr.SpeechLM`.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class LocalTeacherOptions:
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
-    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
+    """Options of the teachers in the training process.
+
+    Attributes:
+        path: Folder or Hub id of the model.
+        dtype: dtype of the weights, for example `bfloat16`.
+        max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes (stage 2).
+        allow_pickle: Read weights from pytorch_model.bin if there are no safetensors.
     """
 
     path: str = "Qwen/Qwen3-ASR-1.7B-hf"
@@ -23,50 +31,61 @@ class LocalTeacherOptions:
     max_new_tokens: int = 256
     allow_pickle: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
 
 @dataclass
 class GlmAsrOptions(LocalTeacherOptions):
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
-    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
-    """
+    """Options of `glmasr`. See `LocalTeacherOptions`."""
 
     path: str = "zai-org/GLM-ASR-Nano-2512"
 
 
 @dataclass
 class ArkasrOptions(LocalTeacherOptions):
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
-    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
-    """
+    """Options of `arkasr`. See `LocalTeacherOptions`."""
 
     path: str = "AutoArk-AI/ARK-ASR-0.6B"
 
 
 class LocalTeacher:
-    """A frozen Qwen3-ASR in this process: scores transcript rows only, in its own dtype; told the corpus's language.
+    """A frozen Qwen3-ASR in the training process.
 
-    It reads transformers' layout (the `-hf` repositories) and the original one. The model is entered by `lm(work)` only,
-    so that it may be sharded over ranks; every rank then scores as often as the others.
+    It reads the layout of transformers (the `-hf` repositories) and the original layout. The language of the corpus is
+    part of the prompt. Only transcript positions are scored, in the dtype of the teacher's weights. The model is
+    entered through `lm(work)` only and can therefore be sharded over ranks. All ranks must then score equally often.
     """
 
     model_type = "qwen3_asr"
-    hides_blocked = False  # whether ids that never stand in a transcript have probability 0
+    hides_blocked = False  # whether ids that never occur in a transcript have probability 0
 
     def __init__(self, options: LocalTeacherOptions, device: str = "cpu"):
+        """Load and freeze the model.
+
+        Args:
+            options: Options of the teacher.
+            device: torch device of the model.
+
+        Raises:
+            UserError: If `options.path` cannot be loaded or is a model of another type.
+        """
         self.options = options
         self.lm = arkasr.load_speech_lm(options.path, options.dtype, device, options.allow_pickle)
         self.lm.requires_grad_(False)
         found = self.lm.hf.config.model_type
         if found != self.model_type:
-            raise arkasr.UserError(f"{options.path}: holds a model of type {found!r}, not {self.model_type!r}")
+            raise arkasr.UserError(
+                f"{options.path}: the model type is {found!r}, but this teacher needs {self.model_type!r}; change "
+                "`teacher.name` or `teacher.options.path`"
+            )
         self.tokenizer, self.stop_ids = self.lm.tokenizer, self.lm.stop_ids
 
-    def score(self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]):
-        """Score transcripts by teacher forcing; see `arkasr.Teacher`."""
+    def score(
+        self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]
+    ) -> arkasr.DenseView:
+        """Score transcripts by teacher forcing. See `arkasr.Teacher.score`."""
         import torch
 
         def work(lm: arkasr.SpeechLM) -> Tensor:
@@ -78,7 +97,7 @@ class LocalTeacher:
         return arkasr.DenseView(logits, self.lm.blocked if self.hides_blocked else None)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
-        """Transcribe greedily; special tokens other than the stop ids are never chosen."""
+        """Transcribe greedily. See `arkasr.Teacher.transcribe`. Stop tokens are the only special tokens written."""
         import torch
 
         def work(lm: arkasr.SpeechLM) -> list[list[int]]:
@@ -86,21 +105,24 @@ class LocalTeacher:
             return arkasr.generate(lm, prompts, [self.options.max_new_tokens] * len(waveforms)).ids
 
         with torch.no_grad():
-            made = self.lm(work)
-        return [self.lm.text(ids) for ids in made]
+            transcripts = self.lm(work)
+        return [self.lm.text(ids) for ids in transcripts]
 
 
 class GlmAsrTeacher(LocalTeacher):
-    """A frozen GLM-ASR in this process; it is told no language, and hears each clip in windows of 30 s."""
+    """A frozen GLM-ASR in the training process.
+
+    Its prompt contains no language. Audio is encoded in windows of 30 s.
+    """
 
     model_type = "glmasr"
 
 
 class ArkasrTeacher(LocalTeacher):
-    """A frozen Ark-ASR in this process: a larger one, or the student as it was before.
+    """A frozen Ark-ASR in the training process, for example a larger one or an earlier checkpoint of the student.
 
-    Ids that never stand in a transcript have probability 0, as in the student's own view: the published weights put
-    much on some of them, and a teacher that equals its student must differ from it nowhere.
+    Ids that never occur in a transcript have probability 0, as in the student's view. The published weights give some
+    of them a high probability. Without this rule, a teacher that equals its student would differ from it.
     """
 
     model_type = "arkasr"
@@ -109,7 +131,11 @@ class ArkasrTeacher(LocalTeacher):
 
 @arkasr.hookimpl
 def register_teachers(register):
-    """Register the teachers that load from a folder or the Hub."""
+    """Register the teachers by name.
+
+    Args:
+        register: See `arkasr.hookspecs`.
+    """
     register("qwen3_asr", LocalTeacher, LocalTeacherOptions)
     register("glmasr", GlmAsrTeacher, GlmAsrOptions)
     register("arkasr", ArkasrTeacher, ArkasrOptions)

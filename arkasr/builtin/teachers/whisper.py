@@ -1,4 +1,4 @@
-"""Whisper as a teacher: an encoder-decoder that hears each clip in one window of 30 s."""
+"""The teacher `whisper`: an encoder-decoder that encodes each clip in one window of 30 s."""
 
 from __future__ import annotations
 
@@ -14,41 +14,50 @@ if TYPE_CHECKING:
 
 HOP = 160  # samples per mel frame
 STOP = "<|endoftext|>"
-MULTILINGUAL = 51865  # tokens: English-only checkpoints, whose tokenizers know the names of languages too, have fewer
+# Vocabulary size from which a checkpoint is multilingual. The tokenizers of English-only ones have language tokens too.
+MULTILINGUAL = 51865
 
 
 @dataclass
 class WhisperOptions(LocalTeacherOptions):
-    """path: folder or Hub id; dtype: of its weights; max_new_tokens: cap of a transcript when it transcribes;
-    allow_pickle: read weights from pytorch_model.bin where there are no safetensors.
-    """
+    """Options of `whisper`. See `LocalTeacherOptions`."""
 
     path: str = "openai/whisper-large-v3"
 
 
 class WhisperTeacher:
-    """A frozen Whisper in this process: scores transcript rows only, in its own dtype; told the corpus's language.
+    """A frozen Whisper in the training process.
 
-    Clips are padded with silence to the model's window, as it was trained. Its transcripts begin with a space and are
-    punctuated; a student that writes otherwise is scored as it writes.
+    The language of the corpus is part of the prompt. Clips are padded with silence to the window of the model, as in
+    its training. Only transcript positions are scored, in the dtype of the teacher's weights. Whisper writes a leading
+    space and punctuation. The transcripts of a student that writes otherwise are scored unchanged.
     """
 
     def __init__(self, options: WhisperOptions, device: str = "cpu"):
+        """Load and freeze the model.
+
+        Args:
+            options: Options of the teacher.
+            device: torch device of the model.
+
+        Raises:
+            UserError: If `options.path` cannot be loaded, or if its tokenizer lacks tokens of the prompt.
+        """
         from transformers import WhisperForConditionalGeneration
 
         self.options, self.device, kinds = options, device, {"whisper": WhisperForConditionalGeneration}
         self.model, self.tokenizer = arkasr.load_pretrained(options.path, kinds, options.dtype, options.allow_pickle)
         self.model.to(device).eval().requires_grad_(False)
-        self.vocab, given = self.tokenizer.get_vocab(), self.model.generation_config
-        self.multilingual = getattr(given, "is_multilingual", self.model.config.vocab_size >= MULTILINGUAL)
-        self.prompt("English")  # a tokenizer that lacks what the prompt needs is found here
+        self.vocab, generation = self.tokenizer.get_vocab(), self.model.generation_config
+        self.multilingual = getattr(generation, "is_multilingual", self.model.config.vocab_size >= MULTILINGUAL)
+        self.prompt("English")  # raises early if the tokenizer lacks tokens of the prompt
         self.stop_ids = [self.vocab[STOP]]
-        self.blocked = self._blocked(given.suppress_tokens or [])
+        self.blocked = self._blocked(generation.suppress_tokens or [])
         self.first_blocked = self.blocked.clone()
-        self.first_blocked[given.begin_suppress_tokens or []] = True
+        self.first_blocked[generation.begin_suppress_tokens or []] = True
 
     def _blocked(self, suppressed: list[int]) -> Tensor:
-        """Mark, bool [V], what `transcribe` never writes: added tokens, timestamps, and what the checkpoint names."""
+        """Return bool [V]: tokens that `transcribe` never writes (added tokens, timestamps, `suppressed`)."""
         import torch
 
         blocked = torch.arange(self.model.config.vocab_size, device=self.device) >= len(self.tokenizer)
@@ -57,7 +66,17 @@ class WhisperTeacher:
         return blocked
 
     def prompt(self, language: str) -> list[int]:
-        """Return the ids before a transcript. Raises UserError for a language or a tokenizer that does not do."""
+        """Return the ids before a transcript.
+
+        Args:
+            language: English name of the language, such as "English".
+
+        Returns:
+            Token ids.
+
+        Raises:
+            UserError: If the checkpoint does not support the language, or if the tokenizer lacks tokens of the prompt.
+        """
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
         code, path = TO_LANGUAGE_CODE.get(language.lower(), ""), self.options.path
@@ -68,13 +87,20 @@ class WhisperTeacher:
         if language.title() not in known:
             raise arkasr.UserError(f"language {language!r}: {path} knows {', '.join(known)}; name one in the manifest")
         if missing := [token for token in (*tokens, STOP) if token not in self.vocab]:
-            raise arkasr.UserError(f"{path}: the tokenizer lacks {', '.join(missing)}, part of the prompt")
+            raise arkasr.UserError(f"{path}: the tokenizer lacks {', '.join(missing)}, which the prompt needs")
         return [self.vocab[token] for token in tokens]
 
     def encode(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """Encode B clips into states [B, max_source_positions, d].
+        """Encode audio.
 
-        Raises UserError for a clip that is empty, not finite, or longer than the window.
+        Args:
+            waveforms: B tensors [num_samples], float32, at 16 kHz.
+
+        Returns:
+            Tensor [B, max_source_positions, d], states of the encoder.
+
+        Raises:
+            UserError: If a waveform is empty, not finite, or longer than the window of the model.
         """
         from torch.nn.functional import pad
 
@@ -82,19 +108,24 @@ class WhisperTeacher:
         config = self.model.config
         samples = 2 * config.max_source_positions * HOP
         if (longest := max(map(len, waveforms))) > samples:
+            window = f"{samples / arkasr.SAMPLE_RATE:g}"
             raise arkasr.UserError(
-                f"a clip of {longest / arkasr.SAMPLE_RATE:.2f} s is longer than the {samples / arkasr.SAMPLE_RATE:g} s that "
-                f"{self.options.path} hears; set data.max_clip_seconds to {samples / arkasr.SAMPLE_RATE:g} or less"
+                f"a clip has {longest / arkasr.SAMPLE_RATE:.2f} s, but {self.options.path} accepts at most {window} s; "
+                f"set `data.max_clip_seconds` to {window} or less"
             )
         padded = [pad(w, (0, samples - len(w))) for w in waveforms]
         mel, _ = arkasr.log_mel(padded, config.num_mel_bins, self.device)
         return self.model.model.encoder(mel.to(self.model.dtype)).last_hidden_state
 
-    def score(self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]):
-        """Score transcripts by teacher forcing; see `arkasr.Teacher`.
+    def score(
+        self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]
+    ) -> arkasr.DenseView:
+        """Score transcripts by teacher forcing. See `arkasr.Teacher.score`.
 
-        Decoder inputs are padded on the right, where causal attention never looks. Raises UserError for a transcript
-        that is longer than the decoder.
+        Decoder inputs are padded on the right, which causal attention never reads.
+
+        Raises:
+            UserError: If a transcript is longer than the decoder allows. For audio see `encode`.
         """
         import torch
 
@@ -103,19 +134,23 @@ class WhisperTeacher:
         longest = max(map(len, rows))
         if longest > limit:
             raise arkasr.UserError(
-                f"a transcript of {longest + 1 - len(prompts[0])} tokens is longer than the "
-                f"{limit + 1 - len(prompts[0])} that {self.options.path} can read; lower rollout.max_new_tokens"
+                f"a transcript has {longest + 1 - len(prompts[0])} tokens, but {self.options.path} accepts at most "
+                f"{limit + 1 - len(prompts[0])}; lower `rollout.max_new_tokens`"
             )
         inputs = torch.tensor([row + self.stop_ids * (longest - len(row)) for row in rows], device=self.device)
         with torch.no_grad():
-            heard = self.encode(waveforms)
-            states = self.model.model.decoder(inputs, encoder_hidden_states=heard, use_cache=False).last_hidden_state
+            audio_states = self.encode(waveforms)
+            decoder = self.model.model.decoder
+            states = decoder(inputs, encoder_hidden_states=audio_states, use_cache=False).last_hidden_state
             ends = [(len(prompt) - 1, len(row)) for prompt, row in zip(prompts, rows)]
             kept = torch.cat([state[start:end] for state, (start, end) in zip(states, ends)])
             return arkasr.DenseView(arkasr.head_logits(kept, self.model.proj_out.weight))
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
-        """Transcribe greedily and without timestamps; what the checkpoint's generation config suppresses stays out."""
+        """Transcribe greedily and without timestamps. See `arkasr.Teacher.transcribe`.
+
+        Tokens that the checkpoint's generation config suppresses are never written.
+        """
         import torch
 
         with torch.no_grad():
@@ -124,20 +159,21 @@ class WhisperTeacher:
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return [self.tokenizer.decode(ids, **options).strip() for ids in texts]
 
-    def _greedy(self, heard: Tensor, prompts: list[list[int]]) -> Tensor:
-        """Write after B prompts until all have stopped or the cap: ids [B, written]."""
+    def _greedy(self, audio_states: Tensor, prompts: list[list[int]]) -> Tensor:
+        """Decode after B prompts until all have stopped or reached the maximum number of tokens: ids [B, written]."""
         import torch
         from transformers import DynamicCache, EncoderDecoderCache
 
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         cap = min(self.options.max_new_tokens, self.model.config.max_target_positions + 1 - len(prompts[0]))
-        inputs, written = torch.tensor(prompts, device=self.device), []
+        inputs = torch.tensor(prompts, device=self.device)
+        written: list[Tensor] = []
         stopped = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
         decoder = self.model.model.decoder
         cached = {arkasr.cache_argument(decoder): cache, "use_cache": True}
         while len(written) < cap and not bool(stopped.all()):
-            read = decoder(inputs, encoder_hidden_states=heard, **cached)
-            logits = arkasr.head_logits(read.last_hidden_state[:, -1], self.model.proj_out.weight)
+            states = decoder(inputs, encoder_hidden_states=audio_states, **cached).last_hidden_state
+            logits = arkasr.head_logits(states[:, -1], self.model.proj_out.weight)
             chosen = logits.masked_fill(self.blocked if written else self.first_blocked, -torch.inf).argmax(-1)
             stopped, inputs = stopped | (chosen == self.stop_ids[0]), chosen[:, None]
             written.append(chosen)
@@ -146,5 +182,9 @@ class WhisperTeacher:
 
 @arkasr.hookimpl
 def register_teachers(register):
-    """Register the teacher."""
+    """Register the teacher by name.
+
+    Args:
+        register: See `arkasr.hookspecs`.
+    """
     register("whisper", WhisperTeacher, WhisperOptions)
