@@ -1,4 +1,4 @@
-"""A teacher made of several local ones with one vocabulary: the mean of their next-token probabilities."""
+"""A teacher that combines several local models with one vocabulary: the mean of their next-token probabilities."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Options:
-    """paths: folders or Hub ids; weights: one for each path, empty for equal ones; dtype: of the weights in memory;
-    max_new_tokens: cap of a transcript when it transcribes.
+    """Options of `ensemble`.
+
+    Attributes:
+        paths: Folders or Hub ids of the members.
+        weights: One positive weight for each path, scaled to sum 1. Empty for equal weights.
+        dtype: dtype of the weights of the models, for example `bfloat16`.
+        max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes (stage 2).
     """
 
     paths: list[str]
@@ -23,21 +28,30 @@ class Options:
     dtype: str = "bfloat16"
     max_new_tokens: int = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.paths:
-            raise ValueError("paths is empty; name one recogniser at least")
+            raise ValueError("paths is empty; give at least one folder or Hub id")
         if self.weights and len(self.weights) != len(self.paths):
-            raise ValueError(f"weights has {len(self.weights)} numbers for {len(self.paths)} paths; give one for each")
+            raise ValueError(f"weights has {len(self.weights)} numbers for {len(self.paths)} paths; give one per path")
         if any(not 0 < weight < float("inf") for weight in self.weights):
-            raise ValueError(f"weights={self.weights}: each must be above 0")
+            raise ValueError(f"weights must be positive and finite, got {self.weights}")
         if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
 
 class Ensemble:
-    """Answers with log sum_i w_i p_i(token), the weights scaled to sum 1."""
+    """Returns log sum_i w_i p_i(token) over the members i, with the weights w_i scaled to sum 1."""
 
     def __init__(self, options: Options, device: str = "cpu"):
+        """Load and freeze the members.
+
+        Args:
+            options: Options of the teacher.
+            device: torch device of the models.
+
+        Raises:
+            arkasr.UserError: If a member cannot be loaded, or if the members have different vocabularies or stop ids.
+        """
         self.options = options
         self.members = [arkasr.load_speech_lm(path, options.dtype, device) for path in options.paths]
         for path, member in zip(options.paths, self.members):
@@ -48,20 +62,23 @@ class Ensemble:
         self.tokenizer, self.stop_ids = self.members[0].tokenizer, self.members[0].stop_ids
 
     def _check_vocabulary(self, path: str, member: arkasr.SpeechLM) -> None:
-        first, opening = self.members[0], f"teacher 'ensemble': {path} and {self.options.paths[0]}"
-        ours, theirs = member.tokenizer.get_vocab(), first.tokenizer.get_vocab()
-        if ours != theirs:
-            token = min(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
-            said = f"{token!r} is id {ours.get(token)} in the one, {theirs.get(token)} in the other"
-            raise arkasr.UserError(f"{opening} have different vocabularies ({said}); leave one out")
+        first, opening = self.members[0], f"teacher `ensemble`: {path} and {self.options.paths[0]}"
+        vocab, first_vocab = member.tokenizer.get_vocab(), first.tokenizer.get_vocab()
+        if vocab != first_vocab:
+            token = min(t for t in vocab.keys() | first_vocab.keys() if vocab.get(t) != first_vocab.get(t))
+            ids = f"{token!r} has the ids {vocab.get(token)} and {first_vocab.get(token)}"
+            raise arkasr.UserError(f"{opening} have different vocabularies ({ids}); remove one of them")
         sizes = [(len(lm.head), lm.stop_ids) for lm in (member, first)]
         if sizes[0] != sizes[1]:
-            raise arkasr.UserError(f"{opening} differ in (outputs, stop ids): {sizes[0]} and {sizes[1]}; leave one out")
+            raise arkasr.UserError(
+                f"{opening} have different numbers of outputs or stop ids ({sizes[0]} and {sizes[1]}); remove one of "
+                "them"
+            )
 
     def score(
         self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]
     ) -> arkasr.DistributionView:
-        """Score transcripts under every member; see `arkasr.Teacher`."""
+        """Score transcripts with every member. See `arkasr.Teacher.score`."""
         import torch
 
         mixture = None
@@ -74,7 +91,7 @@ class Ensemble:
         return arkasr.DenseView(mixture)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
-        """Let every member transcribe greedily, and keep of each clip's transcripts the ensemble's most probable."""
+        """Return the most probable of the members' greedy transcripts per clip. See `arkasr.Teacher.transcribe`."""
         import torch
 
         drafts, scores = [], []
@@ -92,5 +109,9 @@ class Ensemble:
 
 @arkasr.hookimpl
 def register_teachers(register):
-    """Register the ensemble by name."""
+    """Register the teacher by name.
+
+    Args:
+        register: Function of (name, factory, dataclass of the options).
+    """
     register("ensemble", Ensemble, Options)

@@ -1,4 +1,4 @@
-"""The skewed KL divergence on the support, for students that hold next to nothing of what the teacher holds likely."""
+"""The skewed KL divergence on the support, which stays bounded if the student lacks tokens that the teacher expects."""
 
 from __future__ import annotations
 
@@ -14,25 +14,37 @@ if TYPE_CHECKING:
 
 @dataclass
 class Options:
-    """alpha: the teacher's share of the mixture, above 0 and below 1; temperature: that divides both sides' scores."""
+    """Options of `skew_kl`.
+
+    Attributes:
+        alpha: Weight of the teacher in the mixture, greater than 0 and less than 1.
+        temperature: tau, which divides the scores of both sides. Must be positive.
+    """
 
     alpha: float = 0.1
     temperature: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha={self.alpha}: must be above 0 (0 is union_topk_kl) and below 1")
+            raise ValueError(
+                f"alpha must be greater than 0 and less than 1, got {self.alpha}; for alpha 0 use union_topk_kl"
+            )
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature}: must be above 0")
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
 
 
 class SkewKl:
-    """tau^2 KL(p || alpha p + (1 - alpha) q), summed over positions.
+    """tau^2 KL(p_T || alpha p_T + (1 - alpha) p_S), summed over positions.
 
-    p and q are the teacher's and the student's softmax at temperature tau over the valid tokens of the support.
-    Counted are positions with at least two tokens that the teacher answers for. Source: Ko et al. 2024, DistiLLM
-    (arXiv:2402.03898), the alpha-SKL of section 3.1, there over the whole vocabulary, with alpha = 0.1. It is at most
-    -log alpha, and its gradient stays bounded where q vanishes.
+    p_T and p_S are the softmaxes of the teacher's and the student's scores over the valid tokens of the support, at
+    temperature tau. A position counts if the teacher gives mass to at least two of these tokens. The divergence is at
+    most -log alpha, and its gradient is bounded where p_S vanishes.
+
+    Source: Ko et al. 2024, DistiLLM (arXiv:2402.03898), the alpha-SKL of section 3.1. The paper uses the whole
+    vocabulary and alpha = 0.1.
+
+    Args:
+        options: Options of the loss.
     """
 
     def __init__(self, options: Options):
@@ -41,24 +53,27 @@ class SkewKl:
     def __call__(
         self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
     ) -> tuple[Tensor, Tensor]:
-        """Return the sum (float32) and the number of counted positions; see `arkasr.Loss`."""
+        """Return the sum and the number of counted positions. See `arkasr.Loss`."""
         import torch
 
-        known = teacher.logprobs_at(support.teacher_ids).detach()
-        valid = support.valid & ~known.isnan()
-        counted = (valid & (known > -torch.inf)).sum(-1) >= 2
-        scores = student.scores_at(support.student_ids)
-        p, q = (
-            (side / self.temperature).masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
-            for side in (known, scores)
+        teacher_scores = teacher.logprobs_at(support.teacher_ids).detach()
+        valid = support.valid & ~teacher_scores.isnan()
+        counted = (valid & (teacher_scores > -torch.inf)).sum(-1) >= 2
+        log_p_t, log_p_s = (
+            (scores / self.temperature).masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
+            for scores in (teacher_scores, student.scores_at(support.student_ids))
         )
-        likely = p > -torch.inf  # the others add nothing, and their mixture would be log 0
-        p = p.where(likely, 0.0)
-        mixture = torch.logaddexp(p + math.log(self.alpha), q.where(likely, 0.0) + math.log1p(-self.alpha))
-        return self.temperature**2 * (p.exp() * (p - mixture) * likely).sum(), counted.sum()
+        likely = log_p_t > -torch.inf  # other tokens add nothing, and their mixture would be log 0
+        log_p_t = log_p_t.where(likely, 0.0)
+        log_m = torch.logaddexp(log_p_t + math.log(self.alpha), log_p_s.where(likely, 0.0) + math.log1p(-self.alpha))
+        return self.temperature**2 * (log_p_t.exp() * (log_p_t - log_m) * likely).sum(), counted.sum()
 
 
 @arkasr.hookimpl
 def register_losses(register):
-    """Register the loss by name."""
+    """Register the loss by name.
+
+    Args:
+        register: Function of (name, factory, dataclass of the options).
+    """
     register("skew_kl", SkewKl, Options)

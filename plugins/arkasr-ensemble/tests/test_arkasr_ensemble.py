@@ -1,4 +1,4 @@
-"""The ensemble keeps a teacher's promises, and its numbers are the mean of its members'."""
+"""The ensemble passes the plugin check, and its probabilities are the mean of its members'."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LANGUAGES = ["English", "Chinese"]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two recognisers with one vocabulary, and one with another."""
+    """Save two recognisers with one vocabulary, and one with another."""
     root = tmp_path_factory.mktemp("members")
     for name, lm in {"a": tiny_teacher(1), "b": tiny_teacher(2), "other": tiny_student()}.items():
         lm.save(root / name)
@@ -27,7 +27,7 @@ def ensemble(*paths, **options):
     return create("teacher", "ensemble", options, device="cpu")
 
 
-def test_it_keeps_the_promises_of_a_teacher(folders):
+def test_ensemble_passes_plugin_check(folders):
     check_teacher(ensemble(folders["a"], folders["b"], weights=[1.0, 3.0]))
 
 
@@ -37,7 +37,7 @@ def scored(teacher, ids):
 
 
 @pytest.mark.parametrize("weights", [[], [1.0, 3.0]])
-def test_its_probabilities_are_the_mean(folders, weights):
+def test_ensemble_probabilities_are_weighted_mean(folders, weights):
     both = ensemble(folders["a"], folders["b"], weights=weights)
     ids = [both.tokenizer.encode(text, add_special_tokens=False) for text in ("the sea", "one")]
     a, b = (scored(ensemble(folders[name]), ids).exp() for name in "ab")
@@ -46,8 +46,8 @@ def test_its_probabilities_are_the_mean(folders, weights):
     assert (a - b).abs().max() > 0.01
 
 
-def test_of_the_members_transcripts_the_most_probable_is_kept(folders):
-    both, turned = (ensemble(*(folders[name] for name in names)) for names in ("ab", "ba"))
+def test_transcribe_keeps_most_probable_transcript(folders):
+    both, swapped = (ensemble(*(folders[name] for name in names)) for names in ("ab", "ba"))
     expected = []
     for clip, language in zip(CLIPS, LANGUAGES):
         drafts = []
@@ -58,26 +58,26 @@ def test_of_the_members_transcripts_the_most_probable_is_kept(folders):
             drafts.append((float(view.logprobs_at(torch.tensor(ids)[:, None]).sum()), lm.text(ids)))
         assert drafts[0][1] != drafts[1][1]
         expected.append(max(drafts)[1])
-    assert both.transcribe(CLIPS, LANGUAGES) == turned.transcribe(CLIPS, LANGUAGES) == expected
+    assert both.transcribe(CLIPS, LANGUAGES) == swapped.transcribe(CLIPS, LANGUAGES) == expected
 
 
-def test_members_must_have_one_vocabulary(folders):
-    with pytest.raises(UserError, match="other and .*/a have different vocabularies .* leave one out"):
+def test_members_with_different_vocabularies_raise(folders):
+    with pytest.raises(UserError, match="other and .*/a have different vocabularies .* remove one"):
         ensemble(folders["a"], folders["other"])
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"paths": []}, "paths is empty"),
         ({"weights": [1.0, 2.0]}, "weights has 2 numbers for 1 paths"),
-        ({"weights": [0.0]}, "must be above 0"),
-        ({"weights": [float("nan")]}, "must be above 0"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"weights": [0.0]}, "must be positive"),
+        ({"weights": [float("nan")]}, "must be positive"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"wieghts": [1.0]}, "wieghts.*did you mean weights"),
         ({"paths": "a"}, "paths must be a list"),
     ],
 )
-def test_options_are_checked(folders, options, said):
-    with pytest.raises(UserError, match=said):
+def test_invalid_options_raise(folders, options, message):
+    with pytest.raises(UserError, match=message):
         ensemble(folders["a"], **options)
