@@ -211,6 +211,7 @@ def test_student_with_other_vocabulary_learns_from_whisper(saved, mapper, option
 
 def test_listing_plugins_does_not_import_torch():
     code = "import sys; from arkasr.plugins.registry import listing; rows = listing(); "
-    code += "assert 'torch' not in sys.modules; print(sorted(r['name'] for r in rows if r['kind'] == 'teacher' and r['distribution'] == 'arkasr'))"
+    code += "assert 'torch' not in sys.modules; "
+    code += "print(sorted(r['name'] for r in rows if r['kind'] == 'teacher' and r['distribution'] == 'arkasr'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"arkasr", "glmasr", "qwen3_asr", "whisper"} <= set(eval(done.stdout))
