@@ -1,4 +1,4 @@
-"""Memory per GPU, operations and time of one step of a run. docs/plan.md describes the model."""
+"""Memory per GPU, operations and time of one training step. docs/plan.md describes the model."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def batch_shape(config: Config, assumptions: Assumptions, largest: bool) -> memo
 
 
 def sharding_layout(config: Config, assumptions: Assumptions) -> memory.ShardingLayout:
-    """Return how the models of a run are stored on its GPUs.
+    """Return how the models are stored on its GPUs.
 
     Args:
         config: The run's configuration.
@@ -130,7 +130,7 @@ def memory_gib(
         teacher: A teacher that computes in the same process, or None.
 
     Returns:
-        GiB per GPU: `items`, and the `peaks` of the phases of a step.
+        GiB per GPU: `items`, and the `peaks` of the phases of one step.
     """
     batch, layout = batch_shape(config, assumptions, largest=True), sharding_layout(config, assumptions)
     text, frozen = student.config.text_config, config.model.freeze

@@ -1,4 +1,4 @@
-"""Memory of one GPU during training, in bytes, by item and by phase of a step. docs/plan.md lists the formulas.
+"""Memory of one GPU during training, in bytes, by item and by phase of one step. docs/plan.md lists the formulas.
 
 Activation sizes are those that autograd keeps for the layers of transformers with fused attention. A test compares them
 with autograd's saved tensors. Transcripts are assumed to have the maximum number of tokens, so the result also holds
@@ -253,7 +253,7 @@ def teacher_items(config: Any, counts: ParameterCounts, batch: BatchShape, layou
 
 
 def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
-    """Return the peak of each phase of a step.
+    """Return the peak of each phase of one step.
 
     The audio is encoded in the rollout, and its activations are kept from there on. In the backward pass gradients
     appear as activations are freed, those of the decoder first. Teacher logits exist until the loss is computed, and

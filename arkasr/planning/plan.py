@@ -1,4 +1,4 @@
-"""The `plan` verb: predict memory, operations and time of a run. docs/plan.md describes the model.
+"""The `plan` verb: predict memory, operations and time of one run. docs/plan.md describes the model.
 
 No weights are read or downloaded.
 """

@@ -1,4 +1,4 @@
-"""Training checkpoints: asynchronous saving, atomic publication, and exact resume; and the final model folder.
+"""Training checkpoints (asynchronous saving, atomic publication, exact resume) and the final model folder.
 
 Weights and optimizer state are written with `torch.distributed.checkpoint`. A checkpoint is valid once it holds the
 file COMPLETE. This file is written last and lists the size of every file, so truncated files are detected later.
@@ -183,7 +183,7 @@ class Checkpoints:
         state = read_state(path)
         if state["world_size"] == self.ranks.world_size:
             _set_rng_state(torch.load(path / f"rng-{self.ranks.rank:05d}.pt", weights_only=False))
-        else:  # the saved generators belong to other ranks; this seed is the same each time this step is resumed
+        else:  # The saved generators belong to other ranks. This seed is the same each time this step is resumed.
             torch.manual_seed(torch.initial_seed() + state["step"])
         log(f"resuming from {path} (step {state['step']})")
         return state

@@ -1,4 +1,4 @@
-"""Checks that protect a run: steps with non-finite gradients, gradient spikes, and clips that cannot be read."""
+"""Checks that protect training: steps with non-finite gradients, gradient spikes, and clips that cannot be read."""
 
 from __future__ import annotations
 

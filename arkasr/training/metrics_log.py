@@ -1,4 +1,4 @@
-"""Where the numbers of a run are written: metrics.jsonl, TensorBoard and the progress line."""
+"""Where the numbers of each run are written: metrics.jsonl, TensorBoard and the progress line."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MetricsLog:
         Args:
             step: Number of the step, counted from 1.
             row: Metrics of the step by name, with `tokens` and `time/<phase>` in seconds.
-            due: Whether to write a row. Its times and token rate cover all steps since the previous row.
+            due: Whether to write the row. Its times and token rate cover all steps since the previous row.
         """
         for name in ("tokens", *(n for n in row if n.startswith("time/"))):
             self.since_last_row[name] += row[name]

@@ -44,7 +44,7 @@ class MicroLoss:
 
 
 class Objective(Protocol):
-    """A loss over a batch, and the conversion of its sums to logged metrics."""
+    """A loss over one batch, and the conversion of its sums to logged metrics."""
 
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
         """Compute the loss of one micro-batch.
@@ -144,7 +144,7 @@ class DistillationObjective:
 
 
 def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = None) -> Objective:
-    """Build the objective of a run. For distillation, teacher, token mapper and loss are created from plugins.
+    """Build the objective of the run. For distillation, teacher, token mapper and loss are created from plugins.
 
     Args:
         config: The run's configuration. `objective` selects the class.

@@ -1,4 +1,4 @@
-"""Setup of a run: its directory and record, tokenizer, model and optimizer."""
+"""Setup of one run: its directory and record, tokenizer, model and optimizer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
 
 @contextmanager
 def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
-    """Create and lock the directory of a run, and write config.yaml and run.json.
+    """Create and lock the directory of the run, and write config.yaml and run.json.
 
     Args:
         folder: The run's directory, `<expdir>/<run>`.

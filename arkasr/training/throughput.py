@@ -1,4 +1,4 @@
-"""Hardware utilisation: the operations of a step, counted from the lengths that it logs, divided by its time."""
+"""Hardware utilisation: the operations of each step, counted from the lengths that it logs, divided by its time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _prompt_tokens(lm: SpeechLM) -> int:
 
 
 class Throughput:
-    """Compute TFLOP/s and MFU of a step. docs/plan.md lists what is counted.
+    """Compute TFLOP/s and MFU of each step. docs/plan.md lists what is counted.
 
     Args:
         config: The run's configuration.

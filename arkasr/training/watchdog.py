@@ -106,7 +106,7 @@ class Watchdog:
 
 
 def describe_hang(first: list[Beat | None], later: list[Beat | None], reporter: int, timeout: float) -> str:
-    """Name the ranks that hold up a run: the silent ones, otherwise those that have begun the fewest phases.
+    """Name the ranks that hold up the run: the silent ones, otherwise those that have begun the fewest phases.
 
     Args:
         first: The latest report of each rank, None for a rank without one.

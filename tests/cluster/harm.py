@@ -22,7 +22,7 @@ def _disturb(bench: Bench, name: str, harm: Callable[[Job], str], restore: Calla
     orphans, reached = job.leftover(), experiment.step()
     time.sleep(3 * bench.step_seconds)
     steps_by_orphans, newest = experiment.step() - reached, max(newest, experiment.newest_checkpoint())
-    for host in range(bench.hosts.count):  # after a failure no process of a host is left
+    for host in range(bench.hosts.count):  # after a failure no process of the host is left
         bench.hosts.kill(host)
     restore()
     again = bench.launch(experiment)

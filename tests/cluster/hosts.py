@@ -69,20 +69,20 @@ class Hosts:
             ip("-n", name, "link", "set", device, "up")
 
     def command(self, host: int, *words: str) -> list[str]:
-        """Return the command that runs these words on a host, with the host's name."""
+        """Return the command that runs these words on one host, with the host's name."""
         inside = ["unshare", "--uts", "sh", "-c", SET_HOST_NAME, f"host{host}", *words]
         return [str(IP), "netns", "exec", f"{self.prefix}-{host}", *inside]
 
     def pids(self, host: int) -> list[int]:
-        """List the processes of a host."""
+        """List the processes of one host."""
         return _pids(f"{self.prefix}-{host}")
 
     def unplug(self, host: int) -> None:
-        """Cut a host off the network, so that the others do not even see its connections close."""
+        """Cut one host off the network, so that the others do not even see its connections close."""
         ip("link", "set", f"{self.prefix}v{host}", "down")
 
     def plug(self, host: int) -> None:
-        """Connect a host to the network again."""
+        """Connect one host to the network again."""
         ip("link", "set", f"{self.prefix}v{host}", "up")
 
     def kill(self, host: int) -> None:

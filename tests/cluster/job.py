@@ -97,7 +97,7 @@ class Job:
         return words
 
     def until(self, step: int, timeout: float) -> None:
-        """Wait until a step is logged. Raises RuntimeError if the run ends or the time is up before."""
+        """Wait until this step is logged. Raises RuntimeError if the run ends or the time is up before."""
         deadline = time.monotonic() + timeout
         while self.experiment.step() < step:
             if any(p.poll() is not None for p in self.processes) or time.monotonic() > deadline:
@@ -138,7 +138,7 @@ class Job:
         return found
 
     def agent(self, host: int) -> int:
-        """Return the process id of torchrun on a host."""
+        """Return the process id of torchrun on one host."""
         on_host = set(self.hosts.pids(host))
         return min(
             on_host & set(self._pids(lambda words: words.split(b"\0")[1:3] == [b"-m", b"torch.distributed.run"]))

@@ -1,4 +1,4 @@
-"""docs/distributed.md keeps its word: its commands are accepted, and the options, defaults and keys it names exist."""
+"""docs/distributed.md: its commands are accepted, and the options, defaults and keys that it names exist."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COMMANDS = [
     for line in text.replace("\\\n", " ").splitlines()
 ]
 RECIPES = [words for words in COMMANDS if words[0].endswith("run.sh")]
-OTHERS = {"--max-restarts", "--wait", "--node-rank"}  # of torchrun and sbatch
+OTHERS = {"--wait", "--node-rank"}  # options of sbatch and torchrun
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A copy of the recipes, and the page's hosts.txt where its commands are given."""
+    """A copy of the recipes, with the page's hosts.txt in the working directory of its commands."""
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "egs", root / "egs", ignore=shutil.ignore_patterns("data", "exp", "downloads"))
     (hosts,) = (text for language, text in BLOCKS if language == "text")
@@ -56,28 +56,36 @@ def test_recipe_commands_are_accepted(words, checkout):
         )
 
 
-def test_the_commands_are_of_kinds_that_are_tested_here():
-    assert [words[0] for words in COMMANDS if words not in RECIPES] == ["export", "arkasr"] and len(RECIPES) == 4
+def test_commands_are_of_the_kinds_tested_here():
+    assert [words[0] for words in COMMANDS if words not in RECIPES] == ["torchrun", "export", "arkasr"]
+    assert len(RECIPES) == 4
     assert cli.parse(next(words for words in COMMANDS if words[0] == "arkasr")[1:])[0] == "export"
 
 
-def test_every_option_that_is_named_exists(options):
+def test_torchrun_command_is_the_one_that_the_recipe_starts(checkout):
+    torchrun = next(words for words in COMMANDS if words[0] == "torchrun")
+    by_hand = next(words for words in RECIPES if "--node_rank" in words)
+    done = subprocess.run([*by_hand, "--dry_run", "true"], cwd=checkout, check=True, capture_output=True, text=True)
+    launcher, training = " ".join(torchrun[1:]).split(" arkasr ")
+    assert f"torch.distributed.run {launcher} " in done.stdout and f" arkasr {training}\n" in done.stdout
+
+
+def test_named_options_exist(options):
     text = re.sub(r"```.*?```", "", PAGE, flags=re.S)
     named = set(re.findall(r"`[^`]*?(--[a-z][\w-]*)", text))
     assert {"--ngpu", "--grace", "--max_restarts", "--slurm_args"} <= named
     assert {name for name in named if name[2:] not in options} <= OTHERS
 
 
-def test_the_defaults_are_those_of_the_recipe(options):
+def test_defaults_are_those_of_the_recipe(options):
     flat = " ".join(PAGE.split())
     assert f"After `--grace` seconds ({options['grace']})" in flat
-    assert (
-        f"`--max_restarts` times a run; they carry on from the newest checkpoint. The default is {options['max_restarts']}:"
-        in flat
-    )
+    restarts = options["max_restarts"]
+    assert f"`--max_restarts` times per run, from the newest checkpoint. The default is {restarts}." in flat
+    assert f"is reported once per restart ({int(restarts) + 1} times)" in flat
 
 
-def test_every_key_that_is_named_exists_and_every_key_of_fsdp_is_named():
+def test_named_keys_exist_and_all_fsdp_keys_are_named():
     sections = {item.name: getattr(schema.Config(), item.name) for item in dataclasses.fields(schema.Config)}
     keys = {
         f"{name}.{item.name}"
@@ -90,7 +98,7 @@ def test_every_key_that_is_named_exists_and_every_key_of_fsdp_is_named():
     assert {key for key in keys if key.startswith("fsdp.")} <= named
 
 
-def test_the_settings_that_go_along_over_ssh_are_those_of_cmd_sh():
-    kept = re.search(r"=~ \^\((.*?)\)\$ ", (ROOT / "egs" / "cmd.sh").read_text())[1].replace(".*", "*").split("|")
-    said = re.search(r"so these go along: (.*?)\.", PAGE.replace("\n", " "))[1]
-    assert re.findall(r"`([A-Z_*]+)`", said) == kept
+def test_variables_passed_over_ssh_are_those_of_cmd_sh():
+    passed = re.search(r"=~ \^\((.*?)\)\$ ", (ROOT / "egs" / "cmd.sh").read_text())[1].replace(".*", "*").split("|")
+    listed = re.search(r"so the recipe passes these variables on: (.*?)\.", PAGE.replace("\n", " "))[1]
+    assert re.findall(r"`([A-Z_*]+)`", listed) == passed

@@ -1,4 +1,4 @@
-"""A run is asked to stop, by the signals of a scheduler or by Ctrl-C."""
+"""The run is asked to stop, by the signals of a scheduler or by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WAYS = ("step", "save", "dev", "twice", "group", "group")  # group: to all proce
 
 
 def stopped(bench: Bench) -> dict[str, Any]:
-    """SIGTERM or SIGUSR1 during a step, a save or an evaluation, twice, and to all processes of the run."""
+    """SIGTERM or SIGUSR1 during steps, saves or evaluations, twice, and to all processes of the run."""
     run = bench.run(save_every=4)
     stops = [ask(run, how, [signal.SIGTERM, signal.SIGUSR1][at % 2]) for at, how in enumerate(WAYS)]
     end = bench.to_the_end(run)

@@ -8,7 +8,7 @@ from arkasr.training.train import Trainer, train
 
 
 class Killed(BaseException):
-    """Stands for a kill: no code of arkasr catches it."""
+    """Simulates a kill: no code of arkasr catches it."""
 
 
 def train_until(monkeypatch, step: int, *arguments) -> None:

@@ -48,7 +48,7 @@ def planned(run: str = "base_opd", overrides: tuple[str, ...] = (), conf: str = 
 
 @pytest.fixture(scope="module", autouse=True)
 def outline_cache():
-    """Count the parameters of each model only once in this file: building the paper's models takes a second."""
+    """Count the parameters of each model only once in this file: building the paper's models takes one second."""
     outlines, outline = {}, plan._outline
 
     def cached(config, source):

@@ -36,7 +36,7 @@ def steps_of(folder) -> list[str]:
         ("teacher", []),
         ("base_opd", []),
         ("base_opd", ["rollout.temperature=1.0"]),  # sampled tokens need the state of the random generators
-        (  # also sampled transcripts and sources; diagnostics of step 6 come after the interruption
+        (  # also sampled transcripts and sources, and diagnostics after the interruption
             "base_opd",
             [
                 *("rollout.temperature=1.0", "rollout.top_p=0.9", "rollout.samples=2", "distill.diagnose_every=2"),

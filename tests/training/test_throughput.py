@@ -1,4 +1,4 @@
-"""Throughput: the operations of a step are those that torch counts, and MFU is their share of the peak."""
+"""Throughput: the operations of one step are those that torch counts, and MFU is their share of the peak."""
 
 from __future__ import annotations
 

@@ -73,11 +73,11 @@ def clip(datadir: Path, place: int | None):
 
 
 class Killed(BaseException):
-    """Stands for a kill: no code of arkasr catches it."""
+    """Simulates a kill: no code of arkasr catches it."""
 
 
 def cut_off(self, batches, take_step=Trainer.take_step):
-    """Take a step, but raise `Killed` before the sixth."""
+    """Take one step, but raise `Killed` before the sixth."""
     if self.step == 5:
         raise Killed
     return take_step(self, batches)

@@ -28,7 +28,7 @@ from arkasr.model.generation import generate
 from arkasr.model.sharding import gathered
 
 ROOT = Path(__file__).parents[2]
-STEPS, SIZE = 20, 4  # number of global batches and of clips in each; None below is an unreadable clip
+STEPS, SIZE = 20, 4  # number of global batches and of clips in each. None below is an unreadable clip
 BATCHES = [[(7 * step + 5 * i) % 12 if (step + 3 * i) % 11 else None for i in range(SIZE)] for step in range(STEPS)]
 START = ["train.eval_every=0", "train.steps=1000", "model.path={trained}/base/final"]
 RUNS = {

@@ -1,4 +1,4 @@
-"""The watchdog ends a run in which one rank hangs, and names that rank.
+"""The watchdog ends the run in which one rank hangs, and names that rank.
 
 torchrun starts this file as the worker script.
 """
@@ -81,10 +81,10 @@ def test_store_that_never_answers_does_not_block_the_process(what, status):
 def worker() -> None:
     """Take three steps together, then let rank 1 sleep when it should read data."""
     ranks, phases = Ranks(1), Phases()
-    with Watchdog(ranks, phases, 2.0):
+    with Watchdog(ranks, phases, 3.0):
         for step in range(5):
             with phases("data"):
-                time.sleep(3600 if (ranks.rank, step) == (1, 3) else 1.0)  # in total longer than the timeout
+                time.sleep(3600 if (ranks.rank, step) == (1, 3) else 1.2)  # in total longer than the timeout
             with phases("step"):
                 ranks.barrier()
 
@@ -99,7 +99,7 @@ def test_hanging_rank_ends_the_run_and_is_named():
     }
     done = subprocess.run(launch, check=False, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode != 0 and f"exitcode  : {HANG_STATUS}" in done.stderr
-    assert "no progress for 2 s; behind: rank 1 on " in done.stderr and "(in data, the 7th begun)" in done.stderr
+    assert "no progress for 3 s; behind: rank 1 on " in done.stderr and "(in data, the 7th begun)" in done.stderr
 
 
 if __name__ == "__main__":
