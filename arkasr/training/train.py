@@ -170,7 +170,7 @@ class Trainer:
     def _update(self, loss: float, count: float, clips: list[str]) -> float:
         """Scale, clip and apply the gradients. Return their norm before clipping."""
         params = [p for p in self.student.parameters() if p.grad is not None]
-        for p in params:  # undo the mean over ranks of FSDP2: the loss is the sum over ranks divided by the global count
+        for p in params:  # undo the mean over ranks of FSDP2. The sum over ranks is divided by the global count.
             assert p.grad is not None
             p.grad.mul_(self.ranks.world_size / max(count, 1.0))
         total = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)

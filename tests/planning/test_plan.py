@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -262,4 +263,12 @@ def test_plan_verb_prints_table_and_json(capsys, conf):
     assert cli.main(["plan", str(conf), "--run", "base", "--gpus", "1", "model.path=no/where"]) == 2
     with contextlib.suppress(SystemExit):
         cli.main(["plan", PAPER, "--run", "base", "--gpus", "1", "--mfu", "none"])
-    assert "a number above 0, not 'none'" in capsys.readouterr().err
+    assert "must be a number above 0, got 'none'" in capsys.readouterr().err
+
+
+def test_documented_options_and_defaults_are_the_assumptions():
+    page = (Path(__file__).parents[2] / "docs/plan.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `--(\w+)` \| (\w+(?:\.\d+)?)", page, re.M))
+    assert documented.pop("gpus") == "required"
+    defaults = {field.name: field.default for field in fields(Assumptions) if field.name != "gpus"}
+    assert {name: float(value) for name, value in documented.items()} == defaults
