@@ -18,7 +18,7 @@ COMPLETE, WEIGHTS, DESCRIPTION = "COMPLETE", "weights", "model"  # in a checkpoi
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """List the complete checkpoints of a run.
+    """List the complete checkpoints of one run.
 
     Args:
         folder: The run's folder `checkpoints`.

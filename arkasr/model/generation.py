@@ -18,7 +18,7 @@ from arkasr.distributions.logits import best_tokens, head_logits
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.speech_lm.auto import SpeechLM
 
-CHECK_EVERY = 4  # decoding steps between two checks for finished clips; each check synchronises with the GPU
+CHECK_EVERY = 4  # decoding steps between two checks for finished clips, which synchronise with the GPU
 MAX_PERIOD = 24  # tokens of the longest pattern that counts as a loop: eight Chinese characters as UTF-8 bytes
 MIN_REPEATS = 4  # of the pattern
 MIN_TOKENS = 12  # covered by the repetitions
@@ -190,8 +190,8 @@ def _collect(tokens: Tensor, topk: Tensor, limits: Tensor, stops: Tensor) -> Gen
 def is_looping(ids: Sequence[int], stop_ids: Collection[int] = ()) -> bool:
     """Return whether a transcript ends in a loop.
 
-    A loop is a pattern of 1 to 24 tokens that occurs at least four times in a row and covers at least 12 tokens. The
-    last occurrence may be incomplete, because the token cap can cut it anywhere.
+    A loop is a pattern of 1 to 24 tokens that occurs at least four times in succession. Together the occurrences cover
+    at least 12 tokens. The last one may be incomplete, because the token cap can cut it anywhere.
 
     Args:
         ids: Token ids of the transcript.

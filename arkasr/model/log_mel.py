@@ -134,7 +134,7 @@ def log_mel(waveforms: Sequence[Tensor], num_mel: int, device: torch.device | st
         device: Where the features are computed.
 
     Returns:
-        Features [B, M, T], float32, 0 after the end of a clip, and the numbers of frames [B], int64.
+        Features [B, M, T], float32, 0 after the end of each clip, and the numbers of frames [B], int64.
     """
     lengths = torch.tensor([num_frames(w) for w in waveforms])
     edged = [_with_edges(w.to(torch.float32)) for w in waveforms]

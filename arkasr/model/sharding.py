@@ -67,7 +67,7 @@ def checkpoint_blocks(lm: SpeechLM) -> SpeechLM:
 
 
 def _recomputed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():  # decoding calls each block at every token; recording random states would cost time
+    if not torch.is_grad_enabled():  # decoding calls each block at every token: do not record random states
         return block(*args, **kwargs)
     return checkpoint(block, *args, use_reentrant=False, **kwargs)
 
@@ -115,7 +115,7 @@ def gathered(lm: object) -> Iterator[None]:
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
     try:
-        if sharded:  # `lm` is sharded[0]; FSDP2 initialises itself in the model's forward pass
+        if sharded:  # sharded[0] is `lm`: FSDP2 initialises itself in the forward pass of the whole model
             sharded[0](lambda _: [module.unshard() for module in sharded])
         yield
     finally:

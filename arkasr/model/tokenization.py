@@ -136,7 +136,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
         tokenizer: Byte-level BPE (Qwen, GPT-2) or SentencePiece pieces with byte fallback.
 
     Returns:
-        V entries. None for added and special tokens, for `<unk>`, and for ids without a token.
+        V entries. None for added and special tokens, for `<unk>`, and for ids without token.
 
     Raises:
         UserError: The tokenizer is of another kind.

@@ -1,4 +1,4 @@
-"""SpeechLM against transformers' processor of Qwen3-ASR and full forward passes; its texts, stop ids, blocked ids."""
+"""SpeechLM against transformers' processor of Qwen3-ASR and full forward passes, and its texts and blocked ids."""
 
 from __future__ import annotations
 

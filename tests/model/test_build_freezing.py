@@ -1,4 +1,4 @@
-"""Frozen parts keep their weights and get no gradient; each step runs the encoder once, frozen or not."""
+"""Frozen parts keep their weights and get no gradient, and each step runs the encoder once, frozen or not."""
 
 from __future__ import annotations
 

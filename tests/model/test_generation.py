@@ -1,4 +1,4 @@
-"""generate() against decoding without a cache, one clip at a time; token caps, nucleus and the cache's argument."""
+"""Test generate() against decoding without a cache, one clip at a time. Also token caps, nucleus and cache_argument."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_generate_drops_finished_clips_from_the_batch(lm):
 
 
 class Reads(TorchDispatchMode):
-    """Count how often a value is read from a tensor, which would synchronise with a GPU."""
+    """Count how often a value is read from a tensor, which would wait for the GPU."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +118,7 @@ def test_generate_reads_no_value_from_a_tensor_per_token(temperature, sizes, mon
             result = generate(lm, prompts, [cap] * len(sizes), 4, temperature, torch.Generator().manual_seed(0))
         counts.append(reads.count)
         assert max(map(len, result.ids)) == cap
-    assert counts[1] - counts[0] <= 2 * 4  # two reads per check: whether a clip is finished, and which
+    assert counts[1] - counts[0] <= 2 * 4  # two reads per check: whether any clip is finished, and which
 
 
 def same(a, b):

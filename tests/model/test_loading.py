@@ -1,4 +1,4 @@
-"""Load recognisers: a complete folder loads unchanged; any other is refused with its path and tensor names."""
+"""Load recognisers: a complete folder loads unchanged, any other is refused with its path and tensor names."""
 
 from __future__ import annotations
 

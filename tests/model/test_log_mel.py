@@ -1,4 +1,4 @@
-"""Log-mel features against transformers' extractors for one clip at a time; checks of waveforms; audio files."""
+"""Log-mel features against transformers' extractors for one clip at a time, checks of waveforms, and audio files."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def as_waveform(waveform: Any) -> Tensor:
         The tensor, of the input's shape.
 
     Raises:
-        UserError: The input is not numeric, such as a row of `datasets` ({"array": ..., "sampling_rate": ...}).
+        UserError: The input is not numeric, such as one row of `datasets` ({"array": ..., "sampling_rate": ...}).
     """
     if isinstance(waveform, Tensor):
         return waveform

@@ -84,7 +84,7 @@ class ArkasrEncoder(GlmAsrEncoder):
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rope = self.rotary_emb(hidden, position_ids=positions)
         mask = None
-        if lengths is not None:  # in the format of this attention implementation; None if nothing is padded
+        if lengths is not None:  # in the format of this attention implementation, or None without padding
             mask = create_bidirectional_mask(self.config, hidden, positions < (lengths[:, None] + 1) // 2)
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=rope, attention_mask=mask)

@@ -33,7 +33,7 @@ class ArkasrProcessor(ProcessorMixin):
         instruction: Text of the prompt if a conversation has none.
 
     Raises:
-        UserError: The tokenizer lacks a token of the prompt, or `audio_token` is another one.
+        UserError: The tokenizer lacks special tokens of the prompt, or `audio_token` is another one.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from arkasr.errors import UserError
 
 INSTRUCTION = "Please transcribe this audio."
-AUDIO = "<|audio|>"  # once in the prompt's text; in its ids repeated once per audio token
+AUDIO = "<|audio|>"  # once in the text of the prompt, and once per audio token in its ids
 STOP = "<|im_end|>"
 _USER, _ASSISTANT, _BEGIN, _END = "<|user|>", "<|assistant|>", "<|begin_of_audio|>", "<|end_of_audio|>"
 TOKENS = (_USER, _BEGIN, AUDIO, _END, _ASSISTANT, STOP)

@@ -127,7 +127,7 @@ register_checkpoint_conversion_mapping("arkasr", _mapping())
 
 
 def published_name(name: str) -> str:
-    """Return the published name of a parameter.
+    """Return the published name of one parameter.
 
     Args:
         name: Native name, such as "model.audio_tower.norm.weight".

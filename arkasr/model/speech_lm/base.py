@@ -44,7 +44,7 @@ class SpeechLM(nn.Module, ABC):
             not part of the exported model.
 
     Raises:
-        UserError: The tokenizer lacks a token of the prompt.
+        UserError: The tokenizer lacks special tokens of the prompt.
     """
 
     stop_tokens: tuple[str, ...] = ("<|im_end|>",)

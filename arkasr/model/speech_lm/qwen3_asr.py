@@ -23,7 +23,7 @@ from arkasr.model.log_mel import HOP
 from arkasr.model.speech_lm.base import SpeechLM
 
 LANGUAGES = sorted(LANGUAGE_CODE_TO_NAME.values())
-ORIGINAL_KEYS = {  # original to transformers' names; the first match applies
+ORIGINAL_KEYS = {  # original to transformers' names, first match first
     r"^thinker\.audio_tower\.proj1\.": "model.multi_modal_projector.linear_1.",
     r"^thinker\.audio_tower\.proj2\.": "model.multi_modal_projector.linear_2.",
     r"^thinker\.audio_tower\.": "model.audio_tower.",
