@@ -132,7 +132,7 @@ def test_readme_plugin_is_listed(installed, tmp_path):
 
 
 def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DenseView, Support]:
-    """Return student states and head, blocked ids, a teacher and a support. Two rows are odd: a blocked id, one token."""
+    """Return student states, head, blocked ids, teacher and support. Two rows are odd: a blocked id, a single token."""
     draw = torch.Generator().manual_seed(0)
     states, head = torch.randn(5, 6, generator=draw), torch.randn(9, 6, generator=draw)
     teacher = DenseView(torch.randn(5, 12, generator=draw))

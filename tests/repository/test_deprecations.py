@@ -15,7 +15,14 @@ from arkasr import cli
 
 OURS = Path(arkasr.__file__).parent
 # frames between a deprecated call and its warning: torch's module call, and the decorators of transformers
-BETWEEN = ("/warnings.py", "torch/nn/modules/", "transformers/utils/", "contextlib.py", "functools.py", "typing_extensions.py")
+BETWEEN = (
+    "/warnings.py",
+    "torch/nn/modules/",
+    "transformers/utils/",
+    "contextlib.py",
+    "functools.py",
+    "typing_extensions.py",
+)
 DEPRECATED = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
 
 
