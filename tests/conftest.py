@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_warnings import OwnWarnings
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +39,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, conf: Path, datadir: Path)
     for run in ("teacher", "base"):
         train(str(conf), run, str(expdir), str(datadir), LONGER)
     return expdir
+
+
+@pytest.fixture
+def own_warnings(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnWarnings]:
+    """The warnings that calls in arkasr cause during the test."""
+    own = OwnWarnings()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", own)
+        yield own

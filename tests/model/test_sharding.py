@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-import warnings
-from pathlib import Path
-
 import pytest
 import torch
 from corpus_fixture import clips, make_trainer
@@ -13,40 +9,18 @@ from tiny import batch, student, teacher, waveform
 from tiny_teachers import glm, save_whisper
 from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.fsdp import FSDPModule
-from transformers import DynamicCache
 
-import arkasr
 from arkasr.config.load import load_config
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.model.build import freeze
-from arkasr.model.generation import cache_argument, generate
+from arkasr.model.generation import generate
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.sharding import blocks, checkpoint_blocks, gathered, mesh_shape
 from arkasr.training.checkpoint import save_final
 from arkasr.training.ranks import Ranks
 
 RECOMPUTED = "fsdp.activation_checkpointing=blocks"
-PACKAGE = Path(arkasr.__file__).parent
-# frames between a deprecated call and its warning: torch's module call, and the decorators of transformers
-BETWEEN = ("/warnings.py", "torch/nn/modules/", "transformers/utils/", "contextlib.py", "functools.py")
-
-
-@pytest.fixture
-def own_warnings(monkeypatch):
-    """Return a list that collects the warnings of arkasr: those it issues, and deprecated calls that it makes."""
-    found = []
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        frames = [f for f in traceback.extract_stack()[:-1] if not any(part in f.filename for part in BETWEEN)]
-        deprecated = issubclass(category, FutureWarning | DeprecationWarning)
-        if PACKAGE in Path(filename).parents or (deprecated and PACKAGE in Path(frames[-1].filename).parents):
-            found.append(f"{frames[-1].filename}:{frames[-1].lineno}: {message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        monkeypatch.setattr(warnings, "showwarning", show)
-        yield found
 
 
 @pytest.mark.parametrize(
@@ -163,21 +137,7 @@ def test_checkpoint_blocks_does_not_change_generate(own_warnings):
     plain, wrapped = student(4), checkpoint_blocks(student(4)).train()
     clip = [waveform(16000)]
     ids = [generate(lm, lm.embed_prompts(lm.encode_audio(clip), ["English"]), [8], 4).ids for lm in (plain, wrapped)]
-    assert ids[0] == ids[1] and not own_warnings
-
-
-def test_own_warnings_collects_warnings_of_arkasr_only(own_warnings):
-    decoder = student(4).hf.model.language_model
-    run = "warnings.warn('old', FutureWarning)\nwarnings.warn('odd', UserWarning)"
-    for filename in (PACKAGE / "caller.py", "/site-packages/library/inner.py"):
-        exec(compile(run, str(filename), "exec"), {"warnings": warnings})
-    assert [text.split(": ")[1] for text in own_warnings] == ["old", "odd"]
-    call = "decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)"
-    embeds = decoder.embed_tokens(torch.tensor([[1, 2]]))
-    if cache_argument(decoder) == "cache":  # the old name is deprecated
-        names = {"decoder": decoder, "embeds": embeds, "cache": DynamicCache(config=decoder.config)}
-        exec(compile(call, str(PACKAGE / "caller.py"), "exec"), names)
-        assert len(own_warnings) == 3 and "past_key_values" in own_warnings[2]
+    assert ids[0] == ids[1] and own_warnings.found == []
 
 
 def test_checkpoint_blocks_works_with_frozen_parts():

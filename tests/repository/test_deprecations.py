@@ -1,56 +1,21 @@
-"""Training, labelling, decoding, scoring and export make no deprecated call of ours."""
+"""Training, labelling, decoding, scoring and export make no deprecated call of their own."""
 
 from __future__ import annotations
 
-import traceback
 import warnings
-from pathlib import Path
 
 import pytest
+from own_warnings import PACKAGE
 from torch import nn
 from transformers.utils.deprecation import deprecate_kwarg
 
-import arkasr
 from arkasr import cli
 
-OURS = Path(arkasr.__file__).parent
-# frames between a deprecated call and its warning: torch's module call, and the decorators of transformers
-BETWEEN = (
-    "/warnings.py",
-    "torch/nn/modules/",
-    "transformers/utils/",
-    "contextlib.py",
-    "functools.py",
-    "typing_extensions.py",
-)
 DEPRECATED = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
 
 
-class Recorder:
-    """Records the deprecation warnings whose call was made by a module of ours."""
-
-    def __init__(self):
-        self.found: list[str] = []
-
-    def __call__(self, message, category, filename, lineno, file=None, line=None):
-        """Replace `warnings.showwarning`."""
-        frames = [f for f in traceback.extract_stack()[:-1] if not any(part in f.filename for part in BETWEEN)]
-        caller = frames[-1]
-        if issubclass(category, DEPRECATED) and OURS in Path(caller.filename).parents:
-            self.found.append(f"{caller.filename}:{caller.lineno}: {message}")
-
-
-@pytest.fixture
-def recorder(monkeypatch):
-    recorder = Recorder()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        monkeypatch.setattr(warnings, "showwarning", recorder)
-        yield recorder
-
-
 @pytest.mark.slow
-def test_stages_make_no_deprecated_call(recorder, conf, datadir, tmp_path):
+def test_stages_make_no_deprecated_call(own_warnings, conf, datadir, tmp_path):
     folders = ["--expdir", str(tmp_path), "--datadir", str(datadir)]
     steps = ["train.steps=2", "train.eval_every=2", "train.save_every=2"]
     for run in ("teacher", "base"):
@@ -61,7 +26,7 @@ def test_stages_make_no_deprecated_call(recorder, conf, datadir, tmp_path):
     assert cli.main(["decode", *folders, *runs]) == 0
     assert cli.main(["score", *folders, *runs]) == 0
     assert cli.main(["export", *folders, "--runs", "base_opd"]) == 0
-    assert recorder.found == []
+    assert [text for category, text in own_warnings.found if issubclass(category, DEPRECATED)] == []
 
 
 class Decoder(nn.Module):
@@ -72,15 +37,16 @@ class Decoder(nn.Module):
         return cache
 
 
-def test_recorder_sees_deprecated_keyword_behind_a_module_call(recorder):
-    code = compile("decoder(past_key_values=1)", str(OURS / "caller.py"), "exec")
+def test_own_warnings_sees_deprecated_keyword_behind_a_module_call(own_warnings):
+    code = compile("decoder(past_key_values=1)", str(PACKAGE / "caller.py"), "exec")
     exec(code, {"decoder": Decoder()})
-    assert len(recorder.found) == 1 and "caller.py:1: `past_key_values` is deprecated" in recorder.found[0]
+    ((category, text),) = own_warnings.found
+    assert category is FutureWarning and "caller.py:1: `past_key_values` is deprecated" in text
 
 
-def test_recorder_ignores_deprecated_calls_of_libraries(recorder):
-    code = compile(
-        "import warnings\nwarnings.warn('old', DeprecationWarning)", "/site-packages/library/inner.py", "exec"
-    )
-    exec(code, {})
-    assert recorder.found == []
+def test_own_warnings_ignores_deprecated_calls_of_libraries(own_warnings):
+    text = "warnings.warn('old', DeprecationWarning)"
+    exec(compile(text, "/site-packages/library/inner.py", "exec"), {"warnings": warnings})
+    assert own_warnings.found == []
+    exec(compile(text, str(PACKAGE / "caller.py"), "exec"), {"warnings": warnings})
+    assert len(own_warnings.found) == 1
