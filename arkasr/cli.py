@@ -94,19 +94,19 @@ _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
 ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "gpus": "number of GPUs or processes",
-    "gpus_per_node": "GPUs per machine, for fsdp.replicate=0",
-    "gpu_memory": "memory per GPU, in GiB",
-    "tflops": "dense peak throughput per GPU, in TFLOP/s",
-    "bandwidth": "memory bandwidth per GPU, in GB/s",
-    "network": "network bandwidth per GPU, in GB/s",
-    "mfu": "share of the peak throughput that is reached, except in decoding",
-    "layer_ms": "minimum time per decoder layer and token, in ms",
-    "hours": "audio in the corpus, in hours",
-    "clip_seconds": "mean duration of the clips, in seconds",
-    "tokens_per_second": "transcript tokens per second of audio",
-    "max_length_ratio": "ratio of longest to mean transcript length per batch",
-    "batch_fill": "share of data.max_seconds that batches fill on average",
-    "reserved_memory": "memory per GPU that tensors cannot use, in GiB",
+    "gpus_per_node": "GPUs per machine, for fsdp.replicate=0 (default: 8)",
+    "gpu_memory": "memory per GPU, in GiB (default: 80)",
+    "tflops": "dense peak throughput per GPU, in TFLOP/s (default: 989)",
+    "bandwidth": "memory bandwidth per GPU, in GB/s (default: 3350)",
+    "network": "network bandwidth per GPU, in GB/s (default: 25)",
+    "mfu": "share of the peak throughput that is reached, except in decoding (default: 0.4)",
+    "layer_ms": "minimum time per decoder layer and token, in ms (default: 0.8)",
+    "hours": "audio of one epoch, in hours, from which epochs are predicted; 0: unknown (default: 0)",
+    "clip_seconds": "mean duration of the clips, in seconds (default: 12)",
+    "tokens_per_second": "transcript tokens per second of audio (default: 3.5)",
+    "max_length_ratio": "ratio of longest to mean transcript length per batch (default: 1.5)",
+    "batch_fill": "share of data.max_seconds that batches fill on average (default: 0.95)",
+    "reserved_memory": "memory per GPU that tensors cannot use, in GiB (default: 2)",
 }
 # Old names of options, for the error message.
 RENAMED = {

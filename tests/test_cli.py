@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -223,6 +224,10 @@ def test_main_help_lists_every_verb(capsys):
 
 def test_plan_options_are_the_assumptions_of_the_forecast():
     assert list(cli.ASSUMED) == [item.name for item in fields(Assumptions)]
+    shown = {name: re.search(r"\(default: ([\d.]+)\)$", text) for name, text in cli.ASSUMED.items()}
+    assert shown.pop("gpus") is None
+    defaults = {item.name: item.default for item in fields(Assumptions) if item.name != "gpus"}
+    assert {name: float(match[1]) for name, match in shown.items()} == defaults
     assert set(cli.RENAMED.values()) <= {f"--{name}" for name in cli.ASSUMED}
 
 

@@ -118,13 +118,15 @@ class DataConfig:
         max_cuts: Maximum number of clips per batch and rank.
         num_buckets: Number of duration buckets. A batch holds clips of one bucket.
         num_workers: Data loader processes per rank. 0 loads audio in the training process.
-        lazy: Read manifests line by line and not into memory. `auto` does so if they have 64 MiB or more.
+        lazy: Read manifests line by line instead of loading them into memory. `auto` does so if they have 64 MiB or
+            more.
         buffer_clips: Number of clips held in memory, among which batches are drawn. At least 1.
         resume: Data order of a resumed run. `exact` continues with the batches of an uninterrupted run, after it has
             read the epoch's cuts again. `reseed` continues at once with the unread cuts in a new order.
         max_failed_share: Share of clips, from 0 to 1, that may fail to load. The run ends if more do.
-        min_clip_seconds: Shorter clips are left out and counted, in seconds.
-        max_clip_seconds: Longer clips are left out and counted, in seconds. `.inf` sets no limit.
+        min_clip_seconds: Minimum duration of clips in seconds. Shorter clips are left out and counted.
+        max_clip_seconds: Maximum duration of clips in seconds. Longer clips are left out and counted. `.inf` sets no
+            limit.
     """
 
     train: str = "{datadir}/train.jsonl.gz"
@@ -188,7 +190,7 @@ class TrainConfig:
         keep: Number of newest checkpoints to keep.
         keep_best: Number of checkpoints with the lowest dev error rate to keep in addition. Only steps that were both
             saved and evaluated count.
-        ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC. 0 has none.
+        ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC. 0 disables it.
             Only for `objective: sft`.
         max_skipped: Number of steps in a row that may be skipped. The run ends after them. Steps are skipped if the
             loss or the gradient is not finite, or if there is nothing to score.
@@ -330,7 +332,7 @@ class FsdpConfig:
         activation_checkpointing: `blocks` keeps only the inputs of each block and computes its activations again in
             the backward pass.
         replicate: Number of groups of ranks that each hold a whole model, sharded inside the group. 0 makes one group
-            per node.
+            per machine.
         teacher: A teacher in the training process: `replicate` puts it whole on every rank, `shard` shards it over the
             ranks.
     """

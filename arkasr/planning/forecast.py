@@ -28,7 +28,7 @@ class Assumptions:
     network: float = 25.0  # bandwidth from one GPU to the others, GB/s
     mfu: float = 0.4  # share of the peak that passes over audio and text reach
     layer_ms: float = 0.8  # minimum time per decoder layer and generated token, ms
-    hours: float = 0.0  # hours of audio in the corpus, 0 if unknown
+    hours: float = 0.0  # hours of audio in one epoch, 0 if unknown
     clip_seconds: float = 12.0  # mean length of the clips, seconds
     tokens_per_second: float = 3.5  # transcript tokens per second of audio
     max_length_ratio: float = 1.5  # ratio of the longest to the mean transcript length per batch

@@ -202,7 +202,7 @@ def table(result: dict[str, Any]) -> list[str]:
         Lines of at most 80 columns.
     """
     assumptions, total = result["assumptions"], result["all"]
-    lines = [f"run {result['run']} ({result['objective']}), {assumptions['gpus']} GPUs or processes", ""]
+    lines = [f"run {result['run']} ({result['objective']}), GPUs or processes: {assumptions['gpus']}", ""]
     for name in ("student", "teacher"):
         if result[name]:
             size = result[name]["parameters"]["total"] / 1e6

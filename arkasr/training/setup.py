@@ -95,7 +95,8 @@ def _write_record(folder: Path, config: Config, batches_per_step: int) -> None:
     saved = folder / "config.yaml"
     if saved.is_file():
         record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
-        same = record.get("batches_a_step") == batches_per_step
+        old_name = record.get("batches_a_step")  # runs that were started before the key was renamed
+        same = record.get("batches_per_step", old_name) == batches_per_step
         changeable = (*CHANGEABLE_KEYS, *(["train.accumulate"] if same else []))
         changed = config_differences(read_config(saved), config, changeable)
         if changed:
@@ -112,7 +113,7 @@ def _write_record(folder: Path, config: Config, batches_per_step: int) -> None:
             "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
             "plugins": registry.listing(),
             "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-            "batches_a_step": batches_per_step,
+            "batches_per_step": batches_per_step,
             "started": datetime.now().isoformat(timespec="seconds"),
         }
         part = folder / "run.json.part"

@@ -89,7 +89,7 @@ class Watchdog:
         os._exit(HANG_STATUS)  # the main thread waits in a collective, which an exception would not interrupt
 
     def _report(self, store: dist.Store) -> None:
-        reports = store.add("speaker", 1) == 1  # the first rank that gets here prints the message
+        reports = store.add("reporter", 1) == 1  # the first rank that gets here prints the message
         first = self._read_beats(store)
         for _ in range(3):  # ranks that are alive send further beats in this time
             time.sleep(self.interval)
@@ -132,4 +132,4 @@ def describe_hang(first: list[Beat | None], later: list[Beat | None], reporter: 
 def _describe_rank(rank: int, beat: Beat | None) -> str:
     if beat is None:
         return f"rank {rank} (never reported)"
-    return f"rank {rank} on {beat['host']} (in {beat['phase'] or 'no phase'}, the {beat['entered']}th begun)"
+    return f"rank {rank} on {beat['host']} (in {beat['phase'] or 'no phase'}, phase number {beat['entered']})"

@@ -29,14 +29,14 @@ def test_describe_hang_names_rank_that_is_behind():
     first = [beat(7, 1), beat(6, 1, "b", "data"), beat(7, 1)]
     later = [beat(7, 2), beat(6, 2, "b", "data"), beat(7, 2)]
     message = describe_hang(first, later, 0, 30)
-    assert message == "arkasr: rank 0: no progress for 30 s; behind: rank 1 on b (in data, the 6th begun)"
+    assert message == "arkasr: rank 0: no progress for 30 s; behind: rank 1 on b (in data, phase number 6)"
 
 
 def test_describe_hang_prefers_silent_ranks_to_ranks_that_are_behind():
     first = [beat(7, 1), beat(5, 1), beat(7, 4, "b"), None]
     later = [beat(7, 2), beat(5, 2), beat(7, 4, "b"), None]
     message = describe_hang(first, later, 0, 30)
-    assert "silent: rank 2 on b (in student, the 7th begun), rank 3 (never reported)" in message
+    assert "silent: rank 2 on b (in student, phase number 7), rank 3 (never reported)" in message
 
 
 def test_describe_hang_names_all_ranks_that_wait_at_the_same_point():
@@ -63,7 +63,7 @@ class Lost:  # the store of a host without power: it neither answers nor closes 
 watchdog = Watchdog(Ranks(), Phases(), 0.5)
 if sys.argv[1] == "end":
     watchdog._end(Lost())
-watchdog._watch = lambda: Lost().add("speaker", 1)
+watchdog._watch = lambda: Lost().add("reporter", 1)
 watchdog._thread = threading.Thread(target=watchdog._watch, daemon=True)
 watchdog._thread.start()
 watchdog.__exit__()
@@ -99,7 +99,7 @@ def test_hanging_rank_ends_the_run_and_is_named():
     }
     done = subprocess.run(launch, check=False, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode != 0 and f"exitcode  : {HANG_STATUS}" in done.stderr
-    assert "no progress for 3 s; behind: rank 1 on " in done.stderr and "(in data, the 7th begun)" in done.stderr
+    assert "no progress for 3 s; behind: rank 1 on " in done.stderr and "(in data, phase number 7)" in done.stderr
 
 
 if __name__ == "__main__":

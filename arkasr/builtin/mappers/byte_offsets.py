@@ -49,7 +49,7 @@ class ByteOffsetsOptions:
 class ByteOffsets(IdTables):
     """Compares student and teacher over bytes, at every student position.
 
-    Student and teacher may cut a text differently, for example into letters and into words. The teacher reads the
+    Student and teacher may split a text differently, for example into letters and into words. The teacher reads the
     student's text in its own tokens. Each of its distributions is then rewritten as one over student tokens.
 
     Algorithm:
