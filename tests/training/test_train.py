@@ -286,6 +286,9 @@ def test_fewer_ranks_may_accumulate_more_batches(conf, datadir, tmp_path):
             pass
 
     hold(24, 1)
+    record = tmp_path / "base" / "run.json"
+    assert '"batches_per_step": 24' in record.read_text()
+    record.write_text(record.read_text().replace("batches_per_step", "batches_a_step"))  # its name in older runs
     hold(8, 3)
     hold(1, 24)
     with pytest.raises(UserError, match=r"other settings \(train.accumulate\)"):
