@@ -16,9 +16,9 @@ skip_upload_hf|ESPnet||no stage uploads anything
 asr_config|ESPnet|--conf|
 train_config|ESPnet|--conf|
 asr_args|ESPnet|--train_args "section.key=value"|
-inference_config|ESPnet|--train_args "decode.key=value"|in the stages that train
-decode_config|ESPnet|--train_args "decode.key=value"|in the stages that train
-inference_args|ESPnet|--train_args "decode.key=value"|in the stages that train
+inference_config|ESPnet|--train_args "decode.key=value"|set it when you train; stage 4 reads it from config.yaml of the run
+decode_config|ESPnet|--train_args "decode.key=value"|set it when you train; stage 4 reads it from config.yaml of the run
+inference_args|ESPnet|--train_args "decode.key=value"|set it when you train; stage 4 reads it from config.yaml of the run
 inference_nj|ESPnet||stage 4 decodes in one process
 gpu_inference|ESPnet|--ngpu|0 decodes on the CPU, 1 or more on a GPU if there is one
 inference_asr_model|ESPnet||stage 4 decodes the final weights (arkasr export --checkpoint writes others)

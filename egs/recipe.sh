@@ -24,7 +24,7 @@ num_nodes|count|1|number of machines that train together
 node_rank|number|0|index of this machine; machine 0 also runs the other stages
 master_addr|word|localhost|host name of machine 0
 master_port|number|29500|free port of machine 0; the next port is used too
-cmd|local/ssh/slurm|local|launcher of trainings: torchrun here, torchrun over ssh, or sbatch
+cmd|local/ssh/slurm|local|launcher of trainings: local (torchrun), ssh (torchrun per host) or slurm
 hostfile|path||for --cmd ssh: a file with "host" or "host slots=8" per line, this one first
 slurm_args|text||for --cmd slurm: sbatch options, such as "--partition=gpu --time=24:00:00"
 max_restarts|number|3|restarts per training after a process failed or was killed

@@ -35,7 +35,11 @@ class WeightSource:
     config: Config
 
     def load(self) -> SpeechLM:
-        """Load the weights on the CPU, in the data type of training."""
+        """Load the weights on the CPU.
+
+        Returns:
+            The model, in the data type of training.
+        """
         dtype = self.config.model.dtype
         return load_speech_lm(str(self.folder), dtype) if self.name == FINAL else load_checkpoint(self.folder, dtype)
 

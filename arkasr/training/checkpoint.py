@@ -67,7 +67,11 @@ class Checkpoints:
         self.pending: _Pending | None = None
 
     def complete(self) -> list[Path]:
-        """List the checkpoints that hold COMPLETE, oldest first."""
+        """List the complete checkpoints.
+
+        Returns:
+            Folders that hold COMPLETE, oldest first.
+        """
         return complete_checkpoints(self.folder)
 
     def save(self, step: int, student: SpeechLM, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:

@@ -20,10 +20,13 @@ SLOTS = 256  # largest number of values that one rank sends per step
 
 
 def reduced_by_maximum(name: str) -> bool:
-    """Return whether the maximum over ranks is taken instead of the sum: times and memory report the slowest rank.
+    """Check how a value is reduced over ranks.
 
     Args:
         name: Name of the value.
+
+    Returns:
+        True for the maximum (times and memory are those of the worst rank), False for the sum.
     """
     return name in MAXIMA or name.startswith(("time/", "memory/"))
 

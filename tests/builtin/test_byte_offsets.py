@@ -226,6 +226,7 @@ def compare(expected, row, dropped):
     assert probs[row == 0].sum() == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(PAIRS),
@@ -243,6 +244,7 @@ def test_translate_matches_reference_for_texts(name, clips):
     assert all(ids[-1] == one.teacher_stop for ids in alignment.teacher_ids)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(st.lists(st.tuples(TEXT, st.lists(st.booleans(), max_size=6), st.integers(0, 30), st.booleans()), max_size=2))
 @example([("\u4f60\u597d", [True], 2, False), ("\u4eca\u5929 hello", [False, True], 40, True)])
@@ -415,6 +417,7 @@ def raw_view(logprobs):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(PAIRS),

@@ -52,6 +52,7 @@ def saved(request, tmp_path_factory):
     return request.param, lm, folder
 
 
+@pytest.mark.slow
 def test_local_teacher_passes_plugin_check(saved):
     name, _, folder = saved
     check_teacher(create(name, folder))
@@ -80,6 +81,7 @@ def test_local_teacher_transcribes_text_without_special_tokens(name, tmp_path):
     assert any(texts) and not any("<|" in text for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOCAL, "whisper"])
 def test_default_mapper_aligns_with_local_teacher(name, tmp_path):
     if name == "whisper":

@@ -157,6 +157,7 @@ def test_shared_strings_prefers_piece_to_byte_token():
 STOPS = st.permutations(SPECIAL).flatmap(lambda names: st.integers(1, 3).map(lambda n: names[:n]))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([SharedStrings, Identity]), STOPS, STOPS)
 @example(Identity, SPECIAL[:2], SPECIAL[:2])

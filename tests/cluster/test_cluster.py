@@ -15,7 +15,10 @@ sys.path.append(str(HERE))
 
 from hosts import PREFIX, ip, why_not  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
+]
 
 
 def test_killed_rank_costs_only_the_steps_since_the_last_save(tmp_path):

@@ -306,6 +306,7 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
 def test_to_yaml_round_trips_any_plain_values(values):
@@ -400,6 +401,7 @@ def test_config_differences_lists_dotted_keys():
     assert config_differences(a, a) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CONFS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_recipe_configuration_loads(path, tmp_path):
     names = run_names(path)

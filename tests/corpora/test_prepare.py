@@ -92,6 +92,7 @@ def dropped(data: Path) -> list[tuple[str, str, str]]:
     return sorted((row["set"], row["id"], row["reason"]) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_prepare_writes_sorted_16_khz_cuts_that_load(tmp_path, name):
     corpus = run(name, MAKERS[name](tmp_path / "c"), tmp_path / "data")
@@ -130,6 +131,7 @@ def test_prepare_converts_other_rates_and_stereo_to_16_khz_mono(tmp_path, rate, 
         assert cut.load_audio().shape == (1, 8000) and cut.sampling_rate == 16000
 
 
+@pytest.mark.slow
 def test_wenetspeech_rate_is_taken_from_the_header(tmp_path):
     run("wenetspeech", wenetspeech(tmp_path / "c", 48000), tmp_path / "data")
     for cut in cuts(tmp_path / "data", "test-net"):
@@ -187,6 +189,7 @@ def test_aishell_drops_bad_input_with_its_reason(tmp_path):
     assert len(cuts(tmp_path / "data", "test")) == 3
 
 
+@pytest.mark.slow
 def test_wenetspeech_drops_bad_input_with_its_reason(tmp_path):
     root = wenetspeech(tmp_path / "c")
 
@@ -333,6 +336,7 @@ def test_prepare_uses_the_parts_on_disk_and_names_missing_ones(tmp_path):
     assert corpus["test_sets"] == ["test-other"] and corpus["paper"] == {"test-other": "Libri other"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_part_without_usable_utterance_is_an_error_with_the_first_reason(tmp_path, name):
     root = MAKERS[name](tmp_path / "c")
@@ -345,6 +349,7 @@ def test_part_without_usable_utterance_is_an_error_with_the_first_reason(tmp_pat
     assert not (tmp_path / "data" / "corpus.json").exists()
 
 
+@pytest.mark.slow
 def test_invalid_wenetspeech_json_is_named(tmp_path):
     root = wenetspeech(tmp_path / "c")
     (root / "WenetSpeech.json").write_text('{"audios": [')
@@ -352,6 +357,7 @@ def test_invalid_wenetspeech_json_is_named(tmp_path):
         run("wenetspeech", root, tmp_path / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DIGITS.is_dir(), reason=f"no real recordings at {DIGITS}")
 def test_prepare_resamples_real_recordings_at_8_khz(tmp_path):
     corpus = run("librispeech", DIGITS, tmp_path / "data")

@@ -42,6 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language, low, high", [("English", 3, 8), ("Chinese", 4, 10)])
 def test_sentence_groups_are_disjoint_and_large(language, low, high):
     drawn = {}
@@ -73,6 +74,7 @@ def test_training_and_test_speakers_are_disjoint(recipe, language):
     assert all(role.sentences != "train" for role in ROLES[recipe][1:])
 
 
+@pytest.mark.slow
 def test_every_voice_exists_and_gives_speech():
     loader = pytest.importorskip("espeakng_loader")
     from arkasr.corpora.synthetic.speakers import ACCENTS
@@ -106,6 +108,7 @@ def test_synthesizer_output_does_not_depend_on_earlier_texts():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_corpus_bytes_depend_on_the_seed_only(tmp_path, name):
     pytest.importorskip("espeakng_loader")
@@ -122,6 +125,7 @@ def test_corpus_bytes_depend_on_the_seed_only(tmp_path, name):
         assert np.sqrt(np.mean(samples**2)) > 0.005 and np.abs(samples).max() < 1
 
 
+@pytest.mark.slow
 def test_wenetspeech_subsets_are_nested_and_complete(tmp_path):
     pytest.importorskip("espeakng_loader")
     download(tiny(tmp_path, "wenetspeech"), "mini", str(tmp_path / "c"))
@@ -151,6 +155,7 @@ def test_download_keeps_a_complete_corpus_and_replaces_one_of_another_seed(tmp_p
     assert (folder / "notes.txt").read_text() == "keep"
 
 
+@pytest.mark.slow
 def test_download_repeats_an_interrupted_synthesis(tmp_path, monkeypatch):
     pytest.importorskip("espeakng_loader")
     yaml, folder = tiny(tmp_path, "librispeech"), tmp_path / "c"

@@ -107,6 +107,7 @@ def test_resume_at_any_batch_gives_the_same_batches(manifest, world_size):
         assert ids(islice(resumed, 3)) == drawn[number + 1 : number + 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_loader_workers_change_neither_order_nor_position(manifest, num_workers):
     drawn = ids(islice(TrainingBatches(config(manifest), 1), 16))

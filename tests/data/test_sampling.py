@@ -51,6 +51,7 @@ def assert_same_run(one, other) -> None:
     assert cost_free(metrics(one)) == cost_free(metrics(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "changes"),
     [
@@ -77,6 +78,7 @@ def test_killed_run_resumes_with_identical_steps(conf, datadir, tmp_path, monkey
     assert_same_run(tmp_path / "whole" / "base", tmp_path / "cut" / "base")
 
 
+@pytest.mark.slow
 def test_killed_loader_ends_the_run_with_an_error_and_the_same_command_resumes(
     conf, datadir, tmp_path, monkeypatch, capsys
 ):

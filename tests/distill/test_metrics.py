@@ -125,6 +125,7 @@ def test_gap_recovery_on_worked_examples():
     assert gap_recovery(10.0, 9.0, 10.0) is None
 
 
+@pytest.mark.slow
 def test_metrics_page_lists_logged_keys(conf, trained, datadir, tmp_path):
     """The tables list every logged key and no other. `<...>` is a placeholder for a name."""
     overrides = [f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]

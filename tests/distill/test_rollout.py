@@ -185,6 +185,7 @@ def reference_is_looping(ids):
     return any(all(end[i] == end[i - p] for i in range(p, len(end))) for p, end in ends)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), min_size=1, max_size=26), st.integers(0, 130)
@@ -257,6 +258,7 @@ def test_empty_and_looping_policies_are_independent(monkeypatch, stop, empty, lo
 # Samples
 
 
+@pytest.mark.slow
 def test_samples_are_grouped_by_clip_and_share_encoded_audio(monkeypatch):
     calls, encode = [], type(lm()).encode_audio
     monkeypatch.setattr(type(lm()), "encode_audio", lambda self, clips: calls.append(len(clips)) or encode(self, clips))

@@ -76,6 +76,7 @@ def reference_step(lm, teacher_lm, clips, temperature, k):
     return total, count, sizes, overlaps, transcripts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("temperature", "k", "language"), [(1.0, 6, "English"), (2.0, 3, "Chinese"), (0.5, 12, "English")]
 )
@@ -142,6 +143,7 @@ def test_loss_is_zero_if_student_equals_teacher(make, temperature):
     assert measured["coverage"] == 1.0 and measured["mismatch_rate"] == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [[[0], [1], [2], [3], [4], [5]], [[3, 1], [0, 5, 2, 4]]])
 def test_micro_batch_losses_add_up(split):
     lm, clips = trainable(), batch(SIZES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,7 @@ def cases(draw):
     return list(zip(student_ids, teacher_ids)), teacher, student, k_t, k_s
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(cases())
 @example(([(i, i) for i in range(NUM_STUDENT)], [[3, 4]], [[4, 3]], 2, 2))

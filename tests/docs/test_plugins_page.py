@@ -115,6 +115,7 @@ def test_plugins_page_examples_cover_each_kind(installed):
     assert rows == {"leading": "token_mapper", "logit_mse": "loss", "tempered": "teacher"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_the_loss", "test_the_mapper", "test_the_teacher"])
 def test_plugins_page_examples_pass_their_tests(installed, tmp_path, name):
     space: dict = {}

@@ -175,6 +175,7 @@ def test_readme_plugin_accepts_no_options(installed):
         registry.create("loss", "union_reverse_kl", {"temperature": 2.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/getting_started.md"])
 def test_transcription_lines_transcribe_like_generate(page, tmp_path):
     """The lines run on a folder in the published layout with random weights."""

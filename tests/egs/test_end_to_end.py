@@ -20,6 +20,8 @@ import pytest
 
 from arkasr.model.loading import load_speech_lm
 
+pytestmark = pytest.mark.e2e
+
 pytest.importorskip("espeakng_loader")
 
 ROOT = Path(__file__).parents[2]

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 from arkasr.model.checkpoint_files import complete_checkpoints
 
+pytestmark = pytest.mark.slow
+
 ROOT = EGS.parent
 # A fake Python that runs torchrun or a stage. The file does-RANK holds `fail` or `wait`; a waiting rank ends on USR1.
 PYTHON = """

@@ -73,6 +73,7 @@ def test_help_lists_every_option_with_its_default():
     assert max(map(len, shown.stdout.splitlines())) <= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["mini", "paper"])
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_dry_run_prints_every_stage(corpus, scale):
@@ -125,6 +126,7 @@ def test_torchrun_parses_the_24_worker_command():
     assert [command, *words] == line[line.index("--") + 1 :]
 
 
+@pytest.mark.slow
 def test_one_process_needs_no_torchrun_and_several_do():
     assert flag(dry("--stage", "3", "--ngpu", "2")[0], "--nproc-per-node") == "2"
     assert dry("--stage", "3", "--ngpu", "1")[0][:3] == ["-m", "arkasr", "train"]
@@ -139,12 +141,14 @@ def test_stage_3_trains_decodes_and_scores():
     assert "Stage 3: Train base" in logged(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", range(7))
 def test_each_stage_runs_alone(stage):
     expected = ["download"], ["prepare"], ["train", "label"], ["train"] * 4, ["decode"], ["score"], ["export"]
     assert verbs(dry("--stage", str(stage), "--stop_stage", str(stage))) == expected[stage]
 
 
+@pytest.mark.slow
 def test_stage_6_runs_only_on_request_and_exports_the_students():
     lines = dry("--stage", "5", "--stop_stage", "6")
     assert verbs(lines) == ["score", "export"]
@@ -153,6 +157,7 @@ def test_stage_6_runs_only_on_request_and_exports_the_students():
     assert verbs(dry("--stage", "5")) == ["score"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variants", "trained", "decoded"),
     [
@@ -175,6 +180,7 @@ def test_unknown_variant_needs_a_configuration_that_has_it():
     assert "my_opd" in train_runs(dry("--variants", "base my_opd", "--conf", conf))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--stop_stage 1", "--stop-stage 1", "--stop_stage=1", "--stop-stage=1"])
 def test_dashes_underscores_and_equals_signs_are_equal(words):
     assert verbs(dry(*words.split())) == ["download", "prepare"]
@@ -192,6 +198,7 @@ def test_paths_are_relative_to_the_working_directory(tmp_path):
     assert flag(lines[-1], "--expdir") == str(tmp_path.parent / "out")
 
 
+@pytest.mark.slow
 def test_overrides_reach_training_and_labelling_unchanged():
     lines = dry("--train_args", "a.b=1e-4 c=* d=$(date)")
     assert all(line[-3:] == ["a.b=1e-4", "c=*", "d=$(date)"] for line in lines[2:8])
@@ -372,6 +379,7 @@ def running(tree, tmp_path):
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_signal_stops_the_command_and_keeps_finished_work(name, running, tmp_path):
     process, child = running
@@ -388,6 +396,7 @@ def test_command_ends_with_a_killed_recipe(running):
     wait_until(lambda: has_ended(child))
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_share_a_folder(running, tree, tmp_path):
     done = recipe("--python", str(tmp_path / "stub"), egs=tree, **stub_env(tmp_path))
     assert done.returncode == 2 and "another run is using exp/mini" in done.stderr

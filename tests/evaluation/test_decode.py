@@ -35,6 +35,7 @@ def rows(path: Path) -> list[dict]:
 # Trained runs
 
 
+@pytest.mark.slow
 def test_decode_writes_one_row_per_clip_of_every_test_set(expdir, datadir):
     decode(str(expdir), str(datadir), ["base"])
     lm = load_speech_lm(str(expdir / "base" / "final"))

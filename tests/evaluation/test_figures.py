@@ -31,6 +31,7 @@ def png_size(path):
     return struct.unpack(">II", data[16:24])
 
 
+@pytest.mark.slow
 def test_draw_writes_three_figures_1200_pixels_wide(tmp_path):
     metrics = {"teacher": [], "base": supervised(60), "base_opd": distilled(60)}
     drawn = figures.draw(tmp_path, CORPUS, scores(teacher=3, base=40, base_opd=20), metrics)

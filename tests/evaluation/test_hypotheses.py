@@ -37,6 +37,7 @@ def test_transcribe_caps_tokens_by_audio_length(most, rate, expected):
     assert [row["looping"] for row in rows] == [n >= 12 for n in expected]
 
 
+@pytest.mark.slow
 def test_transcribe_default_cap_allows_fast_speech_in_single_bytes():
     """25 characters per second for 4 s, two single-byte tokens each."""
     [row] = transcribe(monotonous(40), batch([4 * 16000]), DecodeConfig())

@@ -20,6 +20,7 @@ from arkasr.evaluation.label import label
 from arkasr.model.loading import load_speech_lm
 
 
+@pytest.mark.slow
 def test_label_replaces_text_and_keeps_reference(conf, own_data, tmp_path, capsys, echo):
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
     source = list(CutSet.from_file(own_data / "td.jsonl.gz"))
@@ -48,6 +49,7 @@ def transcripts(*texts):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "kept", "message"),
     [
@@ -181,6 +183,7 @@ def labelling(conf, own_data, tmp_path, echo) -> Labelling:
     return Labelling(conf, own_data, tmp_path)
 
 
+@pytest.mark.slow
 def test_label_with_other_limit_selects_from_same_transcripts(labelling, capsys):
     assert labelling() == ALL and labelling.calls() == (1, 4)
     assert labelling("teacher_data.max_error=0") == {"c0": ALL["c0"]}
@@ -191,6 +194,7 @@ def test_label_with_other_limit_selects_from_same_transcripts(labelling, capsys)
     assert labelling() == ALL and labelling.calls() == (0, 0)
 
 
+@pytest.mark.slow
 def test_label_removes_older_labels_if_no_clip_is_left(labelling):
     write_cuts(labelling.td, labelling.cuts[1:])
     few = labelling()
@@ -200,6 +204,7 @@ def test_label_removes_older_labels_if_no_clip_is_left(labelling):
     assert labelling() == few and labelling.calls() == (1, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"metric": "cer"}, {"normalizer": "mandarin"}])
 def test_label_selects_again_if_metric_or_normalizer_changes(labelling, capsys, change):
     facts = json.loads((labelling.datadir / "corpus.json").read_text())
@@ -212,6 +217,7 @@ def test_label_selects_again_if_metric_or_normalizer_changes(labelling, capsys, 
     assert labelling.calls() == (1, 4)
 
 
+@pytest.mark.slow
 def test_label_transcribes_only_new_clips(labelling, tmp_path):
     labelling()
     new = [cut_of(tmp_path / f"new{i}.wav", np.zeros(30000 + i), "blue") for i in range(2)]
@@ -223,6 +229,7 @@ def test_label_transcribes_only_new_clips(labelling, tmp_path):
     assert labelling() == ALL and labelling.calls() == (0, 0)  # transcripts of clips outside the subset are kept
 
 
+@pytest.mark.slow
 def test_label_creates_no_teacher_for_unreadable_clips(labelling, tmp_path):
     labelling()
     gone = cut_of(tmp_path / "gone.wav", np.zeros(30000), "blue")
@@ -232,6 +239,7 @@ def test_label_creates_no_teacher_for_unreadable_clips(labelling, tmp_path):
     assert labelling() == ALL and labelling.calls() == (0, 0)
 
 
+@pytest.mark.slow
 def test_label_uses_corrected_reference(labelling):
     labelling("teacher_data.max_error=0")
     labelling.cuts[1].supervisions[0].text = "english 20001"
@@ -248,6 +256,7 @@ def write_weights(folder: Path, offset: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("name", "options", "changed"),
@@ -282,6 +291,7 @@ def test_label_rejects_transcripts_of_another_teacher_until_deleted(
     assert labelling(*overrides, name=name) == ALL and labelling.calls() == (1, 4)
 
 
+@pytest.mark.slow
 def test_label_detects_retrained_teacher_and_accepts_moved_teacher(labelling, tmp_path, capsys):
     model = write_weights(tmp_path / "model", 500_000)
     labelling(f"teacher.options.path={model}")
@@ -311,6 +321,7 @@ def test_label_replaces_labels_without_record(labelling, capsys):
     assert "transcripts not found, transcribing again" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_label_interrupted_while_writing_cuts_does_not_transcribe_again(labelling, monkeypatch):
     labelling()
     with monkeypatch.context() as patch:

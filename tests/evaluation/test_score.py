@@ -26,6 +26,7 @@ def reference_edit_distance(reference, hypothesis):
     return table[-1][-1]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
 def test_count_of_words_equals_edit_distance(pairs):

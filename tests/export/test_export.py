@@ -89,6 +89,7 @@ print(json.dumps([texts, type(model).__name__, type(processor).__name__]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("published", [False, True])
 def test_export_loads_in_new_process_and_transcribes_as_before(expdir, datadir, published):
     export(str(expdir), str(datadir), ["base"], published=published)
@@ -116,6 +117,7 @@ def test_export_loads_in_new_process_and_transcribes_as_before(expdir, datadir, 
     assert all(torch.equal(exported[name], original[name]) for name in original)
 
 
+@pytest.mark.slow
 def test_card_example_runs(expdir, datadir):
     export(str(expdir), str(datadir), ["base"])
     folder, config = expdir / "base" / "export", read_config(expdir / "base" / "config.yaml")
@@ -153,6 +155,7 @@ def test_export_published_processor_has_published_keys(expdir, datadir):
 # Checkpoints
 
 
+@pytest.mark.slow
 def test_export_checkpoint_has_weights_of_its_step(expdir, datadir):
     """The checkpoint at step 2 of four steps equals the final weights of training for two steps."""
     settings = yaml.safe_load((expdir / "base_opd/config.yaml").read_text())

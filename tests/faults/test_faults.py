@@ -17,6 +17,8 @@ import stops
 from fault_bench import Bench
 from faults import table
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def bench(conf, datadir, tmp_path_factory) -> Bench:

@@ -214,6 +214,7 @@ def test_nucleus_matches_values_by_hand():
     assert nucleus(probs, 1e-6)[0].tolist() == pytest.approx([0, 0.5, 0, 0])
 
 
+@pytest.mark.slow
 def test_generate_samples_from_the_renormalised_nucleus():
     lm, [prompt] = shared(), prompts_of(shared(), [8000])
     num_samples = 2000

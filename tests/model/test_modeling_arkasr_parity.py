@@ -246,6 +246,7 @@ def scores(lm, clips):
     return logits.split(len(ids))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)  # random examples would sometimes hit near ties
 @given(st.lists(st.integers(1, 9000), min_size=2, max_size=5), st.integers(0, 99))
 def test_scores_and_transcripts_do_not_depend_on_batch_composition(lm, sizes, seed):

@@ -28,6 +28,7 @@ def test_true_size_has_the_published_number_of_parameters(true_size):
     assert stored == hf.num_parameters() + positions == 1_152_556_800
 
 
+@pytest.mark.slow
 def test_true_size_has_exactly_the_published_tensors(true_size):
     config, hf = true_size
     shapes = published_shapes(config)

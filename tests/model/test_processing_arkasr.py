@@ -316,6 +316,7 @@ def test_processor_loads_published_folders_without_their_code(processor, folder,
     assert text == PROMPT
 
 
+@pytest.mark.slow
 def test_one_import_registers_all_auto_classes(folder):
     """Without registration AutoProcessor would return the tokenizer without an error."""
     program = (

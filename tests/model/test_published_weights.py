@@ -241,6 +241,7 @@ def test_save_pretrained_writes_the_native_layout_by_default(published, native, 
         assert "text_config" in json.loads((tmp_path / number / "config.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["50GB", "9KB"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_round_trips_between_layouts_keep_all_tensors(native, published, tmp_path, size, dtype):
@@ -453,6 +454,7 @@ def test_unexpected_tensor_is_named(published, tmp_path, key):
     refused(folder, "unexpected: " + key)
 
 
+@pytest.mark.slow
 def test_error_names_only_the_first_tensors(folder):
     change(folder, lambda t: t.update({f"surprise.{n}": torch.ones(1) for n in range(8)}))
     refused(folder, "surprise.0", "surprise.4 and 3 more")

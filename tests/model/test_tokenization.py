@@ -38,6 +38,7 @@ def text_of(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(MIXED)
 @example("  two  spaces ")
@@ -52,6 +53,7 @@ def test_sentencepiece_restores_the_text(text):
     assert b"".join(token_bytes(tokenizer)[i] for i in ids) == text.encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(MIXED)
 @example("  two  spaces ")

@@ -63,6 +63,7 @@ def workload_of(opd: Opd, lm, clips, scored) -> flops.Workload:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frozen", "loss"),
     [([], "union_topk_kl"), (["encoder"], "union_topk_kl"), (["decoder"], "union_topk_kl"), ([], "full_kl")],
@@ -96,6 +97,7 @@ def test_distillation_step_matches_torch_per_phase(opd, frozen, loss):
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.slow
 def test_distillation_step_of_unequal_clips_is_below_count_because_padding_is_ignored(opd):
     """Clips of 3 to 5 s, two samples each."""
     lm, clips = student().train(), batch([48000, 56000, 64000, 72000, 80000])

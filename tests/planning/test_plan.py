@@ -256,7 +256,11 @@ def test_plan_verb_prints_table_and_json(capsys, conf):
     words = ["plan", PAPER, "--run", "base_opd", "--gpus", "24", "--hours", "960", "fsdp.replicate=0"]
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("run base_opd (opd), 24 GPUs") and "epochs" in shown and "assumed: gpus 24" in shown
+    assert (
+        shown.startswith("run base_opd (opd), GPUs or processes: 24")
+        and "epochs" in shown
+        and "assumed: gpus 24" in shown
+    )
     assert cli.main([*words, "--json", "--mfu", "0.5"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["assumptions"]["mfu"] == 0.5 and result["memory_gib"]["items"]["weights"] > 0

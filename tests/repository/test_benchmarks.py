@@ -19,6 +19,8 @@ import scoring
 
 from arkasr.config.load import dump_config, load_config
 
+pytestmark = pytest.mark.slow
+
 TINY = {"vocab": 300, "width": 8, "top_k": 4, "rows": 5}
 
 

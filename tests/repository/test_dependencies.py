@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 MODULE_OF = {"pyyaml": "yaml"}  # module names that differ from the name of the distribution
 NEEDED_BY_OTHERS = {
@@ -56,6 +58,7 @@ def modules_in(text: str) -> set[str]:
     return {name.split(".")[0] for name in names} | {"tensorboard" for name in names if "tensorboard" in name}
 
 
+@pytest.mark.slow
 def test_every_dependency_is_imported_or_has_a_reason():
     core, extras = declared()
     in_package, with_tests = imported("arkasr"), imported("arkasr", "tests", "benchmarks")
@@ -66,6 +69,7 @@ def test_every_dependency_is_imported_or_has_a_reason():
     assert set(NEEDED_BY_OTHERS) <= core | extras
 
 
+@pytest.mark.slow
 def test_every_import_is_declared():
     core, extras = declared()
     available = {module_of(name) for name in core | extras}

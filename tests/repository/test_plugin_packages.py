@@ -19,6 +19,8 @@ from installed import install
 from arkasr.config.yaml_io import parse_yaml
 from arkasr.plugins import registry
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 TEMPLATE = ROOT / "plugins" / "arkasr-template"

@@ -28,6 +28,7 @@ def steps_of(folder) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run, changes",
     [
@@ -183,6 +184,7 @@ def test_save_final_replaces_partly_written_model(conf, datadir, tmp_path):
     assert json.loads((tmp_path / "base" / "final" / "config.json").read_text())["model_type"] == "arkasr"
 
 
+@pytest.mark.slow
 def test_training_continues_during_save_without_changing_the_saved_state(conf, datadir, tmp_path, monkeypatch):
     write_data = dcp.FileSystemWriter.write_data
 
@@ -328,6 +330,7 @@ def test_signal_saves_after_the_step_and_same_command_resumes(conf, datadir, tmp
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_full_disk_ends_the_run_and_keeps_previous_checkpoint(conf, datadir, tmp_path, monkeypatch):
     write_data, folder = dcp.FileSystemWriter.write_data, tmp_path / "base" / "checkpoints"
 

@@ -258,6 +258,7 @@ def two_ranks(conf, trained, datadir, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.distributed
 def test_bad_step_of_one_rank_is_skipped_on_all_ranks(two_ranks):
     for rank in range(2):
         rows = json.loads((two_ranks / f"supervised-{rank}.json").read_text())
@@ -266,6 +267,7 @@ def test_bad_step_of_one_rank_is_skipped_on_all_ranks(two_ranks):
         assert math.isnan(rows[1]["norm"]) and math.isfinite(rows[2]["norm"])
 
 
+@pytest.mark.distributed
 def test_spike_lists_clips_of_all_ranks(two_ranks):
     rows = spikes(two_ranks / "base")
     assert [(row["step"], row["clips"]) for row in rows] == [
@@ -274,6 +276,7 @@ def test_spike_lists_clips_of_all_ranks(two_ranks):
     ]
 
 
+@pytest.mark.distributed
 def test_distillation_skips_steps_without_scored_positions_and_continues(two_ranks):
     by_rank = [json.loads((two_ranks / f"distilled-{rank}.json").read_text()) for rank in range(2)]
     rows = metrics(two_ranks / "base_opd")
@@ -292,6 +295,7 @@ def test_distillation_skips_steps_without_scored_positions_and_continues(two_ran
     assert skipped == 5
 
 
+@pytest.mark.distributed
 def test_distillation_logs_finite_values_only(two_ranks):
     for row in metrics(two_ranks / "base_opd"):
         assert all(math.isfinite(value) for value in row.values()), row

@@ -43,6 +43,7 @@ def test_add_names_failed_clip_of_any_rank(monkeypatch):
         clips.add(1, MIN_CLIPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_run_with_missing_audio_ends_and_resumes_after_repair(conf, datadir, tmp_path, monkeypatch, num_workers):
     monkeypatch.setattr(guards, "MIN_CLIPS", 8)

@@ -326,6 +326,7 @@ with run_directory(Path(expdir) / "base", load_config(conf, "base", expdir, data
 """
 
 
+@pytest.mark.slow
 def test_process_forked_by_a_killed_run_does_not_hold_the_lock(conf, datadir, tmp_path):
     words = [sys.executable, "-c", LEAVES_A_CHILD, str(conf), str(tmp_path), str(datadir)]
     child = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)

@@ -51,7 +51,10 @@ OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "r
 FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "model.path={trained}/base/final"]
 FROZEN += ["teacher.options.path={trained}/teacher/final"]
 LONELY = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register('lonely', list)\n"
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
+]
 
 
 def stepped(trainer: Trainer, stream) -> dict:

@@ -55,7 +55,10 @@ FOUR_RANKS = {
 MIXED = ["fsdp.teacher=shard", "distill.mix={student: 1, teacher: 1}"]  # each rank draws the source of the transcript
 BFLOAT16 = ["fsdp.teacher=shard", "fsdp.replicate=2", "fsdp.compute_dtype=bfloat16"]
 SMALL = 2.0**-10  # 1 + SMALL rounds to 1 in bfloat16
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
+]
 
 
 def trainer_of(case: str, overrides: list[str], conf: Path, trained: Path, datadir: Path, folder: Path):

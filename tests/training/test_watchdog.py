@@ -70,6 +70,7 @@ watchdog.__exit__()
 """
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(("what", "status"), [("end", HANG_STATUS), ("exit", 0)])
 def test_store_that_never_answers_does_not_block_the_process(what, status):
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
@@ -89,6 +90,7 @@ def worker() -> None:
                 ranks.barrier()
 
 
+@pytest.mark.distributed
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_hanging_rank_ends_the_run_and_is_named():
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]

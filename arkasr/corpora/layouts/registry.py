@@ -28,14 +28,23 @@ class CorpusLayout(Protocol):
     skipped_by_lhotse: ClassVar[frozenset[str]]
     root: Path
 
-    def __init__(self, root: Path): ...
+    def __init__(self, root: Path):
+        """Read nothing yet.
+
+        Args:
+            root: Folder of the corpus.
+        """
+        ...
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        """Return whether a folder has this layout.
+        """Check whether a folder has this layout.
 
         Args:
             folder: Candidate for `root`.
+
+        Returns:
+            True if it has.
         """
         ...
 
@@ -48,10 +57,13 @@ class CorpusLayout(Protocol):
         ...
 
     def transcripts(self, parts: list[str]) -> list[Path]:
-        """Return the transcript files.
+        """List the transcript files.
 
         Args:
             parts: Names of parts on disk.
+
+        Returns:
+            Their paths.
         """
         ...
 
@@ -77,10 +89,13 @@ class CorpusLayout(Protocol):
 
     @staticmethod
     def clean(text: str) -> str:
-        """Return the text to train on.
+        """Convert a transcript.
 
         Args:
             text: Text of Lhotse's supervision.
+
+        Returns:
+            The text to train on.
         """
         ...
 

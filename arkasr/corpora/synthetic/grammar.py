@@ -78,10 +78,13 @@ def group_of(words: tuple[str, ...]) -> str:
 
 
 def vocabulary(language: str) -> set[str]:
-    """Return all words of a grammar.
+    """List the words of a grammar.
 
     Args:
         language: `English` or `Chinese`.
+
+    Returns:
+        All words that its sentences can contain.
     """
     slots, _ = _GRAMMARS[language]
     return {word for choices in slots.values() for choice in choices for word in choice}

@@ -15,10 +15,13 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def checksum(page: bytes) -> int:
-    """Return the CRC-32 of RFC 3533, which is zlib's polynomial, highest bit first, without inversion.
+    """Compute the checksum of an Ogg page (RFC 3533).
 
     Args:
         page: A whole page, with zeros in place of its checksum.
+
+    Returns:
+        CRC-32 with zlib's polynomial, highest bit first, without inversion.
     """
     reflected = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2)

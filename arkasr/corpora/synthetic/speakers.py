@@ -46,7 +46,7 @@ class Speaker:
 
 
 def make_speakers(language: str, group: str, first_number: int) -> list[Speaker]:
-    """Return the speakers of one group. The same arguments give the same speakers.
+    """Draw the speakers of one group. The same arguments give the same speakers.
 
     In training every variant makes ROUNDS speakers, each with another accent, rate and pitch.
 
@@ -54,6 +54,9 @@ def make_speakers(language: str, group: str, first_number: int) -> list[Speaker]
         language: `English` or `Chinese`.
         group: `train`, `dev`, `test` or `odd`.
         first_number: Number of the first speaker, and the seed.
+
+    Returns:
+        The speakers, numbered from `first_number`.
     """
     low, high = RATES[group]
     rng = np.random.default_rng(first_number)

@@ -143,6 +143,7 @@ def test_scores_of_transcript_tokens_need_no_exact_ids(folder):
     torch.testing.assert_close(view.logprobs_at(tokens), local_view(teacher()).logprobs_at(tokens), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", ["on", "off"])
 def test_teacher_passes_the_conformance_checks(folder, exact):
     with connected(folder, exact_ids=exact) as (remote, _):
@@ -462,6 +463,7 @@ def shifted(response):
     return response
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
