@@ -12,9 +12,9 @@ help:
 	@echo 'make lint         check the code with ruff and mypy'
 	@echo 'make format       format the code with ruff'
 	@echo 'make docs         build the documentation site in site/; a dead link fails'
-	@echo 'make test-latest  run all tests with the newest releases that pyproject.toml allows, in .venv-latest'
+	@echo 'make test-latest  run all tests with the newest releases that pyproject.toml allows, in a new .venv-latest'
 	@echo 'make test-lowest  run the fast tests with the oldest releases that pyproject.toml allows, in .venv-lowest'
-	@echo 'make constraints  write the versions installed in .venv-latest to constraints.txt'
+	@echo 'make constraints  make test-latest; if it passes, write its versions to constraints.txt'
 	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
 demo: .venv/.installed-mini
@@ -39,13 +39,18 @@ docs: .venv/.installed-docs
 	@$(IN_VENV) python docs/make_config.py
 	@$(IN_VENV) mkdocs build --strict
 
-test-latest: .venv-latest/.installed-dev
+# Always a new environment, so that every package is the newest one that pyproject.toml allows.
+test-latest:
+	@$(call check_python)
+	@rm -rf .venv-latest
+	@$(PYTHON) -m venv .venv-latest
+	@.venv-latest/bin/python $(PIP_INSTALL) -e '.[dev,docs]' -e plugins/arkasr-vllm || { $(install_failed); }
 	@PATH="$(CURDIR)/.venv-latest/bin:$$PATH" python -m pytest $(PYTEST_ARGS)
 
 test-lowest:
 	@bash tests/lowest_versions.sh $(PYTEST_ARGS)
 
-constraints: .venv-latest/.installed-dev .venv-latest/.installed-docs
+constraints: test-latest
 	@{ echo '# The versions of a passing run. `make constraints` writes this file; see CONTRIBUTING.md.'; \
 		.venv-latest/bin/python -m pip freeze --exclude-editable; } >constraints.txt
 
@@ -56,12 +61,6 @@ constraints: .venv-latest/.installed-dev .venv-latest/.installed-docs
 		echo 'Installing torch and the other dependencies into .venv: about 5 GB, 2 to 5 minutes without output ...'
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[$*]' -e plugins/arkasr-vllm || { $(install_failed); }
-	@touch $@
-
-.venv-latest/.installed-%: pyproject.toml plugins/arkasr-vllm/pyproject.toml
-	@$(call check_python)
-	@$(PYTHON) -m venv .venv-latest
-	@.venv-latest/bin/python $(PIP_INSTALL) -U -e '.[$*]' -e plugins/arkasr-vllm || { $(install_failed); }
 	@touch $@
 
 install_failed = echo 'make: the installation failed; the lines above give the reason. The same command repeats it.'; exit 1

@@ -13,7 +13,7 @@ from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import Qwen2Tokenizer
 
-from arkasr import SpeechLM
+from arkasr import SAMPLE_RATE, SpeechLM
 from arkasr.model.build import build_fresh
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 
@@ -109,4 +109,4 @@ def clips(count: int, seconds: float) -> list[Tensor]:
         float32 [num_samples] at 16 kHz each.
     """
     generator = torch.Generator().manual_seed(0)
-    return [0.1 * torch.randn(int(16000 * seconds), generator=generator) for _ in range(count)]
+    return [0.1 * torch.randn(int(SAMPLE_RATE * seconds), generator=generator) for _ in range(count)]

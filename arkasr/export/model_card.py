@@ -37,7 +37,7 @@ METHOD = """\
 An encoder with rotary positions, an adapter that merges frames, and a Qwen2 decoder that generates the transcript from
 the audio: the architecture of Ark-ASR ([arXiv:2605.28139](https://arxiv.org/abs/2605.28139)), trained with `arkasr`.
 """
-LAYOUTS = {
+LAYOUT_TEXTS = {
     False: "The files are in the native layout of arkasr: config.json holds the configurations of encoder and decoder.",
     True: "The files are in the layout in which Ark-ASR was published (flat config.json, `audio_encoder.*` weights), "
     "which arkasr reads too. They were not tested with other code, and this folder does not contain any code.",
@@ -172,7 +172,7 @@ def _summary(facts: CardFacts) -> str:
     final = facts.weights == "final"
     weights = "the final weights" if final else f"the checkpoint `{facts.weights}`, not the final weights"
     origin = f"{facts.size:,} parameters, from the run `{facts.last.run}`: {weights} (step {facts.last.step})."
-    return f"{METHOD}\n{origin} {LAYOUTS[facts.published]}"
+    return f"{METHOD}\n{origin} {LAYOUT_TEXTS[facts.published]}"
 
 
 def _results(weights: str, scores: dict[str, Any] | None) -> str:

@@ -82,11 +82,11 @@ def read_audio(path: str | Path) -> Tensor:
         UserError: The file is absent, cannot be read as audio, or has several channels.
     """
     if not Path(path).exists():
-        raise UserError(f"{path}: file not found")
+        raise UserError(f"{path}: file not found; check the path")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
-        raise UserError(f"{path}: cannot be read as audio: {error}") from error
+        raise UserError(f"{path}: cannot be read as audio: {error}; convert it to WAV or FLAC") from error
     if samples.shape[1] != 1:
         raise UserError(f"{path}: {samples.shape[1]} channels, expected 1; write one channel or their mean to a file")
     return resample(torch.from_numpy(samples[:, 0]), rate, SAMPLE_RATE)
@@ -94,9 +94,9 @@ def read_audio(path: str | Path) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _filters(num_mel: int, device: torch.device) -> Tensor:
-    return melscale_fbanks(N_FFT // 2 + 1, 0.0, 8000.0, num_mel, SAMPLE_RATE, norm="slaney", mel_scale="slaney").to(
-        device
-    )
+    return melscale_fbanks(
+        N_FFT // 2 + 1, 0.0, SAMPLE_RATE / 2, num_mel, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+    ).to(device)
 
 
 def num_frames(waveform: Tensor) -> int:

@@ -41,7 +41,7 @@ class PluginSource:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegisteredName:
     """One registered name.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry:
     source: PluginSource
 
 
-def load_plugins(builtins: Sequence[str]) -> tuple[list[Entry], list[tuple[PluginSource, str]]]:
+def load_plugins(builtins: Sequence[str]) -> tuple[list[RegisteredName], list[tuple[PluginSource, str]]]:
     """Load the built-in modules, and the installed plugins that ARKASR_PLUGINS selects (all if it is not set).
 
     Args:
@@ -68,7 +68,7 @@ def load_plugins(builtins: Sequence[str]) -> tuple[list[Entry], list[tuple[Plugi
     Returns:
         The registered names, and each plugin that failed with the cause. A plugin that fails registers no name.
     """
-    entries: list[Entry] = []
+    entries: list[RegisteredName] = []
     failures: list[tuple[PluginSource, str]] = []
     for source, load in _sources(builtins):
         try:
@@ -125,40 +125,43 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
 
 def _refuse_unknown_entry(name: str, points: list[EntryPoint]) -> None:
     installed = ", ".join(point.name for point in points) or "none"
-    raise UserError(f"ARKASR_PLUGINS names {name}, which is not an installed plugin; installed: {installed}")
+    raise UserError(
+        f"ARKASR_PLUGINS names {name}, which is not an installed plugin (installed: {installed}); install it, "
+        "or correct the variable"
+    )
 
 
-def _registered(plugin: Any, source: PluginSource) -> list[Entry]:
+def _registered(plugin: Any, source: PluginSource) -> list[RegisteredName]:
     """Call the hooks of one plugin and return its names. Raises UserError, or pluggy's error for a wrong signature."""
     manager = pluggy.PluginManager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     _refuse_unknown_hooks(manager, plugin)
-    entries: list[Entry] = []
+    entries: list[RegisteredName] = []
     for kind, hook in KINDS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
             implementation.function(register=partial(_register, entries, kind, source))
     if not entries:
-        hooks = ", ".join(KINDS.values())
+        hooks = " or ".join(KINDS.values())
         raise UserError(f"registers no name; mark a function called {hooks} with @arkasr.hookimpl and call register")
     return entries
 
 
 def _register(
-    entries: list[Entry], kind: str, source: PluginSource, name: str, factory: Any, config: Any = None
+    entries: list[RegisteredName], kind: str, source: PluginSource, name: str, factory: Any, config: Any = None
 ) -> None:
     """Check and record one registration, see `hookspecs.Register`."""
     label = f"{kind_label(kind)} {name!r}"
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{label}: a name may contain letters, digits, '_', '-' and '.' only")
     if any((entry.kind, entry.name) == (kind, name) for entry in entries):
-        raise UserError(f"registers {label} twice")
+        raise UserError(f"registers {label} twice; use another name")
     lazy = re.compile(r"[\w.]+:[\w.]+")
     if not (lazy.fullmatch(factory) if isinstance(factory, str) else callable(factory)):
         raise UserError(f"{label}: factory must be callable or 'module:attribute', got {factory!r}")
     if not (lazy.fullmatch(config) if isinstance(config, str) else config is None or _is_schema(config)):
         raise UserError(f"{label}: config must be a dataclass or 'module:attribute', got {config!r}")
-    entries.append(Entry(kind, name, factory, config, source))
+    entries.append(RegisteredName(kind, name, factory, config, source))
 
 
 def _is_schema(config: Any) -> bool:

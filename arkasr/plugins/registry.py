@@ -25,7 +25,7 @@ from typing import Any
 
 from arkasr.config.load import check_options
 from arkasr.errors import UserError
-from arkasr.plugins.loader import Entry, PluginSource, describe_error, kind_label, load_plugins
+from arkasr.plugins.loader import PluginSource, RegisteredName, describe_error, kind_label, load_plugins
 
 BUILTINS = (
     "arkasr.builtin.teachers.local",
@@ -41,10 +41,10 @@ PACKAGE_OF = {("teacher", "qwen3_asr_http"): "arkasr-vllm"}
 
 @dataclass
 class _Table:
-    entries: list[Entry]
+    entries: list[RegisteredName]
     failures: list[tuple[PluginSource, str]]
 
-    def find(self, kind: str, name: str) -> list[Entry]:
+    def find(self, kind: str, name: str) -> list[RegisteredName]:
         return [entry for entry in self.entries if (entry.kind, entry.name) == (kind, name)]
 
     def clash(self, kind: str, name: str) -> str:
@@ -147,7 +147,7 @@ def _file(module: str) -> str:
     return spec.origin or "" if spec else ""
 
 
-def _find(kind: str, name: str) -> Entry:
+def _find(kind: str, name: str) -> RegisteredName:
     table = _checked_table()
     found = table.find(kind, name)
     if len(found) == 1:
@@ -162,7 +162,7 @@ def _find(kind: str, name: str) -> Entry:
     raise UserError(f"no {kind_label(kind)} is called {name!r}; {install}{available}{failed}")
 
 
-def _attribute(entry: Entry, value: Any) -> Any:
+def _attribute(entry: RegisteredName, value: Any) -> Any:
     """Return the attribute that a "module:attribute" string names, and any other value unchanged."""
     if not isinstance(value, str):
         return value

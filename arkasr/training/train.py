@@ -244,6 +244,7 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = load_config(conf, run, expdir, datadir, overrides)
+    _check_plugins(config)
     folder = Path(expdir) / run
     ranks = Ranks(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate)
     if len(set(ranks.gather(registry.fingerprint()))) > 1:
@@ -269,3 +270,10 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
                     "run the same command again to resume"
                 )
     ranks.close()
+
+
+def _check_plugins(config: Config) -> None:
+    """Refuse unknown plugin names and wrong options before the run has a directory."""
+    if config.objective == "opd":
+        for kind, plugin in (("teacher", config.teacher), ("token_mapper", config.mapper), ("loss", config.loss)):
+            registry.check_plugin(kind, plugin.name, plugin.options)

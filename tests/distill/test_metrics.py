@@ -13,7 +13,6 @@ from corpus_fixture import metrics
 from arkasr.distill.metrics import MAXIMA, rates, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout
 from arkasr.distributions.views import DenseView
-from arkasr.evaluation.tables import gap_recovery
 from arkasr.interfaces import Alignment, Support
 from arkasr.model.generation import Generation
 from arkasr.training.train import train
@@ -116,13 +115,6 @@ def test_teacher_sums_add_unmapped_and_dropped_mass():
     assert found == {"dropped_mass": pytest.approx(0.25 + 0.625), "dropped_mass#": 3, "teacher_missing": 1}
     view.dropped = torch.tensor([0.125, 0.0, 0.0625, nan])
     assert float(teacher_sums(view, logprobs, union)["dropped_mass"]) == pytest.approx(0.875 + 0.1875)
-
-
-def test_gap_recovery_on_worked_examples():
-    assert gap_recovery(40.0, 25.0, 10.0) == pytest.approx(0.5)  # error rates
-    assert gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
-    assert gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
-    assert gap_recovery(10.0, 9.0, 10.0) is None
 
 
 @pytest.mark.slow

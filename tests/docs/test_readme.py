@@ -185,7 +185,7 @@ def test_transcription_lines_transcribe_like_generate(page, tmp_path):
     clips = [tiny.waveform(9000, 3), tiny.waveform(16000, 4)]
     for name, clip in zip(("first", "second"), clips):
         soundfile.write(tmp_path / f"{name}.wav", clip.numpy(), SAMPLE_RATE, subtype="FLOAT")
-    (lines,) = [text for text in blocks(read(page), "python") if "AutoProcessor" in text]
+    (lines,) = [text for text in blocks(read(page), "python") if "apply_transcription_request" in text]
     lines, number = re.subn(r'^path = ".*?"', f'path = "{tmp_path / "model"}"', lines, flags=re.M)
     assert number == 1
     lines = lines.replace("max_new_tokens=256", "max_new_tokens=20")

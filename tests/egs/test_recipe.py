@@ -214,11 +214,11 @@ def test_overrides_reach_training_and_labelling_unchanged():
         (["--$(exit)", "3"], "unknown option"),
         (["--stage"], "--stage needs a value"),
         (["--stage", "--scale", "mini"], "--stage needs a value"),
-        (["--stage", "two"], "--stage takes a whole number, not 'two'"),
+        (["--stage", "two"], "--stage takes a whole number of at most 6 digits, not 'two'"),
         (["--nj", "0"], "--nj takes a whole number of at least 1"),
         (["--dry_run", "yes"], "--dry_run takes true or false, not 'yes'"),
         (["--scale", "huge"], "--scale takes mini or paper, not 'huge'"),
-        (["--corpus_dir", ""], "--corpus_dir needs a value"),
+        (["--corpus_dir", ""], "--corpus_dir is empty"),
         (["--variants", " "], "--variants is empty: name at least one run"),
         (["extra"], "unexpected argument 'extra'"),
         (["--variants", "base", "base_opd"], "unexpected argument 'base_opd'"),
@@ -253,25 +253,25 @@ def foreign_options():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--asr_args", "--lr 1"], '--asr_args is ESPnet\'s; here it is --train_args "section.key=value"'),
-        (["--asr-config=x"], "--asr_config is ESPnet's; here it is --conf"),
-        (["--use_lm", "false"], "--use_lm is ESPnet's; there is no such option here: no language model is used"),
-        (["--world-size", "4"], "--world-size is icefall's; here it is --ngpu (processes per machine)"),
-        (["--exp_dir", "x"], "--exp-dir is icefall's; here it is --expdir"),
+        (["--asr_args", "--lr 1"], '--asr_args is an option of ESPnet; use --train_args "section.key=value"'),
+        (["--asr-config=x"], "--asr_config is an option of ESPnet; use --conf"),
+        (["--use_lm", "false"], "--use_lm is an option of ESPnet that does not exist here: no language model is used"),
+        (["--world-size", "4"], "--world-size is an option of icefall; use --ngpu (processes per machine)"),
+        (["--exp_dir", "x"], "--exp-dir is an option of icefall; use --expdir"),
     ],
 )
-def test_option_of_another_toolkit_is_an_error_that_names_ours(words, message):
+def test_option_of_another_toolkit_is_an_error_that_names_the_option_here(words, message):
     done = recipe(*words, "--dry_run", "true")
     assert (done.returncode, done.stderr) == (2, f"run.sh: error: {message}\n")
 
 
 def test_foreign_options_are_distinct_and_name_options_that_exist():
-    ours = {row.split("|")[0] for row in options_table().splitlines()}
+    own = {row.split("|")[0] for row in options_table().splitlines()}
     names = [name.replace("-", "_") for name, *_ in foreign_options()]
-    assert len(names) == len(set(names)) >= 60 and not ours & set(names)
+    assert len(names) == len(set(names)) >= 60 and not own & set(names)
     for _, toolkit, option, remark in foreign_options():
         assert toolkit in ("ESPnet", "icefall") and (option or remark)
-        assert not option or re.match(r"--(\w+)", option)[1] in ours
+        assert not option or re.match(r"--(\w+)", option)[1] in own
     required = (
         "skip_train skip_data_prep skip_eval asr_args asr_config train_config inference_config decode_config "
         "inference_nj inference_asr_model asr_exp gpu_inference max_epoch lang token_type bpe nbpe use_lm world_size "

@@ -183,3 +183,10 @@ def test_paper_numbers_match_text_of_paper():
     wins = [student < reference for student, reference in zip(final, paper_numbers.TABLE1["qwen3_asr_0.6b"][1])]
     assert wins == [True, False, True, True, True]
     assert [paper_numbers.TABLE2[run][0] for run in ("base_opd", "base_td_opd")] == [53.06, 51.61]
+
+
+def test_gap_recovery_on_worked_examples():
+    assert tables.gap_recovery(40.0, 25.0, 10.0) == pytest.approx(0.5)  # error rates
+    assert tables.gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
+    assert tables.gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
+    assert tables.gap_recovery(10.0, 9.0, 10.0) is None

@@ -296,6 +296,20 @@ def test_fewer_ranks_may_accumulate_more_batches(conf, datadir, tmp_path):
     hold(12, 2)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("mapper.name=byte_offsets mapper.options.least_told=0.4", "is now called min_mapped_mass"),
+        ("loss.options.temperture=2", "did you mean temperature"),
+        ("teacher.name=qwen", "no teacher is called 'qwen'"),
+    ],
+)
+def test_wrong_plugin_is_refused_before_the_run_has_a_directory(conf, datadir, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        train(str(conf), "base_opd", str(tmp_path), str(datadir), overrides.split())
+    assert not (tmp_path / "base_opd").exists()
+
+
 def test_second_run_in_same_directory_is_refused(conf, datadir, tmp_path):
     (tmp_path / "base").mkdir()
     hold_lock = f"import fcntl; lock = open({str(tmp_path / 'base' / 'lock')!r}, 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
 from arkasr.errors import UserError
+from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.log_mel import HOP
 from arkasr.model.speech_lm.base import SpeechLM
 
@@ -41,7 +42,7 @@ class QwenSpeechLM(SpeechLM):
     """
 
     stop_tokens = ("<|im_end|>", "<|endoftext|>")
-    min_samples = 8000  # 0.5 s
+    min_samples = SAMPLE_RATE // 2  # 0.5 s
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Compute log-mel features padded to whole chunks. Samples after the last whole hop are dropped.
