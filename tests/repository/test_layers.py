@@ -149,6 +149,16 @@ def test_subpackage_docstring_names_contents_and_allowed_imports(name):
     assert any(re.search(r"\b[Mm]ay import\b", paragraph) for paragraph in others), message
 
 
+@pytest.mark.parametrize("name", [name for name in subpackages(project()) if name.count(".") == 1])
+def test_subpackage_imports_only_what_its_docstring_allows(name):
+    paragraph = (ast.get_docstring(project()[name]) or "").split("ay import")[-1].split("\n\n")[0]
+    if "every subpackage below" in paragraph:  # the floors hold it
+        return
+    own = subpackage(name)
+    imported = {subpackage(b) for a, b in import_pairs(project()) if subpackage(a) == own} - {own, "", "builtin"}
+    assert imported <= set(re.findall(r"`(\w+)`", paragraph)), f"{name}: correct the docstring or the imports"
+
+
 def misnamed_tests(folder: Path) -> list[str]:
     """Return the test files of a subpackage that are not named after one of its modules."""
     parts = {part for name in project() if subpackage(name) == folder.name for part in name.split(".")[1:]}

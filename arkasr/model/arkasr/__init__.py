@@ -1,4 +1,4 @@
 """The Ark-ASR student under Hugging Face's file names, with the key names of the published checkpoint.
 
-It may import the modules of `model` that do not know SpeechLM.
+It may import `interfaces`, `errors` and, from `model`, the modules `log_mel`, `tokenization` and `weight_files`.
 """

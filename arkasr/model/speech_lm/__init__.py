@@ -1,4 +1,4 @@
 """`SpeechLM`: one interface for training, sampling and scoring every supported recogniser.
 
-It may import `model.arkasr` and the modules of `model` that do not know SpeechLM.
+It may import `model.arkasr`, `interfaces`, `errors` and, from `model`, the modules `log_mel` and `tokenization`.
 """
