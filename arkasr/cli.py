@@ -101,7 +101,7 @@ ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "network": "network bandwidth per GPU, in GB/s (default: 25)",
     "mfu": "share of the peak throughput that is reached, except in decoding (default: 0.4)",
     "layer_ms": "minimum time per decoder layer and token, in ms (default: 0.8)",
-    "hours": "audio of one epoch, in hours, from which epochs are predicted; 0: unknown (default: 0)",
+    "hours": "audio of one epoch, in hours, to predict the number of epochs; unknown if omitted (default: 0)",
     "clip_seconds": "mean duration of the clips, in seconds (default: 12)",
     "tokens_per_second": "transcript tokens per second of audio (default: 3.5)",
     "max_length_ratio": "ratio of longest to mean transcript length per batch (default: 1.5)",
@@ -132,7 +132,7 @@ VERBS = {
         "predict memory, steps and hours of a run before it starts",
         ("conf", "--run", *(f"--{name}" for name in ASSUMED), "--json", "overrides"),
     ),
-    "plugins": Verb(_plugins, "list teachers, token mappers and losses, and plugins that failed to load", ("--json",)),
+    "plugins": Verb(_plugins, "list teachers, token mappers, losses, and plugins that failed", ("--json",)),
 }
 
 
@@ -224,7 +224,8 @@ def plugin_table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append((line + (file if len(file) <= room else "..." + file[3 - room :])).rstrip())
     for row in (row for row in rows if row.get("error")):
         where = " ".join(str(row[key]) for key in ("distribution", "version", "file") if row.get(key))
-        text = f"failed: {row.get('name') or row.get('kind') or 'plugin'} ({where}): {row['error']}"
+        label = row.get("name") or row.get("kind") or "plugin"
+        text = f"failed: {label}{f' ({where})' if where else ''}: {row['error']}"
         lines += textwrap.wrap(text, width, subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines)
 

@@ -101,7 +101,7 @@ read_hosts() { # read hosts and slots (processes) from --hostfile, whose lines a
         slot=${slot#slots=}
         hosts+=("$host") slots+=("${slot:-$processes}")
     done <"${opt[hostfile]}"
-    ((${#hosts[@]} > 0)) || die "--hostfile ${opt[hostfile]} names no host"
+    ((${#hosts[@]} > 0)) || die "--hostfile ${opt[hostfile]} names no host: write 'host' or 'host slots=8' on each line"
 }
 
 start() { # start COMMAND...: start it in the background as $child; it ends with this script, even if that is killed

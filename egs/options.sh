@@ -127,8 +127,8 @@ foreign_option() { # exit if this is an option of ESPnet or icefall
     local name toolkit option remark
     while IFS='|' read -r name toolkit option remark; do
         [[ ${name//-/_} == "$1" ]] || continue
-        [[ -n $option ]] || die "--$name is ${toolkit}'s; there is no such option here: $remark"
-        die "--$name is ${toolkit}'s; here it is $option${remark:+ ($remark)}"
+        [[ -n $option ]] || die "--$name is an option of $toolkit that does not exist here: $remark"
+        die "--$name is an option of $toolkit; use $option${remark:+ ($remark)}"
     done <<<"$FOREIGN_OPTIONS"
 }
 
@@ -136,7 +136,7 @@ set_option() { # set_option NAME VALUE: check the value by the option's kind and
     local name=$1 value=$2
     case ${kind[$name]} in
         number | count)
-            [[ $value =~ ^[0-9]{1,6}$ ]] || die "--$name takes a whole number, not '$value'"
+            [[ $value =~ ^[0-9]{1,6}$ ]] || die "--$name takes a whole number of at most 6 digits, not '$value'"
             value=$((10#$value))
             [[ ${kind[$name]} == number ]] || ((value > 0)) || die "--$name takes a whole number of at least 1, not '$value'"
             ;;
@@ -147,7 +147,7 @@ set_option() { # set_option NAME VALUE: check the value by the option's kind and
             ;;
         word) [[ $value =~ ^[A-Za-z0-9_.:-]+$ ]] || die "--$name takes a name without blanks, not '$value'" ;;
         path | command)
-            [[ -n $value ]] || die "--$name needs a value"
+            [[ -n $value ]] || die "--$name is empty: give it a value, or omit it"
             # Paths are relative to the user's working directory. They are made absolute before recipe.sh changes it.
             [[ ${kind[$name]} == command && $value != */* ]] || value=$(realpath -ms -- "${value/#\~\//$HOME/}")
             ;;
@@ -171,7 +171,7 @@ parse_options() { # read `--name value` and `--name=value`, with dashes or under
             set_option "$name" "$2"
             shift
         else
-            die "--$name needs a value, for example --$name ${opt[$name]:-VALUE}"
+            die "--$name needs a value (--help lists all options)"
         fi
         shift
     done

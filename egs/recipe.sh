@@ -90,7 +90,7 @@ check_cmd() { # check the options that belong to one value of --cmd
     done
     [[ ${opt[cmd]} == local || ! -v given[node_rank] ]] || die "--node_rank needs --cmd local"
     [[ ${opt[cmd]} == ssh ]] || return 0
-    [[ -f ${opt[hostfile]} ]] || die "--cmd ssh needs --hostfile, a file with one host per line"
+    [[ -f ${opt[hostfile]} ]] || die "--cmd ssh needs --hostfile, a file with one host per line${opt[hostfile]:+; ${opt[hostfile]} does not exist}"
     read_hosts
     [[ ! -v given[num_nodes] ]] || ((opt[num_nodes] == ${#hosts[@]})) ||
         die "--num_nodes is ${opt[num_nodes]}, but ${opt[hostfile]} names ${#hosts[@]} hosts: omit --num_nodes"

@@ -61,7 +61,8 @@ def load_config(conf_path: str | Path, run: str, expdir: str, datadir: str, over
     for layer in [sections for sections, _ in files] + overlays + [_overrides(overrides)]:
         values = _merge(Config, values, layer)
     values = _replace(values, {"expdir": str(expdir), "datadir": str(datadir)})
-    return build_dataclass(Config, values | {"run": run}, "", str(conf_path))
+    where = f"{conf_path} or {COMMAND_LINE}" if overrides else str(conf_path)
+    return build_dataclass(Config, values | {"run": run}, "", where)
 
 
 def run_names(conf_path: str | Path) -> list[str]:

@@ -92,7 +92,8 @@ def require_usable(part: str, usable: Iterable[Entry], entries: list[Entry]) -> 
     if not bad:
         raise UserError(f"corpus part {part} holds no utterances; check --corpus_dir")
     raise UserError(
-        f"corpus part {part}: none of its {len(bad)} utterances can be used; the first: {bad[0].reason}: {bad[0].audio}"
+        f"corpus part {part}: none of its {len(bad)} utterances can be used; the first: {bad[0].reason}: "
+        f"{bad[0].audio}; repair the files, or check --corpus_dir"
     )
 
 

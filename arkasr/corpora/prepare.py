@@ -99,8 +99,8 @@ def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
         chosen[use] = [part for part in wanted if part in present]
         if not chosen[use]:
             raise UserError(
-                f"{layout.root}: has no {use} part: {use} may be {', '.join(wanted)}; "
-                f"found {', '.join(present) or 'nothing'}"
+                f"{layout.root}: has none of the parts of key `{use}` in corpus.yaml ({', '.join(wanted)}), only "
+                f"{', '.join(present) or 'nothing'}; add one of them, or change the key"
             )
     return chosen
 
@@ -201,7 +201,7 @@ def _summary(name: str, each: PreparedSet) -> dict[str, Any]:
     suffix = f"; dropped {num_dropped}: {reasons}" if num_dropped else ""
     log(f"{name}: {len(each.cuts)} cuts, {hours:.2f} h, {speakers or 'unnamed'} speakers{suffix}")
     if num_dropped > _WARN_DROPPED_SHARE * total:
-        log(f"WARNING: {name}: {num_dropped} of {total} utterances were dropped; see dropped.jsonl")
+        log(f"warning: {name}: {num_dropped} of {total} utterances were dropped; see dropped.jsonl")
     return {"cuts": len(each.cuts), "hours": round(hours, 4), "speakers": speakers, "dropped": dropped}
 
 

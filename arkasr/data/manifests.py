@@ -65,7 +65,10 @@ def shards(path: str) -> list[Path]:
         found = [place] if place.is_file() else [Path(file) for file in glob.glob(path)]
     files = sorted(file for file in found if file.is_file())
     if not files:
-        raise UserError(f"{path}: no such manifest; run the recipe from --stage 1 (and stage 2 for teacher data)")
+        raise UserError(
+            f"{path}: no such manifest; run the recipe from --stage 1 (stage 2 writes teacher data), or "
+            "correct the path"
+        )
     return files
 
 
@@ -150,12 +153,15 @@ class OnDisk:
             seconds = sum(_duration(item) for file in self.files for _, item in self._items(file, 0))
             self.share = config.hours * 3600 / max(seconds, 1e-9)
         self._check()
-        log(f"{config.train}: read line by line from {self.num_shards} files (data.lazy)")
+        log(f"{config.train}: read line by line (data.lazy); number of files: {self.num_shards}")
 
     def _check(self) -> None:
         items = (item for file in self.files for item in self._items(file, 0))
         if next(items, None) is None:
-            raise UserError(f"{self.config.train}: no cut lasts {_limits(self.config)}, or data.hours selects none")
+            raise UserError(
+                f"{self.config.train}: no cut lasts {_limits(self.config)}, or data.hours selects none; change these "
+                "keys"
+            )
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
         """See `Manifest.read`.
@@ -216,7 +222,7 @@ def _of_suitable_length(config: DataConfig) -> list[Cut]:
     cuts = list(read_cuts(config.train))
     kept = [cut for cut in cuts if config.min_clip_seconds <= cut.duration <= config.max_clip_seconds]
     if not kept:
-        raise UserError(f"{config.train}: no cut lasts {_limits(config)}")
+        raise UserError(f"{config.train}: no cut lasts {_limits(config)}; change these limits")
     if len(kept) < len(cuts):
         left_out = f"{len(cuts) - len(kept)} of {len(cuts)} cuts left out"
         log(f"{config.train}: {left_out}, because they do not last {_limits(config)}")

@@ -58,6 +58,7 @@ def rate(run: str, column: str | None) -> float | None:
     known = [name.lower() for name in COLUMNS]
     if column.lower() not in known:
         raise UserError(
-            f"corpus.json: paper column {column!r} is not in the paper's Table 1; use one of: {', '.join(COLUMNS)}"
+            f"corpus.json: paper column {column!r} is not in the paper's Table 1; correct it in corpus.yaml (one of: "
+            f"{', '.join(COLUMNS)}) and run the recipe from --stage 1"
         )
     return TABLE1[run][1][known.index(column.lower())] if run in TABLE1 else None

@@ -47,11 +47,17 @@ def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:
     corpus = _read_json(path, 1)
     for key in ("name", "metric", "normalizer", "test_sets"):
         if not corpus.get(key):
-            raise UserError(f"{path}: key {key!r} is missing; run the recipe from --stage 1")
+            raise UserError(f"{path}: key {key!r} is missing; delete the file and run the recipe from --stage 1")
     if corpus["metric"] not in METRICS:
-        raise UserError(f"{path}: unknown metric {corpus['metric']!r}; use one of: {', '.join(METRICS)}")
+        raise UserError(
+            f"{path}: unknown metric {corpus['metric']!r}; correct it in corpus.yaml (one of: {', '.join(METRICS)}) "
+            "and run the recipe from --stage 1"
+        )
     if corpus["normalizer"] not in NORMALIZERS:
-        raise UserError(f"{path}: unknown normalizer {corpus['normalizer']!r}; use one of: {', '.join(NORMALIZERS)}")
+        raise UserError(
+            f"{path}: unknown normalizer {corpus['normalizer']!r}; correct it in corpus.yaml (one of: "
+            f"{', '.join(NORMALIZERS)}) and run the recipe from --stage 1"
+        )
     return corpus
 
 
@@ -181,7 +187,7 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
         try:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
-            raise UserError(f"{folder / 'config.yaml'}: not valid YAML; run the recipe from --stage 3") from error
+            raise UserError(f"{folder / 'config.yaml'}: not valid YAML; delete it and run --stage 3") from error
     return {**record, "config": config}
 
 

@@ -84,7 +84,10 @@ def load_pretrained(
     except UserError:
         raise
     except (OSError, ValueError, StrictDataclassError) as error:
-        raise UserError(f"{path}: cannot be read as a model: {' '.join(str(error).split())}") from error
+        cause = " ".join(str(error).split()).rstrip(". ")
+        raise UserError(
+            f"{path}: cannot be read as a model: {cause}; give the folder of a model or a Hub id (owner/name)"
+        ) from error
 
 
 def _load_weights(path: str, models: Mapping[str, type[PreTrainedModel]], **options: Any) -> PreTrainedModel:
@@ -93,7 +96,9 @@ def _load_weights(path: str, models: Mapping[str, type[PreTrainedModel]], **opti
     if model_type not in models:
         code = "; its own code (auto_map) is never run" if "auto_map" in config else ""
         allowed = ", ".join(sorted(models))
-        raise UserError(f"{path}: model_type {model_type!r} in config.json is not one of {allowed}{code}")
+        raise UserError(
+            f"{path}: model_type {model_type!r} in config.json is not one of {allowed}; use such a model{code}"
+        )
     if "thinker_config" in config:
         from arkasr.model.speech_lm.qwen3_asr import from_original
 

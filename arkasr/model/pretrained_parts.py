@@ -37,7 +37,10 @@ def reading(path: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as a model: {' '.join(str(error).split())}") from error
+        cause = " ".join(str(error).split()).rstrip(". ")
+        raise UserError(
+            f"{path}: cannot be read as a model: {cause}; give the folder of a model or a Hub id (owner/name)"
+        ) from error
 
 
 def model_type_of(path: str) -> str:
@@ -83,7 +86,9 @@ def encoder_sizes(path: str) -> dict[str, Any]:
             return _sizes(GlmAsrConfig.from_pretrained(path).audio_config)
         if model_type == "arkasr":
             return _sizes(ArkasrConfig.from_pretrained(path).audio_config)
-    raise UserError(f"model.encoder {path}: model_type {model_type!r} is not one of whisper, glmasr, arkasr")
+    raise UserError(
+        f"model.encoder {path}: model_type {model_type!r} is not one of whisper, glmasr, arkasr; use such a model"
+    )
 
 
 def decoder_sizes(path: str) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def decoder_sizes(path: str) -> dict[str, Any]:
     """
     model_type = model_type_of(path)
     if model_type != "qwen2":
-        raise UserError(f"model.decoder {path}: model_type {model_type!r} is not qwen2 (Qwen2 and Qwen2.5)")
+        raise UserError(f"model.decoder {path}: model_type {model_type!r} is not qwen2; give a Qwen2 or Qwen2.5 model")
     with reading(path):
         return _sizes(Qwen2Config.from_pretrained(path))
 

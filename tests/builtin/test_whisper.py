@@ -137,7 +137,7 @@ def test_whisper_rejects_clip_longer_than_window(tmp_path):
 def test_whisper_rejects_unknown_language(saved, language):
     _, folder, multilingual = saved
     known = "English, Chinese.*" if multilingual else "English"
-    with pytest.raises(UserError, match=f"language '{language}': {folder} knows {known}; name one"):
+    with pytest.raises(UserError, match=f"language '{language}': {folder} supports {known}; set one"):
         create(folder).score([waveform(800)], [language], [[5]])
 
 

@@ -162,7 +162,7 @@ def test_create_with_unknown_name_lists_names_and_failures(install):
         ("import fake_nothing_here", "ModuleNotFoundError: No module named 'fake_nothing_here'"),
         ("import sys\nsys.exit('bye')", "SystemExit: bye"),
         ("def broken(:", "SyntaxError: "),
-        ("x = 1", "registers no name; mark a function called register_teachers,"),
+        ("x = 1", "registers no name; mark a function called register_teachers or"),
         (
             ONE_LOSS.replace("losses", "loses").format(arguments="'x', print"),
             "register_loses is marked as a hook, but arkasr has no such hook; use register_losses",

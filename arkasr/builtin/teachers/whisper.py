@@ -85,9 +85,13 @@ class WhisperTeacher:
         if not self.multilingual:
             tokens, known = [tokens[0], tokens[-1]], ["English"]
         if language.title() not in known:
-            raise arkasr.UserError(f"language {language!r}: {path} knows {', '.join(known)}; name one in the manifest")
+            raise arkasr.UserError(
+                f"language {language!r}: {path} supports {', '.join(known)}; set one in the manifest"
+            )
         if missing := [token for token in (*tokens, STOP) if token not in self.vocab]:
-            raise arkasr.UserError(f"{path}: the tokenizer lacks {', '.join(missing)}, which the prompt needs")
+            raise arkasr.UserError(
+                f"{path}: the tokenizer lacks {', '.join(missing)}, which the prompt needs; copy the model again"
+            )
         return [self.vocab[token] for token in tokens]
 
     def encode(self, waveforms: Sequence[Tensor]) -> Tensor:

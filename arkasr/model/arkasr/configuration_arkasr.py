@@ -99,7 +99,8 @@ class ArkasrConfig(PreTrainedConfig):
             config_dict = nested_from_flat(deepcopy(config_dict), place)
         elif "hidden_size" in config_dict:
             raise UserError(
-                f"{place}: config.json has the decoder's keys but no whisper_config with the encoder's keys"
+                f"{place}: config.json has the decoder's keys but no whisper_config with the encoder's keys; copy "
+                "it again"
             )
         known = {key: value for key, value in config_dict.items() if key != "auto_map"}
         return super().from_dict(known, **kwargs)

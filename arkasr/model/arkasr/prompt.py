@@ -55,5 +55,5 @@ def require_tokens(tokenizer: PreTrainedTokenizerBase, needed: Iterable[str]) ->
     if missing:
         raise UserError(
             f"{tokenizer.name_or_path}: the tokenizer lacks {', '.join(missing)} of the prompt; use the tokenizer of "
-            "this model"
+            "this model (a tokenizer trained for model.type=arkasr needs tokenizer.kind=sentencepiece)"
         )

@@ -82,7 +82,7 @@ def check_tokenizer(server: Server, model: str, text: str, ids: list[int], path:
         raise
     if reply.get("tokens") != ids:
         raise arkasr.UserError(
-            f"{server.url}/tokenize: gives other tokens than {path}, so the scores would be those of another model; "
+            f"{server.url}/tokenize: returns other tokens than {path}, so the scores would be those of another model; "
             "set teacher.options.tokenizer to the tokenizer of the served model"
         )
 
@@ -111,8 +111,8 @@ def check_audio_is_used(scorer: Scorer, affixes: Affixes, ids: list[int]) -> Sco
     first, repeated, silent = scorer.score([tone, tone, silence], [affixes] * 3, [ids] * 3)
     if not _max_difference(first, silent) > MIN_CHANGE * _max_difference(first, repeated):
         raise arkasr.UserError(
-            f"{scorer.server.url}: gives a tone and silence the same scores, so it ignores the audio; use a vLLM whose "
-            "generate endpoint uses audio features"
+            f"{scorer.server.url}: returns the same scores for a tone and for silence, so it ignores the audio; use a "
+            "vLLM whose generate endpoint uses audio features"
         )
     return first
 

@@ -426,7 +426,7 @@ class NoisyIgnoresAudio(Noisy, IgnoresAudio):
 
 @pytest.mark.parametrize("kind", [IgnoresAudio, NoisyIgnoresAudio])
 def test_server_that_ignores_audio_is_refused(folder, kind):
-    check_refused(folder, "gives a tone and silence the same scores", server=kind(teacher()))
+    check_refused(folder, "same scores for a tone and for silence", server=kind(teacher()))
 
 
 def test_noisy_server_that_uses_audio_is_accepted(folder):
