@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from arkasr.config import schema
 from arkasr.config.validate import is_schema, kinds_of
-from arkasr.plugins.loader import KINDS, Entry, load_plugins
+from arkasr.plugins.loader import KINDS, RegisteredName, load_plugins
 from arkasr.plugins.registry import BUILTINS
 
 PAGE = Path(__file__).with_name("config.md")
@@ -123,7 +123,7 @@ def section(name: str, kind: type, config: schema.Config) -> str:
     return f"## `{name}`\n\n{text}\n\n{rows}"
 
 
-def plugin(entry: Entry) -> str:
+def plugin(entry: RegisteredName) -> str:
     """Return the part of the page about one built-in plugin and its options."""
     options, key = entry.config(), SECTION_OF[entry.kind]
     title = f"### `{key}.name: {entry.name}`\n\n{doc_parts(entry.factory)[0]}"
@@ -131,7 +131,7 @@ def plugin(entry: Entry) -> str:
     return f"{title}\n\n{rows}"
 
 
-def builtins() -> list[Entry]:
+def builtins() -> list[RegisteredName]:
     """Return the registered names of the built-in plugins, sorted by kind and name."""
     entries, _ = load_plugins(BUILTINS)
     inside = (entry for entry in entries if entry.source.module in BUILTINS)

@@ -56,7 +56,7 @@ class Batch:
 
 # The batch of a rank that has no readable clip. The rank computes it so that other ranks do not wait, and discards the
 # result.
-SILENCE = Batch(["silence"], [torch.zeros(8000)], [""], ["English"])
+SILENCE = Batch(["silence"], [torch.zeros(SAMPLE_RATE // 2)], [""], ["English"])
 
 
 def load_batch(cuts: CutSet | list[Cut]) -> Batch:
