@@ -6,6 +6,7 @@ A field may be declared as bool, int, float, str, Any, Literal, list[...], dict[
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -111,7 +112,13 @@ def build_dataclass(cls: type[T], values: dict[str, Any], key: str, where: str) 
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{where}: {key}{': ' if key else ''}{error}") from error
+        raise UserError(f"{where}: {_with_key(cls, key, str(error))}") from error
+
+
+def _with_key(cls: type, key: str, message: str) -> str:
+    """Make "top_p must be ..." of section `rollout` into "rollout.top_p must be ..."."""
+    starts_with_field = re.split(r"\W", message, maxsplit=1)[0] in kinds_of(cls)
+    return join(key, message) if starts_with_field else f"{key}: {message}" if key else message
 
 
 def _build(kind: Any, value: Any, key: str, where: str) -> Any:
