@@ -7,6 +7,7 @@ counted positions. The caller divides the sum by the global count.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,7 @@ class NoLossOptions:
     """This loss has no options."""
 
 
-class _WholeVocabularyLoss:
+class _WholeVocabularyLoss(ABC):
     """A divergence on all shared tokens, and one more outcome for the mass of all other tokens.
 
     The student's logits are computed for a few positions at a time.
@@ -153,9 +154,9 @@ class _WholeVocabularyLoss:
 
         return sum_over_positions(self._divergence, student, teacher, support)
 
+    @abstractmethod
     def _divergence(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
         """Compare outcomes [P, U + 1] and return one number per position [P]."""
-        raise NotImplementedError
 
 
 class FullKl(_WholeVocabularyLoss):
