@@ -143,7 +143,7 @@ class _WholeVocabularyLoss(ABC):
 
     needs = "shared"
 
-    def __init__(self, options: object):
+    def __init__(self, options: object):  # noqa: B027  # every factory is called with its options
         """Accept any options. None are read."""
 
     def __call__(
