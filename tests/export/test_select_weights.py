@@ -1,0 +1,23 @@
+"""The weights that `--checkpoint` names: final, latest, best or one step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from arkasr.export.select_weights import find_source
+
+
+def test_find_source_selects_final_latest_best_and_named_checkpoint(expdir):
+    rows = [json.loads(line) for line in (expdir / "base_opd/metrics.jsonl").read_text().splitlines()]
+    for row, error in zip(rows, (0.0, 0.4, 0.2, 0.3), strict=True):  # the best checkpoint, step 1, was deleted
+        row["dev_error"] = error
+    (expdir / "base_opd/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.rmtree(expdir / "base_opd/checkpoints/step-00000001")
+    found = {name: find_source(str(expdir), "base_opd", name) for name in ("final", "latest", "best", "step-00000002")}
+    assert {name: source.step for name, source in found.items()} == {
+        "final": 4, "latest": 4, "best": 3, "step-00000002": 2,
+    }  # fmt: skip
+    assert found["best"].name == "step-00000003"
+    shutil.rmtree(expdir / "base_opd/final")
+    assert find_source(str(expdir), "base_opd", "latest").name == "step-00000003"
