@@ -1,18 +1,16 @@
-"""Error counts against a reference edit distance, intervals of cases computed by hand, and invalid input of `score`."""
+"""Error counts against a reference edit distance, and the files that `score` reads and writes."""
 
 from __future__ import annotations
 
 import gzip
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_lines import write_lines
 
 from arkasr.errors import UserError
-from arkasr.evaluation import bootstrap
-from arkasr.evaluation.results_io import read_metrics
 from arkasr.evaluation.score import compare_with_base, count, score, summary
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6)
@@ -55,44 +53,6 @@ def test_summary_without_reference_words_has_no_rate():
     assert got["rate_percent"] is None and got["interval_percent"] is None and got["errors"] == 1
 
 
-def test_interval_of_two_utterances_matches_hand_computation():
-    # Two draws from {0, 1} errors of one word each: rates 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4.
-    assert bootstrap.interval(np.array([0, 1]), np.array([1, 1])) == (0.0, 1.0)
-    rates = bootstrap.resampled_rates([np.array([0, 1])], np.array([1, 1]), resamples=4000, seed=1)[:, 0]
-    assert [np.mean(rates == value) for value in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-
-
-def test_interval_of_many_words_matches_normal_approximation():
-    errors = np.tile([0, 1, 0, 0], 100)  # 400 one-word utterances, 25 % wrong: 1.96 sqrt(p q / n) = 4.24 points
-    low, high = bootstrap.interval(errors, np.ones(400, dtype=int))
-    assert (low, high) == pytest.approx((0.25 - 0.0424, 0.25 + 0.0424), abs=0.006)
-
-
-def test_interval_weighs_utterances_by_length():
-    # Ratio of sums of an utterance of 9 words without errors and one of 1 word with 1 error: 0, 1/10 or 1.
-    rates = bootstrap.resampled_rates([np.array([0, 1])], np.array([9, 1]), resamples=200, seed=0)
-    assert set(np.round(rates[:, 0], 6)) == {0.0, 0.1, 1.0}
-
-
-def test_interval_ignores_samples_without_reference_words():
-    low, high = bootstrap.interval(np.array([1, 2]), np.array([2, 0]))
-    assert (low, high) == (0.5, 1.5)
-
-
-def test_paired_interval_uses_same_utterances_for_both_runs():
-    generator = np.random.default_rng(3)
-    base, lengths = generator.integers(1, 9, size=60), np.full(60, 10)
-    assert bootstrap.paired_interval(base, base, lengths) == (0.0, 0.0)
-    assert bootstrap.paired_interval(base - 1, base, lengths) == pytest.approx((-0.1, -0.1))
-    low, high = bootstrap.interval(base, lengths)
-    assert high - low > 0.05
-
-
-def test_interval_is_reproducible():
-    errors, lengths = np.arange(30) % 4, np.full(30, 5)
-    assert bootstrap.interval(errors, lengths) == bootstrap.interval(errors, lengths)
-
-
 def test_compare_with_base_gives_points_interval_and_relative_change():
     base, better = count(["a b c d"] * 3, ["a x y z"] * 3, "wer"), count(["a b c d"] * 3, ["a b c z"] * 3, "wer")
     got = compare_with_base(better, base)
@@ -117,11 +77,6 @@ def hypothesis(identity, text, **more):
     fixed = {"reference": REFERENCES.get(identity, ""), "seconds": 1.0, "num_tokens": 3}
     fixed |= {"stopped": True, "looping": False}
     return {"id": identity, "hypothesis": text, **fixed, **more}
-
-
-def write_lines(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -284,13 +239,3 @@ def test_score_rejects_broken_input_and_names_it(workspace, damage, parts):
 def test_score_rejects_empty_runs(workspace):
     with pytest.raises(UserError, match="--runs"):
         score(str(workspace[0]), str(workspace[1]), [])
-
-
-def test_read_metrics_keeps_last_row_of_repeated_step(tmp_path, capsys):
-    path = tmp_path / "base" / "metrics.jsonl"
-    write_lines(path, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "dev_error": 0.5}])
-    with open(path, "a") as file:
-        file.write('{"step": 3, "lo\n{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.0}\n')
-    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path, "base")] == [(1, 3.0), (2, 1.5), (3, 1.0)]
-    assert "line 4: not a metrics row" in capsys.readouterr().out
-    assert read_metrics(tmp_path, "teacher") == []

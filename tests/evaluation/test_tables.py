@@ -1,74 +1,12 @@
-"""RESULTS.md and the terminal table: each number is in its cell, the paper's numbers have their own columns."""
+"""Tables of RESULTS.md and of the terminal: each number is in its cell, the paper's numbers have their own columns."""
 
 from __future__ import annotations
 
 import pytest
+from score_examples import CORPUS, METRICS, SCORES, rows_of, run_scores, set_scores
 
 from arkasr.errors import UserError
-from arkasr.evaluation import paper_numbers, report, tables
-
-CORPUS = {
-    "name": "librispeech",
-    "metric": "wer",
-    "normalizer": "english",
-    "scale": "mini",
-    "test_sets": ["test-clean", "test-other"],
-    "paper": {"test-clean": "Libri clean", "test-other": "Libri Other"},
-    "sets": {"train": {"cuts": 7, "hours": 0.5, "speakers": 2, "dropped": {"no text": 3, "empty audio": 1}}},
-}
-
-
-def set_scores(rate, relative=None):
-    entry = {
-        "utterances": 10,
-        "reference_length": 200,
-        "hits": 150,
-        "substitutions": 30,
-        "deletions": 20,
-        "insertions": 4,
-        "errors": 54,
-        "utterances_with_errors": 9,
-        "empty_references": 0,
-        "missing_hypotheses": 2,
-        "empty_hypotheses": 1,
-        "not_stopped": 3,
-        "looping": None,
-        "rate_percent": rate,
-        "interval_percent": None if rate is None else [rate - 1, rate + 2],
-    }
-    if relative is not None:
-        change = {"difference_percent": -5.0, "interval_percent": [-6.0, 1.5], "relative_percent": relative}
-        entry["against_base"] = change
-    return entry
-
-
-def run_scores(rate, relative=None):
-    header = {"normalizer": {"name": "english", "version": "1"}, "jiwer": "4.0.0"}
-    header["bootstrap"] = {"resamples": 1000, "seed": 0, "level": 0.95}
-    return {**header, "sets": {name: set_scores(rate, relative) for name in CORPUS["test_sets"]}}
-
-
-SCORES = {"teacher": run_scores(5, -87.5), "base": run_scores(40), "base_opd": run_scores(20, -50)}
-METRICS = {
-    "teacher": [],
-    "base": [{"step": 10, "loss": 2.0}],
-    "base_opd": [{"step": i, "loss": 1.0, "vuss": v} for i, v in enumerate([20.0, 23.0, 26.0, 0.0], 1)],
-}
-RECORDS = {
-    "teacher": {"config": {}},
-    "base": {"commit": "abc1", "versions": {"torch": "2.12"}, "command": "arkasr train a --run base", "config": {}},
-    "base_opd": {
-        "commit": "abc2",
-        "versions": {"torch": "2.12"},
-        "command": "arkasr train a --run base_opd",
-        "started": "2026-01-01",
-        "config": {"seed": 7, "train": {"steps": 300}, "distill": {"top_k": 16}, "rollout": {"temperature": 0.0}},
-    },
-}
-
-
-def rows_of(text):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+from arkasr.evaluation import tables
 
 
 def test_error_rates_has_separate_columns_for_paper():
@@ -140,49 +78,6 @@ def test_tables_show_unknown_rate_as_dash():
     scores = {"base": run_scores(None)}
     assert rows_of(tables.error_rates(CORPUS, scores))[2][1:3] == ["-", "-"]
     assert tables.terminal(CORPUS, scores).splitlines()[-1].split()[1:] == ["Base", "-", "-", "-", "7.17"]
-
-
-def results(**corpus):
-    return report.results("exp", "my data", {**CORPUS, **corpus}, SCORES, METRICS, RECORDS, [])
-
-
-def test_results_contains_commands_commits_versions_settings_and_corpus():
-    text = results()
-    for part in (
-        "arkasr train a --run base_opd",
-        "arkasr score --expdir exp --datadir 'my data' --runs 'teacher base base_opd'",
-        "# Teacher: no training command recorded",
-        "Base+OPD: commit `abc2`, torch 2.12",
-        "normaliser `english` version 1, jiwer 4.0.0",
-        "| train | 7 | 0.500 | 2 | 1 empty audio, 3 no text |",
-    ):
-        assert part in text
-    header, _, *rows = rows_of(text.split("## Runs")[1])
-    assert dict(zip(header, rows[2])) == {
-        "Run": "Base+OPD",
-        "Last logged step": "4",
-        "Seed": "7",
-        "Steps": "300",
-        "Top-k": "16",
-    }
-
-
-def test_results_warns_about_comparison_at_miniature_scale_only():
-    assert "# Results: librispeech, miniature" in results() and "not comparable to the paper's" in results()
-    assert "miniature" not in results(scale="paper").lower()
-
-
-def test_paper_numbers_match_text_of_paper():
-    # The changes are in the text of section 5.1, the means in section 5.2.
-    for column, before, after in zip(
-        paper_numbers.COLUMNS, (3.48, 10.22, 7.74, 3.75, 7.17), (3.00, 7.18, 6.13, 2.88, 5.50)
-    ):
-        assert (paper_numbers.rate("base", column), paper_numbers.rate("base_opd", column)) == (before, after)
-    final = [paper_numbers.rate("base_td_opd", column) for column in paper_numbers.COLUMNS]
-    assert final == [1.95, 5.92, 5.39, 2.45, 4.56]
-    wins = [student < reference for student, reference in zip(final, paper_numbers.TABLE1["qwen3_asr_0.6b"][1])]
-    assert wins == [True, False, True, True, True]
-    assert [paper_numbers.TABLE2[run][0] for run in ("base_opd", "base_td_opd")] == [53.06, 51.61]
 
 
 def test_gap_recovery_on_worked_examples():

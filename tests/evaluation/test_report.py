@@ -1,0 +1,49 @@
+"""RESULTS.md: commands, commits, versions, settings, and the warning at miniature scale."""
+
+from __future__ import annotations
+
+from score_examples import CORPUS, METRICS, SCORES, rows_of
+
+from arkasr.evaluation import report
+
+RECORDS = {
+    "teacher": {"config": {}},
+    "base": {"commit": "abc1", "versions": {"torch": "2.12"}, "command": "arkasr train a --run base", "config": {}},
+    "base_opd": {
+        "commit": "abc2",
+        "versions": {"torch": "2.12"},
+        "command": "arkasr train a --run base_opd",
+        "started": "2026-01-01",
+        "config": {"seed": 7, "train": {"steps": 300}, "distill": {"top_k": 16}, "rollout": {"temperature": 0.0}},
+    },
+}
+
+
+def results(**corpus):
+    return report.results("exp", "my data", {**CORPUS, **corpus}, SCORES, METRICS, RECORDS, [])
+
+
+def test_results_contains_commands_commits_versions_settings_and_corpus():
+    text = results()
+    for part in (
+        "arkasr train a --run base_opd",
+        "arkasr score --expdir exp --datadir 'my data' --runs 'teacher base base_opd'",
+        "# Teacher: no training command recorded",
+        "Base+OPD: commit `abc2`, torch 2.12",
+        "normaliser `english` version 1, jiwer 4.0.0",
+        "| train | 7 | 0.500 | 2 | 1 empty audio, 3 no text |",
+    ):
+        assert part in text
+    header, _, *rows = rows_of(text.split("## Runs")[1])
+    assert dict(zip(header, rows[2])) == {
+        "Run": "Base+OPD",
+        "Last logged step": "4",
+        "Seed": "7",
+        "Steps": "300",
+        "Top-k": "16",
+    }
+
+
+def test_results_warns_about_comparison_at_miniature_scale_only():
+    assert "# Results: librispeech, miniature" in results() and "not comparable to the paper's" in results()
+    assert "miniature" not in results(scale="paper").lower()
