@@ -1,4 +1,4 @@
-"""The plugin registry, with packages that the tests write: what loads, what fails, and the messages."""
+"""The plugin registry, with packages that the tests write: what is listed and created, and the messages."""
 
 from __future__ import annotations
 
@@ -10,109 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from written_plugins import ONE_LOSS, good, refusal, rows
 
 import arkasr
 from arkasr import hookspecs
-from arkasr.errors import UserError
 from arkasr.plugins import registry
 from arkasr.plugins.loader import KINDS
 
 ROOT = Path(__file__).parents[2]
-
-GOOD = """
-from dataclasses import dataclass
-import arkasr
-
-@dataclass
-class Options:
-    rate: float = 1.0
-
-class Plugin:
-    def __init__(self, options, **context):
-        self.options, self.context = options, context
-
-@arkasr.hookimpl
-def register_teachers(register):
-    register("{name}", Plugin, Options)
-
-@arkasr.hookimpl
-def register_token_mappers(register):
-    register("{name}", "{name}_parts:Mapper", "{name}_parts:Options")
-
-@arkasr.hookimpl
-def register_losses(register):
-    register("{name}", Plugin)
-"""
-PARTS = """
-from dataclasses import dataclass
-
-@dataclass
-class Options:
-    depth: int
-
-class Mapper:
-    def __init__(self, options, student, teacher):
-        self.depth, self.pair = options.depth, (student, teacher)
-"""
-ONE_LOSS = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register({arguments})\n"
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch):
-    """Load the plugins again in each test, without environment variables, and remove their modules afterwards."""
-    monkeypatch.delenv("ARKASR_PLUGINS", raising=False)
-    monkeypatch.delenv("ARKASR_STRICT_PLUGINS", raising=False)
-    registry._load.cache_clear()
-    before = set(sys.modules)
-    yield
-    registry._load.cache_clear()
-    for name in set(sys.modules) - before:
-        if name.startswith("fake_"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Return a function that puts a package with one entry point and its modules on the import path."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def make(distribution: str, entry: str, modules: dict[str, str], target: str = "") -> Path:
-        folder = tmp_path / f"{distribution.replace('-', '_')}-1.5.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
-        (folder / "entry_points.txt").write_text(f"[arkasr]\n{entry} = {target or next(iter(modules))}\n")
-        for module, text in modules.items():
-            (tmp_path / f"{module}.py").write_text(text)
-        importlib.invalidate_caches()
-        return tmp_path
-
-    return make
-
-
-def rows(distribution: str) -> list[dict[str, str]]:
-    return [row for row in registry.listing() if row["distribution"] == distribution]
-
-
-def good(install, name: str = "fake_good", distribution: str = "arkasr-good") -> Path:
-    return install(distribution, name, {name: GOOD.format(name=name), f"{name}_parts": PARTS})
-
-
-def refusal(call, *arguments, **context) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments, **context)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def cause(install, text: str, target: str = "") -> str:
-    """Install a plugin that must fail and one that works, and return the listed cause of the failure."""
-    folder = install("arkasr-bad", "fake_bad", {"fake_bad": text}, target)
-    good(install)
-    assert [row["kind"] for row in rows("arkasr-good")] == ["loss", "teacher", "token_mapper"]
-    (row,) = rows("arkasr-bad")
-    assert (row["kind"], row["name"], row["version"]) == ("", "fake_bad", "1.5")
-    assert row["file"] == str(folder / "fake_bad.py")
-    return row["error"]
 
 
 def test_listing_and_create_work_for_good_plugin(install):
@@ -156,42 +61,6 @@ def test_create_with_unknown_name_lists_names_and_failures(install):
     assert registry.create("loss", "fake_good", {})
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("import fake_nothing_here", "ModuleNotFoundError: No module named 'fake_nothing_here'"),
-        ("import sys\nsys.exit('bye')", "SystemExit: bye"),
-        ("def broken(:", "SyntaxError: "),
-        ("x = 1", "registers no name; mark a function called register_teachers or"),
-        (
-            ONE_LOSS.replace("losses", "loses").format(arguments="'x', print"),
-            "register_loses is marked as a hook, but arkasr has no such hook; use register_losses",
-        ),
-        (ONE_LOSS.replace("losses", "teacher").format(arguments="'x', print"), "use register_teachers"),
-        (ONE_LOSS.replace("(register)", "(regster)").format(arguments="'x'"), "PluginValidationError: "),
-        (ONE_LOSS.format(arguments="'x'"), "TypeError: "),
-        (ONE_LOSS.format(arguments="'two words', print"), "loss 'two words': a name may contain letters"),
-        (ONE_LOSS.format(arguments="3, print"), "loss 3: a name may contain letters"),
-        (ONE_LOSS.format(arguments="'x', 'a b'"), "factory must be callable or 'module:attribute', got 'a b'"),
-        (ONE_LOSS.format(arguments="'x', 5"), "factory must be callable or 'module:attribute', got 5"),
-        (ONE_LOSS.format(arguments="'x', print, int"), "config must be a dataclass or 'module:attribute'"),
-        (ONE_LOSS.format(arguments="'x', print)\n    register('x', print"), "registers loss 'x' twice"),
-    ],
-)
-def test_listing_shows_cause_of_broken_plugin(install, text, message):
-    assert message in cause(install, text)
-
-
-def test_listing_shows_cause_of_missing_entry_point_object(install):
-    assert "AttributeError" in cause(install, "x = 1", "fake_bad:nothing")
-
-
-def test_plugin_that_fails_after_one_name_registers_none(install):
-    text = GOOD.format(name="fake_bad").replace('register("fake_bad", Plugin)', "raise RuntimeError('no GPU\\nhere')")
-    assert cause(install, text) == "RuntimeError: no GPU here"
-    assert "no teacher is called 'fake_bad'" in refusal(registry.create, "teacher", "fake_bad", {})
-
-
 def test_create_names_lazy_factory_that_cannot_be_imported(install):
     install("arkasr-lazy", "fake_lazy", {"fake_lazy": ONE_LOSS.format(arguments="'a', 'fake_nothing:Loss'")})
     assert rows("arkasr-lazy")[0]["error"] == ""
@@ -227,24 +96,6 @@ def test_plugin_with_builtin_name_is_refused(install):
     install("arkasr-same", "fake_same", {"fake_same": ONE_LOSS.format(arguments=f"'{name}', list")})
     message = refusal(registry.check_plugin, "loss", name, {})
     assert "(arkasr.builtin.losses)" in message and "arkasr-same 1.5 (fake_same)" in message
-
-
-def test_arkasr_plugins_variable_selects_installed_plugins(install, monkeypatch):
-    good(install)
-    good(install, "fake_other", "arkasr-other")
-    for value, kept in (
-        ("", set()),
-        ("fake_other", {"arkasr-other"}),
-        (" fake_good , fake_other", {"arkasr-good", "arkasr-other"}),
-    ):
-        monkeypatch.setenv("ARKASR_PLUGINS", value)
-        registry._load.cache_clear()
-        assert {row["distribution"] for row in registry.listing()} - {"arkasr"} == kept
-    monkeypatch.setenv("ARKASR_PLUGINS", "fake_goood")
-    registry._load.cache_clear()
-    assert registry.listing()[-1]["error"].startswith(
-        "ARKASR_PLUGINS names fake_goood, which is not an installed plugin"
-    )
 
 
 def test_strict_variable_makes_failures_and_clashes_fatal(install, monkeypatch):
@@ -298,13 +149,6 @@ def test_listing_does_not_import_large_packages(install):
     listed, fingerprint, modules = json.loads(done.stdout)
     assert not set(heavy) & set(modules)
     assert listed == registry.listing() and fingerprint == registry.fingerprint()
-
-
-def test_every_hook_has_kind_and_documents_factory_call():
-    hooks = {name for name in vars(hookspecs) if name.startswith("register_")}
-    assert hooks == set(KINDS.values())
-    for name in hooks:
-        assert "register(name, factory, config=None)" in getattr(hookspecs, name).__doc__
 
 
 def test_public_interface_lists_its_names():
