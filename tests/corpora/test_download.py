@@ -1,0 +1,94 @@
+"""Stage 0: corpora are synthesised once, downloaded at paper scale, and never written into other directories."""
+
+from __future__ import annotations
+
+import pytest
+from synthetic_corpus import EGS, contents, tiny
+
+from arkasr.corpora import download as download_module
+from arkasr.corpora.corpus import read_corpus_yaml
+from arkasr.corpora.download import download
+from arkasr.errors import UserError
+
+
+def test_download_keeps_a_complete_corpus_and_replaces_one_of_another_seed(tmp_path, capsys):
+    pytest.importorskip("espeakng_loader")
+    folder = tmp_path / "c"
+    download(tiny(tmp_path, "aishell"), "mini", str(folder))
+    (folder / "notes.txt").write_text("keep")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
+    download(tiny(tmp_path, "aishell"), "mini", str(folder))
+    assert "already exists" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
+    download(tiny(tmp_path, "aishell", seed=2), "mini", str(folder))
+    assert before != {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
+    assert (folder / "notes.txt").read_text() == "keep"
+
+
+@pytest.mark.slow
+def test_download_repeats_an_interrupted_synthesis(tmp_path, monkeypatch):
+    pytest.importorskip("espeakng_loader")
+    yaml, folder = tiny(tmp_path, "librispeech"), tmp_path / "c"
+
+    real = download_module.WRITERS["librispeech"]
+
+    def interrupted(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(download_module.WRITERS, "librispeech", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download(yaml, "mini", str(folder))
+    assert not (folder / ".completed").exists() and not (folder / "train-clean-5").exists()
+    monkeypatch.setitem(download_module.WRITERS, "librispeech", real)
+    download(yaml, "mini", str(folder))
+    assert (folder / ".completed").is_file() and not (folder / ".speaking").exists()
+    assert len(list(folder.rglob("*.flac"))) == 12
+
+
+def test_download_does_not_change_other_directories(tmp_path, capsys):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds files other than"):
+        download(tiny(tmp_path, "librispeech"), "mini", str(folder))
+    assert contents(folder) == {"thesis.tex": b"x"}
+    home = folder / "dev-clean" / "1" / "2"
+    home.mkdir(parents=True)
+    (home / "1-2.trans.txt").write_text("1-2-0000 HELLO\n")
+    for scale in ("mini", "paper"):
+        download(tiny(tmp_path, "librispeech"), scale, str(folder))
+        assert "nothing to do" in capsys.readouterr().out
+
+
+def test_missing_espeakng_loader_names_the_package_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "espeakng_loader", None)
+    with pytest.raises(UserError, match=r"pip install 'arkasr\[mini\]'"):
+        download(tiny(tmp_path, "librispeech"), "mini", str(tmp_path / "c"))
+
+
+def test_wenetspeech_at_paper_scale_explains_how_to_get_it(tmp_path):
+    with pytest.raises(UserError, match="wenet.org.cn.*--corpus_dir"):
+        download(str(EGS / "wenetspeech" / "corpus.yaml"), "paper", str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("name, function", [("librispeech", "download_librispeech"), ("aishell", "download_aishell")])
+def test_download_at_paper_scale_calls_lhotse(tmp_path, monkeypatch, name, function):
+    import urllib.error
+
+    import lhotse.recipes
+
+    calls = []
+    monkeypatch.setattr(lhotse.recipes, function, lambda *a, **k: calls.append((a, k)))
+    yaml = EGS / name / "corpus.yaml"
+    download(str(yaml), "paper", str(tmp_path / "c"))
+    (arguments, options), facts = calls[0], read_corpus_yaml(yaml).scales.paper
+    assert arguments == (tmp_path / "c",)
+    assert options == ({} if name == "aishell" else {"dataset_parts": [*facts.train, *facts.dev, *facts.test]})
+
+    def offline(*arguments, **options):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(lhotse.recipes, function, offline)
+    with pytest.raises(UserError, match="no route to host.*run the same command again"):
+        download(str(yaml), "paper", str(tmp_path / "c"))
