@@ -11,7 +11,7 @@ import torch
 import yaml
 from corpus_fixture import CONF
 from safetensors.torch import load_file, save_file
-from tiny import ARK_SIZES, student, student_tokenizer, teacher_tokenizer, waveform
+from tiny import ARK_SIZES, QWEN_SIZES, student, student_tokenizer, teacher_tokenizer, waveform
 from transformers import (
     GlmAsrConfig,
     GlmAsrForConditionalGeneration,
@@ -287,6 +287,16 @@ def test_student_sizes_give_the_published_number_of_parameters(tmp_path):
     assert {p.dtype for p in hf.parameters()} == {torch.float32}
     unused_positions, speech_tokens = 1500 * 1280, (163958 - 151936) * 896  # in the published files only
     assert sum(p.numel() for p in hf.parameters()) + unused_positions + speech_tokens == 1_152_556_800
+
+
+def test_build_fresh_uses_the_initializer_range():
+    torch.manual_seed(0)
+    lm = build_fresh("qwen3_asr", QWEN_SIZES | {"initializer_range": 0.05}, teacher_tokenizer()).requires_grad_(False)
+    assert float(lm.head.std()) == pytest.approx(0.05, rel=0.05)
+    assert float(lm.hf.model.audio_tower.layers[0].fc1.weight.std()) == pytest.approx(0.05, rel=0.05)
+    convolution = lm.hf.model.audio_tower.conv2d2.weight
+    assert float(convolution.std()) == pytest.approx(2 / (8 * 9) ** 0.5, rel=0.15)
+    assert lm.head.data_ptr() == lm.hf.get_input_embeddings().weight.data_ptr()
 
 
 # Errors

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from arkasr.model import generation
-from arkasr.model.generation import Generation, cache_argument, generate, nucleus, token_caps
+from arkasr.model.generation import Generation, cache_argument, generate, is_looping, nucleus, token_caps
 
 SIZES = [16000, 4000, 9000, 24000, 160, 12345]
 
@@ -311,3 +311,9 @@ def test_cache_argument_is_accepted_by_the_decoder_without_a_future_warning(lm):
         warnings.simplefilter("error", FutureWarning)
         states = decoder(inputs_embeds=embeds, use_cache=True, **{cache_argument(decoder): cache})
     assert cache.get_seq_length() == embeds.shape[1] == states.last_hidden_state.shape[1]
+
+
+def test_is_looping_ignores_stop_token_after_loop():
+    text = [5, 6, 7] * 5
+    assert is_looping([*text, 2], [2, 3]) and not is_looping([*text, 2]) and is_looping(text)
+    assert not is_looping([5, 2, 6] * 5, [2, 5])  # without the stop tokens it is one token, repeated too few times
