@@ -1,12 +1,10 @@
-"""The training loop: batch splitting, learning rate schedule, skipped steps, written files, and locking."""
+"""The training loop: batch splitting, logged learning rate, skipped steps, written files, and messages."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -19,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from arkasr.cli import main
 from arkasr.config.load import load_config, read_config
-from arkasr.config.schema import DecodeConfig, OptimConfig
+from arkasr.config.schema import DecodeConfig
 from arkasr.data import sampling
 from arkasr.data.batches import Batch, load_batch
 from arkasr.errors import UserError
@@ -27,8 +25,6 @@ from arkasr.evaluation.dev_set import DevSet
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.normalize import normalizer
 from arkasr.model.loading import load_speech_lm
-from arkasr.training.ranks import Ranks
-from arkasr.training.setup import make_optimizer, run_directory
 from arkasr.training.train import train
 
 
@@ -85,40 +81,7 @@ def test_gradients_are_clipped_after_division_by_the_count(conf, datadir, tmp_pa
     assert clipped == pytest.approx(0.01, rel=1e-2)
 
 
-# Learning rate schedule
-
-
-def rates(steps: int, **changes) -> list[float]:
-    lm = torch.nn.Linear(2, 2)
-    optimizer, schedule = make_optimizer(OptimConfig(lr=2.0, **changes), steps, lm)
-    found = []
-    for _ in range(steps + 2):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return found
-
-
-def test_schedule_warm_up_and_cosine_match_values_computed_by_hand():
-    found = rates(12, warmup_steps=4, min_lr_ratio=0.1)
-    assert found[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
-    assert found[4] == pytest.approx(2.0)  # start of 8 steps of decay: cos 0 = 1
-    assert found[6] == pytest.approx(2.0 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2))  # a quarter of the way
-    assert found[8] == pytest.approx(2.0 * 0.55)  # half way
-    assert found[12] == found[13] == pytest.approx(0.2)  # the floor
-
-
-def test_schedule_constant_and_without_warm_up():
-    assert rates(5, warmup_steps=2, schedule="constant") == pytest.approx([1.0] + [2.0] * 6)
-    assert rates(2, warmup_steps=0, min_lr_ratio=0.0) == pytest.approx([2.0, 1.0, 0.0, 0.0])
-
-
-def test_weight_decay_applies_to_matrices_only():
-    lm = torch.nn.Linear(3, 3)
-    optimizer, _ = make_optimizer(OptimConfig(weight_decay=0.3, betas=[0.5, 0.6]), 10, lm)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay == {id(lm.weight): 0.3, id(lm.bias): 0.0}
-    assert all(group["betas"] == (0.5, 0.6) for group in optimizer.param_groups)
+# Logged learning rate
 
 
 def test_logged_learning_rate_is_the_one_used_in_the_step(conf, datadir, tmp_path):
@@ -267,35 +230,6 @@ def test_settings_without_effect_on_results_may_change(conf, datadir, tmp_path, 
     assert read_config(tmp_path / "base" / "config.yaml").train.keep == 9
 
 
-class FirstRank:
-    """Rank 0 of several ranks, with the attributes that `run_directory` uses."""
-
-    first = True
-
-    def __init__(self, world_size: int):
-        self.world_size = world_size
-
-    def barrier(self) -> None:
-        """Do not wait."""
-
-
-def test_fewer_ranks_may_accumulate_more_batches(conf, datadir, tmp_path):
-    def hold(world_size, accumulate):
-        config = load_config(str(conf), "base", str(tmp_path), str(datadir), [f"train.accumulate={accumulate}"])
-        with run_directory(tmp_path / "base", config, FirstRank(world_size)):
-            pass
-
-    hold(24, 1)
-    record = tmp_path / "base" / "run.json"
-    assert '"batches_per_step": 24' in record.read_text()
-    record.write_text(record.read_text().replace("batches_per_step", "batches_a_step"))  # its name in older runs
-    hold(8, 3)
-    hold(1, 24)
-    with pytest.raises(UserError, match=r"other settings \(train.accumulate\)"):
-        hold(8, 2)
-    hold(12, 2)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -322,33 +256,6 @@ def test_second_run_in_same_directory_is_refused(conf, datadir, tmp_path):
     assert not (tmp_path / "base" / "config.yaml").exists()
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])  # the lock is free again
     assert (tmp_path / "base" / "final" / "config.json").is_file()
-
-
-LEAVES_A_CHILD = """
-import os, sys, time
-from pathlib import Path
-from arkasr.config.load import load_config
-from arkasr.training.ranks import Ranks
-from arkasr.training.setup import run_directory
-conf, expdir, datadir = sys.argv[1:]
-with run_directory(Path(expdir) / "base", load_config(conf, "base", expdir, datadir), Ranks()):
-    if child := os.fork():
-        print(child, flush=True)
-        os._exit(0)
-    os.closerange(0, 3)
-    time.sleep(600)  # the test kills it
-"""
-
-
-@pytest.mark.slow
-def test_process_forked_by_a_killed_run_does_not_hold_the_lock(conf, datadir, tmp_path):
-    words = [sys.executable, "-c", LEAVES_A_CHILD, str(conf), str(tmp_path), str(datadir)]
-    child = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-    try:
-        with run_directory(tmp_path / "base", load_config(conf, "base", tmp_path, datadir), Ranks()):
-            os.kill(child, 0)  # it is alive
-    finally:
-        os.kill(child, signal.SIGKILL)
 
 
 def test_seed_determines_the_weights(conf, datadir, tmp_path):
