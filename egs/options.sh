@@ -69,6 +69,11 @@ num-workers|icefall|--train_args "data.num_workers=N"|per rank
 use-fp16|icefall|--train_args "fsdp.compute_dtype=bfloat16"|
 save-every-n|icefall|--train_args "train.save_every=N"|optimizer steps
 keep-last-k|icefall|--train_args "train.keep=N"|
+bucketing-sampler|icefall||batches are always bucketed by duration
+num-buckets|icefall|--train_args "data.num_buckets=N"|
+shuffle|icefall||clips are always shuffled
+tensorboard|icefall||every run writes tensorboard/
+on-the-fly-feats|icefall||the models compute log-mel features from 16 kHz audio
 bpe-model|icefall|--train_args "tokenizer.path=FOLDER"|
 lang-dir|icefall|--train_args "tokenizer.path=FOLDER"|
 enable-musan|icefall||no noise is added to the audio
@@ -113,14 +118,22 @@ distance() { # print the edit distance of two words
 }
 
 unknown_option() { # exit with the option here that has this meaning, or the nearest name
-    local name near='' edits fewest=4
+    local name near='' edits fewest=$((${#1} < 4 ? ${#1} : 4)) # a name with all letters changed is not near
     foreign_option "$1"
     for name in "${!kind[@]}"; do
         edits=$(distance "$1" "$name")
         if ((${#1} > 2)) && [[ $name == *"$1"* || $1 == *"$name"* ]]; then edits=1; fi
         if ((edits < fewest)); then fewest=$edits near=$name; fi
     done
+    [[ -n $near ]] || near_foreign_option "$1"
     die "unknown option --$1${near:+; did you mean --$near?} (--help lists all options)"
+}
+
+near_foreign_option() { # exit if at most two letters differ from an option of ESPnet or icefall
+    local name
+    while IFS='|' read -r name _; do
+        if (($(distance "$1" "${name//-/_}") <= 2 && ${#1} > 4)); then foreign_option "${name//-/_}"; fi
+    done <<<"$FOREIGN_OPTIONS"
 }
 
 foreign_option() { # exit if this is an option of ESPnet or icefall

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh_plugins import fresh_plugins
 from installed import install
 
 import arkasr
@@ -102,12 +101,8 @@ def installed(tmp_path, monkeypatch):
     project = install(package, tmp_path / "site")
     monkeypatch.setenv("ARKASR_PLUGINS", ",".join(project["entry-points"]["arkasr"]))
     monkeypatch.syspath_prepend(tmp_path / "site")
-    importlib.invalidate_caches()
-    registry._load.cache_clear()
-    yield project
-    registry._load.cache_clear()
-    for module in project["entry-points"]["arkasr"].values():
-        sys.modules.pop(module, None)
+    with fresh_plugins("arkasr_"):
+        yield project
 
 
 def test_plugins_page_examples_cover_each_kind(installed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import pytest
 import soundfile
 import tiny
 import torch
+from fresh_plugins import fresh_plugins
 from pages import ROOT, blocks, commands, kind, read
 
 from arkasr import cli
@@ -96,11 +96,8 @@ def installed(tmp_path, monkeypatch) -> dict:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, ROOT))))
-    importlib.invalidate_caches()
-    registry._load.cache_clear()
-    yield project
-    registry._load.cache_clear()
-    sys.modules.pop(module, None)
+    with fresh_plugins(module):
+        yield project
 
 
 def test_readme_plugin_has_one_name_throughout(installed):

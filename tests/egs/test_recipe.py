@@ -265,6 +265,11 @@ def test_option_of_another_toolkit_is_an_error_that_names_the_option_here(words,
     assert (done.returncode, done.stderr) == (2, f"run.sh: error: {message}\n")
 
 
+def test_misspelt_option_of_another_toolkit_names_the_option_here():
+    done = recipe("--max_epochs", "3")
+    assert done.returncode == 2 and "--max_epoch is an option of ESPnet; use --train_args" in done.stderr
+
+
 def test_foreign_options_are_distinct_and_name_options_that_exist():
     own = {row.split("|")[0] for row in options_table().splitlines()}
     names = [name.replace("-", "_") for name, *_ in foreign_options()]

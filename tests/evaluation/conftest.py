@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-from arkasr.plugins import registry
+from fresh_plugins import fresh_plugins
 
 ECHO = '''
 """A teacher that transcribes the number of samples, and returns an empty text for clips below one second."""
@@ -54,8 +51,5 @@ def echo(tmp_path, monkeypatch):
     (tmp_path / "echo-1.0.dist-info" / "entry_points.txt").write_text("[arkasr]\necho = fake_echo\n")
     (tmp_path / "fake_echo.py").write_text(ECHO)
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    registry._load.cache_clear()
-    yield
-    registry._load.cache_clear()
-    sys.modules.pop("fake_echo", None)
+    with fresh_plugins("fake_echo"):
+        yield

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
-
-from arkasr.plugins import registry
+from fresh_plugins import fresh_plugins
 
 
 @pytest.fixture(autouse=True)
@@ -16,13 +14,8 @@ def fresh(monkeypatch):
     """Load the plugins again in each test, without environment variables, and remove their modules afterwards."""
     monkeypatch.delenv("ARKASR_PLUGINS", raising=False)
     monkeypatch.delenv("ARKASR_STRICT_PLUGINS", raising=False)
-    registry._load.cache_clear()
-    before = set(sys.modules)
-    yield
-    registry._load.cache_clear()
-    for name in set(sys.modules) - before:
-        if name.startswith("fake_"):
-            del sys.modules[name]
+    with fresh_plugins("fake_"):
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from fresh_plugins import fresh_plugins
 from installed import install
 
 from arkasr.config.yaml_io import parse_yaml
@@ -131,14 +131,8 @@ def loaded(target, monkeypatch):
     """Make the installed packages importable in this process."""
     monkeypatch.setenv("ARKASR_PLUGINS", "ensemble,skew_kl,template,vllm")
     monkeypatch.syspath_prepend(target)
-    importlib.invalidate_caches()
-    registry._load.cache_clear()
-    before = set(sys.modules)
-    yield
-    registry._load.cache_clear()
-    for name in set(sys.modules) - before:
-        if name.startswith("arkasr_"):
-            del sys.modules[name]
+    with fresh_plugins("arkasr_"):
+        yield
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
