@@ -19,6 +19,7 @@ from lhotse.serialization import decode_json_line, deserialize_item, open_best
 from arkasr.config.schema import DataConfig
 from arkasr.errors import UserError
 from arkasr.utils.console import log
+from arkasr.utils.files import sha256
 
 LINE_SUFFIXES = (".jsonl", ".jsonl.gz")  # formats that can be read line by line
 LARGE = 64 * 2**20  # bytes of all manifests, about 600,000 cuts: `data.lazy=auto` reads these and larger ones by line
@@ -242,3 +243,21 @@ def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:
         kept.append(cut)
         seconds += cut.duration
     return kept
+
+
+def digest(path: str) -> str:
+    """Return the SHA-256 digest over all files of a manifest.
+
+    Args:
+        path: See `shards`.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        UserError: If there is no file.
+    """
+    total = hashlib.sha256()
+    for file in shards(path):
+        total.update(bytes.fromhex(sha256(file)))
+    return total.hexdigest()

@@ -12,7 +12,6 @@ changes, the existing transcripts are refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -26,15 +25,13 @@ from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config, run_names
 from arkasr.config.schema import Config, PluginConfig
-from arkasr.data.manifests import read_cuts, shards
+from arkasr.data.manifests import digest, read_cuts
 from arkasr.errors import UserError
 from arkasr.evaluation.decode import teacher_transcriber, write_hypotheses
 from arkasr.evaluation.normalize import normalizer
-from arkasr.evaluation.results_io import read_corpus_facts, write_text
+from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.utils.console import log
-
-# Read per weight file for the digest: training changes nearly all weights, and reading whole files takes long.
-SAMPLES, SAMPLE_BYTES = 64, 4096
+from arkasr.utils.files import sampled_digest, write_text
 
 
 def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
@@ -92,14 +89,11 @@ class Labels:
     @cached_property
     def _selection(self) -> dict[str, Any]:
         """All that determines which cuts are selected: digest of the clips, error limit, metric and normaliser."""
-        clips, limit, facts = hashlib.sha256(), self.config.teacher_data.max_error, {}
-        for shard in shards(str(self.source)):
-            with shard.open("rb") as file:
-                clips.update(hashlib.file_digest(file, "sha256").digest())
+        limit, facts = self.config.teacher_data.max_error, {}
         if limit < 1:
             corpus = read_corpus_facts(self.datadir)
             facts = {key: corpus[key] for key in ("metric", "normalizer")}
-        return {"clips": clips.hexdigest(), "max_error": limit} | facts
+        return {"clips": digest(str(self.source)), "max_error": limit} | facts
 
     def _read_record(self) -> dict[str, Any]:
         return json.loads(self.record.read_text(encoding="utf-8")) if self.record.is_file() else {}
@@ -191,20 +185,12 @@ def teacher_identity(teacher: PluginConfig) -> dict[str, Any]:
     """
     options = {key: value for key, value in teacher.options.items() if key != "path"}
     path = str(teacher.options.get("path", ""))
-    return {"name": teacher.name, "options": options, "path": path, "weights": _digest(Path(path)) if path else ""}
-
-
-def _digest(path: Path) -> str:
-    files = [path] if path.is_file() else sorted(p for p in path.glob("[!.]*") if p.is_file() and p.suffix != ".md")
-    digest = hashlib.sha256()
-    for weight_file in files:
-        size = weight_file.stat().st_size
-        digest.update(f"{weight_file.name} {size}\n".encode())
-        with weight_file.open("rb") as file:
-            for sample in range(SAMPLES):
-                file.seek(size * sample // SAMPLES)
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest() if files else ""
+    return {
+        "name": teacher.name,
+        "options": options,
+        "path": path,
+        "weights": sampled_digest(Path(path)) if path else "",
+    }
 
 
 def _changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,15 @@ import yaml
 from arkasr.errors import UserError
 from arkasr.evaluation.normalize import NORMALIZERS
 from arkasr.utils.console import log
+from arkasr.utils.files import read_json
 
 METRICS = ("wer", "cer")
 
 
 def _read_json(path: Path, stage: int) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run the recipe from --stage {stage}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error}); delete it and run the recipe from --stage {stage}"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object; delete it and run the recipe from --stage {stage}")
-    return value
+        return read_json(path, f"run the recipe from --stage {stage}")
+    return read_json(path, f"delete it and run the recipe from --stage {stage}")
 
 
 def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:
@@ -206,16 +198,3 @@ def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
     """
     path = Path(expdir) / run / "scores.json"
     return _read_json(path, 5) if path.is_file() else None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: an interrupted call leaves the previous file.
-
-    Args:
-        path: File to write. Missing parent folders are created.
-        text: New content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

@@ -21,6 +21,7 @@ from arkasr.errors import UserError
 from arkasr.evaluation import bootstrap, figures, report, results_io, tables
 from arkasr.evaluation.normalize import Normalizer, normalizer
 from arkasr.utils.console import log
+from arkasr.utils.files import write_text
 
 BASE = "base"
 
@@ -216,14 +217,12 @@ def score(expdir: str, datadir: str, runs: list[str]) -> None:
     corpus = results_io.read_corpus_facts(datadir)
     scores = score_runs(expdir, datadir, runs, corpus)
     for run, content in scores.items():
-        results_io.write_text(
-            Path(expdir) / run / "scores.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        )
+        write_text(Path(expdir) / run / "scores.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     metrics = {run: results_io.read_metrics(expdir, run) for run in runs}
     drawn = figures.draw(Path(expdir) / "figures", corpus, scores, metrics)
     records = {run: results_io.read_run(expdir, run) for run in runs}
     results = Path(expdir) / "RESULTS.md"
-    results_io.write_text(results, report.results(expdir, datadir, corpus, scores, metrics, records, drawn))
+    write_text(results, report.results(expdir, datadir, corpus, scores, metrics, records, drawn))
     print(tables.terminal(corpus, scores))
     print(f"\nResults: {_display_path(results)}")
     for path in drawn:

@@ -1,4 +1,4 @@
-"""Console output and timing.
+"""Console output, timing, and durable files.
 
-May import the standard library and tqdm only. `timing` also imports torch, inside a function.
+May import `errors` from arkasr, and tqdm. `timing` also imports torch, inside a function.
 """
