@@ -22,6 +22,7 @@ from arkasr.config.schema import Config
 from arkasr.config.validate import build_dataclass, check_values, is_schema, join, kinds_of
 from arkasr.config.yaml_io import parse_yaml, read_yaml, to_yaml
 from arkasr.errors import UserError
+from arkasr.utils.redact import secrets_in_addresses
 
 COMMAND_LINE = "command line"
 T = TypeVar("T")
@@ -50,8 +51,8 @@ def load_config(conf_path: str | Path, run: str, expdir: str, datadir: str, over
         The configuration with all layers merged.
 
     Raises:
-        UserError: A key is unknown, was renamed, is set twice or has a wrong value, or there is no such run. The
-            message names the file or the command line.
+        UserError: A key is unknown, was renamed, is set twice or has a wrong value, there is no such run, or an address
+            holds a password. The message names the file or the command line.
     """
     files = _files(conf_path)
     overlays = [runs[run] for _, runs in files if run in runs]
@@ -62,6 +63,11 @@ def load_config(conf_path: str | Path, run: str, expdir: str, datadir: str, over
         values = _merge(Config, values, layer)
     values = _replace(values, {"expdir": str(expdir), "datadir": str(datadir)})
     where = f"{conf_path} or {COMMAND_LINE}" if overrides else str(conf_path)
+    for key, address in secrets_in_addresses(values):
+        raise UserError(
+            f"{where}: {key} {address}: holds a password or a key, which config.yaml and results would show; remove it "
+            "and give it by an environment variable (see the plugin's documentation, such as `api_key_env`)"
+        )
     return build_dataclass(Config, values | {"run": run}, "", where)
 
 

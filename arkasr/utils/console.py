@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from datetime import datetime
 from typing import Any, TypeVar
 
+from arkasr.utils.redact import without_secrets
+
 T = TypeVar("T")
 PLAIN_INTERVAL_S = 10.0  # seconds between progress lines if the output is not a terminal
 
@@ -16,6 +18,19 @@ PLAIN_INTERVAL_S = 10.0  # seconds between progress lines if the output is not a
 def is_main_rank() -> bool:
     """Return whether this process prints for all ranks of a torchrun launch (rank 0)."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def printable(text: str) -> str:
+    r"""Make a text safe to print: terminal escapes are shown as \xNN, and secrets of addresses as `***`.
+
+    Args:
+        text: Text that may quote a file, a server or a configuration.
+
+    Returns:
+        The text. Tabs and line ends are kept.
+    """
+    text = "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text)
+    return without_secrets(text)
 
 
 def log(message: str, on_every_rank: bool = False) -> None:
@@ -27,7 +42,7 @@ def log(message: str, on_every_rank: bool = False) -> None:
     """
     if is_main_rank() or on_every_rank:
         source = "arkasr" if is_main_rank() else f"arkasr, rank {os.environ['RANK']}"
-        print(f"{datetime.now().isoformat(timespec='seconds')} ({source}) {message}", flush=True)
+        print(f"{datetime.now().isoformat(timespec='seconds')} ({source}) {printable(message)}", flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -207,6 +207,15 @@ def test_load_config_refuses_wrong_overrides(tmp_path, overrides, expected):
     assert message.startswith("command line") and expected in message
 
 
+@pytest.mark.parametrize("address", ["https://user:hunter2@host", "http://host/?api_key=hunter2"])
+def test_load_config_refuses_passwords_in_addresses_without_showing_them(tmp_path, address):
+    message = refusal(tmp_path, "", [f"teacher.options.url={address}"])
+    assert "teacher.options.url" in message
+    assert "holds a password" in message
+    assert "***" in message
+    assert "hunter2" not in message
+
+
 def test_text_overrides_are_not_parsed_as_yaml(tmp_path):
     config = load(tmp_path, "", ["model.path=12", "data.train=a: b=c", "data.dev=", "loss.options.rate=1e-1"])
     assert (config.model.path, config.data.train, config.data.dev) == ("12", "a: b=c", "")

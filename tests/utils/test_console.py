@@ -55,3 +55,10 @@ def test_progress_bar_estimates_time_left_from_mean_rate(monkeypatch):
     shown = bar.format_meter(**bar.format_dict)
     bar.close()
     assert bar.smoothing == 0 and "800/1000" in shown and "<01:40" in shown
+
+
+def test_log_shows_terminal_escapes_and_hides_passwords(capsys):
+    console.log("\x1b[2Jserver https://user:hunter2@host \u202ereversed é 你好 1\u00a0000")
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\x1b[2Jserver https://***@host \\u202ereversed é 你好" in printed
