@@ -1,0 +1,87 @@
+"""The alarm for collapsed models: it depends on how often the references of the corpus repeat."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arkasr.evaluation.collapse import Collapse, collapsed, printable, repetition
+
+SENTENCES = [f"sentence number {i} of this test" for i in range(400)]
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def spoken(words, num_clips=400):
+    return [words[i % len(words)] for i in range(num_clips)]
+
+
+def biased(references, text, share):
+    """Replace this share of the transcripts, spread evenly, by one text."""
+    return [text if int((i + 1) * share) > int(i * share) else r for i, r in enumerate(references)]
+
+
+def test_collapsed_reports_342_of_400_equal_transcripts():
+    hypotheses = ["thank you"] * 342 + SENTENCES[342:]
+    assert collapsed(hypotheses, SENTENCES) == Collapse("thank you", 342, 400, 59)
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses"),
+    [
+        (SENTENCES, ["a"] * 400),
+        (SENTENCES, [""] * 400),
+        (SENTENCES, biased(SENTENCES, "a", 0.5)),
+        (SENTENCES, ["a"] * 180 + ["b"] * 180 + SENTENCES[360:]),  # two sentences
+        (SENTENCES, spoken(["a", "b", "c", "d", "e"])),
+        (SENTENCES[:20], ["a"] * 20),
+        (spoken(DIGITS), ["seven"] * 400),
+        (spoken(DIGITS), biased(spoken(DIGITS), "seven", 0.6)),
+        (spoken(["yes", "no"]), ["yes"] * 400),
+        (spoken(["yes", "no"]), biased(spoken(["yes", "no"]), "yes", 0.97)),
+        (["unknown"] * 360 + spoken(DIGITS, 40), ["unknown"] * 400),
+    ],
+)
+def test_collapsed_gives_alarm_if_transcripts_repeat_far_more_than_references(references, hypotheses):
+    assert collapsed(hypotheses, references) is not None
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses"),
+    [
+        (SENTENCES, SENTENCES),
+        (SENTENCES, biased(SENTENCES, "", 0.3)),  # 30 % empty
+        (SENTENCES[:19], ["a"] * 19),  # too few clips
+        (spoken(DIGITS), spoken(DIGITS)),
+        (spoken(DIGITS), biased(spoken(DIGITS), "nine", 0.4)),
+        (spoken(["yes", "no"]), spoken(["yes", "no"])),
+        (["yes"] * 200 + ["no"] * 200, ["yes"] * 300 + ["no"] * 100),  # misses half of one word
+        ([""] * 400, [""] * 400),  # no speech
+        ([""] * 280 + SENTENCES[:120], [""] * 340 + SENTENCES[60:120]),  # misses half of the speech
+        (["unknown"] * 398 + ["stop", "go"], ["unknown"] * 400),
+        ([], []),
+    ],
+)
+def test_collapsed_is_silent_if_transcripts_repeat_as_references_do(references, hypotheses):
+    assert collapsed(hypotheses, references) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(20, 300), st.integers(0, 10**6))
+def test_collapsed_is_silent_for_perfect_transcripts(num_texts, num_clips, seed):
+    generator = random.Random(seed)
+    references = [f"text {int(num_texts * generator.random() ** 3)}" for _ in range(num_clips)]
+    assert collapsed(references, references) is None
+
+
+def test_repetition_counts_distinct_and_most_frequent():
+    assert repetition(["a", "b", "b", ""]) == Collapse("b", 2, 4, 3)
+
+
+def test_collapse_reads_as_one_clause_without_control_characters():
+    clause = '342 of 400 transcripts are "a [2Jb c" (distinct transcripts: 59)'
+    assert str(Collapse("a\x1b[2Jb\nc", 342, 400, 59)) == clause
+    assert str(Collapse("", 20, 20, 1)) == "20 of 20 transcripts are empty (distinct transcripts: 1)"
+    assert len(printable("x" * 1000)) == 62
