@@ -35,6 +35,16 @@ from arkasr.evaluation.score import count
         ("wait\u2026 \u201cwhat\u201d \u2014 no", "wait what no"),
         ("'", ""),
         ("", ""),
+        ("I \u2764\ufe0f it", "i it"),
+        ("press 1\ufe0f\u20e3 now", "press 1 now"),
+        ("it\ufe01 is\U000e0100", "it is"),
+        ("wow \U0001f44d\U0001f3fd\u200d!", "wow"),
+        ("a\u3164 \u115fb", "a b"),
+        ("\u0301 a !\u0308 b\u00a8c", "a b c"),  # marks on nothing
+        ("1,000 of 12,345,678", "1000 of 12345678"),
+        ("1,00,000.5", "100000 5"),
+        ("1,2 or 1999,2000 or 1,0000", "1 2 or 1999 2000 or 1 0000"),
+        ("\uff11\uff0c\uff10\uff10\uff10", "1000"),
     ],
 )
 def test_normalizer_english(text, expected):
@@ -51,6 +61,15 @@ def test_normalizer_english(text, expected):
         ("ＡＢＣ１２", "abc12"),
         ("臺灣", "臺灣"),
         ("，。？", ""),
+        ("我\u2764\ufe0f你", "我你"),
+        ("按1\ufe0f\u20e3键", "按1键"),
+        ("葛\U000e0100城", "葛城"),
+        ("3.5米，3 5", "3.5米35"),
+        ("\uff13\uff0e\uff15", "3.5"),
+        ("10:30 1/2 3-2 3\u20132", "10:301/23-23-2"),
+        ("1,000元", "1000元"),
+        ("第3.下一个-5.", "第3下一个5"),
+        ("!\u0301好", "好"),
     ],
 )
 def test_normalizer_mandarin(text, expected):
@@ -72,6 +91,11 @@ PAIRS = [
     ("mandarin", "", "谢谢观看", 4, 0),
     ("mandarin", "他说：“走吧”；然后走了", "他说走吧然后走了", 0, 8),
     ("english", "DON'T STOP", "don\u2019t stop", 0, 2),
+    ("mandarin", "3.5", "35", 1, 3),
+    ("mandarin", "1,000元", "1000元", 0, 5),
+    ("mandarin", "我爱你", "我\u2764\ufe0f爱你", 0, 3),
+    ("english", "it costs 1,000 dollars", "it costs 1000 dollars", 0, 4),
+    ("english", "press 1", "press 1\ufe0f\u20e3", 0, 2),
     ("english", "a well known fact", "a well-known fact", 0, 4),
     ("english", "mister quilter is here", "Mr. Quilter is here.", 1, 4),
     ("english", "uh i i think so", "i think so", 2, 5),
@@ -87,11 +111,44 @@ def test_normalizer_and_count_on_difficult_pairs(name, reference, hypothesis, er
     assert (tally.errors.sum(), tally.lengths.sum()) == (errors, length)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(NORMALIZERS)), st.text(max_size=30))
+# Digits with separators, marks, variation selectors, characters that NFKC takes apart, and any others.
+SIGNS = "0123aé今.,:/-'\u2044\u2013 \u0301\u0308\u00a8\u00b4\ufe0f\u20e3\U000e0100\u00bd\u00b2"
+TEXTS = st.text(SIGNS, max_size=20) | st.text(max_size=30)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(sorted(NORMALIZERS)), TEXTS)
 def test_normalizer_is_idempotent(name, text):
     normalize = normalizer(name)
     assert normalize(normalize(text)) == normalize(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["english", "mandarin"]), TEXTS, st.integers(0, 30))
+def test_normalizer_ignores_variation_selectors_and_keycaps(name, text, place):
+    normalize = normalizer(name)
+    visible = text.translate(dict.fromkeys([0xFE0F, 0x20E3, 0xE0100]))
+    for invisible in "\ufe0e\ufe0f\u20e3\U000e0101":
+        assert normalize(visible[:place] + invisible + visible[place:]) == normalize(visible)
+
+
+def reference_version_1(text, space):
+    """The rules before version 2, for texts without compatibility forms and apostrophes."""
+    kept = "".join(char if unicodedata.category(char)[0] in "LNM" else space for char in text.lower())
+    return " ".join(kept.split())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("abcDEé 今天好,.;:!?()-。，、？", max_size=40) | st.text("ab 0123", max_size=20))
+def test_normalizer_keeps_rules_for_ordinary_texts(text):
+    assert normalizer("english")(text) == reference_version_1(text, " ")
+    assert normalizer("mandarin")(text) == reference_version_1(text, "").replace(" ", "")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**12))
+def test_normalizer_english_reads_commas_of_thousands(number):
+    assert normalizer("english")(f"{number:,}") == str(number)
 
 
 @given(st.text(max_size=30))

@@ -104,7 +104,7 @@ def test_score_writes_scores_results_and_figures(workspace, capsys, monkeypatch)
     score("exp", "data", ["base"])
     content = scores_of(exp)
     got = content["sets"]["test"]
-    assert content["normalizer"] == {"name": "english", "version": "1"} and content["jiwer"].count(".") == 2
+    assert content["normalizer"] == {"name": "english", "version": "2"} and content["jiwer"].count(".") == 2
     assert (got["reference_length"], got["errors"], got["insertions"], got["not_stopped"]) == (5, 3, 2, 1)
     assert got["looping"] == 1
     assert got["rate_percent"] == pytest.approx(60) and got["missing_hypotheses"] == 0
