@@ -30,7 +30,7 @@ def load_tokenizer(path: str, required: tuple[str, ...]) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())
         raise arkasr.UserError(f"{path}: cannot be read as a tokenizer (teacher.options.tokenizer): {cause}") from error

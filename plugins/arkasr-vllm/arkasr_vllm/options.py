@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ class HttpTeacherOptions:
     top_k: int = 32  # requested tokens per position, best first; from `distill.top_k` to the server's `--max-logprobs`
     exact_ids: Literal["auto", "on", "off"] = "auto"  # also request the student's candidates; auto: if supported
     timeout: float = 60.0  # seconds without a received byte after which an attempt fails
+    deadline: float = 600.0  # seconds after which an attempt fails, also if the server sends byte after byte
     retries: int = 4  # attempts after the first
     wait: float = 1.0  # seconds before the second attempt; the wait doubles before each further one
     concurrency: int = 8  # simultaneous requests per rank
@@ -30,9 +32,11 @@ class HttpTeacherOptions:
         for name in ("top_k", "concurrency", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not self.timeout > 0 or self.retries < 0 or self.wait < 0:
-            values = f"timeout={self.timeout}, retries={self.retries}, wait={self.wait}"
-            raise ValueError(f"{values}: timeout must be positive, retries and wait must be at least 0")
+        for name in ("timeout", "deadline"):
+            if not 0 < getattr(self, name) <= threading.TIMEOUT_MAX:
+                raise ValueError(f"{name}={getattr(self, name)}: must be a positive number of seconds")
+        if self.retries < 0 or not 0 <= self.wait <= threading.TIMEOUT_MAX:
+            raise ValueError(f"retries={self.retries}, wait={self.wait}: both must be at least 0")
         if self.api_key_env:
             _check_key(self.api_key_env)
 

@@ -61,6 +61,7 @@ class Scorer:
     audio_id: int  # id of the audio placeholder token
     top_k: int  # requested tokens per position
     concurrency: int  # simultaneous requests
+    num_ids: int  # ids from 0 to below this number are tokens
 
     def score(
         self, waveforms: Sequence[Tensor], affixes: Sequence[Affixes], token_ids: Sequence[Sequence[int]]
@@ -138,12 +139,13 @@ class Scorer:
     def _score(self, waveform: Tensor, affixes: Affixes, ids: Sequence[int]) -> ScoredClip:
         prompt = self._render(waveform, affixes)
         response = self._continue(prompt, ids, {"prompt_logprobs": self.top_k})
-        rows = wire.read_rows(response, [*prompt.ids, *ids], len(ids), self.top_k, self.server.url + GENERATE)
+        where = self.server.url + GENERATE
+        rows = wire.read_rows(response, [*prompt.ids, *ids], len(ids), self.top_k, self.num_ids, where)
         return ScoredClip(prompt, list(ids), rows)
 
     def _generate(self, waveform: Tensor, affixes: Affixes, params: dict[str, Any]) -> list[int]:
         response = self._continue(self._render(waveform, affixes), [], params)
-        return wire.read_tokens(response, self.server.url + GENERATE)
+        return wire.read_tokens(response, self.num_ids, self.server.url + GENERATE)
 
     def _exact(self, clip: ScoredClip, wanted: tuple[Tensor, Tensor]) -> Tensor:
         """Request ids [R, U] at rows [R] of one transcript, in requests of at most top_k ids, which the server allows.
@@ -172,11 +174,17 @@ class Scorer:
     def _continue(self, prompt: Prompt, ids: Sequence[int], params: dict[str, Any]) -> dict[str, Any]:
         sampling = {"max_tokens": 1, "temperature": 1.0, "detokenize": False} | params
         body = {"token_ids": [*prompt.ids, *ids], "features": prompt.features, "sampling_params": sampling}
-        return self._post(GENERATE, body | {"stream": False})
+        rows = len(prompt.ids) + len(ids) + sampling["max_tokens"]
+        width = (
+            sampling.get("prompt_logprobs", 0)
+            + 1
+            + max(map(len, sampling.get("prompt_logprob_token_ids", [])), default=0)
+        )
+        return self._post(GENERATE, body | {"stream": False}, rows * width * wire.MAX_ENTRY_BYTES)
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, body: dict[str, Any], expected: int = 0) -> dict[str, Any]:
         try:
-            return self.server.post(path, {"model": self.model} | body)
+            return self.server.post(path, {"model": self.model} | body, expected)
         except Refused as error:
             if error.status not in (404, 405):
                 raise

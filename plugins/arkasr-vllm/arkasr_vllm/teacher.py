@@ -36,20 +36,22 @@ class HttpTeacher:
             UserError: The server cannot be reached, serves another model or tokenizer, or returns numbers that cannot
                 be this model's scores. The message names the address. `score` and `transcribe` raise it too.
         """
-        from arkasr_vllm import handshake
+        from arkasr_vllm import handshake, wire
         from arkasr_vllm.client import Server
         from arkasr_vllm.scoring import Scorer
 
         self.options, self.device = options, device
         key = os.environ.get(options.api_key_env, "")
-        server = Server(options.url.rstrip("/"), key, options.timeout, options.retries, options.wait)
+        server = Server(options.url.rstrip("/"), key, options.timeout, options.deadline, options.retries, options.wait)
         handshake.check_model(server, options.model)
         self.tokenizer = handshake.load_tokenizer(options.tokenizer, (*STOP_TOKENS, AUDIO_TOKEN, "<asr_text>"))
         self.stop_ids = [self.tokenizer.convert_tokens_to_ids(token) for token in STOP_TOKENS]
         text = PROMPT_PREFIX + PROMPT_SUFFIX.format(language="English") + PROBE_TEXT
         handshake.check_tokenizer(server, options.model, text, self._ids(text), options.tokenizer)
         audio_id = self.tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
-        self.scorer = Scorer(server, options.model, audio_id, options.top_k, options.concurrency)
+        self.scorer = Scorer(
+            server, options.model, audio_id, options.top_k, options.concurrency, len(self.tokenizer) + wire.SPARE_IDS
+        )
         probe = [*self._ids(PROBE_TEXT), self.stop_ids[0]]
         tone = handshake.check_audio_is_used(self.scorer, self._affixes("English"), probe)
         self.exact = handshake.supports_exact_ids(self.scorer, tone, options.exact_ids)

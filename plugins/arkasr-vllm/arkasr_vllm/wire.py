@@ -21,6 +21,9 @@ HOP = 160  # samples per mel frame; incomplete frames are cut, because server an
 MIN_SAMPLES = 8000  # the local model pads shorter clips with zeros to this length
 MINUS_INFINITY = -9999.0  # the server's value for -inf, which JSON lacks
 MAX_EXCESS = 1e-3  # nats above 0 that rounding may cause
+SPARE_IDS = 4096  # ids that a model may have beyond those of its tokenizer, because vocabularies are padded
+MAX_ENTRY_BYTES = 256  # of one token in a response: its id, log-probability, rank and text in JSON
+CHECK_SERVER = "check that the server is a vLLM of a supported version (see the README of arkasr-vllm)"
 
 Row = dict[int, float]  # log-probabilities in nats by token id
 
@@ -63,17 +66,18 @@ def read_rendered(response: dict[str, Any], audio_id: int, where: str) -> tuple[
         features, ids = response["features"], response["token_ids"]
         [place] = features["mm_placeholders"]["audio"]
         [data] = (features.get("kwargs_data") or {"audio": [None]})["audio"]
-        placeholders = ids[place["offset"] : place["offset"] + place["length"]]
-    except (KeyError, TypeError, ValueError) as error:
+        placeholders = list(ids[place["offset"] : place["offset"] + place["length"]])
+        only_audio = bool(placeholders) and all(token == audio_id for token in placeholders)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise arkasr.UserError(
-            f"{where}: the response does not hold the features of one clip: {_short(response)}"
+            f"{where}: the response does not hold the features of one clip: {_short(response)}; {CHECK_SERVER}"
         ) from error
     if not isinstance(data, str):
         raise arkasr.UserError(
             f"{where}: the response lacks the clip's features (kwargs_data), which scoring needs; start the server "
             "with --mm-processor-cache-gb 0, and use a newer vLLM if that does not help"
         )
-    if not placeholders or set(placeholders) != {audio_id}:
+    if not only_audio:
         raise arkasr.UserError(f"{where}: the server placed other tokens where the audio belongs; serve Qwen3-ASR")
     return features, len(placeholders)
 
@@ -92,7 +96,9 @@ def place_audio(features: dict[str, Any], offset: int, length: int) -> dict[str,
     return features | {"mm_placeholders": {"audio": [{"offset": offset, "length": length}]}}
 
 
-def read_rows(response: dict[str, Any], ids: Sequence[int], num_scored: int, top_k: int, where: str) -> list[Row]:
+def read_rows(
+    response: dict[str, Any], ids: Sequence[int], num_scored: int, top_k: int, num_ids: int, where: str
+) -> list[Row]:
     """Read `prompt_logprobs` of the generate endpoint.
 
     Args:
@@ -100,42 +106,68 @@ def read_rows(response: dict[str, Any], ids: Sequence[int], num_scored: int, top
         ids: All token ids that were sent, prompt and transcript.
         num_scored: Length of the transcript, the last of these ids.
         top_k: Requested tokens per position.
+        num_ids: Ids from 0 to below this number are tokens.
         where: Address for messages.
 
     Returns:
         `num_scored` rows.
 
     Raises:
-        UserError: The number of rows differs from that of the tokens, a row lacks the token that was sent, or has fewer
-            than `top_k` tokens, or values that cannot be log-probabilities of different tokens.
+        UserError: The number of rows differs from that of the tokens. Or a row lacks the token that was sent, has fewer
+            than `top_k` tokens or ids that are no tokens, or values that cannot be log-probabilities of different
+            tokens.
     """
     rows = response.get("prompt_logprobs")
     if not isinstance(rows, list):
-        raise arkasr.UserError(f"{where}: the response has no prompt_logprobs: {_short(response)}")
+        raise arkasr.UserError(f"{where}: the response has no prompt_logprobs: {_short(response)}; {CHECK_SERVER}")
     if len(rows) != len(ids):
         raise arkasr.UserError(
-            f"{where}: {len(ids)} tokens were sent, {len(rows)} were scored: the server scored another transcript"
+            f"{where}: {len(ids)} tokens were sent, {len(rows)} were scored: the server scored another transcript; "
+            f"{CHECK_SERVER}"
         )
-    return [_row(row, token, top_k, where) for row, token in zip(rows[-num_scored:], ids[-num_scored:])]
+    return [_row(row, token, top_k, num_ids, where) for row, token in zip(rows[-num_scored:], ids[-num_scored:])]
 
 
-def _row(row: Any, token: int, top_k: int, where: str) -> Row:
+def _row(row: Any, token: int, top_k: int, num_ids: int, where: str) -> Row:
     try:
-        values = {int(key): float(value["logprob"]) for key, value in row.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise arkasr.UserError(f"{where}: prompt_logprobs holds {_short(row)}, not log-probabilities by id") from error
+        values = {_number(key): _logprob(value["logprob"]) for key, value in row.items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise arkasr.UserError(
+            f"{where}: prompt_logprobs holds {_short(row)}, not log-probabilities by id; {CHECK_SERVER}"
+        ) from error
     if token not in values:
         raise arkasr.UserError(
-            f"{where}: token {token} was sent, but its row does not hold it: the server scored another transcript"
+            f"{where}: token {token} was sent, but its row does not hold it: the server scored another transcript; "
+            f"{CHECK_SERVER}"
         )
-    if len(values) < top_k:
-        raise arkasr.UserError(f"{where}: {top_k} tokens per position were requested, {len(values)} returned")
+    if len(values) < top_k or len(values) != len(row):
+        raise arkasr.UserError(
+            f"{where}: {top_k} tokens per position were requested, {len(values)} returned; {CHECK_SERVER}"
+        )
+    if max(values) >= num_ids:
+        raise arkasr.UserError(
+            f"{where}: returned scores of token {max(values)}, the model of teacher.options.tokenizer has {num_ids} at "
+            "most; set teacher.options.tokenizer to the tokenizer of the served model"
+        )
     mass = sum(math.exp(min(value, 1.0)) for value in values.values())
-    if not mass <= 1 + MAX_EXCESS or min(values) < 0:
+    if not mass <= 1 + MAX_EXCESS:
         raise arkasr.UserError(
             f"{where}: these are not log-probabilities: {_short(values)}; serve with --logprobs-mode raw_logprobs"
         )
     return {key: value if value > MINUS_INFINITY else -math.inf for key, value in values.items()}
+
+
+def _number(text: Any) -> int:
+    """Read a token id. `int` would also accept signs, blanks and underscores."""
+    if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(text)
+    return int(text)
+
+
+def _logprob(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(value)
+    return float(value)
 
 
 def read_exact(response: dict[str, Any], num_rows: int, width: int, where: str) -> Tensor:
@@ -161,15 +193,25 @@ def read_exact(response: dict[str, Any], num_rows: int, width: int, where: str) 
     if not isinstance(text, str):
         raise Refused(f"{where}: the response has no prompt_token_id_logprobs, the scores of chosen token ids", 200)
     try:
-        values = numpy.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise arkasr.UserError(f"{where}: prompt_token_id_logprobs cannot be read: {error}") from error
-    if values.shape != (num_rows, width) or values.dtype.kind != "f":
-        shape = f"{values.dtype} {list(values.shape)}"
-        raise arkasr.UserError(f"{where}: prompt_token_id_logprobs is {shape}, not float32 [{num_rows}, {width}]")
+        data = base64.b64decode(text)
+        largest = num_rows * width * 8 + 1024  # numpy reserves what the header names, before it reads
+        if len(data) > largest:
+            raise ValueError(f"{len(data)} bytes, expected at most {largest}")
+        values = numpy.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, OverflowError) as error:
+        raise arkasr.UserError(
+            f"{where}: prompt_token_id_logprobs cannot be read: {_short(error)}; set teacher.options.exact_ids to off"
+        ) from error
+    if not isinstance(values, numpy.ndarray) or values.shape != (num_rows, width) or values.dtype.kind != "f":
+        shape = f"{getattr(values, 'dtype', type(values))} {list(getattr(values, 'shape', []))}"
+        raise arkasr.UserError(
+            f"{where}: prompt_token_id_logprobs is {shape}, not float32 [{num_rows}, {width}]; set "
+            "teacher.options.exact_ids to off"
+        )
     if not (values <= MAX_EXCESS).all():
         raise arkasr.UserError(
-            f"{where}: prompt_token_id_logprobs holds values up to {values.max()}, not log-probabilities"
+            f"{where}: prompt_token_id_logprobs holds values up to {values.max()}, not log-probabilities; set "
+            "teacher.options.exact_ids to off"
         )
     return torch.from_numpy(values.astype("float32"))
 
@@ -192,23 +234,29 @@ def pad_rows(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids, dtype=torch.long).view(shape), torch.tensor(values, dtype=torch.float32).view(shape)
 
 
-def read_tokens(response: dict[str, Any], where: str) -> list[int]:
+def read_tokens(response: dict[str, Any], num_ids: int, where: str) -> list[int]:
     """Read the generated token ids of the generate endpoint.
 
     Args:
         response: The response.
+        num_ids: Ids from 0 to below this number are tokens.
         where: Address for messages.
 
     Returns:
         The token ids.
 
     Raises:
-        UserError: There are none.
+        UserError: There are none, or ids that are no tokens.
     """
     try:
-        return [int(token) for token in response["choices"][0]["token_ids"]]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise arkasr.UserError(f"{where}: the response holds no generated tokens: {_short(response)}") from error
+        ids = list(response["choices"][0]["token_ids"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise arkasr.UserError(
+            f"{where}: the response holds no generated tokens: {_short(response)}; {CHECK_SERVER}"
+        ) from error
+    if not all(type(token) is int and 0 <= token < num_ids for token in ids):
+        raise arkasr.UserError(f"{where}: generated tokens are {_short(ids)}, not ids below {num_ids}; {CHECK_SERVER}")
+    return ids
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,6 +297,91 @@ def test_only_transient_statuses_are_retried(status, attempts):
         assert server.requests["/v1/models"] == attempts
 
 
+@contextmanager
+def listening(answer):
+    """Serve connections with a function of the connected socket, and yield the address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def send(connection, *parts):
+    """Answer one request with the parts, and close the connection."""
+    with suppress(OSError), connection:
+        connection.recv(2**16)
+        for part in parts:
+            connection.sendall(part)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("same_host", [True, False])
+def test_redirects_are_refused_and_the_key_stays_with_the_server(status, same_host):
+    received = []
+
+    def other(connection):
+        received.append(connection.recv(2**16))
+        send(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with listening(other) as elsewhere:
+        place = "/other" if same_host else f"{elsewhere}/v1/models"
+        head = f"HTTP/1.1 {status} Moved\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode()
+        message = rf"redirects to {re.escape(place)}.*set teacher\.options\.url"
+        with listening(lambda connection: send(connection, head)) as url, pytest.raises(Refused, match=message):
+            Server(url, key="hunter2", retries=0).get("/v1/models")
+    assert received == []
+
+
+def test_unbounded_answer_is_refused_after_what_the_request_needs():
+    sent = []
+
+    def endless(connection):
+        with suppress(OSError), connection:
+            connection.recv(2**16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            for _ in range(1000):
+                connection.sendall(b" " * 2**16)
+                sent.append(2**16)
+
+    with listening(endless) as url, pytest.raises(UserError, match=r"has more than 10\d+ bytes"):
+        Server(url, retries=0).post("/generate", {}, expected=1000)
+    assert sum(sent) < 2**25  # what the sockets buffer
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"], ids=["head", "body"])
+def test_slow_drip_ends_at_the_deadline(start):
+    def drip(connection):
+        with suppress(OSError), connection:
+            connection.recv(2**16)
+            connection.sendall(start)
+            for _ in range(1000):
+                connection.sendall(b"H")
+                time.sleep(0.02)
+
+    with listening(drip) as url, pytest.raises(UserError, match=r"not complete after 0\.3 s \(teacher\.options\.dead"):
+        Server(url, timeout=5.0, deadline=0.3, retries=1, wait=0.0).get("/v1/models")
+
+
+def test_terminal_escapes_of_a_server_are_not_printed():
+    with VllmLike(teacher()).running() as server:
+        server.failures["/v1/models"] = [(400, '{"error": "\\u001b[2Jgone\\u0007"}'), (200, "\x1b]0;title\x07 <html>")]
+        for message in (r"\\x1b\[2Jgone", r"\\x1b\]0;title"):
+            with pytest.raises(UserError, match=message) as error:
+                Server(server.url, retries=0).get("/v1/models")
+            assert str(error.value).isprintable()
+
+
 def test_connection_is_reused():
     with VllmLike(teacher()).running() as server:
         reached = Server(server.url)
@@ -470,6 +556,18 @@ def shifted(response):
         (lambda r: "<html>nginx</html>", "response is '<html>nginx</html>', not a JSON object"),
         (lambda r: "[1]", "not a JSON object"),
         (lambda r: '{"prompt_logprobs": [', "not a JSON object"),
+        (lambda r: '{"prompt_logprobs": ' + "[" * 100_000 + "]" * 100_000 + "}", "not a JSON object"),
+        (lambda r: '{"prompt_logprobs": ' + "9" * 5000 + "}", "not a JSON object"),
+        (first_value(10**400), "prompt_logprobs holds"),
+        (first_value("-0.5"), "prompt_logprobs holds"),
+        (first_value(None), "prompt_logprobs holds"),
+        (first_value([[[]]]), "prompt_logprobs holds"),
+        (first_value(True), "prompt_logprobs holds"),
+        (rows_changed(lambda row: row | {"-1": {"logprob": -99.0}}), "prompt_logprobs holds"),
+        (rows_changed(lambda row: row | {"1_0": {"logprob": -99.0}}), "prompt_logprobs holds"),
+        (rows_changed(lambda row: row | {"1" * 30: {"logprob": -99.0}}), "prompt_logprobs holds"),
+        (rows_changed(lambda row: row | {"99999999": {"logprob": -99.0}}), "scores of token 99999999"),
+        (rows_changed(lambda row: row | {"0" + next(iter(row)): {"logprob": -99.0}}), "12 tokens per position"),
         (lambda r: r | {"prompt_logprobs": None}, "has no prompt_logprobs"),
         (lambda r: r | {"prompt_logprobs": r["prompt_logprobs"][1:]}, r"tokens were sent, \d+ were scored"),
         (shifted, r"token \d+ was sent, but its row does not hold it"),
@@ -491,6 +589,13 @@ def test_response_that_holds_no_valid_scores_is_refused(folder, change, message)
         assert server.requests[GENERATE] - before == 1
 
 
+def array_of_shape(shape):
+    """Return a .npy file without values, whose header names any shape, in base64."""
+    file = io.BytesIO()
+    numpy.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return base64.b64encode(file.getvalue()).decode()
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -501,6 +606,7 @@ def test_response_that_holds_no_valid_scores_is_refused(folder, change, message)
         (numpy.full((5, 1), 0.5, numpy.float32), "values up to 0.5, not log-probabilities"),
         (numpy.full((5, 1), numpy.nan, numpy.float32), "values up to nan, not log-probabilities"),
         (numpy.zeros((5, 1), numpy.int64), "is int64"),
+        (array_of_shape((10**13, 1)), "cannot be read"),
     ],
 )
 def test_invalid_exact_scores_are_refused(folder, value, message):
