@@ -66,7 +66,7 @@ class DevSet:
         Returns:
             `errors`, and `words`: the reference length in words (in characters for CER).
         """
-        from arkasr.evaluation.score import count
+        from arkasr.evaluation.tally import count
 
         batches = [b for b in self.batches(config.max_seconds) if b.ids]
         lm.eval()

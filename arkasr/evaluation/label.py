@@ -222,7 +222,7 @@ def select_by_error(cuts: list[Cut], texts: dict[str, str], max_error: float, da
     Returns:
         The selected cuts, in the same order.
     """
-    from arkasr.evaluation.score import count
+    from arkasr.evaluation.tally import count
 
     if max_error >= 1.0 or not cuts:
         return cuts

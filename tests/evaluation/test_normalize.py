@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arkasr.errors import UserError
 from arkasr.evaluation.normalize import NORMALIZERS, normalizer
-from arkasr.evaluation.score import count
+from arkasr.evaluation.tally import count
 
 
 @pytest.mark.parametrize(

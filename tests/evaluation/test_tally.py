@@ -1,0 +1,56 @@
+"""Error counts against a reference edit distance, rates, and comparisons with Base."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arkasr.evaluation.tally import compare_with_base, count, summary
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6)
+
+
+def reference_edit_distance(reference, hypothesis):
+    table = [[max(i, j) if not i * j else 0 for j in range(len(hypothesis) + 1)] for i in range(len(reference) + 1)]
+    for i, left in enumerate(reference, 1):
+        for j, right in enumerate(hypothesis, 1):
+            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (left != right))
+    return table[-1][-1]
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+def test_count_of_words_equals_edit_distance(pairs):
+    tally = count([" ".join(r) for r, _ in pairs], [" ".join(h) for _, h in pairs], "wer")
+    assert tally.errors.tolist() == [reference_edit_distance(r, h) for r, h in pairs]
+    assert tally.lengths.tolist() == [len(r) for r, _ in pairs]
+    assert (tally.hits + tally.substitutions + tally.insertions).tolist() == [len(h) for _, h in pairs]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("今天好ab", max_size=8), st.text("今天好ab", max_size=8))
+def test_count_of_characters_equals_edit_distance(reference, hypothesis):
+    tally = count([reference], [hypothesis], "cer")
+    assert tally.errors[0] == reference_edit_distance(reference, hypothesis) and tally.lengths[0] == len(reference)
+
+
+def test_summary_rate_is_micro_average_and_includes_insertions_for_empty_references():
+    got = summary(count(["a b", "c d e f", ""], ["a x", "c d e f", "thank you"], "wer"))
+    assert (got["substitutions"], got["deletions"], got["insertions"], got["hits"]) == (1, 0, 2, 5)
+    assert got["rate_percent"] == pytest.approx(50.0) and got["empty_references"] == 1
+    assert got["utterances_with_errors"] == 2
+
+
+def test_summary_without_reference_words_has_no_rate():
+    got = summary(count(["", ""], ["a", ""], "wer"))
+    assert got["rate_percent"] is None and got["interval_percent"] is None and got["errors"] == 1
+
+
+def test_compare_with_base_gives_points_interval_and_relative_change():
+    base, better = count(["a b c d"] * 3, ["a x y z"] * 3, "wer"), count(["a b c d"] * 3, ["a b c z"] * 3, "wer")
+    got = compare_with_base(better, base)
+    assert got["difference_percent"] == -50 and got["interval_percent"] == [-50, -50]
+    assert got["relative_percent"] == pytest.approx(-66.6667)
+    assert compare_with_base(better, count(["a b c d"] * 3, ["a b c d"] * 3, "wer"))["relative_percent"] is None
