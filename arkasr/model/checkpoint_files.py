@@ -1,18 +1,21 @@
-"""Read training checkpoints outside the training loop: find the complete ones and load their model."""
+"""The files of training checkpoints: find the complete ones, check their files, and load their model."""
 
 from __future__ import annotations
 
-import warnings
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
+from arkasr.model.checkpoint_reader import read_weights
+from arkasr.model.reading import check_json_files, load_tokenizer, reading
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
+from arkasr.utils.files import sha256
 
 COMPLETE, WEIGHTS, DESCRIPTION = "COMPLETE", "weights", "model"  # in a checkpoint: a file and two subfolders
 
@@ -27,6 +30,46 @@ def complete_checkpoints(folder: Path) -> list[Path]:
         The subfolders `step-*` that hold the file COMPLETE, oldest first.
     """
     return sorted(p for p in folder.glob("step-*") if (p / COMPLETE).is_file())
+
+
+def damage(path: Path, part: int = 0, parts: int = 1, contents: bool = True) -> str:
+    """Compare the files of a checkpoint with COMPLETE, which lists their sizes and SHA-256 digests.
+
+    Earlier versions listed sizes only. Their checkpoints are compared by size.
+
+    Args:
+        path: A checkpoint folder that holds COMPLETE.
+        part: Which of the parts to check the contents of, so that several ranks can share the work.
+        parts: Number of parts. Sizes are always checked for all files.
+        contents: Whether to check digests too, which reads the whole files.
+
+    Returns:
+        What is wrong, or an empty string if nothing is.
+    """
+    try:
+        listed = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
+        entries = {name: entry if isinstance(entry, dict) else {"bytes": entry} for name, entry in listed.items()}
+        sizes = {name: int(entry["bytes"]) for name, entry in entries.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return f"its {COMPLETE} cannot be read"
+    for name, size in sizes.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if (found := (path / name).stat().st_size) != size:
+            return f"{name} has {found} bytes, expected {size}"
+    return _changed_content(path, entries, part, parts) if contents else ""
+
+
+def _changed_content(path: Path, entries: dict[str, dict[str, Any]], part: int, parts: int) -> str:
+    for name in sorted(entries)[part::parts]:
+        digest = entries[name].get("sha256")
+        try:
+            changed = bool(digest) and sha256(path / name) != digest
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if changed:
+            return f"{name} was changed after it was written (its SHA-256 digest differs from {COMPLETE})"
+    return ""
 
 
 def describe(checkpoint: Path, lm: SpeechLM) -> None:
@@ -51,20 +94,19 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
         The student in evaluation mode on the CPU.
 
     Raises:
-        UserError: The checkpoint has no model configuration, or its weights cannot be read.
+        UserError: The checkpoint has no model configuration, or its files are damaged or cannot be read.
     """
     description = checkpoint / DESCRIPTION
     if not (description / "config.json").is_file():
         raise UserError(f"{description}: no config.json, so the model is unknown; use another checkpoint or `final`")
-    hf = AutoModelForCausalLM.from_config(ArkasrConfig.from_pretrained(description), dtype=getattr(torch, dtype))
-    lm = wrap(hf, AutoTokenizer.from_pretrained(description))
+    if reason := damage(checkpoint):
+        raise UserError(f"{checkpoint}: {reason}; use another checkpoint or `final`")
+    check_json_files(str(description))
+    with reading(str(description)):
+        config = ArkasrConfig.from_pretrained(description, trust_remote_code=False)
+        hf = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+    lm = wrap(hf, load_tokenizer(str(description)))
     state = {"model": get_model_state_dict(lm)}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dcp.load(state, checkpoint_id=checkpoint / WEIGHTS, no_dist=True)
-    except (dcp.CheckpointException, RuntimeError, OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(f"{checkpoint / WEIGHTS}: cannot be read ({why[0]}); use another checkpoint") from error
+    read_weights(checkpoint / WEIGHTS, state)
     lm.load_state_dict(state["model"])
     return lm.eval()

@@ -1,39 +1,34 @@
-"""Training checkpoints (asynchronous saving, atomic publication, exact resume) and the final model folder.
+"""Training checkpoints: asynchronous saving, atomic publication, exact resume.
 
-Weights and optimizer state are written with `torch.distributed.checkpoint`. A checkpoint is valid once it holds the
-file COMPLETE. This file is written last and lists the size of every file, so truncated files are detected later.
+Weights and optimizer state are written with `torch.distributed.checkpoint`, all else as JSON. A checkpoint is valid
+once it holds the file COMPLETE. This file is written last and lists size and SHA-256 digest of every file, so damaged
+files are detected later.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 import warnings
-from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from arkasr.errors import UserError
-from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, describe
+from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, damage, describe
+from arkasr.model.checkpoint_reader import read_weights, saved_shapes
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.training import random_state
+from arkasr.training.checkpoint_writer import Writer, mark_complete
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
+from arkasr.utils.files import flush, read_json
 
 # torch warns about this in every single-process run. A global filter, because the writing thread ignores local ones.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -91,16 +86,17 @@ class Checkpoints:
         self.ranks.barrier()
         if self.ranks.first:
             describe(temporary, student)
-        torch.save(_rng_state(), temporary / f"rng-{self.ranks.rank:05d}.pt")
+        random_state.write_generators(temporary / random_state.file_name(self.ranks.rank))
         model, optim = get_state_dict(student, optimizer)
         future = dcp.async_save(
             {"model": model, "optim": optim},
-            checkpoint_id=temporary / WEIGHTS,
+            storage_writer=Writer(temporary, self.ranks.rank),
             process_group=self.ranks.save_group,
+            async_stager=DefaultStager(StagingOptions(False, False, False, False)),
             no_dist=self.ranks.mesh is None,
         )
         state = {"step": step, "world_size": self.ranks.world_size, **extra}
-        # an AsyncSaveResponse is returned only where an async_stager is passed
+        # an AsyncSaveResponse is returned only with asynchronous staging
         self.pending = _Pending(cast(Future, future), temporary, final, state)
 
     def _remove_incomplete(self) -> None:
@@ -129,23 +125,19 @@ class Checkpoints:
 
     def _publish(self, written: _Pending) -> None:
         folder = written.temporary
-        (folder / "state.json").write_text(json.dumps(written.state))
-        sizes = {str(p.relative_to(folder)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-        # Flush before COMPLETE is written. Otherwise COMPLETE may survive a power cut that the files did not survive.
-        _flush(folder.rglob("*"))
-        (folder / COMPLETE).write_text(json.dumps(sizes, indent=1))
-        _flush([folder / COMPLETE, folder])
+        (folder / "state.json").write_text(json.dumps(written.state), encoding="utf-8")
+        mark_complete(folder)
         remove(written.final)
         folder.rename(written.final)
-        _flush([self.folder])
+        flush([self.folder])
         for old in self._expired(written.final):
             remove(old)
 
     def _expired(self, newest: Path) -> list[Path]:
         """List the checkpoints to delete after `newest`. Damaged ones do not count towards `keep` and `keep_best`."""
         found = self.complete()
-        sound = [p for p in found if not damage(p)]
-        errors = {p: read_state(p).get("dev_error") for p in sound}
+        sound = [p for p in found if not damage(p, contents=False)]
+        errors = {p: _dev_error(p) for p in sound}
         best = sorted((p for p in sound if errors[p] is not None), key=lambda p: (errors[p], p))[: self.keep_best]
         return [p for p in found if p < newest and p not in [*sound[-self.keep :], *best]]
 
@@ -162,14 +154,14 @@ class Checkpoints:
             The content of the checkpoint's state.json, or None if there is no checkpoint.
 
         Raises:
-            UserError: Every checkpoint is damaged, or the newest undamaged one holds another model.
+            UserError: Every checkpoint is damaged, or the newest undamaged one holds another model or cannot be read.
         """
         self.wait()
         if self.ranks.first:
             self._remove_incomplete()
         found = self.ranks.gather(self.complete())[0]  # rank 0's list: a shared file system may be stale elsewhere
         for path in reversed(found):
-            reason = self.ranks.gather(damage(path) if self.ranks.first else "")[0]
+            reason = self._damage(path)
             if not reason:
                 return self._load(path, student, optimizer)
             log(f"{path}: {reason}; this checkpoint is skipped, trying the previous one")
@@ -179,43 +171,23 @@ class Checkpoints:
             )
         return None
 
+    def _damage(self, path: Path) -> str:
+        """Check a checkpoint on all ranks, which read different files. Return the same reason on all of them."""
+        own = damage(path, self.ranks.rank, self.ranks.world_size)
+        return next((reason for reason in self.ranks.gather(own) if reason), "")
+
     def _load(self, path: Path, student: SpeechLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         model, optim = get_state_dict(student, optimizer)
         _check_same_model(path, model)
-        dcp.load({"model": model, "optim": optim}, checkpoint_id=path / WEIGHTS, no_dist=self.ranks.mesh is None)
+        read_weights(path / WEIGHTS, {"model": model, "optim": optim}, no_dist=self.ranks.mesh is None)
         set_state_dict(student, optimizer, model_state_dict=model, optim_state_dict=optim)
         state = read_state(path)
         if state["world_size"] == self.ranks.world_size:
-            _set_rng_state(torch.load(path / f"rng-{self.ranks.rank:05d}.pt", weights_only=False))
-        else:  # The saved generators belong to other ranks. This seed is the same each time this step is resumed.
-            torch.manual_seed(torch.initial_seed() + state["step"])
+            random_state.read_generators(path / random_state.file_name(self.ranks.rank), state["step"])
+        else:  # the saved generators belong to other ranks
+            random_state.seed_from_step(state["step"])
         log(f"resuming from {path} (step {state['step']})")
         return state
-
-
-def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
-    """Write the whole model as a Hugging Face folder (safetensors), under a temporary name that is renamed at the end.
-
-    Transcripts and scores of earlier weights of the same run are deleted. All ranks must call this.
-
-    Args:
-        folder: The folder to create, normally `<expdir>/<run>/final`.
-        student: The model. Its shards are gathered on rank 0.
-        ranks: The processes of the run.
-    """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = cast(dict[str, Tensor], get_model_state_dict(student, options=options))  # full and flat: tensors only
-    if ranks.first:
-        temporary = folder.with_name(f"writing-{folder.name}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
-        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies and would be stored twice
-            weights.pop(name, None)
-        student.save(temporary, weights)
-        shutil.rmtree(folder.parent / "decode", ignore_errors=True)
-        (folder.parent / "scores.json").unlink(missing_ok=True)
-        temporary.rename(folder)
-    ranks.barrier()
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -226,8 +198,19 @@ def read_state(path: Path) -> dict[str, Any]:
 
     Returns:
         `step`, `world_size`, and the values that the trainer added.
+
+    Raises:
+        UserError: The file is missing or not a JSON object.
     """
-    return json.loads((path / "state.json").read_text())
+    return read_json(path / "state.json", f"delete {path} to resume from an earlier checkpoint")
+
+
+def _dev_error(path: Path) -> float | None:
+    """Return the dev error rate of a checkpoint, None if it was not measured or cannot be read."""
+    try:
+        return read_state(path).get("dev_error")
+    except (UserError, OSError):
+        return None
 
 
 def remove(path: Path) -> None:
@@ -240,65 +223,15 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def damage(path: Path) -> str:
-    """Compare the files of a checkpoint with the sizes listed in COMPLETE.
-
-    Args:
-        path: A checkpoint folder that holds COMPLETE.
-
-    Returns:
-        What is wrong, or an empty string if nothing is.
-    """
-    try:
-        sizes = json.loads((path / COMPLETE).read_text())
-    except ValueError:
-        return f"its {COMPLETE} cannot be read"
-    for name, size in sizes.items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes, expected {size}"
-    return ""
-
-
 def _check_same_model(path: Path, model: dict[str, Any]) -> None:
-    metadata = dcp.FileSystemReader(path / WEIGHTS).read_metadata().state_dict_metadata
-    saved = {
-        name.removeprefix("model."): tuple(entry.size)
-        for name, entry in metadata.items()
-        if name.startswith("model.") and isinstance(entry, TensorStorageMetadata)
-    }
+    shapes = saved_shapes(path / WEIGHTS)
+    saved = {name.removeprefix("model."): shape for name, shape in shapes.items() if name.startswith("model.")}
     current = {name: tuple(value.shape) for name, value in model.items()}
     different = sorted(name for name in saved.keys() | current.keys() if saved.get(name) != current.get(name))
     if different:
         name = different[0]
-        in_file, here = (shapes.get(name, "absent") for shapes in (saved, current))
+        in_file, here = saved.get(name, "absent"), current.get(name, "absent")
         raise UserError(
             f"{path}: holds another model ({len(different)} tensors differ; {name} is {in_file} in the checkpoint and "
             f"{here} in this run); use another --expdir, or restore the model's configuration"
         )
-
-
-def _rng_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    numpy = np.random.get_state()  # noqa: NPY002  # libraries draw from the global generator
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "python": random.getstate(), "numpy": numpy}
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
-
-
-def _flush(paths: Iterable[Path]) -> None:
-    """Force files, and the entries of directories, to the disk."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -19,7 +19,7 @@ from typing import cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from arkasr.config.load import config_differences, dump_config, read_config
 from arkasr.config.schema import Config, OptimConfig
@@ -28,10 +28,11 @@ from arkasr.errors import UserError
 from arkasr.model import build, tokenization
 from arkasr.model.build import assemble, freeze, student_sizes
 from arkasr.model.loading import load_speech_lm
-from arkasr.model.pretrained_parts import reading
+from arkasr.model.reading import load_tokenizer
 from arkasr.model.sharding import checkpoint_blocks, shard
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.plugins import registry
+from arkasr.training.random_state import seed_generators
 from arkasr.training.ranks import Ranks
 
 PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
@@ -159,7 +160,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     Raises:
         UserError: The model or tokenizer cannot be read, or does not fit the configuration.
     """
-    torch.manual_seed(config.seed)
+    seed_generators(config.seed)
     if config.model.path:
         lm = load_speech_lm(config.model.path, config.model.dtype, allow_pickle=config.model.allow_pickle)
         found = lm.hf.config.model_type
@@ -175,7 +176,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
     if ranks.rank:
-        torch.manual_seed(config.seed + 1_000_003 * ranks.rank)
+        seed_generators(config.seed, ranks.rank)
     lm = lm.to(ranks.device).train()
     if config.fsdp.activation_checkpointing == "blocks":
         checkpoint_blocks(lm)
@@ -193,7 +194,7 @@ def _tokenizer(config: Config, folder: Path, ranks: Ranks) -> PreTrainedTokenize
         _new_tokenizer(config).save_pretrained(temporary)
         temporary.rename(path)
     ranks.barrier()
-    return AutoTokenizer.from_pretrained(path)
+    return load_tokenizer(str(path))
 
 
 def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
@@ -205,8 +206,7 @@ def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
             f"{config.model.decoder} has its own tokenizer"
         )
     if path := settings.path or config.model.decoder:
-        with reading(path):
-            tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = load_tokenizer(path)
         tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
         return tokenizer
     texts = [s.text for cut in read_cuts(settings.text) for s in cut.supervisions if s.text]

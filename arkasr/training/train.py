@@ -19,7 +19,8 @@ from arkasr.distill.metrics import MAXIMA
 from arkasr.errors import UserError
 from arkasr.evaluation.dev_set import DevSet
 from arkasr.plugins import registry
-from arkasr.training.checkpoint import Checkpoints, save_final
+from arkasr.training.checkpoint import Checkpoints
+from arkasr.training.final_model import save_final
 from arkasr.training.guards import FailedClips, Guards
 from arkasr.training.metrics_log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
@@ -106,11 +107,12 @@ class Trainer:
                     row = self.take_step(batches)
                 self.step += 1
                 stop = row.pop("asked_to_stop") > 0 and self.step < settings.steps
-                if settings.eval_every and (self.step % settings.eval_every == 0 or self.step == settings.steps):
+                last = self.step == settings.steps
+                if settings.eval_every and (last or _is_due(self.step, settings.eval_every)):
                     row["dev_error"] = self.evaluate(dev)
                     metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
-                metrics.add(self.step, row, due=self.step % settings.log_every == 0 or "dev_error" in row)
-                if stop or (self.step % settings.save_every == 0 and self.step < settings.steps):
+                metrics.add(self.step, row, due=last or _is_due(self.step, settings.log_every) or "dev_error" in row)
+                if stop or (_is_due(self.step, settings.save_every) and not last):
                     self.save(row.get("dev_error"))
                 self.checkpoints.poll()
                 metrics.advance(row)
@@ -212,6 +214,11 @@ class Trainer:
         with self.phases("dev"):
             errors = self.ranks.reduce(dev.errors(self.student, self.config.decode))
         return errors["errors"] / max(errors["words"], 1.0)
+
+
+def _is_due(step: int, every: int) -> bool:
+    """Return whether something is done after a step. 0 steps between means never."""
+    return every > 0 and step % every == 0
 
 
 def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:

@@ -1,0 +1,86 @@
+"""The result of a finished run: a Hugging Face folder `final` with the whole model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from arkasr.errors import UserError
+from arkasr.model.reading import check_json_files
+from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.training.ranks import Ranks
+from arkasr.utils.files import publish
+
+
+def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
+    """Write the whole model as a Hugging Face folder (safetensors), under a temporary name that is renamed at the end.
+
+    Transcripts and scores of earlier weights of the same run are deleted. All ranks must call this.
+
+    Args:
+        folder: The folder to create, normally `<expdir>/<run>/final`.
+        student: The model. Its shards are gathered on rank 0.
+        ranks: The processes of the run.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = cast(dict[str, Tensor], get_model_state_dict(student, options=options))  # full and flat: tensors only
+    if ranks.first:
+        temporary = folder.with_name(f"writing-{folder.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
+        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies and would be stored twice
+            weights.pop(name, None)
+        student.save(temporary, weights)
+        shutil.rmtree(folder.parent / "decode", ignore_errors=True)
+        (folder.parent / "scores.json").unlink(missing_ok=True)
+        publish(temporary, folder)
+    ranks.barrier()
+
+
+def is_finished(run: Path) -> bool:
+    """Check whether a run has its final model.
+
+    Args:
+        run: The run's directory.
+
+    Returns:
+        True if there is a folder `final`.
+
+    Raises:
+        UserError: A file of the folder is missing, empty or cut short.
+    """
+    final = run / "final"
+    if not final.exists():
+        return False
+    what_to_do = f"delete {final} and run the same command again, which writes it from the last checkpoint"
+    if not (final / "config.json").is_file():
+        raise UserError(f"{final}: not a whole model (no config.json); {what_to_do}")
+    try:
+        check_json_files(str(final))
+    except UserError as error:
+        raise UserError(f"{str(error).partition(';')[0]}; {what_to_do}") from error
+    weights = sorted(final.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{final}: not a whole model (no weights); {what_to_do}")
+    for path in weights:
+        expected, found = _stated_size(path), path.stat().st_size
+        if found != expected:
+            raise UserError(f"{path}: has {found} bytes, its header states {expected}; {what_to_do}")
+    return True
+
+
+def _stated_size(path: Path) -> int:
+    """Return the size of a safetensors file as its header states it, -1 if the header cannot be read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < path.stat().st_size else {}
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return 8 + length + max(ends)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return -1
