@@ -328,23 +328,21 @@ def rates(sums: dict[str, float]) -> dict[str, float]:
         sums: Sums over all ranks and micro-batches. A pair `name` and `name#` is a mean's sum and count.
 
     Returns:
-        The metrics that docs/metrics.md defines. Means whose count is 0 are absent.
+        The metrics that docs/metrics.md defines. Rates and means whose count is 0 are absent.
     """
-    positions, rolled = max(sums["positions"], 1.0), max(sums["rolled"], 1.0)
-    known, scored = sums["positions"] > 0, max(sums["transcripts"], 1.0)
-    means = [name.removesuffix("#") for name, count in sums.items() if name.endswith("#") and count > 0]
-    return {
-        "vuss": sums["vuss"] / positions,
-        "vuss_min": -sums["neg_vuss_min"] if known else 0.0,
-        "vuss_max": sums["vuss_max"] if known else 0.0,
-        "overlap": sums["overlap"] / positions,
-        "stop_rate": sums["stopped"] / rolled,
-        "cut_rate": (sums["rolled"] - sums["stopped"]) / rolled,
-        "empty_rate": sums["empty"] / rolled,
-        "loop_rate": sums["looping"] / rolled,
-        **{f"share/{source}": sums[f"from_{source}"] / scored for source in SOURCES},
-        "mismatch_rate": sums["mismatched"] / scored,
-        "coverage": sums["paired"] / max(sums["rollout_tokens"], 1.0),
-        "teacher_missing_rate": sums["teacher_missing"] / max(sums["paired"], 1.0),
-        **{name: sums[name] / sums[name + "#"] for name in means},
+    rolled, transcripts = sums["rolled"], sums["transcripts"]
+    ratios = {
+        "vuss": (sums["vuss"], sums["positions"]),
+        "overlap": (sums["overlap"], sums["positions"]),
+        "stop_rate": (sums["stopped"], rolled),
+        "cut_rate": (rolled - sums["stopped"], rolled),
+        "empty_rate": (sums["empty"], rolled),
+        "loop_rate": (sums["looping"], rolled),
+        **{f"share/{source}": (sums[f"from_{source}"], transcripts) for source in SOURCES},
+        "mismatch_rate": (sums["mismatched"], transcripts),
+        "coverage": (sums["paired"], sums["rollout_tokens"]),
+        "teacher_missing_rate": (sums["teacher_missing"], sums["paired"]),
+        **{name.removesuffix("#"): (sums[name.removesuffix("#")], sums[name]) for name in sums if name.endswith("#")},
     }
+    extremes = {"vuss_min": -sums["neg_vuss_min"], "vuss_max": sums["vuss_max"]} if sums["positions"] > 0 else {}
+    return {name: value / count for name, (value, count) in ratios.items() if count > 0} | extremes

@@ -16,6 +16,8 @@ from arkasr.config.schema import SOURCES, RolloutConfig
 from arkasr.distributions.logits import best_tokens, head_logits
 from arkasr.model.generation import Generation, generate, is_looping, token_caps
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.model.tokenization import holds_reserved_tokens
+from arkasr.utils.console import log
 
 CHUNK = 256  # positions of provided texts whose logits [CHUNK, V] are in memory at the same time
 
@@ -91,7 +93,7 @@ def roll_out(
     - `score` keeps the transcript. An empty one is scored as a stop token that came too early.
     - `skip` removes the transcript from this step.
     - `reference` replaces it by the reference text of the clip (paper, section 3.4), once per clip. Without a
-      reference text the transcript is kept.
+      reference text, or with one that spells out a special token, the transcript is kept.
 
     Only the audio encoder runs with gradient. It runs once per clip: the second pass of the student uses the same
     weights and continues from the same audio tokens.
@@ -103,7 +105,8 @@ def roll_out(
         references: B reference texts.
         config: Sampling options and policies.
         top_k: Candidates to return per position.
-        provided: Texts to score instead of a rollout, as clip index -> (source, text).
+        provided: Texts to score instead of a rollout, as clip index -> (source, text). If a text spells out a special
+            token, this is logged and the clip is rolled out.
 
     Returns:
         The transcripts to score, clip by clip, and counts over all generated ones.
@@ -126,16 +129,17 @@ def _roll_out(
     provided: dict[int, tuple[str, str]],
 ) -> Rollout:
     prompts = lm.embed_prompts(audio, languages)
-    clips = [i for i in range(len(prompts)) if i not in provided for _ in range(config.samples)]
+    forced = _usable_texts(lm, provided)
+    clips = [i for i in range(len(prompts)) if i not in forced for _ in range(config.samples)]
     generated = _generate(lm, prompts, waveforms, clips, config, top_k)
     empty = [not lm.text(t.ids) for t in generated]
     looping = [is_looping(t.ids, lm.stop_ids) for t in generated]
     policies = [config.empty if e else config.looping if loop else "score" for e, loop in zip(empty, looping)]
-    blank = [not text.strip() for text in references]
-    policies = ["score" if p == "reference" and blank[t.clip] else p for t, p in zip(generated, policies)]
+    replaced = [t.clip for t, p in zip(generated, policies) if p == "reference" and references[t.clip].strip()]
+    replacements = _usable_texts(lm, {clip: ("reference", references[clip]) for clip in replaced})
+    policies = ["score" if p == "reference" and t.clip not in replacements else p for t, p in zip(generated, policies)]
     kept = [t for t, policy in zip(generated, policies) if policy == "score"]
-    provided |= {t.clip: ("reference", references[t.clip]) for t, p in zip(generated, policies) if p == "reference"}
-    kept = sorted(kept + _force(lm, prompts, provided, top_k), key=lambda t: t.clip)
+    kept = sorted(kept + _force(lm, prompts, forced | replacements, top_k), key=lambda t: t.clip)
     scored, kept = bool(kept), kept or generated[:1]
     generation = Generation([t.ids for t in kept], [t.stopped for t in kept], torch.cat([t.topk for t in kept]))
     counts = (sum(empty), sum(t.stopped for t in generated), sum(looping), len(generated))
@@ -160,13 +164,26 @@ def _generate(
     return [_Transcript(clip, "student", ids, stopped, topk) for clip, ids, stopped, topk in transcripts]
 
 
+def _usable_texts(lm: SpeechLM, texts: Mapping[int, tuple[str, str]]) -> dict[int, tuple[str, list[int]]]:
+    """Return clip index -> (source, ids) of the texts that can be scored, and log the others.
+
+    A text that spells out a special token is not a transcript. Supervised training drops such clips too.
+    """
+    ids = {clip: lm.text_ids(text) for clip, (_, text) in texts.items()}
+    reserved = {clip for clip, row in ids.items() if holds_reserved_tokens(row, lm.blocked, lm.stop_ids)}
+    for clip in sorted(reserved):
+        source, text = texts[clip]
+        log(f"{source} text {text!r} contains reserved tokens; the student's transcript is scored instead", True)
+    return {clip: (texts[clip][0], ids[clip]) for clip in texts if clip not in reserved}
+
+
 def _force(
-    lm: SpeechLM, prompts: Sequence[Tensor], provided: Mapping[int, tuple[str, str]], top_k: int
+    lm: SpeechLM, prompts: Sequence[Tensor], provided: Mapping[int, tuple[str, list[int]]], top_k: int
 ) -> list[_Transcript]:
     """Score provided texts by teacher forcing, which yields the student's top-k candidates at each position."""
     if not provided:
         return []
-    ids = [_without_special_tokens(lm, lm.text_ids(text)) for _, text in provided.values()]
+    ids = [row for _, row in provided.values()]
     states = lm.transcript_states([prompts[i] for i in provided], ids)
     chunks = (head_logits(part, lm.head).masked_fill_(lm.blocked, -torch.inf) for part in torch.split(states, CHUNK))
     best = torch.cat([best_tokens(logits, top_k)[0] for logits in chunks])
@@ -174,9 +191,3 @@ def _force(
     sources = [source for source, _ in provided.values()]
     transcripts = zip(provided, sources, ids, candidates)
     return [_Transcript(clip, source, row, True, topk) for clip, source, row, topk in transcripts]
-
-
-def _without_special_tokens(lm: SpeechLM, ids: list[int]) -> list[int]:
-    """Remove ids that no transcript may contain (a text may spell out a special token), but keep the final stop."""
-    blocked = lm.blocked[torch.tensor(ids, device=lm.device)].tolist()
-    return [i for i, is_blocked in zip(ids[:-1], blocked) if not is_blocked and i not in lm.stop_ids] + ids[-1:]

@@ -139,8 +139,14 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
         V entries. None for added and special tokens, for `<unk>`, and for ids without token.
 
     Raises:
-        UserError: The tokenizer is of another kind.
+        UserError: The tokenizer is of another kind, or is not a fast one.
     """
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise UserError(
+            f"{tokenizer.name_or_path or 'the tokenizer'}: {type(tokenizer).__name__} is a slow tokenizer; token mappers "
+            "need a fast one, with a tokenizer.json; convert it with `AutoTokenizer.from_pretrained(folder, "
+            "use_fast=True).save_pretrained(folder)`, or use another model"
+        )
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     special = {t["id"] for t in spec["added_tokens"]} | {tokenizer.unk_token_id}
     decoder = json.dumps(spec["decoder"], ensure_ascii=False)
@@ -187,3 +193,17 @@ def blocked_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], voc
         blocked[tokenizer.unk_token_id] = True
     blocked[list(stop_ids)] = False
     return blocked
+
+
+def holds_reserved_tokens(ids: Sequence[int], blocked: Tensor, stop_ids: Sequence[int]) -> bool:
+    """Return whether a text spells out special tokens, which no transcript may contain.
+
+    Args:
+        ids: Token ids of the text, with the final stop token.
+        blocked: Result of `blocked_ids`, bool [V].
+        stop_ids: Ids that end a transcript.
+
+    Returns:
+        True if an id is blocked, or if a stop token is not the last id.
+    """
+    return bool(blocked[torch.tensor(ids, device=blocked.device)].any()) or not set(stop_ids).isdisjoint(ids[:-1])

@@ -21,6 +21,7 @@ from arkasr.errors import UserError
 from arkasr.interfaces import Teacher
 from arkasr.model.sharding import shard
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.model.tokenization import holds_reserved_tokens
 from arkasr.plugins import registry
 from arkasr.utils.console import log
 from arkasr.utils.timing import Phases
@@ -85,8 +86,8 @@ class SupervisedObjective:
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
         """See `Objective.__call__`. Clips whose transcript contains reserved tokens are dropped and logged."""
         targets = [student.text_ids(text) for text in batch.texts]
-        stops = set(student.stop_ids)
-        usable = [i for i, t in enumerate(targets) if not (student.blocked[t].any() or stops & set(t[:-1]))]
+        reserved = [holds_reserved_tokens(ids, student.blocked, student.stop_ids) for ids in targets]
+        usable = [i for i, is_reserved in enumerate(reserved) if not is_reserved]
         for i in set(range(len(targets))) - set(usable):
             log(f"dropped {batch.ids[i]}: its transcript contains reserved tokens: {batch.texts[i]!r}")
         batch = batch.select(usable or [0])

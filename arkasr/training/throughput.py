@@ -11,6 +11,7 @@ from arkasr.config.schema import Config
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.planning import flops
 from arkasr.planning.forecast import TERA, needs_full_distribution, step_flops
+from arkasr.utils.console import log
 
 # Dense bfloat16 TFLOP/s from the vendors' data sheets. The first key that occurs in the device's name is used.
 PEAKS = {
@@ -80,7 +81,13 @@ class Throughput:
         self.teacher = teacher_model.config if teacher_model is not None else None
         self.dense = needs_full_distribution(config)
         teacher_lm = getattr(teacher, "lm", None)
-        published = flops.PROMPT.get(getattr(self.teacher, "model_type", ""), 0)
+        kind = getattr(self.teacher, "model_type", "")
+        self.known = self.teacher is None or kind in flops.PROMPT
+        if not self.known:
+            log(
+                f"the operations of a teacher of type {kind!r} are unknown: teraflops_per_second and mfu are not logged"
+            )
+        published = flops.PROMPT.get(kind, 0)
         teacher_prompt = _prompt_tokens(teacher_lm) if isinstance(teacher_lm, SpeechLM) else published
         self.prompts = _prompt_tokens(student), teacher_prompt
 
@@ -116,9 +123,10 @@ class Throughput:
             sums: The step's values, added up over ranks and micro-batches, with `time/step` in seconds.
 
         Returns:
-            `teraflops_per_second` of one worker and, if the peak is known, `mfu`. Empty if the step was not timed.
+            `teraflops_per_second` of one worker and, if the peak is known, `mfu`. Empty if the step was not timed, or
+            if the teacher's model is of a kind whose operations are unknown.
         """
-        if not sums.get("time/step"):
+        if not (self.known and sums.get("time/step")):
             return {}
         reached = self.flops(sums) / TERA / sums["time/step"] / self.workers
         return {"teraflops_per_second": reached} | ({"mfu": reached / self.peak} if self.peak else {})

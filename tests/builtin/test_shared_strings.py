@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
+from types import SimpleNamespace
 
+import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mapper_cases import SPECIAL, TEXT, byte_ids, chopped, parts, prefixed, reference_alignment
 from tiny import student_tokenizer
+from transformers.tokenization_python import PythonBackend
 
+from arkasr.errors import UserError
+from arkasr.plugins import registry
 from arkasr.testing import check_token_mapper
 
 
@@ -148,3 +153,22 @@ def test_shared_strings_maps_other_special_tokens_to_nothing():
     assert mapper.to_student(torch.tensor(special)).eq(-1).all()
     special = [i for i in student.tokenizer.added_tokens_decoder if i != student.stop_ids[0]]
     assert mapper.to_teacher(torch.tensor(special)).eq(-1).all()
+
+
+class SlowTokenizer(PythonBackend):
+    """A tokenizer without a tokenizer.json."""
+
+    vocab_size = 2
+
+    def get_vocab(self):
+        return {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("mapper", ["shared_strings", "byte_offsets"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_slow_tokenizer_is_refused_at_construction(mapper, side):
+    student, teacher = parts()[:2]
+    slow = SimpleNamespace(tokenizer=SlowTokenizer(), stop_ids=[1])
+    sides = {"student": student, "teacher": teacher} | {side: slow}
+    with pytest.raises(UserError, match=r"SlowTokenizer is a slow tokenizer.*tokenizer\.json"):
+        registry.create("token_mapper", mapper, {}, **sides)

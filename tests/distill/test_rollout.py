@@ -330,12 +330,23 @@ def test_provided_texts_form_logits_in_chunks(chunk, monkeypatch):
     assert max(sizes) == chunk and sum(sizes) == len(expected.generation.topk)
 
 
-@pytest.mark.parametrize("text", ["one <|user|>two", "one <|im_end|>two"])
-def test_provided_text_special_tokens_are_removed(text):
+RESERVED = ["one <|user|>two", "one <|im_end|>two"]
+
+
+@pytest.mark.parametrize("text", RESERVED)
+def test_provided_text_with_special_tokens_is_logged_and_rolled_out(text, capsys):
     rollout = rolled(clips=[1], provided={0: ("reference", text)})
-    [ids] = rollout.generation.ids
-    assert lm().text(ids) == "one two" and ids[-1] == lm().stop_ids[0]
-    assert not lm().blocked[ids].any() and not set(ids[:-1]) & set(lm().stop_ids)
+    assert rollout.sources == ["student"]
+    assert rollout.generation.ids == rolled(clips=[1]).generation.ids
+    assert f"reference text {text!r} contains reserved tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", RESERVED)
+def test_policy_reference_keeps_transcript_if_the_reference_holds_special_tokens(text, capsys):
+    rollout = rolled("reference", texts=[text] * 6)
+    assert rollout.sources == ["student"] * 6
+    assert rollout.generation.ids == generated()[0].ids
+    assert "contains reserved tokens" in capsys.readouterr().out
 
 
 def test_draw_sources_follows_weights():

@@ -292,7 +292,8 @@ def test_batch_of_skipped_clips_has_zero_loss_and_supports_backward():
     assert all(p.grad is None or not p.grad.any() for p in lm.hf.parameters())
     assert lm.hf.model.audio_tower.conv1.weight.grad is not None
     measured = rates({name: float(value) for name, value in scored.sums.items()})
-    assert (measured["empty_rate"], measured["stop_rate"], measured["vuss"]) == (1.0, 1.0, 0.0)
+    assert (measured["empty_rate"], measured["stop_rate"]) == (1.0, 1.0)
+    assert "vuss" not in measured  # nothing was measured
 
 
 def test_reference_replaces_empty_rollout():
@@ -363,7 +364,8 @@ def test_step_runs_on_reference_texts_only():
     total.backward()
     assert scored.rollout.generation.ids == [lm.text_ids("the sea")] * 6 and int(count) > 6 and lm.head.grad.any()
     measured = rates({name: float(value) for name, value in scored.sums.items()})
-    assert (measured["stop_rate"], measured["cut_rate"], measured["share/reference"]) == (0, 0, 1)
+    assert measured["share/reference"] == 1
+    assert not {"stop_rate", "cut_rate", "empty_rate", "loop_rate"} & measured.keys()  # nothing was generated
 
 
 # Diagnostics
@@ -439,4 +441,4 @@ def test_batch_of_skipped_clips_has_no_diagnostics():
     scored, _, count = diagnosed(lm, opd(lm, empty="skip"), batch(SIZES[:1]))
     assert int(count) == 0 and not any(name.startswith(("kl/", "mass/")) for name in scored.sums)
     measured = rates({name: float(value) for name, value in scored.sums.items()})
-    assert measured["share/student"] == measured["mismatch_rate"] == 0.0
+    assert not {"share/student", "mismatch_rate", "coverage"} & measured.keys()

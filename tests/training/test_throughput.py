@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from corpus_fixture import CONF, make_trainer, metrics, write_corpus
 from tiny import teacher
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertModel
 
 from arkasr.config.schema import Config
 from arkasr.training.throughput import Throughput, local_model, peak_tflops
@@ -108,3 +111,12 @@ def test_throughput_with_remote_teacher_counts_the_student_only(corpus, tmp_path
     sums = {"num_clips": 2.0, "seconds": 2.0, "transcripts": 2.0, "rolled": 2.0, "rollout_tokens": 12.0}
     sums |= {"teacher_tokens": 12.0, "count": 10.0}
     assert 0 < student_only.flops(sums) < trainer.throughput.flops(sums)
+
+
+def test_unknown_model_of_a_teacher_gives_no_throughput(corpus, tmp_path, capsys):
+    """A plugin may hold any model. Its operations cannot be counted, so no figure is logged."""
+    trainer = trainer_of(corpus, tmp_path, "base_opd", *OPD)
+    held = SimpleNamespace(model=BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)))
+    throughput = Throughput(trainer.config, trainer.student, held, 1)
+    assert throughput({"num_clips": 2.0, "seconds": 2.0, "count": 10.0, "time/step": 1.0}) == {}
+    assert "a teacher of type 'bert' are unknown" in capsys.readouterr().out
