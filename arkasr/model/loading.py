@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
-    AutoTokenizer,
     GlmAsrForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,6 +17,7 @@ from transformers import (
 
 from arkasr.errors import UserError
 from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
+from arkasr.model.reading import check_json_files, load_tokenizer, reading
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 from arkasr.model.weight_files import check_loading_info, is_hub_id, tensor_names, weight_files
 
@@ -78,16 +77,10 @@ def load_pretrained(
         )
     if Path(path).is_dir():
         tensor_names(weight_files(Path(path), allow_pickle))
-    try:
+    check_json_files(path)
+    with reading(path):
         hf = _load_weights(path, models, dtype=getattr(torch, dtype), use_safetensors=None if allow_pickle else True)
-        return hf, AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except UserError:
-        raise
-    except (OSError, ValueError, StrictDataclassError) as error:
-        cause = " ".join(str(error).split()).rstrip(". ")
-        raise UserError(
-            f"{path}: cannot be read as a model: {cause}; give the folder of a model or a Hub id (owner/name)"
-        ) from error
+    return hf, load_tokenizer(path)
 
 
 def _load_weights(path: str, models: Mapping[str, type[PreTrainedModel]], **options: Any) -> PreTrainedModel:
@@ -104,11 +97,11 @@ def _load_weights(path: str, models: Mapping[str, type[PreTrainedModel]], **opti
 
         hf, info = from_original(path, ignore_mismatched_sizes=True, **options)
     elif model_type == "arkasr":  # its from_pretrained checks the weights itself
-        return ArkasrForConditionalGeneration.from_pretrained(path, **options)
+        return ArkasrForConditionalGeneration.from_pretrained(path, trust_remote_code=False, **options)
     else:
         model_class = models[model_type]
         loaded: Any = model_class.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            path, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **options
         )
         hf, info = loaded
     check_loading_info(path, info)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,11 @@ from transformers.utils.hub import get_checkpoint_shard_files
 from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.arkasr.published_config import ENCODER_KEYS
+from arkasr.model.reading import check_json_files, reading
 from arkasr.model.weight_files import is_hub_id
 
 NOT_SIZES = {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}  # of a saved config
 NOT_SIZES |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # the tokenizer defines these
-
-
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Turn errors in reading a model's files into a UserError that names the path.
-
-    Args:
-        path: Folder or Hub id.
-
-    Raises:
-        UserError: Reading inside the context failed.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        cause = " ".join(str(error).split()).rstrip(". ")
-        raise UserError(
-            f"{path}: cannot be read as a model: {cause}; give the folder of a model or a Hub id (owner/name)"
-        ) from error
 
 
 def model_type_of(path: str) -> str:
@@ -57,6 +36,7 @@ def model_type_of(path: str) -> str:
     """
     if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
         raise UserError(f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name)")
+    check_json_files(path)
     with reading(path):
         return str(PreTrainedConfig.get_config_dict(path)[0].get("model_type"))
 
@@ -80,12 +60,12 @@ def encoder_sizes(path: str) -> dict[str, Any]:
     model_type = model_type_of(path)
     with reading(path):
         if model_type == "whisper":
-            whisper = WhisperConfig.from_pretrained(path)
+            whisper = WhisperConfig.from_pretrained(path, trust_remote_code=False)
             return {key: getattr(whisper, whisper_key) for whisper_key, key in ENCODER_KEYS.items()}
         if model_type == "glmasr":
-            return _sizes(GlmAsrConfig.from_pretrained(path).audio_config)
+            return _sizes(GlmAsrConfig.from_pretrained(path, trust_remote_code=False).audio_config)
         if model_type == "arkasr":
-            return _sizes(ArkasrConfig.from_pretrained(path).audio_config)
+            return _sizes(ArkasrConfig.from_pretrained(path, trust_remote_code=False).audio_config)
     raise UserError(
         f"model.encoder {path}: model_type {model_type!r} is not one of whisper, glmasr, arkasr; use such a model"
     )
@@ -107,7 +87,7 @@ def decoder_sizes(path: str) -> dict[str, Any]:
     if model_type != "qwen2":
         raise UserError(f"model.decoder {path}: model_type {model_type!r} is not qwen2; give a Qwen2 or Qwen2.5 model")
     with reading(path):
-        return _sizes(Qwen2Config.from_pretrained(path))
+        return _sizes(Qwen2Config.from_pretrained(path, trust_remote_code=False))
 
 
 def part_weight_files(path: str) -> list[str]:

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from arkasr.errors import UserError
 from arkasr.model.loading import MODELS
-from arkasr.model.pretrained_parts import reading
+from arkasr.model.reading import reading
 from arkasr.model.speech_lm.qwen3_asr import converted
 from arkasr.model.weight_files import is_hub_id
 
@@ -102,7 +102,11 @@ def read_model_config(path: str) -> tuple[PreTrainedConfig, str]:
     """
     with config_folder(path) as (folder, source), reading(path):
         raw = PreTrainedConfig.get_config_dict(folder)[0]
-        config = converted(raw["thinker_config"]) if "thinker_config" in raw else AutoConfig.from_pretrained(folder)
+        config = (
+            converted(raw["thinker_config"])
+            if "thinker_config" in raw
+            else AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        )
     supported = (*MODELS, "whisper")
     if config.model_type not in supported:
         raise UserError(f"{path}: model_type {config.model_type!r} is not supported; use one of {', '.join(supported)}")

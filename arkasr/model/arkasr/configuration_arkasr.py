@@ -78,7 +78,8 @@ class ArkasrConfig(PreTrainedConfig):
             UserError: See `from_dict`. The message names the folder.
         """
         kwargs.setdefault("name_or_path", str(pretrained_model_name_or_path))
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        kwargs.pop("trust_remote_code", None)
+        return super().from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ArkasrConfig:

@@ -96,8 +96,28 @@ class ArkasrFeatureExtractor(SequenceFeatureExtractor):
         settings, expected = (sampling_rate, hop_length, n_fft), (SAMPLE_RATE, log_mel.HOP, log_mel.N_FFT)
         if settings != expected:
             raise UserError(f"(sampling_rate, hop_length, n_fft) must be {expected} for Ark-ASR, got {settings}")
+        if type(feature_size) is not int or feature_size < 1:
+            raise UserError(
+                f"feature_size must be an integer of at least 1, got {feature_size!r}; export the model again"
+            )
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=0.0)
         self.hop_length, self.n_fft, self.mask_padding = hop_length, n_fft, mask_padding
+
+    def require_mels(self, num_mel_bins: int, place: str) -> None:
+        """Check that the features fit the model.
+
+        Args:
+            num_mel_bins: Number of mel filters M that the encoder reads.
+            place: Folder or Hub id, for the error message.
+
+        Raises:
+            UserError: The extractor computes another number of mel filters.
+        """
+        if self.feature_size != num_mel_bins:
+            raise UserError(
+                f"{place}: feature_size in preprocessor_config.json is {self.feature_size}, but num_mel_bins in "
+                f"config.json is {num_mel_bins}; export the model again"
+            )
 
     def __call__(
         self,
@@ -144,7 +164,8 @@ class ArkasrFeatureExtractor(SequenceFeatureExtractor):
         try:
             return super().get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
         except OSError:
-            config = ArkasrConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            kwargs.pop("trust_remote_code", None)
+            config = ArkasrConfig.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **kwargs)
             return {"feature_size": config.audio_config.num_mel_bins}, kwargs
 
 

@@ -131,7 +131,7 @@ class ArkasrModel(GlmAsrModel):
     def __init__(self, config: ArkasrConfig):
         super(GlmAsrModel, self).__init__(config)
         self.audio_tower = ArkasrEncoder(config.audio_config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config, trust_remote_code=False)
         self.multi_modal_projector = ArkasrProjector(config)  # type: ignore[assignment]  # not GLM-ASR's adapter
         self.post_init()
 
@@ -245,8 +245,9 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
         place = str(pretrained_model_name_or_path or "the argument state_dict")
         any_shape = kwargs.pop("ignore_mismatched_sizes", False)
         want_info = kwargs.pop("output_loading_info", False)
+        kwargs.pop("trust_remote_code", None)
         kwargs = {"use_safetensors": True} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs)
         model, info = loaded
         checked = info | {"mismatched_keys": set()} if any_shape else info
         renamed = getattr(model, "_weight_conversions", None)

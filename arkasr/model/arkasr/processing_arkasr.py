@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from arkasr.errors import UserError
 from arkasr.model import log_mel
@@ -16,6 +16,7 @@ from arkasr.model.arkasr import prompt
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.arkasr.feature_extraction_arkasr import ArkasrFeatureExtractor, Audio, as_waveform, as_waveforms
 from arkasr.model.arkasr.modeling_arkasr import num_audio_tokens
+from arkasr.model.reading import check_json_files, load_tokenizer, reading
 
 Conversation = list[dict[str, Any]]
 
@@ -79,18 +80,24 @@ class ArkasrProcessor(ProcessorMixin):
 
         Returns:
             The processor.
+
+        Raises:
+            UserError: A file is missing or damaged, or the tokenizer needs its own code.
         """
         path = pretrained_model_name_or_path
         hub = {key: value for key, value in kwargs.items() if key not in ("trust_remote_code", "_from_auto")}
+        check_json_files(str(path))
         alone = Path(path).is_dir() and not (Path(path) / "config.json").is_file()
-        config = ArkasrConfig() if alone else ArkasrConfig.from_pretrained(path, **hub)
-        settings: dict[str, Any] = {"merge_factor": config.merge_factor, "instruction": config.instruction}
-        written, _ = cls.get_processor_dict(path, **hub)
-        settings |= {key: written[key] for key in ("audio_token", *settings) if key in written}
-        extractor = ArkasrFeatureExtractor.from_pretrained(path, **hub)
+        with reading(str(path)):
+            config = ArkasrConfig() if alone else ArkasrConfig.from_pretrained(path, trust_remote_code=False, **hub)
+            settings: dict[str, Any] = {"merge_factor": config.merge_factor, "instruction": config.instruction}
+            written, _ = cls.get_processor_dict(path, **hub)
+            settings |= {key: written[key] for key in ("audio_token", *settings) if key in written}
+            extractor = ArkasrFeatureExtractor.from_pretrained(path, trust_remote_code=False, **hub)
         if not alone:  # the model's configuration decides whether padding is masked
             extractor.mask_padding = config.mask_padding
-        return cls(extractor, AutoTokenizer.from_pretrained(path, **hub), **settings)
+            extractor.require_mels(config.audio_config.num_mel_bins, str(path))
+        return cls(extractor, load_tokenizer(str(path), **hub), **settings)
 
     def __call__(
         self,

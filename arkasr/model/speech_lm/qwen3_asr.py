@@ -123,7 +123,12 @@ def from_original(path: str, **options: Any) -> tuple[Qwen3ASRForConditionalGene
     """
     config = converted(PreTrainedConfig.get_config_dict(path)[0]["thinker_config"])
     loaded: Any = Qwen3ASRForConditionalGeneration.from_pretrained(
-        path, config=config, key_mapping=ORIGINAL_KEYS, output_loading_info=True, **options
+        path,
+        config=config,
+        key_mapping=ORIGINAL_KEYS,
+        output_loading_info=True,
+        trust_remote_code=False,
+        **options,
     )
     return loaded
 
