@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arkasr.evaluation import paper_numbers, results_io, tables
+from arkasr.evaluation import paper_numbers, run_records, tables
 from arkasr.evaluation.tables import Scores, format_number, markdown_table
 
 Metrics = dict[str, list[dict[str, Any]]]
@@ -130,7 +130,7 @@ def commands(expdir: str, datadir: str, records: RunRecords) -> str:
         Markdown code block.
     """
     started = {
-        path.parent.name: results_io.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")
+        path.parent.name: run_records.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")
     }
     runs = sorted((records | started).items(), key=lambda item: str(item[1].get("started", "")))
     recipes = dict.fromkeys(record["recipe"] for _, record in runs if record.get("recipe"))

@@ -1,26 +1,45 @@
-"""Read and check the files of a data directory and an experiment directory that scoring and export need."""
+"""Read and check what scoring compares: corpus.json, references, hypotheses, and the record of their decoding."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
+from arkasr.evaluation.checks import check_types, json_lines
 from arkasr.evaluation.normalize import NORMALIZERS
-from arkasr.utils.console import log
 from arkasr.utils.files import read_json
 
+AGAIN = "delete the file and decode again with --stage 4"
 METRICS = ("wer", "cer")
-
-
-def _read_json(path: Path, stage: int) -> dict[str, Any]:
-    if not path.is_file():
-        return read_json(path, f"run the recipe from --stage {stage}")
-    return read_json(path, f"delete it and run the recipe from --stage {stage}")
+SET_NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")  # names a file in the data directory
+CORPUS_TYPES = {
+    "name": str,
+    "metric": str,
+    "normalizer": str,
+    "test_sets": list,
+    "language": str,
+    "scale": str,
+    "dev": str,
+    "corpus_dir": str,
+    "paper": dict,
+    "sets": dict,
+}
+SET_TYPES = {"cuts": int, "hours": float, "speakers": int, "dropped": dict}
+RECORD_TYPES = {
+    "manifest": str,
+    "weights": str,
+    "teacher": dict,
+    "settings": dict,
+    "clips": int,
+    "failed": int,
+    "failed_examples": list,
+}
+TEACHER_TYPES = {"name": str, "options": dict, "path": str, "weights": str}
+ROW_TYPES = {"id": str, "hypothesis": str, "reference": str, "stopped": bool, "looping": bool}
 
 
 def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:
@@ -36,21 +55,31 @@ def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:
         UserError: The file is missing or broken, or the metric or normaliser is unknown.
     """
     path = Path(datadir) / "corpus.json"
-    corpus = _read_json(path, 1)
+    again = "delete the file and run the recipe from --stage 1"
+    corpus = read_json(path, again if path.is_file() else "run the recipe from --stage 1")
+    check_types(str(path), corpus, CORPUS_TYPES, again)
     for key in ("name", "metric", "normalizer", "test_sets"):
         if not corpus.get(key):
-            raise UserError(f"{path}: key {key!r} is missing; delete the file and run the recipe from --stage 1")
-    if corpus["metric"] not in METRICS:
-        raise UserError(
-            f"{path}: unknown metric {corpus['metric']!r}; correct it in corpus.yaml (one of: {', '.join(METRICS)}) "
-            "and run the recipe from --stage 1"
-        )
-    if corpus["normalizer"] not in NORMALIZERS:
-        raise UserError(
-            f"{path}: unknown normalizer {corpus['normalizer']!r}; correct it in corpus.yaml (one of: "
-            f"{', '.join(NORMALIZERS)}) and run the recipe from --stage 1"
-        )
+            raise UserError(f"{path}: key {key!r} is missing; {again}")
+    for key, known in (("metric", METRICS), ("normalizer", NORMALIZERS)):
+        if corpus[key] not in known:
+            raise UserError(
+                f"{path}: unknown {key} {corpus[key]!r}; correct it in corpus.yaml (one of: {', '.join(known)}) "
+                "and run the recipe from --stage 1"
+            )
+    _check_sets(path, corpus, again)
     return corpus
+
+
+def _check_sets(path: Path, corpus: dict[str, Any], again: str) -> None:
+    names = corpus["test_sets"]
+    if not all(isinstance(name, str) and SET_NAME.fullmatch(name) for name in names) or len(set(names)) < len(names):
+        raise UserError(f"{path}: key 'test_sets' must be different names of manifests, got {names!r}; {again}")
+    check_types(f"{path}, paper", corpus.get("paper") or {}, dict.fromkeys(names, str), again)
+    for name, facts in (corpus.get("sets") or {}).items():
+        check_types(
+            f"{path}, set {name}", facts, {"cuts": int, "hours": float, "speakers": int, "dropped": dict}, again
+        )
 
 
 def read_references(datadir: str | Path, test_set: str) -> dict[str, str]:
@@ -69,26 +98,17 @@ def read_references(datadir: str | Path, test_set: str) -> dict[str, str]:
     path = Path(datadir) / f"{test_set}.jsonl.gz"
     if not path.is_file():
         raise UserError(f"{path}: no such file; prepare the data with --stage 1")
-    from lhotse import CutSet
-
+    texts: dict[str, str] = {}
     try:
-        cuts = CutSet.from_jsonl_lazy(path)
-        texts = {cut.id: " ".join(part.text or "" for part in cut.supervisions) for cut in cuts}
-    except (OSError, EOFError, ValueError) as error:
+        for cut in read_cuts(str(path)):
+            if cut.id in texts:
+                raise UserError(f"{path}: duplicate id {cut.id}; delete it and prepare the data with --stage 1")
+            texts[cut.id] = " ".join(part.text or "" for part in cut.supervisions)
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and prepare the data with --stage 1") from error
-    if not texts:
-        raise UserError(f"{path}: contains no utterances; see what corpus.json lists as dropped, then run --stage 1")
     return texts
-
-
-def _json_lines(path: Path, repair: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: not valid JSON; {repair}") from error
-            yield number, row
 
 
 def read_hypotheses(
@@ -109,92 +129,69 @@ def read_hypotheses(
     Raises:
         UserError: The file is missing, some row is broken or repeated, or an id is not in the test set.
     """
-    path = Path(expdir) / run / "decode" / f"{test_set}.jsonl"
+    path = hypothesis_file(expdir, run, test_set)
+    part = path.with_name(f"{path.name}.part")
     if not path.is_file():
-        raise UserError(f"{path}: no such file; decode it with --stage 4")
+        found = f"decoding did not finish, and its rows are in {part.name}" if part.is_file() else "no such file"
+        raise UserError(f"{path}: {found}; decode it with --stage 4")
     rows: dict[str, dict[str, Any]] = {}
-    for number, row in _json_lines(path, "delete the file and decode again with --stage 4"):
-        missing = [key for key in ("id", "hypothesis", "stopped") if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise UserError(
-                f"{path}, line {number}: key {missing[0]!r} is missing; delete the file and decode again with --stage 4"
-            )
+    for number, row in json_lines(path):
+        _check_row(f"{path}, line {number}", row)
         if row["id"] in rows:
-            raise UserError(f"{path}, line {number}: duplicate id {row['id']}; delete the file and run --stage 4")
+            raise UserError(f"{path}, line {number}: duplicate id {row['id']}; {AGAIN}")
         rows[row["id"]] = row
     unknown = next((identity for identity in rows if identity not in references), None)
     if unknown is not None:
         raise UserError(
             f"{path}: decoded from other data (id {unknown} is not in {Path(datadir) / test_set}.jsonl.gz); "
-            "delete the file and decode again with --stage 4, or set the matching --datadir"
+            f"{AGAIN}, or set the matching --datadir"
         )
     return rows
 
 
-def read_metrics(expdir: str | Path, run: str) -> list[dict[str, Any]]:
-    """Read the training rows of `<expdir>/<run>/metrics.jsonl`.
+def _check_row(where: str, row: Any) -> None:
+    if isinstance(row, ValueError):
+        raise UserError(f"{where}: not valid JSON in UTF-8; {AGAIN}")
+    check_types(where, row, ROW_TYPES, AGAIN)
+    missing = [key for key in ("id", "hypothesis", "stopped") if key not in row]
+    missing += [key for key in ("id", "hypothesis") if key in row and row[key] is None]
+    if missing:
+        raise UserError(f"{where}: key {missing[0]!r} is missing; {AGAIN}")
 
-    A resumed run logs some steps again. The last row of each step is used. Broken lines are logged and skipped.
+
+def hypothesis_file(expdir: str | Path, run: str, test_set: str) -> Path:
+    """Return the path of a hypothesis file. Its record has the same name with the suffix `.json`.
 
     Args:
         expdir: Experiment directory.
         run: Name of the run.
+        test_set: Name of the test set.
 
     Returns:
-        One row per logged step, in the order of steps. Empty if there is no such file.
+        `<expdir>/<run>/decode/<test_set>.jsonl`.
     """
-    path = Path(expdir) / run / "metrics.jsonl"
+    return Path(expdir) / run / "decode" / f"{test_set}.jsonl"
+
+
+def read_decode_record(path: Path) -> dict[str, Any] | None:
+    """Read the record that decoding writes beside a hypothesis file.
+
+    Args:
+        path: The hypothesis file.
+
+    Returns:
+        Digests and identities of the inputs, and counts of clips. None if there is none, as in older versions.
+
+    Raises:
+        UserError: The record is broken.
+    """
+    path = path.with_suffix(".json")
     if not path.is_file():
-        return []
-    rows = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                if "loss" in row:
-                    rows[row["step"]] = row
-            except (ValueError, KeyError, TypeError):  # a killed run may leave an incomplete line
-                log(f"warning: {path}, line {number}: not a metrics row, skipped")
-    return [rows[step] for step in sorted(rows)]
-
-
-def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
-    """Read the record of a training run.
-
-    Args:
-        expdir: Experiment directory.
-        run: Name of the run.
-
-    Returns:
-        Content of `run.json`, with the content of `config.yaml` under "config". Missing files count as empty, because
-        a pretrained teacher has neither.
-
-    Raises:
-        UserError: One of the files is broken.
-    """
-    folder = Path(expdir) / run
-    record = _read_json(folder / "run.json", 3) if (folder / "run.json").is_file() else {}
-    config: dict[str, Any] = {}
-    if (folder / "config.yaml").is_file():
-        try:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise UserError(f"{folder / 'config.yaml'}: not valid YAML; delete it and run --stage 3") from error
-    return {**record, "config": config}
-
-
-def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
-    """Read the scores.json of one run.
-
-    Args:
-        expdir: Experiment directory.
-        run: Name of the run.
-
-    Returns:
-        Its content, or None if the run was not scored.
-
-    Raises:
-        UserError: The file is broken.
-    """
-    path = Path(expdir) / run / "scores.json"
-    return _read_json(path, 5) if path.is_file() else None
+        return None
+    again = f"delete it and {path.stem}.jsonl, and decode again with --stage 4"
+    record = read_json(path, again)
+    check_types(str(path), record, RECORD_TYPES, again)
+    check_types(str(path), record, dict.fromkeys(("clips", "failed"), int), again, needed=True)
+    if record.get("teacher"):
+        check_types(f"{path}, teacher", record["teacher"], TEACHER_TYPES, again, needed=True)
+    return record

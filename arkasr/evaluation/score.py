@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.errors import UserError
-from arkasr.evaluation import bootstrap, figures, report, results_io, tables
+from arkasr.evaluation import bootstrap, figures, report, results_io, run_records, tables
 from arkasr.evaluation.normalize import Normalizer, normalizer
 from arkasr.evaluation.tally import Tally, compare_with_base, count, summary
 from arkasr.utils.console import log
@@ -120,9 +120,9 @@ def score(expdir: str, datadir: str, runs: list[str]) -> None:
     scores = score_runs(expdir, datadir, runs, corpus)
     for run, content in scores.items():
         write_text(Path(expdir) / run / "scores.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    metrics = {run: results_io.read_metrics(expdir, run) for run in runs}
+    metrics = {run: run_records.read_metrics(expdir, run) for run in runs}
     drawn = figures.draw(Path(expdir) / "figures", corpus, scores, metrics)
-    records = {run: results_io.read_run(expdir, run) for run in runs}
+    records = {run: run_records.read_run(expdir, run) for run in runs}
     results = Path(expdir) / "RESULTS.md"
     write_text(results, report.results(expdir, datadir, corpus, scores, metrics, records, drawn))
     print(tables.terminal(corpus, scores))

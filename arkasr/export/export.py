@@ -20,7 +20,7 @@ from arkasr.config.schema import Config
 from arkasr.config.yaml_io import to_yaml
 from arkasr.corpora.download import is_synthetic
 from arkasr.errors import UserError
-from arkasr.evaluation import results_io
+from arkasr.evaluation import results_io, run_records
 from arkasr.export import model_card, provenance
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -126,7 +126,7 @@ def _publish_processor(folder: Path, num_mel: int, dtype: str) -> None:
 def _write(source: WeightSource, expdir: str, datadir: str, target: Path, published: bool, terms: str) -> None:
     """Write an export to a temporary folder, then replace the earlier export with it."""
     stages = provenance.trace(expdir, datadir, source.run, source.step)
-    scores = results_io.read_scores(expdir, source.run) if source.name == FINAL else None
+    scores = run_records.read_scores(expdir, source.run) if source.name == FINAL else None
     temporary, old = (target.with_name(f"{word}-{target.name}") for word in ("writing", "replaced"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

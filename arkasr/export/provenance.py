@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arkasr.evaluation import results_io
+from arkasr.evaluation import run_records
 from arkasr.export.redact import folders_of, public_command, public_values
 from arkasr.model.weight_files import is_hub_id
 
@@ -88,9 +88,9 @@ def trace(expdir: str, datadir: str, run: str, step: int) -> list[Stage]:
 
 
 def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
-    record = results_io.read_run(expdir, run)
+    record = run_records.read_run(expdir, run)
     folders = folders_of(record.get("command", ""), expdir, datadir)
-    rows = [row for row in results_io.read_metrics(expdir, run) if step is None or row["step"] <= step]
+    rows = [row for row in run_records.read_metrics(expdir, run) if step is None or row["step"] <= step]
     last, errors = rows[-1] if rows else {}, [row["dev_error"] for row in rows if "dev_error" in row]
     config = record["config"]
     return Stage(

@@ -8,7 +8,7 @@ from pathlib import Path
 from arkasr.config.load import read_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
-from arkasr.evaluation import results_io
+from arkasr.evaluation import run_records
 from arkasr.model.checkpoint_files import complete_checkpoints, load_checkpoint
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -92,7 +92,7 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
 
 
 def _best(expdir: str, run: str, sources: list[WeightSource], names: str) -> WeightSource:
-    errors = {row["step"]: row["dev_error"] for row in results_io.read_metrics(expdir, run) if "dev_error" in row}
+    errors = {row["step"]: row["dev_error"] for row in run_records.read_metrics(expdir, run) if "dev_error" in row}
     measured = [source for source in sources if source.step in errors]
     if not measured:
         raise UserError(

@@ -1,17 +1,158 @@
-"""Reading what runs have logged."""
+"""Damaged files of a data directory and of decoding give one sentence that names the file and the remedy."""
 
 from __future__ import annotations
 
+import gzip
+import json
+
+import pytest
 from json_lines import write_lines
 
-from arkasr.evaluation.results_io import read_metrics
+from arkasr.errors import UserError
+from arkasr.evaluation.results_io import read_corpus_facts, read_decode_record, read_hypotheses, read_references
+
+CORPUS = {"name": "toy", "metric": "wer", "normalizer": "english", "test_sets": ["test"]}
+DAMAGE = {
+    "zero-byte": b"",
+    "zeros": b"\0" * 64,
+    "torn": b'{"name": "to',
+    "not-utf8": b'{"name": "\xff\xfe"}',
+    "list": b"[1, 2]",
+    "null": b"null",
+}
+ROW = {"id": "u1", "hypothesis": "a", "stopped": True}
 
 
-def test_read_metrics_keeps_last_row_of_repeated_step(tmp_path, capsys):
-    path = tmp_path / "base" / "metrics.jsonl"
-    write_lines(path, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "dev_error": 0.5}])
-    with open(path, "a") as file:
-        file.write('{"step": 3, "lo\n{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.0}\n')
-    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path, "base")] == [(1, 3.0), (2, 1.5), (3, 1.0)]
-    assert "line 4: not a metrics row" in capsys.readouterr().out
-    assert read_metrics(tmp_path, "teacher") == []
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_read_corpus_facts_names_damaged_file(tmp_path, damage):
+    (tmp_path / "corpus.json").write_bytes(DAMAGE[damage])
+    with pytest.raises(UserError, match=r"corpus\.json: .*--stage 1"):
+        read_corpus_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": 3}, "key 'name' must be text, got 3"),
+        ({"test_sets": "test"}, "key 'test_sets' must be a list, got 'test'"),
+        ({"test_sets": ["../../etc/passwd"]}, "key 'test_sets' must be different names"),
+        ({"test_sets": [".."]}, "key 'test_sets' must be different names"),
+        ({"test_sets": ["test", "test"]}, "key 'test_sets' must be different names"),
+        ({"test_sets": [None]}, "key 'test_sets' must be different names"),
+        ({"metric": ["wer"]}, "key 'metric' must be text"),
+        ({"paper": ["AISHELL-1"]}, "key 'paper' must be a mapping"),
+        ({"paper": {"test": 7}}, "corpus.json, paper: key 'test' must be text, got 7"),
+        ({"sets": {"test": None}}, "corpus.json, set test: must be a mapping, got None"),
+        ({"sets": {"test": {"hours": "1 h"}}}, "corpus.json, set test: key 'hours' must be a number, got '1 h'"),
+        ({"sets": {"test": {"dropped": 3}}}, "corpus.json, set test: key 'dropped' must be a mapping"),
+    ],
+)
+def test_read_corpus_facts_names_key_of_wrong_type(tmp_path, change, message):
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS | change))
+    with pytest.raises(UserError) as caught:
+        read_corpus_facts(tmp_path)
+    assert message in str(caught.value)
+    assert "--stage 1" in str(caught.value)
+
+
+def test_read_corpus_facts_accepts_absent_and_null_keys(tmp_path):
+    (tmp_path / "corpus.json").write_text(
+        json.dumps(CORPUS | {"paper": {"test": None}, "sets": None, "language": None})
+    )
+    assert read_corpus_facts(tmp_path)["paper"] == {"test": None}
+
+
+def cut(identity, text="a"):
+    part = {"id": identity, "recording_id": identity, "start": 0.0, "duration": 1.0, "channel": 0, "text": text}
+    recording = {"id": identity, "sources": [], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
+    head = {"id": identity, "start": 0.0, "duration": 1.0, "channel": 0, "type": "MonoCut"}
+    return {**head, "recording": recording, "supervisions": [part]}
+
+
+def write_manifest(path, *cuts):
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(each) + "\n" for each in cuts)
+
+
+def broken_manifest(path, damage):
+    write_manifest(path, *(cut(f"u{i}") for i in range(300)))
+    content = path.read_bytes()
+    if damage == "cut short":
+        path.write_bytes(content[:60])
+    elif damage == "flipped byte":
+        path.write_bytes(content[:80] + bytes([content[80] ^ 0xFF]) + content[81:])
+    elif damage == "not gzip":
+        path.write_bytes(b'{"id": 1}')
+    elif damage == "twice":
+        write_manifest(path, cut("u1"), cut("u1"))
+    elif damage == "no cut":
+        write_manifest(path, {"id": "u1"})
+    elif damage == "text is a number":
+        write_manifest(path, cut("u1", 7))
+    elif damage == "zero bytes":
+        path.write_bytes(b"")
+    else:
+        write_manifest(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["cut short", "flipped byte", "not gzip", "twice", "no cut", "text is a number", "zero bytes", "no lines"],
+)
+def test_read_references_names_damaged_manifest(tmp_path, damage):
+    broken_manifest(tmp_path / "test.jsonl.gz", damage)
+    with pytest.raises(UserError, match=r"test\.jsonl\.gz"):
+        read_references(tmp_path, "test")
+
+
+def hypotheses(tmp_path, content):
+    path = tmp_path / "exp" / "base" / "decode" / "test.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return read_hypotheses(tmp_path / "exp", "base", "test", {"u1": "A"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"id": "u1", "hyp', "line 1: not valid JSON"),
+        (b"\0" * 32, "line 1: not valid JSON"),
+        (b'{"id": "u1", "hypothesis": "\xff", "stopped": true}\n', "line 1: not valid JSON in UTF-8"),
+        (b"[" * 100_000, "line 1: not valid JSON"),
+        (b"[]\n", "line 1: must be a mapping"),
+        (json.dumps(ROW | {"id": ["u1"]}).encode(), "line 1: key 'id' must be text"),
+        (json.dumps(ROW | {"hypothesis": 3}).encode(), "line 1: key 'hypothesis' must be text, got 3"),
+        (json.dumps(ROW | {"hypothesis": None}).encode(), "line 1: key 'hypothesis' is missing"),
+        (json.dumps(ROW | {"stopped": "yes"}).encode(), "line 1: key 'stopped' must be true or false"),
+        (json.dumps(ROW | {"looping": 0}).encode(), "line 1: key 'looping' must be true or false"),
+    ],
+)
+def test_read_hypotheses_names_line_of_damaged_file(tmp_path, content, message):
+    with pytest.raises(UserError) as caught:
+        hypotheses(tmp_path, content)
+    assert f"test.jsonl, {message}" in str(caught.value)
+    assert "--stage 4" in str(caught.value)
+
+
+def test_read_hypotheses_says_if_decoding_did_not_finish(tmp_path):
+    write_lines(tmp_path / "exp" / "base" / "decode" / "test.jsonl.part", [ROW])
+    with pytest.raises(UserError, match=r"test\.jsonl: decoding did not finish, and its rows are in test\.jsonl\.part"):
+        read_hypotheses(tmp_path / "exp", "base", "test", {"u1": "A"}, tmp_path)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_read_decode_record_names_damaged_file(tmp_path, damage):
+    (tmp_path / "test.json").write_bytes(DAMAGE[damage])
+    with pytest.raises(UserError, match=r"test\.json.*test\.jsonl.*--stage 4"):
+        read_decode_record(tmp_path / "test.jsonl")
+
+
+def test_read_decode_record_checks_types(tmp_path):
+    record = {"manifest": "a", "weights": "b", "teacher": None, "settings": {}, "clips": 3, "failed": 0}
+    (tmp_path / "test.json").write_text(json.dumps(record))
+    assert read_decode_record(tmp_path / "test.jsonl") == record
+    assert read_decode_record(tmp_path / "other.jsonl") is None
+    for change in ({"clips": "3"}, {"failed": None}, {"teacher": {"name": "x"}}, {"weights": 1}):
+        (tmp_path / "test.json").write_text(json.dumps(record | change))
+        with pytest.raises(UserError, match=f"key '|{next(iter(change))}"):
+            read_decode_record(tmp_path / "test.jsonl")

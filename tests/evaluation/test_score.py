@@ -168,7 +168,7 @@ def break_sets(exp, data):
         (break_decode, ["base/decode/test.jsonl: no such file", "--stage 4"]),
         (break_references, ["test.jsonl.gz: no such file", "--stage 1"]),
         (break_gzip, ["test.jsonl.gz: cannot be read", "--stage 1"]),
-        (break_empty_set, ["test.jsonl.gz: contains no utterances"]),
+        (break_empty_set, ["test.jsonl.gz: holds no cuts"]),
         (break_corpus, ["corpus.json: no such file", "--stage 1"]),
         (break_metric, ["corpus.json", "'mer'", "wer, cer"]),
         (break_normalizer, ["corpus.json", "'oral'", "english, mandarin, raw"]),

@@ -1,0 +1,116 @@
+"""Read what training runs have recorded: metrics.jsonl, run.json, config.yaml and scores.json."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from arkasr.config.yaml_io import read_yaml
+from arkasr.errors import UserError
+from arkasr.evaluation.checks import check_types, has_type, json_lines
+from arkasr.utils.console import log
+from arkasr.utils.files import read_json
+
+RUN_TYPES = {
+    "recipe": str,
+    "command": str,
+    "started": str,
+    "commit": str,
+    "versions": dict,
+    "plugins": list,
+    "world_size": int,
+    "inputs": dict,
+}
+SCORE_TYPES = {"metric": str, "normalizer": dict, "sets": dict}
+SET_TYPES = {"rate_percent": float, "interval_percent": list, "utterances": int}
+AGAIN_3 = "delete it and run the recipe from --stage 3"
+AGAIN_5 = "delete it and run the recipe from --stage 5"
+
+
+def read_metrics(expdir: str | Path, run: str) -> list[dict[str, Any]]:
+    """Read the training rows of `<expdir>/<run>/metrics.jsonl`.
+
+    A resumed run logs some steps again. The last row of each step is used. Lines that are no metrics rows, such as the
+    torn last line of a killed run, are skipped, and their number is logged.
+
+    Args:
+        expdir: Experiment directory.
+        run: Name of the run.
+
+    Returns:
+        One row per logged step, in the order of steps. Numbers that are not finite are None. Empty if there is no such
+        file.
+    """
+    path = Path(expdir) / run / "metrics.jsonl"
+    rows, skipped = {}, []
+    for number, row in json_lines(path) if path.is_file() else ():
+        if not _is_metrics_row(row):
+            skipped.append(number)
+        elif "loss" in row:
+            rows[row["step"]] = {key: value if _is_finite(value) else None for key, value in row.items()}
+    if skipped:
+        log(f"warning: {path}, line {skipped[0]}: not a metrics row, skipped (number of skipped lines: {len(skipped)})")
+    return [rows[step] for step in sorted(rows)]
+
+
+def _is_metrics_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not has_type(row.get("step"), int):
+        return False
+    return all(value is None or isinstance(value, (int, float)) for value in row.values())
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
+    """Read the record of a training run.
+
+    Args:
+        expdir: Experiment directory.
+        run: Name of the run.
+
+    Returns:
+        Content of `run.json`, with the content of `config.yaml` under "config". Missing files count as empty, because
+        a pretrained teacher has neither.
+
+    Raises:
+        UserError: One of the files is broken.
+    """
+    folder = Path(expdir) / run
+    path, config = folder / "run.json", folder / "config.yaml"
+    record = read_json(path, AGAIN_3) if path.is_file() else {}
+    check_types(str(path), record, RUN_TYPES, AGAIN_3)
+    for plugin in record.get("plugins") or []:
+        check_types(f"{path}, plugins", plugin, {}, AGAIN_3)
+    known = {key: value for key, value in record.items() if value is not None}
+    return {**known, "config": read_yaml(config) if config.is_file() else {}}
+
+
+def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
+    """Read the scores.json of one run.
+
+    Args:
+        expdir: Experiment directory.
+        run: Name of the run.
+
+    Returns:
+        Its content, or None if the run was not scored.
+
+    Raises:
+        UserError: The file is broken.
+    """
+    path = Path(expdir) / run / "scores.json"
+    if not path.is_file():
+        return None
+    scores = read_json(path, AGAIN_5)
+    check_types(str(path), scores, SCORE_TYPES, AGAIN_5, needed=True)
+    check_types(f"{path}, normalizer", scores["normalizer"], {"name": str, "version": str}, AGAIN_5, needed=True)
+    for name, summary in scores["sets"].items():
+        check_types(f"{path}, set {name}", summary, SET_TYPES, AGAIN_5)
+        check_types(f"{path}, set {name}", summary, {"utterances": int}, AGAIN_5, needed=True)
+        pair = summary.get("interval_percent")
+        if pair is not None and (len(pair) != 2 or not all(has_type(value, float) for value in pair)):
+            raise UserError(f"{path}, set {name}: key 'interval_percent' must be two numbers, got {pair}; {AGAIN_5}")
+    return scores
