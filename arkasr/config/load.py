@@ -7,11 +7,12 @@ Later layers have precedence over earlier ones:
 3. the sections of the YAML file,
 4. `runs.<run>` of the base file, then of the file,
 5. `section.key=value` from the command line.
+
+A null in `model.sizes` removes the key that earlier layers set there.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -22,10 +23,12 @@ from arkasr.config.schema import Config
 from arkasr.config.validate import build_dataclass, check_values, is_schema, join, kinds_of
 from arkasr.config.yaml_io import parse_yaml, read_yaml, to_yaml
 from arkasr.errors import UserError
+from arkasr.utils.files import write_text
 from arkasr.utils.redact import secrets_in_addresses
 
 COMMAND_LINE = "command line"
 T = TypeVar("T")
+_RUN_NAME = re.compile(r"\w[\w.-]*")
 _Layers = tuple[dict[str, Any], dict[str, dict[str, Any]]]  # the sections of a file, and the changes of its runs
 
 
@@ -108,9 +111,7 @@ def dump_config(config: Config, path: str | Path) -> None:
         config: The configuration. `read_config` returns an equal one.
         path: The file to write.
     """
-    part = Path(f"{path}.part")
-    part.write_text(to_yaml(asdict(config)), encoding="utf-8")
-    os.replace(part, path)
+    write_text(Path(path), to_yaml(asdict(config)))
 
 
 def check_options(cls: type[T], options: dict[str, Any], where: str) -> T:
@@ -171,6 +172,10 @@ def _files(conf_path: str | Path) -> list[_Layers]:
 def _split(values: dict[str, Any], path: str | Path) -> _Layers:
     sections = {name: value for name, value in values.items() if name not in ("base", "runs")}
     runs = {name: {} if run is None else run for name, run in values.get("runs", {}).items()}
+    for name in runs:
+        if not _RUN_NAME.fullmatch(name):
+            allowed = "letters, digits, `_`, `-` and `.` (not first), because runs are folders"
+            raise UserError(f"{path}: {join('runs', repr(name)[:100])} is not a name of a run; use {allowed}")
     return _layer(sections, "", path), {name: _layer(run, f"runs.{name}", path) for name, run in runs.items()}
 
 
@@ -210,7 +215,10 @@ def _kind_at(key: str) -> Any:
 
 
 def _merge(cls: Any, low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Merge `high` over `low`: mappings by key, other values replaced. See `arkasr.config.schema` for `belongs_to`."""
+    """Merge `high` over `low`: mappings by key, other values replaced.
+
+    See `arkasr.config.schema` for `belongs_to` and `null_unsets`.
+    """
     kinds = kinds_of(cls) if is_schema(cls) else {}
     merged = dict(low)
     for item in fields(cls) if is_schema(cls) else ():
@@ -220,6 +228,9 @@ def _merge(cls: Any, low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any
     for name, value in high.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
         merged[name] = _merge(kinds.get(name), merged[name], value) if both else value
+    for item in fields(cls) if is_schema(cls) else ():
+        if item.metadata.get("null_unsets") and isinstance(merged.get(item.name), dict):
+            merged[item.name] = {name: value for name, value in merged[item.name].items() if value is not None}
     return merged
 
 

@@ -2,11 +2,13 @@
 
 The class docstrings are the source of docs/config.md. After a change, run `python docs/make_config.py`.
 
-A field may have two kinds of metadata:
+A field may have these kinds of metadata:
 
 - `belongs_to`: the key that a free mapping (`options`, `sizes`) depends on. If a later layer changes that key, the
   values that earlier layers put into the mapping are dropped.
 - `formerly`: the old name of a renamed key. A configuration with the old name is refused with the new name.
+- `unlisted`: messages do not suggest this key, because configuration files cannot set it.
+- `null_unsets`: a null in this free mapping removes the key that earlier layers set.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ from typing import Any, Literal
 
 SOURCES = ("student", "teacher", "reference")  # where a scored transcript may come from
 PARTS = ("encoder", "adapter", "decoder")  # of a model, as named in `model.freeze`
+CHANNEL_POLICIES = ("auto", "mix", "refuse")
 # Limits of a temperature above 0. Logits up to 1e3 and -inf, divided by it, are still numbers in float32.
 COLDEST, WARMEST = 0.01, 100.0
+MOST_SEED = 2**31 - 1  # leaves room below 2**32, numpy's limit, for the seeds of other ranks
+MOST_PROCESSES = 1024  # of loader processes and threads per rank: more is a mistake that stops the machine
+MOST_TOKENS = 100_000  # of one transcript: larger caps cost memory before the first token
+LONGEST_WAIT = 1e8  # seconds, about three years: threads and collectives cannot wait much longer
 
 
 def _require(condition: bool, key: str, allowed: str, value: Any) -> None:
@@ -35,9 +42,21 @@ def _require_finite(section: Any, *unlimited: str) -> None:
                 _require(math.isfinite(number) or (number == math.inf and key in unlimited), key, "finite", value)
 
 
+def _require_range(section: Any, keys: str, low: float, high: float = math.inf) -> None:
+    """Check keys, separated by blanks, against a range that includes both ends."""
+    allowed = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+    for key in keys.split():
+        _require(low <= getattr(section, key) <= high, key, allowed, getattr(section, key))
+
+
+def _require_positive(section: Any, *keys: str) -> None:
+    for key in keys:
+        _require(getattr(section, key) > 0, key, "above 0", getattr(section, key))
+
+
 def _require_token_limits(section: Any) -> None:
     rate = section.tokens_per_second
-    _require(section.max_new_tokens >= 1, "max_new_tokens", "at least 1", section.max_new_tokens)
+    _require_range(section, "max_new_tokens", 1, MOST_TOKENS)
     _require(0 <= rate < math.inf, "tokens_per_second", "finite and at least 0", rate)
 
 
@@ -68,7 +87,8 @@ class ModelConfig:
         decoder: Folder or Hub id of a Qwen2 or Qwen2.5 model that becomes the decoder, with its tokenizer. Empty:
             fresh weights.
         sizes: Sizes of fresh parts: `audio` and `text` hold keys of the encoder's and the decoder's Hugging Face
-            configuration. `initializer_range` (default 0.02) is the standard deviation of fresh weights.
+            configuration. `initializer_range` (default 0.02) is the standard deviation of fresh weights. A null removes
+            what earlier layers set: `sizes: {audio: null}`, or `model.sizes.audio=null` on the command line.
         dtype: Data type of the weights that the optimizer updates.
         freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`.
     """
@@ -78,7 +98,7 @@ class ModelConfig:
     allow_pickle: bool = False
     encoder: str = ""
     decoder: str = ""
-    sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type"})
+    sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type", "null_unsets": True})
     dtype: Literal["float32", "bfloat16"] = "float32"
     freeze: list[str] = field(default_factory=list)
 
@@ -95,8 +115,9 @@ class TokenizerConfig:
         path: Folder or Hub id of a tokenizer to use. Ark-ASR's special tokens are added to it. Empty trains a
             tokenizer.
         kind: Kind of the tokenizer to train.
-        vocab_size: Number of tokens to learn. For `sentencepiece`, bytes and special tokens are added to it. For
-            `byte_bpe`, it includes the 256 bytes, and special tokens are added.
+        vocab_size: Number of tokens to learn, at most 1,000,000. For `sentencepiece`, at least 1, and bytes and special
+            tokens are added to it. For `byte_bpe`, at least 256, because it includes the bytes, and special tokens are
+            added.
         text: Cuts whose transcripts the tokenizer is trained on: a manifest, a folder of shards, or a pattern.
     """
 
@@ -104,6 +125,11 @@ class TokenizerConfig:
     kind: Literal["sentencepiece", "byte_bpe"] = "sentencepiece"
     vocab_size: int = 256
     text: str = "{datadir}/train.jsonl.gz"
+
+    def __post_init__(self) -> None:
+        fewest = {"byte_bpe": 256}.get(self.kind, 1)
+        allowed = f"from {fewest} to 1000000 for kind {self.kind}"
+        _require(fewest <= self.vocab_size <= 1_000_000, "vocab_size", allowed, self.vocab_size)
 
 
 @dataclass
@@ -114,19 +140,27 @@ class DataConfig:
         train: Cuts to train on: a manifest, a folder of shards, or a pattern.
         dev: Cuts for the dev error rate during training.
         hours: Hours of audio to train on, a random subset that is the same in every run. 0 uses all audio.
-        max_seconds: Maximum audio seconds per batch and rank. `.inf` sets no limit.
-        max_cuts: Maximum number of clips per batch and rank.
-        num_buckets: Number of duration buckets. A batch holds clips of one bucket.
-        num_workers: Data loader processes per rank. 0 loads audio in the training process.
+        max_seconds: Maximum padded audio seconds per batch and rank, above 0: number of clips times longest clip. A longer
+            clip forms its own batch. `.inf` sets no limit.
+        max_cuts: Maximum number of clips per batch and rank. At least 1.
+        text_bytes_per_second: Maximum rate of text, in UTF-8 bytes per second of audio. A clip with more text counts as
+            longer audio in `max_seconds`, so a padded batch has at most `max_seconds * text_bytes_per_second` bytes of
+            text, and no more tokens. 0 sets no limit.
+        num_buckets: Number of duration buckets. A batch holds clips of one bucket. At least 1.
+        num_workers: Data loader processes per rank, at most 1024. 0 loads audio in the training process.
         lazy: Read manifests line by line instead of loading them into memory. `auto` does so if they have 64 MiB or
             more.
         buffer_clips: Number of clips held in memory, among which batches are drawn. At least 1.
         resume: Data order of a resumed run. `exact` continues with the batches of an uninterrupted run, after it has
             read the epoch's cuts again. `reseed` continues at once with the unread cuts in a new order.
         max_failed_share: Share of clips, from 0 to 1, that may fail to load. The run ends if more do.
-        min_clip_seconds: Minimum duration of clips in seconds. Shorter clips are left out and counted.
-        max_clip_seconds: Maximum duration of clips in seconds. Longer clips are left out and counted. `.inf` sets no
-            limit.
+        min_clip_seconds: Minimum duration of clips in seconds. Shorter clips are left out and counted. 0 sets no limit.
+        max_clip_seconds: Maximum duration of clips in seconds, above 0 and not below `min_clip_seconds`. Longer clips
+            are left out and counted. `.inf` sets no limit.
+        channels: Use of recordings with several channels. `auto` mixes the channels of a cut, but keeps the one that a
+            manifest selects. `mix` always mixes, `refuse` counts such clips as failed, and a number selects a channel.
+        language: Language of cuts that name none, such as `English`, where no `corpus.json` beside the manifest gives
+            it.
     """
 
     train: str = "{datadir}/train.jsonl.gz"
@@ -134,6 +168,7 @@ class DataConfig:
     hours: float = 0.0
     max_seconds: float = 160.0
     max_cuts: int = 40
+    text_bytes_per_second: float = 50.0
     num_buckets: int = 10
     num_workers: int = 0
     lazy: Literal["auto", "always", "never"] = "auto"
@@ -142,11 +177,22 @@ class DataConfig:
     max_failed_share: float = 0.05
     min_clip_seconds: float = 0.1
     max_clip_seconds: float = 30.0
+    channels: Any = "auto"
+    language: str = ""
 
     def __post_init__(self) -> None:
         _require_finite(self, "max_seconds", "max_clip_seconds")
-        _require(self.buffer_clips >= 1, "buffer_clips", "at least 1", self.buffer_clips)
-        _require(0 <= self.max_failed_share <= 1, "max_failed_share", "from 0 to 1", self.max_failed_share)
+        _require_range(self, "hours min_clip_seconds text_bytes_per_second", 0)
+        _require_positive(self, "max_seconds", "max_clip_seconds")
+        _require_range(self, "max_cuts num_buckets buffer_clips", 1)
+        _require_range(self, "num_workers", 0, MOST_PROCESSES)
+        _require_range(self, "max_failed_share", 0, 1)
+        allowed = self.min_clip_seconds <= self.max_clip_seconds
+        most = f"at most max_clip_seconds ({self.max_clip_seconds})"
+        _require(allowed, "min_clip_seconds", most, self.min_clip_seconds)
+        self.channels = str(self.channels)  # a number may be given as text or as a number
+        allowed = self.channels in CHANNEL_POLICIES or (self.channels.isascii() and self.channels.isdigit())
+        _require(allowed, "channels", f"{', '.join(CHANNEL_POLICIES)} or a channel number", self.channels)
 
 
 @dataclass
@@ -154,12 +200,13 @@ class OptimConfig:
     """AdamW and its learning rate schedule.
 
     Attributes:
-        lr: Peak learning rate.
-        betas: The two betas of AdamW.
-        weight_decay: Weight decay of matrices. Vectors, such as biases and norms, have none.
-        clip: Maximum global gradient norm. `.inf` sets no limit.
-        warmup_steps: Optimizer steps of linear warm-up to the peak.
-        min_lr_ratio: Learning rate at the end of the cosine, as a share of the peak.
+        lr: Peak learning rate, above 0.
+        betas: The two betas of AdamW, each at least 0 and below 1.
+        weight_decay: Weight decay of matrices. Vectors, such as biases and norms, have none. 0 disables it.
+        clip: Maximum global gradient norm, above 0. `.inf` sets no limit.
+        warmup_steps: Optimizer steps of linear warm-up to the peak. 0 starts at the peak.
+        min_lr_ratio: Learning rate at the end of the cosine, as a share of the peak, from 0 to 1. 0 ends at a rate of
+            0.
         schedule: Learning rate after the warm-up.
     """
 
@@ -173,6 +220,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self, "clip")
+        _require_positive(self, "lr", "clip")
+        allowed = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _require(allowed, "betas", "two numbers of at least 0 and below 1", self.betas)
+        _require_range(self, "weight_decay warmup_steps", 0)
+        _require_range(self, "min_lr_ratio", 0, 1)
 
 
 @dataclass
@@ -180,24 +232,27 @@ class TrainConfig:
     """The training loop. Intervals and counts are in optimizer steps.
 
     Attributes:
-        steps: Optimizer steps of the run.
-        accumulate: Batches per optimizer step and rank (gradient accumulation).
-        log_every: Steps between rows of metrics.jsonl.
+        steps: Optimizer steps of the run. At least 1.
+        accumulate: Batches per optimizer step and rank (gradient accumulation). At least 1.
+        log_every: Steps between rows of metrics.jsonl. The last step and steps with a dev error rate always have a row.
+            0 writes no others.
         eval_every: Steps between measurements of the dev error rate, which is also measured after the last step. 0
             never measures it.
-        eval_clips: Number of dev clips for the dev error rate, from the start of the manifest.
-        save_every: Steps between checkpoints.
-        keep: Number of newest checkpoints to keep.
+        eval_clips: Number of dev clips for the dev error rate, from the start of the manifest. At least 1.
+        save_every: Steps between checkpoints. The weights after the last step are always written. 0 writes no
+            checkpoints, except if a signal stops the run.
+        keep: Number of newest checkpoints to keep. At least 1.
         keep_best: Number of checkpoints with the lowest dev error rate to keep in addition. Only steps that were both
-            saved and evaluated count.
-        ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC. 0 disables it.
-            Only for `objective: sft`.
-        max_skipped: Number of steps in a row that may be skipped. The run ends after them. Steps are skipped if the
-            loss or the gradient is not finite, or if there is nothing to score.
+            saved and evaluated count. 0 keeps none for their error rate.
+        ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC, from 0 to 1. 0
+            disables it. Only for `objective: sft`.
+        max_skipped: Number of skipped steps in a row that ends the run. At least 1. Steps are skipped if the loss or
+            the gradient is not finite, or if there is nothing to score.
         spike_factor: Gradient norms above this multiple of the recent median are recorded with their clips in
             spikes.jsonl. 0 records only gradients that are not finite.
-        hang_seconds: Seconds without progress after which the run names the ranks that are behind and ends.
-        threads: CPU threads per rank. 0 is the default of torch.
+        hang_seconds: Seconds without progress after which the run names the ranks that are behind and ends. Above 0 and
+            at most 1e8.
+        threads: CPU threads per rank, at most 1024. 0 is the default of torch.
         peak_tflops: Peak throughput of one rank in `fsdp.compute_dtype`, dense, in TFLOP/s, for the metric `mfu`. 0
             uses the data sheet of known GPUs, for bfloat16 only.
     """
@@ -219,6 +274,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self)
+        _require_range(self, "steps accumulate eval_clips keep max_skipped", 1)
+        _require_range(self, "log_every eval_every save_every keep_best spike_factor peak_tflops", 0)
+        _require_range(self, "ctc_weight", 0, 1)
+        _require(0 < self.hang_seconds <= LONGEST_WAIT, "hang_seconds", "above 0 and at most 1e8", self.hang_seconds)
+        _require_range(self, "threads", 0, MOST_PROCESSES)
 
 
 @dataclass
@@ -229,12 +289,12 @@ class RolloutConfig:
     removes it, and `reference` scores the reference text in its place.
 
     Attributes:
-        max_new_tokens: Maximum number of tokens per transcript. At least 1.
+        max_new_tokens: Maximum number of tokens per transcript, from 1 to 100,000.
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         temperature: Sampling temperature, from 0.01 to 100. 0 decodes greedily.
         top_p: Probability mass to sample from: the smallest set of most probable tokens with this mass. Above 0 and at
             most 1, which is all tokens.
-        samples: Number of transcripts per clip. More than one needs a temperature above 0.
+        samples: Number of transcripts per clip, from 1 to 1024. More than one needs a temperature above 0.
         empty: Policy for transcripts without a word.
         looping: Policy for transcripts that end in a repeated pattern.
     """
@@ -252,8 +312,8 @@ class RolloutConfig:
         allowed = self.temperature == 0 or COLDEST <= self.temperature <= WARMEST
         _require(allowed, "temperature", f"0, or from {COLDEST:g} to {WARMEST:g}", self.temperature)
         _require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
-        allowed = self.samples == 1 or (self.samples > 1 and self.temperature != 0)
-        _require(allowed, "samples", "1, or more with a temperature above 0", self.samples)
+        allowed = self.samples == 1 or (1 < self.samples <= 1024 and self.temperature != 0)
+        _require(allowed, "samples", "1, or up to 1024 with a temperature above 0", self.samples)
 
 
 @dataclass
@@ -261,9 +321,9 @@ class DistillConfig:
     """The transcripts to score and the tokens to compare. The temperature tau of equation (1) is an option of the loss.
 
     Attributes:
-        top_k: k, the number of most probable tokens of each side. Their union is the support.
+        top_k: k, the number of most probable tokens of each side, at least 1. Their union is the support.
         mix: Weights of the random choice, per clip, of the transcript to score: the student's rollout, the teacher's
-            transcript, or the reference text.
+            transcript, or the reference text. A weight of 0 never chooses the source.
         diagnose_every: Steps between the diagnostics that need whole distributions. 0 never computes them.
     """
 
@@ -274,12 +334,12 @@ class DistillConfig:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.mix) - set(SOURCES))
         if unknown:
-            raise ValueError(f"unknown source mix.{unknown[0]}; valid here: {', '.join(SOURCES)}")
+            raise ValueError(f"mix.{unknown[0]} is not a source of transcripts; valid here: {', '.join(SOURCES)}")
         weights = self.mix.values()
-        allowed = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
-        _require(allowed, "mix", "finite weights of at least 0 with a sum above 0", self.mix)
-        _require(self.top_k >= 1, "top_k", "at least 1", self.top_k)
-        _require(self.diagnose_every >= 0, "diagnose_every", "at least 0", self.diagnose_every)
+        allowed = all(0 <= weight < math.inf for weight in weights) and 0 < sum(weights) < math.inf
+        _require(allowed, "mix", "finite weights of at least 0 with a finite sum above 0", self.mix)
+        _require_range(self, "top_k", 1)
+        _require_range(self, "diagnose_every", 0)
 
 
 @dataclass
@@ -296,7 +356,7 @@ class TeacherDataConfig:
     max_error: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.max_error <= 1, "max_error", "from 0 to 1", self.max_error)
+        _require_range(self, "max_error", 0, 1)
 
 
 @dataclass
@@ -307,9 +367,9 @@ class DecodeConfig:
     in a tokenizer of single bytes.
 
     Attributes:
-        max_new_tokens: Maximum number of tokens per transcript. At least 1.
+        max_new_tokens: Maximum number of tokens per transcript, from 1 to 100,000.
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
-        max_seconds: Maximum audio seconds per batch. `.inf` sets no limit.
+        max_seconds: Maximum audio seconds per batch, above 0. `.inf` sets no limit.
     """
 
     max_new_tokens: int = 256
@@ -319,6 +379,7 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         _require_token_limits(self)
         _require_finite(self, "max_seconds")
+        _require_positive(self, "max_seconds")
 
 
 @dataclass
@@ -344,7 +405,7 @@ class FsdpConfig:
     teacher: Literal["replicate", "shard"] = "replicate"
 
     def __post_init__(self) -> None:
-        _require(self.replicate >= 0, "replicate", "at least 0", self.replicate)
+        _require_range(self, "replicate", 0)
 
 
 @dataclass
@@ -353,7 +414,7 @@ class Config:
 
     Attributes:
         run: Name of the run. `--run` sets it, and a configuration file cannot.
-        seed: Seed of weights, shuffling and sampling.
+        seed: Seed of weights, shuffling and sampling, from 0 to 2147483647.
         objective: `sft` is cross-entropy on transcripts. `opd` is on-policy distillation.
         model: See `ModelConfig`.
         tokenizer: See `TokenizerConfig`.
@@ -370,7 +431,7 @@ class Config:
         fsdp: See `FsdpConfig`.
     """
 
-    run: str = ""
+    run: str = field(default="", metadata={"unlisted": True})
     seed: int = 1
     objective: Literal["sft", "opd"] = "sft"
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -386,3 +447,6 @@ class Config:
     teacher_data: TeacherDataConfig = field(default_factory=TeacherDataConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     fsdp: FsdpConfig = field(default_factory=FsdpConfig)
+
+    def __post_init__(self) -> None:
+        _require_range(self, "seed", 0, MOST_SEED)

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 from arkasr.errors import UserError
 
 T = TypeVar("T")
+LONGEST_SHOWN = 200  # characters of a value in a message
+MOST = 2**63 - 1  # the largest whole number that torch and numpy take
 _SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -131,6 +133,8 @@ def _check_scalar(kind: Any, value: Any, key: str, where: str) -> Any:
         return value
     if kind is not Any and kind not in _SCALARS:
         raise TypeError(f"{key}: a schema cannot declare the type {kind}; see arkasr.config.validate")
+    if type(value) is int and abs(value) > MOST and kind in (int, float):
+        raise UserError(f"{where}: {key} must be from -{MOST} to {MOST}, got {_shown(value)}")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is kind:
@@ -168,11 +172,18 @@ def _check_dict(kind: Any, value: Any, key: str, where: str) -> dict[str, Any]:
 def _check_keys(cls: type, values: Any, key: str, where: str) -> dict[str, Any]:
     kinds = kinds_of(cls)
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {key} must be a mapping with the keys {', '.join(kinds)}, got {_shown(values)}")
+        listed = ", ".join(_listed(cls))
+        raise UserError(f"{where}: {key} must be a mapping with the keys {listed}, got {_shown(values)}")
     for name in values:
         if name not in kinds:
             raise UserError(f"{where}: {_wrong_key(cls, key, name)}")
     return {name: check_values(kinds[name], value, join(key, name), where) for name, value in values.items()}
+
+
+def _listed(cls: type) -> dict[str, Any]:
+    """Return the declared types of the keys that a message may suggest."""
+    unlisted = {item.name for item in fields(cls) if item.metadata.get("unlisted")}
+    return {name: kind for name, kind in kinds_of(cls).items() if name not in unlisted}
 
 
 def _wrong_key(cls: type, key: str, name: str) -> str:
@@ -183,11 +194,16 @@ def _wrong_key(cls: type, key: str, name: str) -> str:
     renamed = [item.name for item in fields(cls) if item.metadata.get("formerly") == name]
     if renamed:
         return f"{join(key, name)} is now called {join(key, renamed[0])}"
-    kinds = kinds_of(cls)
+    kinds = _listed(cls)
     in_sections = [join(section, name) for section, kind in kinds.items() if is_schema(kind) and name in kinds_of(kind)]
     close = get_close_matches(name, kinds, 1) or in_sections
     hint = f"valid here: {', '.join(kinds)}" if kinds else "no key is valid here"
-    return f"unknown key {join(key, name)}; {f'did you mean {join(key, close[0])}?' if close else hint}"
+    return f"unknown key {join(key, _plain(name))}; {f'did you mean {join(key, close[0])}?' if close else hint}"
+
+
+def _plain(name: str) -> str:
+    """Return a key as it is, but quoted and cut if it is no usual key."""
+    return name if re.fullmatch(r"[\w.-]{1,80}", name) else _shown(name)
 
 
 def _shown(value: Any) -> str:
@@ -195,4 +211,9 @@ def _shown(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return str(value).lower()
-    return "null" if value is None else repr(value)
+    text = "null" if value is None else _number(value) if type(value) is int else repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _number(value: int) -> str:
+    return f"a number of about {int(value.bit_length() * 0.30103) + 1} digits" if abs(value) > MOST else str(value)

@@ -99,7 +99,7 @@ def test_numbers_in_all_notations_are_read(tmp_path):
         ("lr: 3", "unknown key lr; did you mean optim.lr?"),
         ("distill: {zzz: 3}", "unknown key distill.zzz; valid here: top_k"),
         ("runs: {one: , x: {train: {stpe: 3}}}", "unknown key runs.x.train.stpe; did you mean runs.x.train.steps?"),
-        ("runs: {one: 3}", "runs.one must be a mapping with the keys run, seed,"),
+        ("runs: {one: 3}", "runs.one must be a mapping with the keys seed, objective,"),
         ("run: one", "run cannot be set here; use --run"),
         ("runs: {one: {run: two}}", "runs.one.run cannot be set here"),
         ("train: {steps: 1e4}", "train.steps must be a whole number, got 10000.0; write 10000"),
@@ -122,23 +122,23 @@ def test_numbers_in_all_notations_are_read(tmp_path):
         ("rollout: {temperature: .inf}", "rollout.temperature must be 0, or from 0.01 to 100, got inf"),
         ("rollout: {temperature: !!float .nan}", "rollout.temperature must be 0, or from 0.01 to 100, got nan"),
         ("rollout: {temperature: 1e39}", "rollout.temperature must be 0, or from 0.01 to 100, got 1e+39"),
-        ("rollout: {max_new_tokens: 0}", "rollout.max_new_tokens must be at least 1, got 0"),
-        ("decode: {max_new_tokens: -3}", "decode.max_new_tokens must be at least 1, got -3"),
+        ("rollout: {max_new_tokens: 0}", "rollout.max_new_tokens must be from 1 to 100000, got 0"),
+        ("decode: {max_new_tokens: -3}", "decode.max_new_tokens must be from 1 to 100000, got -3"),
         ("optim: {betas: [0.9, !!float .nan]}", "optim.betas must be finite, got [0.9, nan]"),
         ("optim: {clip: -.inf}", "optim.clip must be finite, got -inf"),
-        ("rollout: {samples: 2}", "rollout.samples must be 1, or more with a temperature above 0, got 2"),
+        ("rollout: {samples: 2}", "rollout.samples must be 1, or up to 1024 with a temperature above 0, got 2"),
         (
             "rollout: {samples: 0, temperature: 1}",
-            "rollout.samples must be 1, or more with a temperature above 0, got 0",
+            "rollout.samples must be 1, or up to 1024 with a temperature above 0, got 0",
         ),
         ("rollout: {looping: skp}", "rollout.looping must be one of 'score', 'skip', 'reference', got 'skp'"),
         (
             "distill: {mix: {tacher: 1}}",
-            "distill: unknown source mix.tacher; valid here: student, teacher, reference",
+            "distill.mix.tacher is not a source of transcripts; valid here: student, teacher, reference",
         ),
         (
             "distill: {mix: {student: 0}}",
-            "mix must be finite weights of at least 0 with a sum above 0, got {'student': 0.0",
+            "mix must be finite weights of at least 0 with a finite sum above 0, got {'student': 0.0",
         ),
         ("distill: {mix: {teacher: -1}}", "mix must be finite weights of at least 0"),
         ("distill: {mix: {teacher: .inf}}", "mix must be finite weights of at least 0"),
@@ -230,6 +230,51 @@ def test_options_are_dropped_when_plugin_name_changes(tmp_path):
     other = load(tmp_path, text, run="other")
     assert other.loss == PluginConfig("b", {"hot": 1}) and other.model.sizes == {}
     assert load(tmp_path, text, ["loss.options.z=1", "loss.name=c"]).loss == PluginConfig("c", {"z": 1})
+
+
+SIZES = "{audio: {d: 1}, text: {w: 2}, initializer_range: 0.1}"
+
+
+def test_null_removes_a_size_of_an_earlier_layer(tmp_path):
+    """As with `base: mini.yaml`, whose `sizes.audio` does not fit beside `model.encoder`."""
+    (tmp_path / "mini.yaml").write_text(f"model: {{sizes: {SIZES}}}\nruns: {{one: , two: }}\n")
+    text = "base: mini.yaml\nmodel: {encoder: whisper, sizes: {audio: null}}\n"
+    model = load(tmp_path, text).model
+    assert model.encoder == "whisper" and model.sizes == {"text": {"w": 2}, "initializer_range": 0.1}
+    left = {"text": {"w": 2}, "initializer_range": 0.1}
+    for null in ("null", "~", ""):
+        assert load(tmp_path, "base: mini.yaml", [f"model.sizes.audio={null}"]).model.sizes == left
+    overlay = "base: mini.yaml\nruns: {one: {model: {sizes: {audio: ~}}}}"
+    assert load(tmp_path, overlay).model.sizes == left
+    restored = load(tmp_path, text, ["model.sizes.audio.d=3"]).model.sizes
+    assert restored["audio"] == {"d": 3}
+
+
+def test_null_removes_sizes_of_the_recipe_and_the_encoder_takes_its_own(tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        f"base: {ROOT / 'egs/conf/mini.yaml'}\nmodel: {{encoder: whisper, sizes: {{audio: null}}}}\n"
+    )
+    config = load_config(tmp_path / "own.yaml", "base", "E", "D")
+    assert "audio" not in config.model.sizes and config.model.sizes["text"]["hidden_size"] == 96
+    dump_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", ["''", "a/b", "..", "a b", ".a", "-a", '"a\\nb"'])
+def test_name_of_a_run_that_cannot_be_a_folder_is_refused(tmp_path, name):
+    message = refusal(tmp_path, f"runs: {{one: , {name}: {{}}}}")
+    assert "is not a name of a run; use letters, digits" in message
+
+
+def test_messages_suggest_no_key_that_a_file_cannot_set(tmp_path):
+    for text in ("runs: {one: 3}", "zzz: 1", "rum: 1"):
+        assert " run," not in refusal(tmp_path, text) and "mean run?" not in refusal(tmp_path, text)
+
+
+def test_strange_keys_are_quoted_and_cut(tmp_path):
+    assert r"unknown key 'a\x1b[31m'" in refusal(tmp_path, '"a\\e[31m": 1')
+    assert len(refusal(tmp_path, f"{'k' * 5000}: 1")) < 1000
+    assert len(refusal(tmp_path, f"model: {{dtype: {'k' * 5000}}}")) < 1000
 
 
 def test_load_config_does_not_share_values_between_calls(tmp_path):
