@@ -11,7 +11,17 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.hookspecs import hookimpl
-from arkasr.interfaces import SAMPLE_RATE, Alignment, DistributionView, Loss, StudentView, Support, Teacher, TokenMapper
+from arkasr.interfaces import (
+    SAMPLE_RATE,
+    Alignment,
+    DistributionView,
+    Loss,
+    StudentView,
+    Support,
+    Teacher,
+    TokenMapper,
+    Transcript,
+)
 
 try:
     __version__ = version("arkasr")
@@ -30,11 +40,13 @@ _LAZY = {
     "cache_argument": "arkasr.model.generation",
     "check_waveforms": "arkasr.model.log_mel",
     "generate": "arkasr.model.generation",
+    "is_looping": "arkasr.model.generation",
     "head_logits": "arkasr.distributions.logits",
     "load_pretrained": "arkasr.model.loading",
     "load_speech_lm": "arkasr.model.loading",
     "log_mel": "arkasr.model.log_mel",
     "token_bytes": "arkasr.model.tokenization",
+    "token_caps": "arkasr.model.generation",
 }
 
 __all__ = [
@@ -54,6 +66,7 @@ __all__ = [
     "Support",
     "Teacher",
     "TokenMapper",
+    "Transcript",
     "UserError",
     "__version__",
     "cache_argument",
@@ -61,10 +74,12 @@ __all__ = [
     "generate",
     "head_logits",
     "hookimpl",
+    "is_looping",
     "load_pretrained",
     "load_speech_lm",
     "log_mel",
     "token_bytes",
+    "token_caps",
 ]
 
 

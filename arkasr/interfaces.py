@@ -74,6 +74,31 @@ class DistributionView(Protocol):
         """
 
 
+class Transcript(str):
+    """A transcript with what its decoder knows about its end. In all other respects it is a str.
+
+    `Teacher.transcribe` may return transcripts or plain strings. A plain string counts as "not reported".
+
+    Args:
+        text: The text.
+        stopped: True if decoding ended with a stop token, False if a limit cut the transcript. None: not reported.
+        looping: True if the tokens end in a repeated pattern (see `arkasr.is_looping`). None: not reported.
+        num_tokens: Number of decoded tokens, the stop token included. None: not reported.
+    """
+
+    stopped: bool | None
+    looping: bool | None
+    num_tokens: int | None
+
+    def __new__(
+        cls, text: str, stopped: bool | None = None, looping: bool | None = None, num_tokens: int | None = None
+    ) -> Transcript:
+        """Create the text and set its attributes."""
+        self = super().__new__(cls, text)
+        self.stopped, self.looping, self.num_tokens = stopped, looping, num_tokens
+        return self
+
+
 @runtime_checkable
 class Teacher(Protocol):
     """A frozen recogniser that scores provided transcripts and transcribes audio.
@@ -113,7 +138,11 @@ class Teacher(Protocol):
             languages: B names of languages, such as "English".
 
         Returns:
-            B transcripts.
+            B transcripts. Return `Transcript` objects to report which are cut or looping. `arkasr label` drops those.
+
+        Raises:
+            UserError: A clip cannot be transcribed, for example because it is too long. Decoding then transcribes the
+                clips of the batch one by one, and counts those that fail.
         """
 
 

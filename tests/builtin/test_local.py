@@ -15,6 +15,7 @@ from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.distill.step import Opd
 from arkasr.distributions.views import DenseView, HeadView
 from arkasr.errors import UserError
+from arkasr.model.generation import generate
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.speech_lm.qwen3_asr import from_original
 from arkasr.plugins import registry
@@ -79,6 +80,25 @@ def test_local_teacher_transcribes_text_without_special_tokens(name, tmp_path):
     lm.save(tmp_path)
     texts = create(name, tmp_path).transcribe([waveform(n, seed) for seed, n in enumerate(LENGTHS)], ["English"] * 3)
     assert any(texts) and not any("<|" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_teacher_reports_cut_and_looping_transcripts(name, tmp_path):
+    """A model that can generate one token only, as a transcript of 12 equal tokens is a loop."""
+    eager_to_stop(LOCAL[name](7), 2.0).save(tmp_path)
+    options = {"path": str(tmp_path), "dtype": "float32", "max_new_tokens": 20, "tokens_per_second": 9.0}
+    local, lm = registry.create("teacher", name, options, device="cpu"), load_speech_lm(str(tmp_path))
+    clips = [waveform(n, seed) for seed, n in enumerate([16000, 8000, 48000, 9000, 4000])]
+    with torch.no_grad():
+        generated = generate(lm, lm.embed_prompts(lm.encode_audio(clips), ["English"] * 5), [11, 7, 20, 8, 5])
+    texts = local.transcribe(clips, ["English"] * 5)
+    assert [text.stopped for text in texts] == generated.stopped
+    assert [text.num_tokens for text in texts] == [len(ids) for ids in generated.ids]
+    local.lm.blocked[:] = True
+    local.lm.blocked[40] = False  # only one token is left
+    texts = local.transcribe(clips, ["English"] * 5)
+    assert [(text.stopped, text.num_tokens) for text in texts] == [(False, n) for n in (11, 7, 20, 8, 5)]
+    assert [text.looping for text in texts] == [False, False, True, False, False]
 
 
 @pytest.mark.slow
@@ -178,7 +198,9 @@ def test_unknown_language_raises(name, language, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*LOCAL, "whisper"])
-@pytest.mark.parametrize(("option", "value"), [("max_new_tokens", 0), ("max_tokens", 9), ("dtype", 16)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_new_tokens", 0), ("tokens_per_second", -1.0), ("max_tokens", 9), ("dtype", 16)]
+)
 def test_invalid_teacher_options_raise(name, option, value):
     with pytest.raises(UserError, match=f"options of teacher '{name}'.*{option}"):
         registry.check_plugin("teacher", name, {option: value})

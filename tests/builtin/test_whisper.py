@@ -16,6 +16,7 @@ from tiny import student, waveform
 from tiny_teachers import STATES, save_whisper, whisper_tokenizer
 from transformers import WhisperFeatureExtractor
 
+from arkasr.builtin.teachers.windows import split_at_quiet
 from arkasr.errors import UserError
 from arkasr.plugins import registry
 from arkasr.testing import check_teacher
@@ -99,38 +100,55 @@ def test_whisper_transcript_ends_at_stop(tmp_path):
     with torch.no_grad():
         model.proj_out.weight[stop] = 1.2 * model.proj_out.weight[128]  # a token with a high score
     model.save_pretrained(tmp_path)
-    whisper, clips = create(tmp_path, max_new_tokens=30), [waveform(n, n % 7) for n in (16000, 4000, 9000, 30000)]
+    whisper = create(tmp_path, max_new_tokens=30, tokens_per_second=0)
+    clips = [waveform(n, n % 7) for n in (16000, 4000, 9000, 30000)]
     with torch.no_grad():
-        written = whisper._greedy(whisper.encode(clips), [whisper.prompt("English")] * 4)
-    assert (written == stop).any() and not whisper.blocked[written].any() and not (written[:, 0] == stop).any()
+        written = whisper._greedy(whisper.encode(clips), [whisper.prompt("English")] * 4, [30] * 4)
+    assert any(stop in row for row in written) and not any(whisper.blocked[row].any() for row in written)
+    assert all(row.count(stop) == (row[-1] == stop) and row[0] != stop for row in written)
     texts = whisper.transcribe(clips, ["English"] * 4)
-    for row, text in zip(written.tolist(), texts):
-        kept = row[: row.index(stop)] if stop in row else row
-        assert text == whisper.tokenizer.decode(kept).strip()
+    for row, text in zip(written, texts, strict=True):
+        assert text == whisper.tokenizer.decode([i for i in row if i != stop]).strip()
+        assert text.stopped == (row[-1] == stop) and text.num_tokens == len(row)
+        assert text.stopped or len(row) == 30
+    assert {text.stopped for text in texts} == {True, False}
     assert whisper.transcribe(clips[1:2], ["English"]) == texts[1:2]
 
 
 def test_whisper_accepts_transcripts_up_to_decoder_length(tmp_path):
     save_whisper(tmp_path)
-    whisper = create(tmp_path, max_new_tokens=500)
-    with torch.no_grad():
-        written = whisper._greedy(whisper.encode([waveform(8000)]), [whisper.prompt("English")])
+    whisper = create(tmp_path, max_new_tokens=500, tokens_per_second=0)
     longest = LIMIT - 4 + 1
-    assert written.shape[1] <= longest
+    assert whisper.transcribe([waveform(8000)], ["English"])[0].num_tokens <= longest
     assert len(whisper.score([waveform(8000)], ["English"], [[5] * longest]).entropy()) == longest
     with pytest.raises(UserError, match=f"a transcript has {longest + 1} tokens, but .* at most {longest};"):
         whisper.score([waveform(8000)], ["English"], [[5] * (longest + 1)])
 
 
-def test_whisper_rejects_clip_longer_than_window(tmp_path):
+def test_whisper_rejects_score_of_clip_longer_than_window(tmp_path):
     save_whisper(tmp_path)
-    whisper = create(tmp_path)
-    for call in (
-        lambda clips: whisper.score(clips, ["English"] * 2, [[5]] * 2),
-        lambda c: whisper.transcribe(c, ["English"]),
-    ):
-        with pytest.raises(UserError, match=r"a clip has 2.00 s, but .* at most 2 s;.*data.max_clip_seconds"):
-            call([waveform(100), waveform(WINDOW + 1)])
+    with pytest.raises(UserError, match=r"a clip has 2.00 s, but .* at most 2 s;.*data.max_clip_seconds"):
+        create(tmp_path).score([waveform(100), waveform(WINDOW + 1)], ["English"] * 2, [[5]] * 2)
+
+
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+def test_whisper_transcribes_longer_clips_in_windows(tmp_path, language):
+    save_whisper(tmp_path, 3)
+    whisper, long, short = create(tmp_path), waveform(3 * WINDOW - 5, 2), waveform(9000, 1)
+    parts = split_at_quiet(long, WINDOW)
+    expected = [whisper.transcribe([part], [language])[0] for part in parts]
+    texts = whisper.transcribe([short, long, short], [language] * 3)
+    assert len(parts) == 3 and any(expected)
+    assert texts[1] == ("" if language == "Chinese" else " ").join(text for text in expected if text)
+    assert texts[1].num_tokens == sum(text.num_tokens for text in expected)
+    assert texts[0] == texts[2] == whisper.transcribe([short], [language])[0]
+
+
+def test_whisper_caps_tokens_by_audio_length(tmp_path):
+    save_whisper(tmp_path, 3)
+    whisper = create(tmp_path, max_new_tokens=30, tokens_per_second=4)
+    texts = whisper.transcribe([waveform(4000), waveform(16000)], ["English"] * 2)
+    assert [text.num_tokens for text in texts if not text.stopped] == [3, 6]
 
 
 @pytest.mark.parametrize("language", ["Klingon", "German", ""])

@@ -5,6 +5,7 @@ One class serves all three. What differs between the models is in `arkasr.Speech
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,18 +23,22 @@ class LocalTeacherOptions:
     Attributes:
         path: Folder or Hub id of the model.
         dtype: dtype of the weights, for example `bfloat16`.
-        max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes (stage 2).
+        max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes. At least 1.
+        tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         allow_pickle: Read weights from pytorch_model.bin if there are no safetensors.
     """
 
     path: str = "Qwen/Qwen3-ASR-1.7B-hf"
     dtype: str = "bfloat16"
     max_new_tokens: int = 256
+    tokens_per_second: float = 50.0
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not 0 <= self.tokens_per_second < math.inf:
+            raise ValueError(f"tokens_per_second must be finite and at least 0, got {self.tokens_per_second}")
 
 
 @dataclass
@@ -97,16 +102,22 @@ class LocalTeacher:
         return arkasr.DenseView(logits, self.lm.blocked if self.hides_blocked else None)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
-        """Transcribe greedily. See `arkasr.Teacher.transcribe`. Stop tokens are the only special tokens written."""
+        """Transcribe greedily. See `arkasr.Teacher.transcribe`. Stop tokens are the only special tokens written.
+
+        Returns:
+            B `arkasr.Transcript` objects.
+        """
         import torch
 
-        def work(lm: arkasr.SpeechLM) -> list[list[int]]:
-            prompts = lm.embed_prompts(lm.encode_audio(waveforms), languages)
-            return arkasr.generate(lm, prompts, [self.options.max_new_tokens] * len(waveforms)).ids
-
+        caps = arkasr.token_caps(waveforms, self.options.max_new_tokens, self.options.tokens_per_second)
         with torch.no_grad():
-            transcripts = self.lm(work)
-        return [self.lm.text(ids) for ids in transcripts]
+            generated = self.lm(
+                lambda lm: arkasr.generate(lm, lm.embed_prompts(lm.encode_audio(waveforms), languages), caps)
+            )
+        return [
+            arkasr.Transcript(self.lm.text(ids), stopped, arkasr.is_looping(ids, self.stop_ids), len(ids))
+            for ids, stopped in zip(generated.ids, generated.stopped)
+        ]
 
 
 class GlmAsrTeacher(LocalTeacher):

@@ -1,4 +1,4 @@
-"""The teacher `whisper`: an encoder-decoder that encodes each clip in one window of 30 s."""
+"""The teacher `whisper`: an encoder-decoder that encodes audio in windows of 30 s."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import arkasr
 from arkasr.builtin.teachers.local import LocalTeacherOptions
+from arkasr.builtin.teachers.windows import join_transcripts, split_at_quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,8 @@ class WhisperTeacher:
     The language of the corpus is part of the prompt. Clips are padded with silence to the window of the model, as in
     its training. Only transcript positions are scored, in the dtype of the teacher's weights. Whisper writes a leading
     space and punctuation. The transcripts of a student that writes otherwise are scored unchanged.
+
+    A longer clip is transcribed in several windows, split at quiet places. It cannot be scored.
     """
 
     def __init__(self, options: WhisperOptions, device: str = "cpu"):
@@ -48,6 +51,7 @@ class WhisperTeacher:
         self.options, self.device, kinds = options, device, {"whisper": WhisperForConditionalGeneration}
         self.model, self.tokenizer = arkasr.load_pretrained(options.path, kinds, options.dtype, options.allow_pickle)
         self.model.to(device).eval().requires_grad_(False)
+        self.window = 2 * self.model.config.max_source_positions * HOP  # samples
         self.vocab, generation = self.tokenizer.get_vocab(), self.model.generation_config
         self.multilingual = getattr(generation, "is_multilingual", self.model.config.vocab_size >= MULTILINGUAL)
         self.prompt("English")  # raises early if the tokenizer lacks tokens of the prompt
@@ -109,8 +113,7 @@ class WhisperTeacher:
         from torch.nn.functional import pad
 
         arkasr.check_waveforms(waveforms)
-        config = self.model.config
-        samples = 2 * config.max_source_positions * HOP
+        samples = self.window
         if (longest := max(map(len, waveforms))) > samples:
             window = f"{samples / arkasr.SAMPLE_RATE:g}"
             raise arkasr.UserError(
@@ -118,7 +121,7 @@ class WhisperTeacher:
                 f"set `data.max_clip_seconds` to {window} or less"
             )
         padded = [pad(w, (0, samples - len(w))) for w in waveforms]
-        mel, _ = arkasr.log_mel(padded, config.num_mel_bins, self.device)
+        mel, _ = arkasr.log_mel(padded, self.model.config.num_mel_bins, self.device)
         return self.model.model.encoder(mel.to(self.model.dtype)).last_hidden_state
 
     def score(
@@ -153,35 +156,52 @@ class WhisperTeacher:
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
         """Transcribe greedily and without timestamps. See `arkasr.Teacher.transcribe`.
 
-        Tokens that the checkpoint's generation config suppresses are never written.
+        Tokens that the checkpoint's generation config suppresses are never written. Clips that are longer than the
+        window of the model are split at quiet places. The token limits then hold for each window.
+
+        Returns:
+            B `arkasr.Transcript` objects.
         """
+        arkasr.check_waveforms(waveforms)
+        windows = [split_at_quiet(waveform, self.window) for waveform in waveforms]
+        languages_of_windows = [language for language, parts in zip(languages, windows) for _ in parts]
+        texts = iter(self._transcribe_windows([part for parts in windows for part in parts], languages_of_windows))
+        return [join_transcripts([next(texts) for _ in parts], language) for language, parts in zip(languages, windows)]
+
+    def _transcribe_windows(self, windows: Sequence[Tensor], languages: Sequence[str]) -> list[arkasr.Transcript]:
         import torch
 
+        prompts, stop = [self.prompt(language) for language in languages], self.stop_ids[0]
+        longest = min(self.options.max_new_tokens, self.model.config.max_target_positions + 1 - len(prompts[0]))
+        caps = arkasr.token_caps(windows, longest, self.options.tokens_per_second)
         with torch.no_grad():
-            written = self._greedy(self.encode(waveforms), [self.prompt(language) for language in languages])
-        texts = [row[: row.index(self.stop_ids[0])] if self.stop_ids[0] in row else row for row in written.tolist()]
+            written = self._greedy(self.encode(windows), prompts, caps)
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return [self.tokenizer.decode(ids, **options).strip() for ids in texts]
+        texts = [self.tokenizer.decode([i for i in ids if i != stop], **options).strip() for ids in written]
+        return [
+            arkasr.Transcript(text, ids[-1] == stop, arkasr.is_looping(ids, self.stop_ids), len(ids))
+            for text, ids in zip(texts, written)
+        ]
 
-    def _greedy(self, audio_states: Tensor, prompts: list[list[int]]) -> Tensor:
-        """Decode after B prompts until all have stopped or reached the maximum number of tokens: ids [B, written]."""
+    def _greedy(self, audio_states: Tensor, prompts: list[list[int]], caps: list[int]) -> list[list[int]]:
+        """Decode after B prompts. Return the B lists of ids, each up to its stop token or its maximum number."""
         import torch
         from transformers import DynamicCache, EncoderDecoderCache
 
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        cap = min(self.options.max_new_tokens, self.model.config.max_target_positions + 1 - len(prompts[0]))
-        inputs = torch.tensor(prompts, device=self.device)
+        inputs, limits = torch.tensor(prompts, device=self.device), torch.tensor(caps, device=self.device)
         written: list[Tensor] = []
-        stopped = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
         decoder = self.model.model.decoder
         cached = {arkasr.cache_argument(decoder): cache, "use_cache": True}
-        while len(written) < cap and not bool(stopped.all()):
+        while not bool(done.all()):
             states = decoder(inputs, encoder_hidden_states=audio_states, **cached).last_hidden_state
             logits = arkasr.head_logits(states[:, -1], self.model.proj_out.weight)
             chosen = logits.masked_fill(self.blocked if written else self.first_blocked, -torch.inf).argmax(-1)
-            stopped, inputs = stopped | (chosen == self.stop_ids[0]), chosen[:, None]
             written.append(chosen)
-        return torch.stack(written, dim=1)
+            done, inputs = done | (chosen == self.stop_ids[0]) | (limits <= len(written)), chosen[:, None]
+        rows = [row[:cap] for row, cap in zip(torch.stack(written, dim=1).tolist(), caps)]
+        return [row[: row.index(self.stop_ids[0]) + 1] if self.stop_ids[0] in row else row for row in rows]
 
 
 @arkasr.hookimpl

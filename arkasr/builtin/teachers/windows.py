@@ -1,0 +1,61 @@
+"""Transcription of long clips in windows: where to split the audio, and how to join the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import arkasr
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FRAME = arkasr.SAMPLE_RATE // 10  # samples over which loudness is measured
+# Languages that are written without spaces between words.
+NO_SPACES = {"burmese", "cantonese", "chinese", "japanese", "khmer", "lao", "mandarin", "myanmar", "thai", "tibetan"}
+
+
+def split_at_quiet(waveform: Tensor, longest: int) -> list[Tensor]:
+    """Split a clip into the smallest number of windows, at quiet places, so that few words are cut in two.
+
+    A boundary is the quietest 0.1 s near the place that would make all remaining windows equally long.
+
+    Args:
+        waveform: Tensor [num_samples].
+        longest: Maximum number of samples per window.
+
+    Returns:
+        The windows in order. Together they are the clip.
+    """
+    windows = []
+    while len(waveform) > longest:
+        num_windows = -(-len(waveform) // longest)
+        middle, margin = len(waveform) // num_windows, longest // 6
+        low = max(middle - margin, len(waveform) - (num_windows - 1) * longest)
+        boundary = _quietest(waveform, low, min(middle + margin, longest))
+        windows.append(waveform[:boundary])
+        waveform = waveform[boundary:]
+    return [*windows, waveform]
+
+
+def _quietest(waveform: Tensor, low: int, high: int) -> int:
+    """Return the middle of the quietest frame in samples `low` to `high`, or `high` if they hold no frame."""
+    if high - low < FRAME:
+        return high
+    frames = waveform[low:high].unfold(0, FRAME, FRAME // 2)
+    return low + int(frames.square().mean(-1).argmin()) * (FRAME // 2) + FRAME // 2
+
+
+def join_transcripts(parts: Sequence[arkasr.Transcript], language: str) -> arkasr.Transcript:
+    """Join the transcripts of the windows of one clip.
+
+    Args:
+        parts: Transcripts in the order of the windows.
+        language: English name of the language. It decides whether the texts are joined with a space.
+
+    Returns:
+        One transcript. It is cut if one of its parts is, and looping if one of its parts is.
+    """
+    text = ("" if language.lower() in NO_SPACES else " ").join(part for part in parts if part)
+    num_tokens = sum(part.num_tokens or 0 for part in parts)
+    return arkasr.Transcript(text, all(p.stopped for p in parts), any(p.looping for p in parts), num_tokens)
