@@ -24,14 +24,15 @@ from lhotse.cut import Cut
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config, run_names
-from arkasr.config.schema import Config, PluginConfig
+from arkasr.config.schema import Config
 from arkasr.data.manifests import digest, read_cuts
 from arkasr.errors import UserError
 from arkasr.evaluation.decode import teacher_transcriber, write_hypotheses
+from arkasr.evaluation.identity import changed_teacher, teacher_identity
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.utils.console import log
-from arkasr.utils.files import sampled_digest, write_text
+from arkasr.utils.files import write_text
 
 
 def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
@@ -112,7 +113,7 @@ class Labels:
         """
         record = self._read_record()
         same = record.get("made_of") == self._selection
-        same = same and not _changed_keys(record["teacher"], teacher_identity(self.config.teacher))
+        same = same and not changed_teacher(record["teacher"], teacher_identity(self.config.teacher))
         return same and self.target.is_file()
 
     def begin(self) -> None:
@@ -122,7 +123,7 @@ class Labels:
             UserError: The existing transcripts are from another teacher.
         """
         teacher, existing = teacher_identity(self.config.teacher), self._transcript_file()
-        changed = _changed_keys(self._read_record().get("teacher", teacher), teacher) if existing else []
+        changed = changed_teacher(self._read_record().get("teacher", teacher), teacher) if existing else []
         if changed:
             raise UserError(
                 f"{existing}: transcripts of another teacher (changed: {', '.join(changed)}); undo the change, use "
@@ -171,40 +172,6 @@ class Labels:
         empty, wrong = len(transcribed) - len(with_words), len(with_words) - len(kept)
         left_out = f"{empty} left out (empty transcript), {wrong} left out ({above})"
         log(f"{self.target}: {len(kept)} clips labelled by the teacher, {left_out}")
-
-
-def teacher_identity(teacher: PluginConfig) -> dict[str, Any]:
-    """Describe a teacher so that another one can be recognised.
-
-    Args:
-        teacher: The `teacher` section of a configuration.
-
-    Returns:
-        `name`, `options` (without `path`), `path`, and `weights`: a digest of the files at `path`. The digest covers
-        names, sizes and samples of each file. It is empty if `path` is not on the local disk (a Hub id).
-    """
-    options = {key: value for key, value in teacher.options.items() if key != "path"}
-    path = str(teacher.options.get("path", ""))
-    return {
-        "name": teacher.name,
-        "options": options,
-        "path": path,
-        "weights": sampled_digest(Path(path)) if path else "",
-    }
-
-
-def _changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return what differs between two teacher identities. Equal weights at another path are the same teacher."""
-    changed = ["teacher.name"] if old["name"] != new["name"] else []
-    absent = object()
-    keys = sorted({*old["options"], *new["options"]})
-    changed += [
-        f"teacher.options.{key}" for key in keys if old["options"].get(key, absent) != new["options"].get(key, absent)
-    ]
-    compared = "weights" if old["weights"] and new["weights"] else "path"
-    if old[compared] != new[compared]:
-        changed.append("weights in teacher.options.path" if compared == "weights" else "teacher.options.path")
-    return changed
 
 
 def select_by_error(cuts: list[Cut], texts: dict[str, str], max_error: float, datadir: Path) -> list[Cut]:
