@@ -133,7 +133,10 @@ def whole_rows(view):
 
 
 def reference_row(one, ids, s, p):
-    """Return the probabilities of student tokens at position s, or None if unknown. p: the teacher's rows."""
+    """Return the probabilities of student tokens at position s, and the share of the mass that they come from.
+
+    Return None if they are unknown. p: the teacher's rows.
+    """
     stopped = ids[-1] == one.stop
     pieces = [one.student_bytes.get(i, b"") for i in (ids[:-1] if stopped else ids)]
     data = b"".join(pieces)
@@ -150,7 +153,7 @@ def reference_row(one, ids, s, p):
             break
         boundaries[row + 1] = before
     own = max(row for row, before in boundaries.items() if read.startswith(before))
-    pending, total, mass = read[len(boundaries[own]) :], 0.0, {}
+    pending, total, ignored, mass = read[len(boundaries[own]) :], 0.0, 0.0, {}
     for row in range(own, max(own - STEPS_BACK - 1, -1), -1):
         start = read[len(boundaries[row]) :]
         at = [n for n in range(len(ids)) if b"".join(pieces[:n]) == boundaries[row]]
@@ -162,7 +165,11 @@ def reference_row(one, ids, s, p):
         for token, text in tables[row].items():
             spelling = one.spell(text)
             agrees = visited is not None and spelling[: len(visited)] == visited
-            if not text.startswith(start) or (row < own and not agrees):
+            if not text.startswith(start):
+                continue
+            if row < own and not agrees:
+                unusual = visited is not None and visited != one.spell(start)
+                ignored += weight * p[row][token] * (unusual and text != start)
                 continue
             if text == start:
                 total += weight * p[row][token] * bool(pending)
@@ -192,7 +199,7 @@ def reference_row(one, ids, s, p):
         mass[ids[s]] = mass.get(ids[s], 0.0) + chain
         if rest:
             mass[rest[0]] -= chain
-    return {i: v / total for i, v in mass.items()} if total >= 1e-6 else None
+    return ({i: v / total for i, v in mass.items()}, total / (total + ignored)) if total >= 1e-6 else None
 
 
 def check(one, transcripts, seed=0):
@@ -218,11 +225,11 @@ def compare(expected, row, dropped):
     if expected is None:
         assert not row.any() and dropped == 1.0
         return
-    probs = torch.zeros_like(row)
-    for token, value in expected.items():
+    probs, (masses, used) = torch.zeros_like(row), expected
+    for token, value in masses.items():
         probs[token] = value
     torch.testing.assert_close(row, torch.where(row > 0, probs.clamp(min=FLOOR), 0.0), rtol=1e-3, atol=1e-6)
-    assert dropped == pytest.approx(max(1 - float(probs.sum()), 0), abs=1e-4)
+    assert dropped == pytest.approx(max(1 - used * float(probs.sum()), 0), abs=1e-4)
     assert probs[row == 0].sum() == 0
 
 
@@ -322,6 +329,22 @@ def test_student_letters_under_teacher_words_worked_example():
     assert found.dropped.tolist() == pytest.approx([0.0] * 6, abs=1e-5)
 
 
+def test_mass_of_tokens_past_an_unusual_spelling_is_dropped():
+    """SEVEN 0.5 and SEVENTY 0.2 begin a row. After S E V E N, a student with the token SEVEN cannot get SEVENTY's T."""
+    one = Case(words(), words())
+    pieces = [one.piece_of[letter.encode()] for letter in "SEVEN"]
+    alignment = one.mapper.align([[*pieces, one.stop]])
+    rows = torch.full((2, len(words())), 1e-30)
+    seven, seventy, six = (one.piece_of[text] for text in (b"SEVEN", b"SEVENTY", b"SIX"))
+    assert alignment.teacher_ids == [[seven, one.teacher_stop]]
+    rows[0, [seven, seventy, six, one.teacher_stop]] = torch.tensor([0.5, 0.2, 0.2, 0.1])
+    rows[1, [one.teacher_stop, six]] = torch.tensor([0.9, 0.1])
+    found = one.mapper.translate(DenseView(rows.log()), alignment)
+    assert float(found.dropped[-1]) == pytest.approx(2 / 7, abs=1e-6)
+    usual = one.mapper.align([[seven, one.stop]])
+    assert one.mapper.translate(DenseView(rows.log()), usual).dropped.tolist() == pytest.approx([0.0, 0.0], abs=1e-5)
+
+
 def test_teacher_token_that_ends_inside_student_text_is_dropped():
     """The student wrote SEVENTY. What the teacher expects after its token SEVEN is unknown."""
     one = Case(letters(), words(), ByteOffsetsOptions())
@@ -376,7 +399,7 @@ def test_view_of_best_tokens_only():
         expected[first] = expected.get(first, 0.0) + value
     expected.pop(None, None)
     found = one.mapper.translate(sparse, alignment)
-    compare(expected, whole_rows(found)[0].double().exp(), float(found.dropped[0]))
+    compare((expected, 1.0), whole_rows(found)[0].double().exp(), float(found.dropped[0]))
     assert 0.1 < sum(expected.values()) < 0.999
 
 
@@ -477,7 +500,7 @@ def test_first_teacher_token_is_read_without_added_space():
         found, expected = one.mapper.translate(view, alignment), {one.stop: 0.125}
         for word, value in ((b"the", 0.625), (b"br", 0.125)):
             expected[one.spell(word)[0]] = expected.get(one.spell(word)[0], 0.0) + value
-        compare(expected, whole_rows(found)[0].double().exp(), float(found.dropped[0]))
+        compare((expected, 1.0), whole_rows(found)[0].double().exp(), float(found.dropped[0]))
 
 
 def test_added_space_as_own_token_is_skipped():

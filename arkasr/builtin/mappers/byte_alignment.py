@@ -19,10 +19,13 @@ class ContinuationTable:
     Attributes:
         teacher: Tensor [N], int64, teacher tokens.
         student: Tensor [N], int64, the student token that comes next in each, or -1 if it is not known.
+        ignored: Tensor [M], int64, teacher tokens that agree too, but are left out because the student spelled the
+            bytes otherwise than its tokenizer does.
     """
 
     teacher: Tensor
     student: Tensor
+    ignored: Tensor
 
 
 class Route(NamedTuple):

@@ -93,6 +93,9 @@ class ByteOffsets(IdTables):
     - A teacher token ends at the position, but the teacher read a longer one. What follows it is unknown, so its mass
       is dropped. Example: the student writes SEVENTY and the teacher reads SEVENTY. After S E V E N, the mass of the
       teacher token SEVEN is dropped.
+    - The student spelled the bytes since an earlier row otherwise than its tokenizer does. The tokens of that row which
+      reach past the position are then left out in step 4, and their mass counts as dropped. Example: a student with the
+      token SEVEN writes S E V E N. After it, the mass of SEVENTY is dropped.
     - Positions are reached only through the tokens that the teacher read. Other teacher tokens for the same bytes are
       ignored.
     - A student token covers several teacher tokens, but was not written. Its mass is counted for the student token that
@@ -146,8 +149,8 @@ class ByteOffsets(IdTables):
         tables = Continuations(self.tables.student, stripped)
         first_tokens = self._first_tokens_of(tables)
         others = torch.tensor([i for i, text in enumerate(stripped) if text != b""])
-        whole_row = ContinuationTable(torch.arange(len(first_tokens)), first_tokens)
-        return tables, whole_row, ContinuationTable(others, first_tokens[others])
+        whole_row = ContinuationTable(torch.arange(len(first_tokens)), first_tokens, others[:0])
+        return tables, whole_row, ContinuationTable(others, first_tokens[others], others[:0])
 
     def translate(self, view: arkasr.DistributionView, alignment: ByteAlignment) -> arkasr.DistributionView:
         """Return the teacher's distributions over student tokens. See `arkasr.TokenMapper.translate`.
@@ -162,8 +165,8 @@ class ByteOffsets(IdTables):
         from arkasr.builtin.mappers.byte_views import ByteMass, all_logprobs, spelled_view
 
         logprobs = all_logprobs(view, sum(map(len, alignment.teacher_ids)), self.options.top_k)
-        mass, probs = ByteMass(logprobs, alignment, self._first_tokens, len(self.student_bytes)).compute()
-        return spelled_view(mass, probs, self.mapped.to(probs.device), self.options.min_mapped_mass)
+        mass = ByteMass(logprobs, alignment, self._first_tokens, len(self.student_bytes))
+        return spelled_view(*mass.compute(), self.mapped.to(logprobs.device), self.options.min_mapped_mass)
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> ByteAlignment:
         """Tokenise each transcript for the teacher, with a stop token, and pair the student's positions.
@@ -233,7 +236,7 @@ class ByteOffsets(IdTables):
             if written is not None and tables.has_longer(start):
                 # start is empty only if one token is just the added space
                 table = tables.table(start, written, True, ends) if start else self._without_space[2]
-                if len(table.teacher):
+                if len(table.teacher) or len(table.ignored):
                     yield Route(row - earlier, table)
 
     def _chain(

@@ -139,15 +139,20 @@ class Continuations:
         Args:
             start: The bytes since the teacher row.
             written: The student tokens that spell `start`, or None if it does not begin at a student token.
-            strict: Keep only teacher tokens whose student spelling begins with `written`.
+            strict: Keep only teacher tokens whose student spelling begins with `written`. If `written` is not the
+                usual spelling of `start`, the others are listed as ignored. Otherwise the student would have begun
+                them with other tokens, so they do not lead here.
             ends: Keep the teacher token that equals `start` too. The student token after it is not known.
         """
         low, high = self.prefix_range(start)
         size = len(written or ())
-        kept, rest, nexts = [], [], []
+        usual = not strict or self.student.spell([start])[0] == written
+        kept, rest, nexts, ignored = [], [], [], []
         for at in range(low, high):
             text, ids = self.keys[at], self.spellings[at]
             agrees = written is not None and ids[:size] == written
+            if strict and not agrees and not usual and text != start:
+                ignored.append(at)
             if (strict and not agrees) or (text == start and not ends):
                 continue
             known = text != start and agrees and len(ids) > size
@@ -157,4 +162,4 @@ class Continuations:
         spellings = self.student.spell([text for text in rest if text])
         firsts = iter(ids[0] if ids else -1 for ids in spellings)
         nexts = [next(firsts) if text else i for i, text in zip(nexts, rest)]
-        return ContinuationTable(self.ids[kept], torch.tensor(nexts, dtype=torch.long))
+        return ContinuationTable(self.ids[kept], torch.tensor(nexts, dtype=torch.long), self.ids[ignored])

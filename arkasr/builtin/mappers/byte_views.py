@@ -68,20 +68,21 @@ def all_logprobs(view: arkasr.DistributionView, positions: int, top_k: int) -> T
     return torch.full((positions, view.vocab_size), -torch.inf, device=ids.device).scatter(1, ids, values)
 
 
-def spelled_view(log_mass: Tensor, probs: Tensor, mapped: Tensor, min_mapped_mass: float) -> SpelledView:
+def spelled_view(log_mass: Tensor, probs: Tensor, used: Tensor, mapped: Tensor, min_mapped_mass: float) -> SpelledView:
     """Build the view, and exclude positions of which too little is known.
 
     Args:
         log_mass: Tensor [P], float64, log mass of the teacher tokens that agree with the pending bytes. NaN if the
             teacher gave no valid distribution.
         probs: Tensor [P, V], float32, probabilities of student tokens.
+        used: Tensor [P], float32, share of the agreeing mass from which `probs` was computed, 0 to 1.
         mapped: Tensor [V], bool, student tokens to which teacher tokens can map.
-        min_mapped_mass: Minimum sum of `probs` at a position that is not excluded.
+        min_mapped_mass: Minimum mass that maps to student tokens at a position that is not excluded.
 
     Returns:
         The view. Excluded rows are zeros, or NaN where `log_mass` is NaN.
     """
-    mapped_mass = probs.sum(-1)
+    mapped_mass = probs.sum(-1) * used
     known = (log_mass >= torch.tensor(LEAST_MASS, dtype=log_mass.dtype).log()) & (mapped_mass >= min_mapped_mass)
     unknown = torch.where(log_mass.isnan(), torch.nan, 0.0).float()
     rows = torch.where(known[:, None], probs.clamp(min=FLOOR) * mapped, unknown[:, None])
@@ -125,18 +126,19 @@ class ByteMass:
         ids = torch.cat([*lists, torch.zeros(0, dtype=torch.long)]).to(self.device)
         return self.logprobs[rows[owner], ids].exp(), owner
 
-    def compute(self) -> tuple[Tensor, Tensor]:
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the distributions over student tokens.
 
         Returns:
             Tensor [P], float64, the log mass of teacher tokens that agree with the pending bytes. Tensor [P, size],
-            float32, the probabilities of the student tokens.
+            float32, the probabilities of the student tokens. Tensor [P], float32, the share of the mass that they were
+            computed from. The rest belongs to ignored tokens, see `ContinuationTable`.
         """
         routes = [(p, *route) for p, position in enumerate(self.positions) for route in position.routes]
         place = self._ids([p for p, _, _ in routes])
         rows = self.rows[place] - self._ids([rows_back for _, rows_back, _ in routes])
         found, owner = self._probs_of(rows, [table.teacher for _, _, table in routes])
-        mass = torch.zeros(len(routes), dtype=torch.double, device=self.device).index_add_(0, owner, found.double())
+        mass = self._sums(found, owner, len(routes))
         weight = self.path_before[rows] - self.path_before[self.rows[place]]
         shares = torch.cat([weight + mass.log(), mass.new_zeros(len(self.whole_rows))])
         total = _logsumexp(shares, torch.cat([place, self.whole_rows]), len(self.rows))
@@ -147,7 +149,13 @@ class ByteMass:
         self._add(probs, place[owner], student.to(self.device), factor[owner] * found)
         self._add_whole_rows(probs, (-total).exp().float())
         self._move_chains(probs, total)
-        return total, probs.clamp_(min=0)
+        ignored = self._sums(*self._probs_of(rows, [table.ignored for _, _, table in routes]), len(routes))
+        unused = _logsumexp(weight + ignored.log(), place, len(self.rows)) - total
+        return total, probs.clamp_(min=0), (1 / (1 + unused.exp())).float()
+
+    def _sums(self, values: Tensor, owner: Tensor, count: int) -> Tensor:
+        """Return the sum [count], float64, of the values of each owner."""
+        return torch.zeros(count, dtype=torch.double, device=self.device).index_add_(0, owner, values.double())
 
     def _needs_invalid_row(self) -> Tensor:
         """Return bool [P]: whether a row from the first route's to the chain's last is invalid."""
@@ -176,7 +184,7 @@ class ByteMass:
         start = self.rows[places]
         end = start + self._ids([chain.steps for _, chain in chains])
         found, owner = self._probs_of(end, [chain.ending for _, chain in chains])
-        last = torch.zeros(len(chains), dtype=torch.double, device=self.device).index_add_(0, owner, found.double())
+        last = self._sums(found, owner, len(chains))
         amounts = (self.path_before[end] - self.path_before[start] - total[places]).exp() * last
         amounts = amounts.float()
         self._add(probs, places, self._ids([chain.visited for _, chain in chains]), amounts)
