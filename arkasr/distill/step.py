@@ -31,6 +31,7 @@ from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.utils.console import log
 from arkasr.utils.timing import Phases
 
 
@@ -127,7 +128,8 @@ class Opd:
     def _provided_texts(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
         """Draw the source of each clip and return clip index -> (source, text) for clips that are not rolled out.
 
-        A clip with an empty text or an empty teacher transcript is absent, so the student transcribes it.
+        A clip is absent, so that the student transcribes it, if its text is empty, or if the teacher's transcript is
+        cut or looping: such a transcript must not be followed by a stop token.
         """
         sources = draw_sources(self.distill.mix, len(batch.waveforms))
         texts = {i: batch.texts[i] for i, source in enumerate(sources) if source == "reference"}
@@ -138,7 +140,13 @@ class Opd:
         return {i: (sources[i], text) for i, text in texts.items() if text.strip()}
 
     def _teacher_transcripts(self, batch: Batch) -> list[str]:
-        return self.teacher.transcribe(batch.waveforms, batch.languages) if batch.ids else []
+        """Transcribe with the teacher. Cut and looping transcripts become empty."""
+        texts = self.teacher.transcribe(batch.waveforms, batch.languages) if batch.ids else []
+        faulty = [getattr(t, "stopped", None) is False or getattr(t, "looping", None) is True for t in texts]
+        if any(faulty):
+            share = f"{sum(faulty)} of {len(texts)}"
+            log(f"{share} transcripts of the teacher are cut or looping; the student's are scored instead", True)
+        return ["" if is_faulty else text for text, is_faulty in zip(texts, faulty)]
 
     def rescore(self, student: SpeechLM, scored: ScoredRollout, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Run lines 5 and 7: score the same transcripts with gradient, and compute the loss on the support.

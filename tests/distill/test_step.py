@@ -18,6 +18,7 @@ from arkasr.config.schema import RolloutConfig
 from arkasr.distill.metrics import rates
 from arkasr.distributions.views import DenseView
 from arkasr.errors import UserError
+from arkasr.interfaces import Transcript
 from arkasr.utils.timing import Phases
 
 
@@ -354,6 +355,18 @@ def test_sources_are_drawn_per_clip():
     measured = rates({name: float(value) for name, value in scored.sums.items()})
     shares = [scored.rollout.sources.count(source) / 6 for source in ("student", "teacher", "reference")]
     assert [measured[f"share/{source}"] for source in ("student", "teacher", "reference")] == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("end", [{"stopped": False}, {"stopped": True, "looping": True}])
+def test_cut_and_looping_transcripts_of_the_teacher_are_not_scored(end, capsys, monkeypatch):
+    """After such a transcript a stop token would be wrong, so the student transcribes the clip."""
+    lm, clips = trainable(), batch(SIZES[:3])
+    one = opd(lm, mix={"teacher": 1.0})
+    texts = [Transcript("the sea", stopped=True), Transcript("the sea", **end), "the sea"]
+    monkeypatch.setattr(one.teacher, "transcribe", lambda waveforms, languages: texts)
+    scored = one.collect(lm, clips, Phases())
+    assert scored.rollout.sources == ["teacher", "student", "teacher"]
+    assert "1 of 3 transcripts of the teacher are cut or looping" in capsys.readouterr().out
 
 
 def test_step_runs_on_reference_texts_only():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -24,7 +25,8 @@ class HttpTeacherOptions:
     wait: float = 1.0  # seconds before the second attempt; the wait doubles before each further one
     concurrency: int = 8  # simultaneous requests per rank
     api_key_env: str = ""  # environment variable that holds the server's API key; empty: no key
-    max_new_tokens: int = 256  # maximum number of tokens per transcript in stage 2
+    max_new_tokens: int = 256  # maximum number of tokens per transcript when the teacher transcribes
+    tokens_per_second: float = 50.0  # further limit: 2 + this rate times the seconds of audio; 0: no further limit
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")) or self.url.rstrip("/").endswith("/v1"):
@@ -32,6 +34,8 @@ class HttpTeacherOptions:
         for name in ("top_k", "concurrency", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.tokens_per_second < math.inf:
+            raise ValueError(f"tokens_per_second={self.tokens_per_second}: must be finite and at least 0")
         for name in ("timeout", "deadline"):
             if not 0 < getattr(self, name) <= threading.TIMEOUT_MAX:
                 raise ValueError(f"{name}={getattr(self, name)}: must be a positive number of seconds")

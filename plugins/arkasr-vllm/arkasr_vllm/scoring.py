@@ -78,18 +78,22 @@ class Scorer:
         """
         return self._map(self._score, waveforms, affixes, token_ids)
 
-    def generate(self, waveforms: Sequence[Tensor], affixes: Sequence[Affixes], **params: Any) -> list[list[int]]:
+    def generate(
+        self, waveforms: Sequence[Tensor], affixes: Sequence[Affixes], caps: Sequence[int], **params: Any
+    ) -> list[tuple[list[int], str | None]]:
         """Continue B prompts.
 
         Args:
             waveforms: B float tensors [num_samples] at 16 kHz.
             affixes: B pairs of token ids, before and after the clip's audio tokens.
-            **params: Sampling parameters of vLLM.
+            caps: B maximum numbers of tokens.
+            **params: Further sampling parameters of vLLM.
 
         Returns:
-            B lists of generated token ids.
+            B pairs: generated token ids, and the reason of the end, see `wire.read_tokens`.
         """
-        return self._map(lambda waveform, affix: self._generate(waveform, affix, params), waveforms, affixes)
+        work = lambda waveform, affix, cap: self._generate(waveform, affix, {"max_tokens": cap} | params)  # noqa: E731
+        return self._map(work, waveforms, affixes, caps)
 
     def exact(self, scored: Sequence[ScoredClip], rows: Tensor, ids: Tensor) -> Tensor:
         """Request the log-probabilities of chosen token ids; see `exact` of `arkasr.SparseView`.
@@ -143,7 +147,7 @@ class Scorer:
         rows = wire.read_rows(response, [*prompt.ids, *ids], len(ids), self.top_k, self.num_ids, where)
         return ScoredClip(prompt, list(ids), rows)
 
-    def _generate(self, waveform: Tensor, affixes: Affixes, params: dict[str, Any]) -> list[int]:
+    def _generate(self, waveform: Tensor, affixes: Affixes, params: dict[str, Any]) -> tuple[list[int], str | None]:
         response = self._continue(self._render(waveform, affixes), [], params)
         return wire.read_tokens(response, self.num_ids, self.server.url + GENERATE)
 

@@ -85,7 +85,7 @@ class HttpTeacher:
         See `arkasr.Teacher.transcribe` for the arguments.
 
         Returns:
-            B transcripts of at most `max_new_tokens` tokens.
+            B `arkasr.Transcript` objects. `stopped` follows the server's finish_reason.
 
         Raises:
             UserError: A clip or language that the teacher `qwen3_asr` refuses too, or a failed request.
@@ -95,12 +95,17 @@ class HttpTeacher:
         generated = self.scorer.generate(
             waveforms,
             [self._affixes(language) for language in languages],
-            max_tokens=self.options.max_new_tokens,
+            arkasr.token_caps(waveforms, self.options.max_new_tokens, self.options.tokens_per_second),
             temperature=0.0,
             stop_token_ids=self.stop_ids,
             logit_bias={str(i): -100.0 for i in sorted(blocked)},
         )
-        return [self._text([i for i in ids if i not in self.stop_ids]) for ids in generated]
+        return [self._transcript(ids, reason) for ids, reason in generated]
+
+    def _transcript(self, ids: list[int], reason: str | None) -> arkasr.Transcript:
+        text = self._text([i for i in ids if i not in self.stop_ids])
+        stopped = reason == "stop" if reason in ("stop", "length") else bool(ids) and ids[-1] in self.stop_ids
+        return arkasr.Transcript(text, stopped, arkasr.is_looping(ids, self.stop_ids), len(ids))
 
     def _affixes(self, language: str) -> tuple[list[int], list[int]]:
         """Return the prompt's token ids before and after the audio."""

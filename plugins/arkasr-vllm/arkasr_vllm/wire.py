@@ -234,7 +234,7 @@ def pad_rows(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids, dtype=torch.long).view(shape), torch.tensor(values, dtype=torch.float32).view(shape)
 
 
-def read_tokens(response: dict[str, Any], num_ids: int, where: str) -> list[int]:
+def read_tokens(response: dict[str, Any], num_ids: int, where: str) -> tuple[list[int], str | None]:
     """Read the generated token ids of the generate endpoint.
 
     Args:
@@ -243,20 +243,20 @@ def read_tokens(response: dict[str, Any], num_ids: int, where: str) -> list[int]
         where: Address for messages.
 
     Returns:
-        The token ids.
+        The token ids, and why the server ended: "stop", "length", or None if it does not report it.
 
     Raises:
         UserError: There are none, or ids that are no tokens.
     """
     try:
-        ids = list(response["choices"][0]["token_ids"])
-    except (KeyError, IndexError, TypeError) as error:
+        ids, reason = list(response["choices"][0]["token_ids"]), response["choices"][0].get("finish_reason")
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise arkasr.UserError(
             f"{where}: the response holds no generated tokens: {_short(response)}; {CHECK_SERVER}"
         ) from error
     if not all(type(token) is int and 0 <= token < num_ids for token in ids):
         raise arkasr.UserError(f"{where}: generated tokens are {_short(ids)}, not ids below {num_ids}; {CHECK_SERVER}")
-    return ids
+    return ids, reason if isinstance(reason, str) else None
 
 
 def _short(value: Any) -> str:

@@ -157,6 +157,25 @@ def test_transcripts_equal_local_teacher(folder):
         texts = remote.transcribe(CLIPS, LANGUAGES)
     expected = arkasr.generate(lm, lm.embed_prompts(lm.encode_audio(CLIPS), LANGUAGES), [8] * len(CLIPS))
     assert texts == [lm.text(ids) for ids in expected.ids] and any(texts)
+    assert [text.stopped for text in texts] == expected.stopped
+    assert [text.num_tokens for text in texts] == [len(ids) for ids in expected.ids]
+    assert [text.looping for text in texts] == [arkasr.is_looping(ids, lm.stop_ids) for ids in expected.ids]
+
+
+@pytest.mark.parametrize(("reason", "stopped"), [("length", False), ("stop", True), (None, False), (7, False)])
+def test_transcript_is_cut_if_the_server_says_so(folder, reason, stopped):
+    with connected(folder) as (remote, server):
+        server.changes[GENERATE] = lambda r: r["choices"][0].update(finish_reason=reason, token_ids=[5]) or r
+        [text] = remote.transcribe(CLIPS[:1], LANGUAGES[:1])
+    assert (text.stopped, text.looping, text.num_tokens) == (stopped, False, 1)
+
+
+@pytest.mark.parametrize("ids", [None, "5", [True], [-1], [1.5], ["5"], [10**9], {"a": 1}, [[5]]])
+def test_generated_ids_that_are_no_tokens_are_refused(folder, ids):
+    with connected(folder) as (remote, server):
+        server.changes[GENERATE] = lambda r: r["choices"][0].update(token_ids=ids) or r
+        with pytest.raises(UserError, match=f"{re.escape(server.url)}.*generated tokens.*check that the server"):
+            remote.transcribe(CLIPS[:1], LANGUAGES[:1])
 
 
 def test_audio_arrives_unrounded_in_whole_frames(folder):

@@ -106,7 +106,8 @@ class VllmLike:
         if (wanted := params.get("prompt_logprob_token_ids")) is not None and self.exact:
             response["prompt_token_id_logprobs"] = self._exact(logprobs, params["prompt_logprob_start"], wanted)
         token_ids = self._continue(embeds, params)
-        response["choices"] = [{"index": 0, "logprobs": None, "finish_reason": "stop", "token_ids": token_ids}]
+        reason = "stop" if set(token_ids) & set(params.get("stop_token_ids", [])) else "length"
+        response["choices"] = [{"index": 0, "logprobs": None, "finish_reason": reason, "token_ids": token_ids}]
         return response
 
     # Computation
