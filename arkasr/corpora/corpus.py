@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from arkasr.config.validate import build_dataclass, check_values
 from arkasr.config.yaml_io import read_yaml
@@ -12,6 +14,10 @@ from arkasr.errors import UserError
 
 # Sets that every data directory holds. No test set may have one of these names.
 RESERVED = ("train", "base", "td", "dev")
+# Columns of the paper's Table 1.
+PaperColumn = Literal["AISHELL-1", "Wenet meeting", "Wenet net", "Libri clean", "Libri other"]
+_PART = re.compile(r"\w[\w.-]{0,99}")
+_MOST_SENTENCES = 1_000_000  # of a synthetic part, about 2 months of synthesis
 
 
 def set_name(part: str) -> str:
@@ -43,32 +49,48 @@ class Scale:
         split_seed: Seed of the split into `base` and `td`. Any whole number.
         min_seconds: Shortest training cut, in seconds. At least 0 and below `max_seconds`.
         max_seconds: Longest training cut, in seconds. Dev and test cuts are never filtered by length.
+        text_case: What happens to the letters of all transcripts: `keep`, `lower` or `upper`. The student learns to
+            write like this. LibriSpeech is upper case, which no teacher writes.
     """
 
     train: list[str]
     dev: list[str]
-    test: dict[str, str | None]
+    test: dict[str, PaperColumn | None]
     base: float
     td: float
     split_seed: int
     min_seconds: float
     max_seconds: float
+    text_case: Literal["keep", "lower", "upper"] = "keep"
 
     def __post_init__(self) -> None:
         for key in ("train", "dev", "test"):
-            if not getattr(self, key):
-                raise ValueError(f"{key} must name at least one part")
+            _check_parts(key, list(getattr(self, key)))
         if not (self.base > 0 and self.td > 0 and self.base + self.td <= 1):
             raise ValueError(
                 f"base and td must be above 0 and their sum at most 1, got base={self.base} and td={self.td}"
             )
-        if not 0 <= self.min_seconds < self.max_seconds:
+        if not 0 <= self.min_seconds < self.max_seconds < math.inf:
             raise ValueError(
-                f"min_seconds must be at least 0 and below max_seconds={self.max_seconds}, got {self.min_seconds}"
+                f"min_seconds must be at least 0 and below max_seconds={self.max_seconds}, got {self.min_seconds}; "
+                "both must be finite"
             )
+        names = list(RESERVED)
         for part in self.test:
-            if set_name(part) in RESERVED:
+            if set_name(part) in names:
                 raise ValueError(f"test set {part} would overwrite {set_name(part)}.jsonl.gz; name another part")
+            names.append(set_name(part))
+
+
+def _check_parts(key: str, parts: list[str]) -> None:
+    """Refuse missing, repeated and dangerous names. Parts are folders of the corpus, and name files of the data."""
+    if not parts:
+        raise ValueError(f"{key} must name at least one part")
+    for part in parts:
+        if not _PART.fullmatch(part):
+            raise ValueError(f"{key} must name parts of at most 100 letters, digits, `_`, `.` and `-`, got {part!r}")
+        if parts.count(part) > 1:
+            raise ValueError(f"{key} must name each part once, got {part} twice")
 
 
 @dataclass
@@ -89,12 +111,19 @@ class Miniature:
     """The section `miniature`: the synthetic corpus that stage 0 writes at `--scale mini`.
 
     Attributes:
-        seed: Seed of sentences, voices and acoustics. At least 0. The same seed gives the same files.
-        sizes: Number of sentences of every part, at least 1 each. WenetSpeech needs L >= M >= S.
+        seed: Seed of sentences, voices and acoustics, from 0 to 2^63 - 1. The same seed gives the same files.
+        sizes: Number of sentences of every part, from 1 to 1,000,000 each. WenetSpeech needs L >= M >= S.
     """
 
     seed: int
     sizes: dict[str, int]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
+        for part, size in self.sizes.items():
+            if not 1 <= size <= _MOST_SENTENCES:
+                raise ValueError(f"sizes.{part} must be from 1 to {_MOST_SENTENCES}, got {size}")
 
 
 @dataclass
@@ -102,8 +131,9 @@ class Corpus:
     """The contents of a corpus.yaml.
 
     Attributes:
-        name: Name of the corpus in messages and results.
-        recipe: Layout on disk: `librispeech`, `aishell` or `wenet_speech`, the names of Lhotse's recipes.
+        name: Name of the corpus in messages and results. Another corpus in the layout of a published one gets a name
+            of its own, see `arkasr.corpora.published`.
+        recipe: Layout on disk: `librispeech`, `aishell` or `wenet_speech`.
         language: Language of all utterances: `English` or `Chinese`.
         metric: Error rate: `wer` (over words) or `cer` (over characters).
         normalizer: Text normalisation before scoring: `english`, `mandarin` or `raw`, see
@@ -111,6 +141,8 @@ class Corpus:
         obtain: How to get the corpus at paper scale. One sentence with size and address.
         miniature: The synthetic corpus, see `Miniature`.
         scales: The two scales, see `Scale`.
+        channels: What happens to audio with several channels: `mix` (mean of all channels), `refuse` (dropped and
+            counted), or the number of a channel, from 0. Audio with one channel is used as it is.
         path: Absolute path of the file itself. Not a key.
     """
 
@@ -118,11 +150,18 @@ class Corpus:
     recipe: Literal["librispeech", "aishell", "wenet_speech"]
     language: Literal["English", "Chinese"]
     metric: Literal["wer", "cer"]
-    normalizer: str
+    normalizer: Literal["english", "mandarin", "raw"]
     obtain: str
     miniature: Miniature
     scales: Scales
+    channels: Any = "mix"
     path: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not (self.name.strip() and self.name.isprintable() and len(self.name) <= 100):
+            raise ValueError(f"name must be one line of 1 to 100 characters, got {self.name[:100]!r}")
+        if self.channels not in ("mix", "refuse") and not (type(self.channels) is int and 0 <= self.channels < 1000):
+            raise ValueError(f"channels must be mix, refuse, or the number of a channel from 0, got {self.channels}")
 
     def scale(self, name: str) -> Scale:
         """Return the section of one scale.

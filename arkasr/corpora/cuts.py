@@ -1,25 +1,46 @@
-"""From a corpus to Lhotse cuts: one 16 kHz cut per utterance, and the dropped utterances with their reasons."""
+"""From a corpus to Lhotse cuts: one 16 kHz cut per utterance, and the dropped utterances with their reasons.
+
+The cuts of an undamaged corpus equal those of Lhotse's own recipes, except that audio with several channels follows the
+key `channels`. Lhotse's recipes are not called, because they skip folders behind links and stop at odd transcripts.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import logging
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from arkasr.corpora.corpus import Scale
-from arkasr.corpora.layouts.entries import LEFT_OUT, Entry, Header, check_audio, mark_repeated
+from arkasr.corpora.layouts.audio import Header, check_audio
+from arkasr.corpora.layouts.entries import SEVERAL_CHANNELS, Entry, mark_repeated
 from arkasr.corpora.layouts.registry import CorpusLayout
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    from lhotse import Recording
     from lhotse.cut import Cut
+
+_CASES: dict[str, Callable[[str], str]] = {"keep": str, "lower": str.lower, "upper": str.upper}
+
+
+@dataclass(frozen=True)
+class CutRules:
+    """How cuts are made from utterances.
+
+    Attributes:
+        audio_root: Folder that stands for the corpus's folder in the paths of the cuts.
+        language: Language of all utterances.
+        text_case: Key `text_case` of corpus.yaml.
+        channels: Key `channels` of corpus.yaml.
+        num_jobs: Number of threads that read audio headers.
+    """
+
+    audio_root: Path
+    language: str
+    text_case: str
+    channels: str | int
+    num_jobs: int
 
 
 @dataclass
@@ -29,20 +50,21 @@ class PartCuts:
     Attributes:
         cuts: The usable cuts.
         dropped: The entries without a usable cut, each with its reason.
+        num_files_with_channels: Number of used audio files with several channels.
     """
 
     cuts: list[Cut] = field(default_factory=list)
     dropped: list[Entry] = field(default_factory=list)
+    num_files_with_channels: int = 0
 
 
-def read_parts(layout: CorpusLayout, groups: list[list[str]], work_dir: Path, num_jobs: int) -> dict[str, PartCuts]:
-    """Scan a corpus, run Lhotse's recipe on its usable utterances, and make one cut per utterance.
+def read_parts(layout: CorpusLayout, groups: list[list[str]], rules: CutRules) -> dict[str, PartCuts]:
+    """Scan a corpus, check its audio, and make one cut per usable utterance.
 
     Args:
         layout: The corpus on disk.
         groups: Lists of parts. The parts of one list become one set, in which every id must be unique.
-        work_dir: Empty folder for Lhotse's manifests.
-        num_jobs: Number of threads or processes.
+        rules: How cuts are made.
 
     Returns:
         The cuts and the dropped entries by part.
@@ -51,28 +73,82 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], work_dir: Path, nu
         UserError: If a part has no usable utterance.
     """
     parts = list(dict.fromkeys(part for group in groups for part in group))
-    scan = layout.scan(parts)
-    mark_repeated(scan.entries, groups)
-    headers = check_audio(scan.entries, num_jobs)
-    usable = [entry for entry in scan.entries if not entry.reason]
-    for part in parts:
-        require_usable(part, usable, scan.entries)
-    root = layout.root
-    if scan.needs_mirror(layout.skipped_by_lhotse):
-        root = work_dir / "mirror"
-        layout.mirror(root, usable)
-    with _quiet():
-        manifests = layout.manifests(root, parts, work_dir, num_jobs)
+    entries = layout.scan(parts)
+    mark_repeated(entries, groups)
+    headers = check_audio(entries, rules.num_jobs)
+    for entry in entries:
+        entry.reason = entry.reason or _channel_fault(headers[entry.audio], rules.channels)
+    usable = [entry for entry in entries if not entry.reason]
+    maker = _CutMaker(layout.root, headers, rules)
     result = {}
     for part in parts:
-        wanted = {entry.id for entry in usable if entry.part == part}
-        cuts = [cut for cut in _cuts(manifests[part], layout, root, headers) if cut.id in wanted]
-        cut_ids = {cut.id for cut in cuts}
-        dropped = [entry for entry in scan.entries if entry.part == part and (entry.reason or entry.id not in cut_ids)]
-        for entry in dropped:
-            entry.reason = entry.reason or LEFT_OUT
-        result[part] = PartCuts(cuts, dropped)
+        require_usable(part, usable, entries)
+        mine = [entry for entry in usable if entry.part == part]
+        several = len({entry.audio for entry in mine if headers[entry.audio].channels > 1})
+        dropped = [entry for entry in entries if entry.part == part and entry.reason]
+        result[part] = PartCuts([maker.cut(entry) for entry in mine], dropped, several)
     return result
+
+
+def _channel_fault(header: Header, channels: str | int) -> str:
+    if header.channels == 1 or channels == "mix":
+        return ""
+    if channels == "refuse":
+        return SEVERAL_CHANNELS
+    return "" if int(channels) < header.channels else f"audio has no channel {channels}"
+
+
+class _CutMaker:
+    """Makes the cuts of one corpus. Segments of one recording share its description."""
+
+    def __init__(self, root: Path, headers: dict[Path, Header], rules: CutRules):
+        self.root, self.headers, self.rules = root, headers, rules
+        self.recordings: dict[tuple[str, Path], Recording] = {}
+
+    def cut(self, entry: Entry) -> Cut:
+        from lhotse import SupervisionSegment
+        from lhotse.cut import MonoCut, MultiCut
+        from lhotse.utils import add_durations, fastcopy
+
+        recording = self._recording(entry)
+        channel = self._channel(recording.num_channels)
+        segment = SupervisionSegment(
+            id=entry.id,
+            recording_id=recording.id,
+            start=entry.begin,
+            duration=recording.duration
+            if entry.end is None
+            else add_durations(entry.end, -entry.begin, sampling_rate=SAMPLE_RATE),
+            channel=channel,
+            text=_CASES[self.rules.text_case](entry.text),
+            language=self.rules.language,
+            speaker=entry.speaker,
+        ).trim(recording.duration)
+        kind = MonoCut if isinstance(channel, int) else MultiCut
+        inside = [fastcopy(segment, start=0.0)]
+        cut = kind(entry.id, segment.start, segment.duration, channel, supervisions=inside, recording=recording)
+        return cut if recording.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
+
+    def _channel(self, count: int) -> int | list[int]:
+        if count == 1:
+            return 0
+        return list(range(count)) if self.rules.channels == "mix" else int(self.rules.channels)
+
+    def _recording(self, entry: Entry) -> Recording:
+        """Describe an audio file by its header. WenetSpeech.json rounds lengths, and names no sampling rates."""
+        from lhotse import AudioSource, Recording
+
+        key = (entry.recording or entry.id, entry.audio)
+        if key in self.recordings:
+            return self.recordings[key]
+        header, path = self.headers[entry.audio], entry.audio
+        if path.is_relative_to(self.root):
+            path = self.rules.audio_root / path.relative_to(self.root)
+        source = AudioSource("file", list(range(header.channels)), str(path))
+        recording = Recording(key[0], [source], header.rate, header.frames, header.frames / header.rate)
+        if entry.recording:
+            self.recordings[key] = recording
+        return recording
 
 
 def require_usable(part: str, usable: Iterable[Entry], entries: list[Entry]) -> None:
@@ -95,108 +171,3 @@ def require_usable(part: str, usable: Iterable[Entry], entries: list[Entry]) -> 
         f"corpus part {part}: none of its {len(bad)} utterances can be used; the first: {bad[0].reason}: "
         f"{bad[0].audio}; repair the files, or check --corpus_dir"
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Lhotse's warnings, which stage 1 reports itself, and its progress bars where stderr is no terminal."""
-    handlers, level = logging.root.handlers[:], logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
-        logging.root.handlers[:] = handlers  # logging.warning() adds a handler on the redirected stream
-
-
-def _cuts(manifests: dict[str, Any], layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Iterator[Cut]:
-    from lhotse import CutSet, RecordingSet, SupervisionSet
-    from lhotse.cut import MonoCut
-
-    recordings = RecordingSet.from_recordings(
-        _correct_recording(recording, layout, root, headers) for recording in manifests["recordings"]
-    )
-    ends = {recording.id: recording.duration for recording in recordings}
-    supervisions = SupervisionSet.from_segments(s.trim(ends[s.recording_id]) for s in manifests["supervisions"])
-    whole = CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
-    for cut in whole.trim_to_supervisions(keep_overlapping=False):
-        cut = cut if isinstance(cut, MonoCut) else cut.to_mono()[0]
-        cut = cut.map_supervisions(lambda s: s.transform_text(layout.clean))
-        cut = cut.with_id(cut.supervisions[0].id)
-        yield cut if cut.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
-
-
-def _correct_recording(recording: Any, layout: CorpusLayout, root: Path, headers: dict[Path, Header]) -> Any:
-    """Point a recording to the corpus instead of the mirror, with length and rate from the file's header.
-
-    Lhotse's prepare_wenet_speech takes the length from the JSON and assumes 16 kHz.
-    """
-    from lhotse.utils import fastcopy
-
-    source = recording.sources[0]
-    path = Path(source.source)
-    if path.is_relative_to(root):
-        path = layout.root / path.relative_to(root)
-    header = headers[path]
-    return fastcopy(
-        recording,
-        sources=[fastcopy(source, source=str(path))],
-        sampling_rate=header.rate,
-        num_samples=header.frames,
-        duration=header.frames / header.rate,
-    )
-
-
-def drop_by_length(cuts: list[Cut], scale: Scale, part: str) -> tuple[list[Cut], list[Entry]]:
-    """Drop training cuts outside of `scale.min_seconds` to `scale.max_seconds`.
-
-    Args:
-        cuts: Cuts of one part.
-        scale: Holds the two limits in seconds, both inclusive.
-        part: Name of the part, for the entries.
-
-    Returns:
-        The kept cuts, and one entry with its reason for every dropped cut.
-    """
-    kept, dropped = [], []
-    for cut in cuts:
-        if scale.min_seconds <= cut.duration <= scale.max_seconds:
-            kept.append(cut)
-            continue
-        short = cut.duration < scale.min_seconds
-        reason = f"shorter than {scale.min_seconds:g} s" if short else f"longer than {scale.max_seconds:g} s"
-        dropped.append(Entry(part, cut.id, Path(cut.recording.sources[0].source), reason=reason))
-    return kept, dropped
-
-
-def split_base_td(cuts: list[Cut], scale: Scale) -> tuple[list[Cut], list[Cut]]:
-    """Draw the disjoint shares `base` and `td` of the training cuts.
-
-    1. Sort the cuts by a seeded hash of their ids.
-    2. Take `scale.base` of them from the start for `base`, and `scale.td` from the end for `td`. Each gets at least
-       one cut. One share can therefore grow without changing the other.
-
-    Args:
-        cuts: All training cuts.
-        scale: Holds `base`, `td` and `split_seed`.
-
-    Returns:
-        The cuts of `base` and of `td`, each sorted by id.
-
-    Raises:
-        UserError: If there are fewer than two cuts.
-    """
-    if len(cuts) < 2:
-        raise UserError(
-            f"the corpus has {len(cuts)} training utterance; base and td need at least 2: use a larger corpus"
-        )
-
-    def order(cut: Cut) -> bytes:
-        return hashlib.sha256(f"{scale.split_seed}/{cut.id}".encode()).digest()
-
-    ranked = sorted(cuts, key=order)
-    num_base = min(max(1, round(scale.base * len(cuts))), len(cuts) - 1)
-    num_td = min(max(1, round(scale.td * len(cuts))), len(cuts) - num_base)
-    by_id = lambda cut: cut.id  # noqa: E731
-    return sorted(ranked[:num_base], key=by_id), sorted(ranked[len(cuts) - num_td :], key=by_id)

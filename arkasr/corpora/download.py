@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
+import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -15,6 +18,7 @@ from arkasr.corpora.synthetic.synth import ROLES, VERSION
 from arkasr.corpora.synthetic.writers import FILES, WRITERS
 from arkasr.errors import UserError
 from arkasr.utils.console import Progress, log
+from arkasr.utils.files import LOCK, flush, locked, publish, read_json, write_text
 
 _MARKER = ".completed"  # JSON: how the corpus in this folder was synthesised
 _PARTIAL = ".speaking"  # folder of a corpus that is not complete yet
@@ -29,12 +33,14 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
         corpus_dir: The directory, made if it is missing.
 
     Raises:
-        UserError: If the directory holds other files, espeakng-loader is missing, a transfer fails, or the corpus
-            needs its owner's permission and cannot be downloaded by a program.
+        UserError: If the directory holds other files or is in use, espeakng-loader is missing, a transfer fails, or
+            the corpus needs its owner's permission and cannot be downloaded by a program.
     """
     corpus = read_corpus_yaml(corpus_yaml)
     corpus.scale(scale)
     folder = Path(corpus_dir).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--corpus_dir {folder}: is a file, must be a folder; name another one")
     if scale == "mini":
         _synthesise(corpus, folder)
     else:
@@ -44,35 +50,43 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
 def _synthesise(corpus: Corpus, folder: Path) -> None:
     """Synthesise the corpus into a subfolder, then move it into place. An interrupted call starts again."""
     recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.recipe} | vars(corpus.miniature)
-    done = _read_marker(folder)
-    if done == recipe:
-        log(f"{folder}: the synthetic {corpus.name} corpus already exists (seed {corpus.miniature.seed})")
+    if _is_there(corpus, folder, recipe):
         return
-    if not done and not (folder / _PARTIAL).exists():
-        if find_layout(corpus.recipe, folder):
-            log(f"{folder}: a {corpus.name} corpus already exists; nothing to do")
-            return
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{folder}: holds files other than a {corpus.name} corpus; use an empty --corpus_dir")
     sizes = _sizes(corpus)
-    partial = _clear(corpus, folder)
-    total = sum(sizes[role.part] for role in ROLES[corpus.recipe])
-    with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
-        WRITERS[corpus.recipe](partial, corpus.language, sizes, corpus.miniature.seed, progress.update)
-    for name in FILES[corpus.recipe]:
-        os.replace(partial / name, folder / name)
-    partial.rmdir()
-    marker = folder / f"{_MARKER}.tmp"
-    marker.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
-    os.replace(marker, folder / _MARKER)
-    log(f"{folder}: {total} sentences synthesised")
+    with locked(folder, "arkasr download"):
+        if _is_there(corpus, folder, recipe):  # another process has just written it
+            return
+        partial = _clear(corpus, folder)
+        total = sum(sizes[role.part] for role in ROLES[corpus.recipe])
+        with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
+            WRITERS[corpus.recipe](partial, corpus.language, sizes, corpus.miniature.seed, progress.update)
+        for name in FILES[corpus.recipe]:
+            publish(partial / name, folder / name)
+        partial.rmdir()
+        write_text(folder / _MARKER, json.dumps(recipe, indent=1) + "\n")
+        log(f"{folder}: {total} sentences synthesised")
+
+
+def _is_there(corpus: Corpus, folder: Path, recipe: dict[str, Any]) -> bool:
+    """Return whether a corpus of this layout is complete, and log it. Raise UserError for a folder of other files."""
+    done = _read_marker(folder)
+    if done == recipe and all((folder / name).exists() for name in FILES[corpus.recipe]):
+        log(f"{folder}: the synthetic {corpus.name} corpus already exists (seed {corpus.miniature.seed})")
+        return True
+    if done or (folder / _PARTIAL).exists():
+        return False
+    if find_layout(corpus.recipe, folder):
+        log(f"{folder}: a {corpus.recipe} corpus already exists; nothing to do")
+        return True
+    if folder.is_dir() and set(os.listdir(folder)) - {LOCK}:
+        raise UserError(f"{folder}: holds files other than a {corpus.name} corpus; use an empty --corpus_dir")
+    return False
 
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    if not (folder / _MARKER).is_file():
         return None
+    return read_json(folder / _MARKER, "delete the folder and run the recipe from --stage 0")
 
 
 def is_synthetic(folder: Path) -> bool:
@@ -83,6 +97,9 @@ def is_synthetic(folder: Path) -> bool:
 
     Returns:
         True if the folder holds the marker of a complete synthetic corpus.
+
+    Raises:
+        UserError: If the marker is damaged.
     """
     return _read_marker(folder) is not None
 
@@ -96,8 +113,6 @@ def _sizes(corpus: Corpus) -> dict[str, int]:
             f"{corpus.path}: miniature.sizes must name exactly {', '.join(sorted(known))}, "
             f"got {', '.join(sorted(sizes))}"
         )
-    if min(sizes.values()) < 1:
-        raise UserError(f"{corpus.path}: miniature.sizes must be at least 1 each, got {sizes}")
     if corpus.recipe == "wenet_speech" and not sizes["L"] >= sizes["M"] >= sizes["S"]:
         raise UserError(f"{corpus.path}: miniature.sizes must satisfy L >= M >= S, got {sizes}")
     return sizes
@@ -108,8 +123,9 @@ def _clear(corpus: Corpus, folder: Path) -> Path:
     partial = folder / _PARTIAL
     partial.mkdir(parents=True, exist_ok=True)  # before anything is removed, so that an interrupted call starts again
     (folder / _MARKER).unlink(missing_ok=True)
+    flush([folder])
     for path in [folder / name for name in FILES[corpus.recipe]] + [partial]:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -120,7 +136,7 @@ def _clear(corpus: Corpus, folder: Path) -> Path:
 def _download(corpus: Corpus, folder: Path, scale: str) -> None:
     """Call Lhotse's download, which keeps complete archives. A corpus that is already unpacked is not changed."""
     if LAYOUTS[corpus.recipe].matches(folder):
-        log(f"{folder}: a {corpus.name} corpus already exists; nothing to do")
+        log(f"{folder}: a {corpus.recipe} corpus already exists; nothing to do")
         return
     facts = corpus.scale(scale)
     if corpus.recipe == "wenet_speech":
@@ -128,18 +144,40 @@ def _download(corpus: Corpus, folder: Path, scale: str) -> None:
             f"{corpus.name} cannot be downloaded by a program: {corpus.obtain}; then name its directory with "
             "--corpus_dir"
         )
-    log(f"Downloading {corpus.name} into {folder} ({corpus.obtain})")
-    try:
-        if corpus.recipe == "aishell":
-            from lhotse.recipes import download_aishell
+    parts = [*facts.train, *facts.dev, *facts.test]
+    with locked(folder, "arkasr download"):
+        _require_replaceable(corpus, folder, parts)
+        log(f"Downloading {corpus.name} into {folder} ({corpus.obtain})")
+        try:
+            if corpus.recipe == "aishell":
+                from lhotse.recipes import download_aishell
 
-            download_aishell(folder)
-        else:
-            from lhotse.recipes import download_librispeech
+                download_aishell(folder)
+            else:
+                from lhotse.recipes import download_librispeech
 
-            download_librispeech(folder, dataset_parts=[*facts.train, *facts.dev, *facts.test])
-    except (URLError, ConnectionError, TimeoutError) as error:
-        raise UserError(
-            f"{corpus.name} could not be downloaded into {folder}: {error}; run the same command again to resume, "
-            "or name an existing corpus with --corpus_dir"
-        ) from error
+                download_librispeech(folder, dataset_parts=parts)
+        except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
+            raise UserError(
+                f"{corpus.name} could not be downloaded into {folder}: {error}; run the same command again to resume, "
+                "or name an existing corpus with --corpus_dir"
+            ) from error
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise UserError(
+                f"{folder}: an archive is damaged ({error}); delete the newest archive there and run the same command "
+                "again"
+            ) from error
+
+
+def _require_replaceable(corpus: Corpus, folder: Path, parts: list[str]) -> None:
+    """Refuse folders that Lhotse's download would delete although it did not unpack them."""
+    if corpus.recipe == "aishell":
+        archives = {folder / "aishell" / name: folder / f"{name}.tgz" for name in ("data_aishell", "resource_aishell")}
+    else:
+        archives = {folder / "LibriSpeech" / part: folder / f"{part}.tar.gz" for part in parts}
+    for unpacked, archive in archives.items():
+        if unpacked.exists() and not (unpacked / ".completed").is_file() and not archive.exists():
+            raise UserError(
+                f"{unpacked}: stage 0 did not download this folder, and would replace it; name {folder} with "
+                "--corpus_dir to use it, or move it away"
+            )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, Entry, Scan, parse_line
+from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, Entry
+from arkasr.corpora.layouts.transcripts import read_lines
+from arkasr.corpora.layouts.walk import find_files, subfolders
+
+_AUDIO, _TRANSCRIPT = ".flac", ".trans.txt"
 
 
 class LibriSpeech:
@@ -19,7 +24,6 @@ class LibriSpeech:
         "<part>/<speaker>/<chapter>/*.trans.txt with .flac files beside (part: train-clean-100, dev-clean, ...)"
     )
     subfolders: ClassVar[tuple[str, ...]] = ("", "LibriSpeech")  # Lhotse's download makes the second
-    skipped_by_lhotse: ClassVar[frozenset[str]] = frozenset({NO_AUDIO, NO_TRANSCRIPT})
 
     def __init__(self, root: Path):
         self.root = root
@@ -27,11 +31,11 @@ class LibriSpeech:
     @staticmethod
     def matches(folder: Path) -> bool:
         """See `CorpusLayout.matches`."""
-        return next(folder.glob("*/*/*/*.trans.txt"), None) is not None
+        return next(folder.glob(f"*/*/*/*{_TRANSCRIPT}"), None) is not None
 
     def parts(self) -> list[str]:
         """See `CorpusLayout.parts`."""
-        return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return subfolders(self.root)
 
     def fingerprint(self) -> str:
         """See `CorpusLayout.fingerprint`. It is the list of parts."""
@@ -39,47 +43,27 @@ class LibriSpeech:
 
     def transcripts(self, parts: list[str]) -> list[Path]:
         """See `CorpusLayout.transcripts`."""
-        return [path for part in parts for path in sorted((self.root / part).rglob("*.trans.txt"))]
+        return [path for part in parts for path in find_files(self.root / part, (_TRANSCRIPT,), (_AUDIO,))]
 
-    def scan(self, parts: list[str]) -> Scan:
+    def scan(self, parts: list[str]) -> list[Entry]:
         """See `CorpusLayout.scan`."""
-        entries, malformed = [], False
-        for part in parts:
-            listed = set()
-            for transcript in self.transcripts([part]):
-                for raw in transcript.read_bytes().splitlines():
-                    parsed = parse_line(raw)
-                    malformed |= parsed is None
-                    if parsed:
-                        entries.append(self._entry(part, *parsed))
-                        listed.add(entries[-1].audio)
-            spare = sorted(set((self.root / part).rglob("*.flac")) - listed)
-            entries += [Entry(part, path.stem, path, reason=NO_TRANSCRIPT) for path in spare]
-        return Scan(entries, malformed)
+        return [entry for part in parts for entry in self._part(part)]
 
-    def _entry(self, part: str, name: str, text: str, reason: str) -> Entry:
-        """Make an entry. Like Lhotse, take the audio path from the id, not from the transcript's folder."""
-        audio = (self.root / part / name.replace("-", "/")).parent / f"{name}.flac"
-        return Entry(part, name, audio, text, reason or ("" if audio.is_file() else NO_AUDIO))
+    def _part(self, part: str) -> list[Entry]:
+        files = find_files(self.root / part, (_TRANSCRIPT, _AUDIO), (_AUDIO,))
+        audio = {path for path in files if path.name.endswith(_AUDIO)}
+        entries = []
+        for transcript in (path for path in files if path.name.endswith(_TRANSCRIPT)):
+            for name, text, reason in read_lines(transcript):
+                path = self._audio(part, transcript.parent, name, audio)
+                reason = reason or ("" if path in audio or os.path.isfile(path) else NO_AUDIO)
+                entries.append(Entry(part, name, path, text, reason, speaker=name.split("-")[0]))
+        spare = sorted(audio - {entry.audio for entry in entries})
+        return entries + [Entry(part, path.stem, path, reason=NO_TRANSCRIPT) for path in spare]
 
-    def mirror(self, folder: Path, entries: list[Entry]) -> None:
-        """See `CorpusLayout.mirror`."""
-        lines: dict[Path, list[str]] = {}
-        for entry in entries:
-            link = folder / entry.audio.relative_to(self.root)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(entry.audio)
-            lines.setdefault(link.parent, []).append(f"{entry.id} {entry.text}\n")
-        for chapter, rows in lines.items():
-            (chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt").write_text("".join(rows), encoding="utf-8")
-
-    @staticmethod
-    def clean(text: str) -> str:
-        """See `CorpusLayout.clean`."""
-        return " ".join(text.split())
-
-    def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]:
-        """See `CorpusLayout.manifests`."""
-        from lhotse.recipes import prepare_librispeech
-
-        return prepare_librispeech(root, dataset_parts=parts, output_dir=output_dir, num_jobs=num_jobs)
+    def _audio(self, part: str, chapter: Path, name: str, audio: set[Path]) -> Path:
+        """Return the audio file beside the transcript, or else where the id says (`1-2-3`: `1/2/1-2-3.flac`)."""
+        beside = chapter / f"{name}{_AUDIO}"
+        if beside in audio:
+            return beside
+        return (self.root / part / name.replace("-", "/")).parent / f"{name}{_AUDIO}"

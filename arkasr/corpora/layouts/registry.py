@@ -1,14 +1,15 @@
-"""The on-disk layouts by the name of Lhotse's recipe, and the search for one in a directory."""
+"""The on-disk layouts by the key `recipe` of corpus.yaml, and the search for one in a directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.layouts.aishell import Aishell
-from arkasr.corpora.layouts.entries import Entry, Scan
+from arkasr.corpora.layouts.entries import Entry
 from arkasr.corpora.layouts.librispeech import LibriSpeech
+from arkasr.corpora.layouts.walk import require_readable
 from arkasr.corpora.layouts.wenetspeech import WenetSpeech
 from arkasr.errors import UserError
 
@@ -19,13 +20,11 @@ class CorpusLayout(Protocol):
     Attributes:
         expected: Description of the files, for error messages.
         subfolders: Where the corpus may be below the directory that the user names. Lhotse's download adds a folder.
-        skipped_by_lhotse: Reasons for which Lhotse's recipe itself skips an utterance.
         root: Folder of the corpus.
     """
 
     expected: ClassVar[str]
     subfolders: ClassVar[tuple[str, ...]]
-    skipped_by_lhotse: ClassVar[frozenset[str]]
     root: Path
 
     def __init__(self, root: Path):
@@ -49,7 +48,7 @@ class CorpusLayout(Protocol):
         ...
 
     def parts(self) -> list[str]:
-        """Return the names of the parts on disk, sorted."""
+        """Return the names of the parts on disk, sorted. A part may be a link to nothing, which `scan` refuses."""
         ...
 
     def fingerprint(self) -> str:
@@ -67,49 +66,15 @@ class CorpusLayout(Protocol):
         """
         ...
 
-    def scan(self, parts: list[str]) -> Scan:
+    def scan(self, parts: list[str]) -> list[Entry]:
         """List all utterances, usable or not.
 
         Args:
             parts: Names of parts on disk.
 
         Returns:
-            One entry for every transcript, and one for every audio file without transcript.
-        """
-        ...
-
-    def mirror(self, folder: Path, entries: list[Entry]) -> None:
-        """Write a corpus of this layout that has only some of the utterances.
-
-        Args:
-            folder: Root of the new corpus, which must not exist. Its audio files are links.
-            entries: The utterances.
-        """
-        ...
-
-    @staticmethod
-    def clean(text: str) -> str:
-        """Convert a transcript.
-
-        Args:
-            text: Text of Lhotse's supervision.
-
-        Returns:
-            The text to train on.
-        """
-        ...
-
-    def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]:
-        """Run Lhotse's recipe.
-
-        Args:
-            root: Folder of the corpus or of its mirror.
-            parts: Parts to read.
-            output_dir: Folder for Lhotse's manifests.
-            num_jobs: Number of threads or processes.
-
-        Returns:
-            Lhotse's manifests `recordings` and `supervisions` by part.
+            One entry for every transcript, and one for every audio file without transcript. Texts are the ones to
+            train on.
         """
         ...
 
@@ -144,7 +109,7 @@ def require_layout(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
         The corpus on disk.
 
     Raises:
-        UserError: If the directory is missing or has another layout.
+        UserError: If the directory is missing, cannot be read, or has another layout.
     """
     if not corpus_dir.is_dir():
         raise UserError(
@@ -158,6 +123,10 @@ def require_layout(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
     hint = "name the directory that holds it with --corpus_dir"
     if others:
         hint = f"it has the layout of {others[0]}, so use that corpus.yaml"
+    try:
+        require_readable(corpus_dir, depth=3)
+    except UserError as obstacle:  # it may hide the files that were looked for
+        hint = str(obstacle)
     raise UserError(
         f"{corpus_dir}: not the {corpus.name} corpus ({corpus.path} expects {LAYOUTS[corpus.recipe].expected}); "
         f"{hint}, or run stage 0"

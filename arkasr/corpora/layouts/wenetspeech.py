@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from arkasr.corpora.layouts.entries import INCOMPLETE, NO_TEXT, Entry, Scan
+from arkasr.corpora.layouts.entries import REPEATED_RECORDING, Entry
+from arkasr.corpora.layouts.segments import audio_fault, homes, number, segment_fault, subsets
+from arkasr.corpora.layouts.transcripts import clean, read_bytes, text_fault
 from arkasr.errors import UserError
 
 _JSON = "WenetSpeech.json"
-_AUDIO_FIELDS = ("aid", "path", "duration", "segments")
-_SEGMENT_FIELDS = ("sid", "begin_time", "end_time", "subsets", "text")
 _TAGS = re.compile(r"<[A-Z]+>")  # <MUSIC> and <SIL> mark no speech, <PERIOD> and <QUESTIONMARK> punctuation
 
 
@@ -29,7 +29,6 @@ class WenetSpeech:
 
     expected: ClassVar[str] = f"{_JSON} and the audio files that it names"
     subfolders: ClassVar[tuple[str, ...]] = ("",)
-    skipped_by_lhotse: ClassVar[frozenset[str]] = frozenset()  # Lhotse opens no audio file and keeps every segment
 
     def __init__(self, root: Path):
         self.root = root
@@ -40,12 +39,16 @@ class WenetSpeech:
         return (folder / _JSON).is_file()
 
     @cached_property
-    def _audios(self) -> list[dict]:
+    def _audios(self) -> list[Any]:
         path = self.root / _JSON
         try:
-            audios = json.loads(path.read_text(encoding="utf-8"))["audios"]
-        except (ValueError, KeyError, TypeError) as error:
+            audios = json.loads(read_bytes(path).decode())["audios"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f'{path}: not JSON with a list "audios" ({error}); download the file again') from None
+        if not isinstance(audios, list):
+            raise UserError(f'{path}: "audios" must be a list, found {type(audios).__name__}; download the file again')
         return audios
 
     def parts(self) -> list[str]:
@@ -54,8 +57,7 @@ class WenetSpeech:
         Raises:
             UserError: If WenetSpeech.json is not valid.
         """
-        segments = (segment for audio in self._audios for segment in audio.get("segments", []))
-        return sorted({name for segment in segments for name in segment.get("subsets", [])})
+        return sorted({name for audio in self._audios for segment in _segments(audio) for name in subsets(segment)})
 
     def fingerprint(self) -> str:
         """See `CorpusLayout.fingerprint`. It is size and time of the JSON, which is too large to read for this."""
@@ -66,48 +68,38 @@ class WenetSpeech:
         """See `CorpusLayout.transcripts`. All parts share one file."""
         return [self.root / _JSON]
 
-    def scan(self, parts: list[str]) -> Scan:
-        """See `CorpusLayout.scan`."""
-        entries = [entry for audio in self._audios for entry in self._entries(audio, parts)]
-        return Scan(entries)
+    def scan(self, parts: list[str]) -> list[Entry]:
+        """See `CorpusLayout.scan`. An item that names no subset is counted with the first part."""
+        seen: set[str] = set()
+        entries = [entry for audio in self._audios for entry in self._entries(audio, parts, seen)]
+        self.__dict__.pop("_audios", None)  # the entries hold what is needed, and two copies may exceed the memory
+        return entries
 
-    def _entries(self, audio: dict, parts: list[str]) -> Iterator[Entry]:
-        has_audio = all(name in audio for name in _AUDIO_FIELDS)
-        path = self.root / audio.get("path", "")
-        for segment in audio.get("segments", []):
-            complete = has_audio and all(name in segment for name in _SEGMENT_FIELDS)
-            text = self.clean(segment.get("text", ""))
-            for part in parts:
-                if part in segment.get("subsets", []):
-                    entry = Entry(part, str(segment.get("sid", "?")), path, text)
-                    entry.reason = INCOMPLETE if not complete else "" if text else NO_TEXT
-                    if complete:
-                        entry.begin, entry.end = float(segment["begin_time"]), float(segment["end_time"])
-                    yield entry
-
-    def mirror(self, folder: Path, entries: list[Entry]) -> None:
-        """See `CorpusLayout.mirror`. The JSON names the audio files by absolute paths, without links."""
-        wanted = {entry.id: entry.text for entry in entries}
-        audios = []
-        for audio in self._audios:
-            segments = [
-                {**segment, "text": wanted.pop(segment["sid"])}
-                for segment in audio.get("segments", [])
-                if segment.get("sid") in wanted and all(name in segment for name in _SEGMENT_FIELDS)
-            ]
-            if segments:
-                audios.append({**audio, "path": str(self.root / audio["path"]), "segments": segments})
-        folder.mkdir(parents=True)
-        (folder / _JSON).write_text(json.dumps({"audios": audios}, ensure_ascii=False), encoding="utf-8")
+    def _entries(self, audio: Any, parts: list[str], seen: set[str]) -> Iterator[Entry]:
+        """Yield the segments of one recording. `seen` holds the ids of earlier recordings, and gets this one."""
+        fields = audio if isinstance(audio, dict) else {}
+        name, fault = str(fields.get("aid", "?")), audio_fault(audio)
+        if not fault:
+            fault = REPEATED_RECORDING if name in seen else ""
+            seen.add(name)
+        path = self.root / fields["path"] if isinstance(fields.get("path"), str) else self.root / _JSON
+        segments = _segments(audio)
+        if fault and not segments:
+            yield Entry(parts[0], name, path, reason=fault)
+        for segment in segments:
+            for part in homes(segment, parts):
+                yield self._entry(part, segment, name, path, fault or segment_fault(segment))
 
     @staticmethod
-    def clean(text: str) -> str:
-        """See `CorpusLayout.clean`. Removes tags, so a text that is only a tag such as <MUSIC> becomes empty."""
-        return " ".join(_TAGS.sub("", text).split())
+    def _entry(part: str, segment: Any, recording: str, path: Path, fault: str) -> Entry:
+        if fault:
+            name = segment.get("sid", "?") if isinstance(segment, dict) else "?"
+            return Entry(part, str(name), path, reason=fault, recording=recording)
+        text = clean(_TAGS.sub("", segment["text"]))  # a text that is only a tag, such as <MUSIC>, becomes empty
+        begin, end = number(segment["begin_time"]), number(segment["end_time"])
+        return Entry(part, segment["sid"], path, text, text_fault(text), None, recording, begin or 0.0, end)
 
-    def manifests(self, root: Path, parts: list[str], output_dir: Path, num_jobs: int) -> dict[str, dict[str, Any]]:
-        """See `CorpusLayout.manifests`. All parts must exist."""
-        from lhotse.recipes import prepare_wenet_speech
 
-        self.__dict__.pop("_audios", None)  # Lhotse reads the file again, and two copies may exceed the memory
-        return prepare_wenet_speech(root, dataset_parts=parts, output_dir=output_dir, num_jobs=num_jobs)
+def _segments(audio: Any) -> list[Any]:
+    segments = audio.get("segments") if isinstance(audio, dict) else None
+    return segments if isinstance(segments, list) else []

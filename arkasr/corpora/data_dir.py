@@ -1,0 +1,249 @@
+"""The data directory of stage 1: whose it is, whether it is up to date, and how its files are written.
+
+| file | contents |
+|---|---|
+| `train.jsonl.gz`, `base.jsonl.gz`, `td.jsonl.gz` | training cuts: all, and the disjoint shares for Base and TD |
+| `dev.jsonl.gz`, `<test set>.jsonl.gz` | development cuts, and the cuts of every test part |
+| `dropped.jsonl` | one dropped utterance per line: set, id, reason, path of the audio |
+| `corpus.json` | language, metric, normalizer, the sets with their counts, and what they were prepared from |
+| `corpus` | link to the corpus. The paths of cuts lead through it, so that a moved corpus needs only a new link |
+| `.arkasr_data` | marks the directory as written by stage 1 |
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arkasr.corpora.layouts.entries import Entry
+from arkasr.errors import UserError
+from arkasr.utils.console import log
+from arkasr.utils.files import LOCK, flush, publish, read_json, sha256, write_text
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+CORPUS_JSON, DROPPED, LINK, OWNER = "corpus.json", "dropped.jsonl", "corpus", ".arkasr_data"
+_KEYS = {"name": str, "scale": str, "corpus_dir": str, "sets": dict, "parts": dict, "inputs": dict}
+
+
+@dataclass
+class PreparedSet:
+    """One set of the data directory.
+
+    Attributes:
+        cuts: Its cuts, sorted by id.
+        dropped: The utterances of its parts without a cut.
+    """
+
+    cuts: list[Cut]
+    dropped: list[Entry] = field(default_factory=list)
+
+
+def require_own(data: Path) -> None:
+    """Check that stage 1 may write into a folder. Nothing is written.
+
+    Args:
+        data: The data directory.
+
+    Raises:
+        UserError: It holds files that stage 1 did not write, or is not a folder.
+    """
+    if not os.path.lexists(data):
+        return
+    try:
+        names = sorted(set(os.listdir(data)) - {LOCK, f"{OWNER}.part"})
+    except OSError as error:
+        raise UserError(f"--datadir {data}: {error.strerror or error}; name a folder that can be written") from error
+    if names and OWNER not in names and not _written_here(data):
+        raise UserError(
+            f"--datadir {data}: holds files that stage 1 did not write ({', '.join(names[:3])}); "
+            "use an empty or a new folder"
+        )
+
+
+def _written_here(data: Path) -> bool:
+    """Return whether the folder has a corpus.json of stage 1. Version 1 wrote no other mark."""
+    return read_facts(data, "use another --datadir, or delete the folder and run the recipe from --stage 1") is not None
+
+
+def read_facts(data: Path, what_to_do: str = "delete it and run the recipe from --stage 1") -> dict[str, Any] | None:
+    """Read corpus.json.
+
+    Args:
+        data: The data directory.
+        what_to_do: End of an error message.
+
+    Returns:
+        Its content, or None if there is no such file.
+
+    Raises:
+        UserError: It is damaged, or not a file of stage 1.
+    """
+    path = data / CORPUS_JSON
+    if not path.is_file():
+        return None
+    facts = read_json(path, what_to_do)
+    wrong = [key for key, kind in _KEYS.items() if not isinstance(facts.get(key), kind)]
+    wrong += [key for key, kind in (("sets", dict), ("parts", list)) if key not in wrong and not _all(facts[key], kind)]
+    if wrong:
+        raise UserError(f"{path}: key {wrong[0]!r} is missing or wrong, so stage 1 did not write it; {what_to_do}")
+    return facts
+
+
+def _all(values: dict[str, Any], kind: type) -> bool:
+    return all(isinstance(value, kind) for value in values.values())
+
+
+def changed_set(data: Path, facts: dict[str, Any]) -> str:
+    """Compare the sets with their recorded digests.
+
+    Args:
+        data: The data directory.
+        facts: Content of corpus.json.
+
+    Returns:
+        Name of the first file that is missing or differs. Empty if there is none.
+    """
+    digests = {f"{name}.jsonl.gz": each.get("sha256") for name, each in facts["sets"].items()}
+    for name, digest in (digests | {DROPPED: facts.get("dropped_sha256")}).items():
+        if not (data / name).is_file() or sha256(data / name) != digest:
+            return name
+    return ""
+
+
+def claim(data: Path) -> None:
+    """Mark a folder as written by stage 1, before anything else is written.
+
+    Args:
+        data: The data directory.
+    """
+    if not (data / OWNER).exists():
+        write_text(data / OWNER, "Stage 1 (arkasr prepare) wrote the files in this folder, and may replace them.\n")
+
+
+def link_corpus(data: Path, root: Path) -> Path:
+    """Let the link `corpus` lead to the corpus.
+
+    Args:
+        data: The data directory.
+        root: Folder of the corpus.
+
+    Returns:
+        The path of the link, or `root` if the file system has no links. Cuts begin with this path.
+    """
+    link, part = data / LINK, data / f".{LINK}"
+    if link.is_symlink() and os.readlink(link) == str(root):
+        return link
+    try:
+        part.unlink(missing_ok=True)
+        part.symlink_to(root)
+        part.replace(link)
+        flush([data])
+    except OSError as error:
+        log(f"{link}: cannot be linked ({error.strerror or error}), so a moved corpus must be prepared again")
+        return root
+    return link
+
+
+def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any], root: Path) -> None:
+    """Write every file durably under a temporary name and rename it. corpus.json is last: it marks the data complete.
+
+    Args:
+        data: The data directory.
+        sets: The sets by name.
+        description: Content of corpus.json. The digests of the sets are added.
+        root: Folder of the corpus. Paths below it are written as paths below the key `audio_root`.
+    """
+    (data / CORPUS_JSON).unlink(missing_ok=True)
+    flush([data])
+    for name, each in sets.items():
+        temporary = data / f".{name}.jsonl.gz"
+        _write_cuts(temporary, each.cuts)
+        publish(temporary, data / f"{name}.jsonl.gz")
+        description["sets"][name]["sha256"] = sha256(data / f"{name}.jsonl.gz")
+    rows = [
+        {
+            "set": name,
+            "id": entry.id,
+            "reason": entry.reason,
+            "path": _below(description["audio_root"], root, entry.audio),
+        }
+        for name, each in sets.items()
+        for entry in each.dropped
+    ]
+    write_text(data / DROPPED, "".join(_json(row) + "\n" for row in rows))
+    write_facts(data, description | {"dropped_sha256": sha256(data / DROPPED)})
+
+
+def _write_cuts(path: Path, cuts: Iterable[Cut]) -> None:
+    """Write Lhotse's JSON lines. Without the time in gzip's header, equal cuts make equal files."""
+    with path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        for cut in cuts:
+            packed.write(f"{json.dumps(cut.to_dict(), ensure_ascii=False)}\n".encode())
+
+
+def _below(audio_root: Path, root: Path, path: Path) -> str:
+    return str(audio_root / path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def write_facts(data: Path, facts: dict[str, Any]) -> None:
+    """Write corpus.json.
+
+    Args:
+        data: The data directory.
+        facts: Its content.
+    """
+    write_text(data / CORPUS_JSON, _json(facts, indent=1) + "\n")
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Write JSON. Bytes of names that are not UTF-8 become JSON's own escapes."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode()
+
+
+def dropped_files(data: Path) -> set[Path]:
+    """Return the audio files of dropped utterances.
+
+    Args:
+        data: The data directory.
+    """
+    lines = (data / DROPPED).read_text(encoding="utf-8").splitlines()
+    return {Path(json.loads(line)["path"]) for line in lines}
+
+
+def first_recording(data: Path, name: str) -> dict[str, Any] | None:
+    """Return the recording of the first cut of a set.
+
+    Args:
+        data: The data directory.
+        name: Name of the set.
+
+    Returns:
+        Lhotse's recording as a dictionary, or None for an empty set.
+    """
+    with gzip.open(data / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        line = next(lines, "")
+    return json.loads(line)["recording"] if line else None
+
+
+def transcripts_digest(root: Path, transcripts: Iterable[Path]) -> str:
+    """Return a digest of transcripts, which tells a moved corpus from another one.
+
+    Args:
+        root: Folder of the corpus.
+        transcripts: Its transcript files.
+
+    Returns:
+        SHA-256 digest over their names and contents, 64 hexadecimal digits.
+    """
+    total = hashlib.sha256()
+    for path in transcripts:
+        total.update(f"{os.path.relpath(path, root)} {sha256(path)}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()

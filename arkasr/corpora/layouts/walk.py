@@ -1,0 +1,135 @@
+"""The files of a corpus below a folder, also behind symbolic links. Nothing is left out without a message."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+
+from arkasr.errors import UserError
+from arkasr.utils.console import log
+
+
+def find_files(root: Path, suffixes: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Path]:
+    """List files by their suffix, at any depth, also in folders behind symbolic links.
+
+    Every folder is read once. Links are followed last, so that a folder keeps its own name where it has one. A link
+    to a folder that is already read, or that contains `root`, is logged and not followed.
+
+    Args:
+        root: The folder.
+        suffixes: Endings of the names of wanted files, such as ".trans.txt".
+        optional: Those of `suffixes` whose links may lead to nothing. The caller reports these files.
+
+    Returns:
+        The paths, sorted. A path leads through the links below `root`.
+
+    Raises:
+        UserError: A folder cannot be read, or another link leads to nothing.
+    """
+    real_root = os.path.realpath(root)
+    found: list[Path] = []
+    folders, links, seen = [(str(root), real_root)], deque[tuple[str, str]](), set[str]()
+    while folders or links:
+        folder, real = folders.pop() if folders else links.popleft()
+        if real in seen:
+            log(f"{folder}: not followed, because this link leads to a folder that is read already")
+            continue
+        seen.add(real)
+        for entry in list_folder(Path(folder)):
+            if not _is_folder(entry, optional):
+                found += [Path(entry.path)] if entry.name.endswith(suffixes) else []
+            elif not entry.is_symlink():
+                folders.append((entry.path, os.path.join(real, entry.name)))
+            elif Path(real_root).is_relative_to(target := os.path.realpath(entry.path)):
+                log(f"{entry.path}: not followed, because this link leads to a folder that contains it")
+            else:
+                links.append((entry.path, target))
+    return sorted(found)
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """Read a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Its entries, sorted by name.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError as error:
+        raise _broken(str(folder)) from error
+    except OSError as error:
+        raise _unreadable(str(folder), error) from error
+
+
+def subfolders(folder: Path) -> list[str]:
+    """List the visible folders in a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Their names, sorted, with links to folders, and with links to nothing. `find_files` reports the latter.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
+    entries = [entry for entry in list_folder(folder) if not entry.name.startswith(".")]
+    return [entry.name for entry in entries if os.path.isdir(entry.path) or _leads_nowhere(entry)]
+
+
+def require_readable(folder: Path, depth: int) -> None:
+    """Check that a folder and its subfolders can be read and have no link to nothing.
+
+    Args:
+        folder: The folder.
+        depth: How many levels of subfolders to check.
+
+    Raises:
+        UserError: A folder cannot be read, or a link leads to nothing.
+    """
+    for entry in list_folder(folder):
+        if _is_folder(entry, ()) and depth > 0:
+            require_readable(Path(entry.path), depth - 1)
+
+
+def _is_folder(entry: os.DirEntry[str], optional: tuple[str, ...]) -> bool:
+    """Return whether an entry is a folder or leads to one. Links to nothing are errors, but for `optional` names."""
+    if _leads_nowhere(entry):
+        if not entry.name.endswith(optional):
+            raise _broken(entry.path)
+        return False
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise _unreadable(entry.path, error) from error
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to nothing or to itself. A target that may not be looked at is something."""
+    if not entry.is_symlink():
+        return False
+    try:
+        os.stat(entry.path)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _unreadable(folder: str, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(f"{folder}: the folder cannot be read ({reason}); make it readable, or remove it from the corpus")
+
+
+def _broken(path: str) -> UserError:
+    target = f" ({os.readlink(path)})" if os.path.islink(path) else ""
+    return UserError(f"{path}: leads to nothing{target}; restore what it leads to, or remove it from the corpus")
