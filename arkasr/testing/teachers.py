@@ -37,7 +37,7 @@ class _Clips:
         return torch.arange(ends[clip], ends[clip + 1])
 
 
-def check_teacher(teacher: Teacher, language: str = "English", tolerance: float = 1e-4) -> None:
+def check_teacher(teacher: Teacher, language: str = "English", tolerance: float = 1e-4, scores: bool = True) -> None:
     """Check that a teacher conforms to `arkasr.Teacher`.
 
     The teacher scores and transcribes four clips of 0.1 to 1.1 s. Two transcripts end with a stop token, one is cut
@@ -56,12 +56,18 @@ def check_teacher(teacher: Teacher, language: str = "English", tolerance: float 
         language: Language of the clips, any that the teacher knows.
         tolerance: Allowed difference between log-probabilities from two computations of the same value, in nats. A
             teacher in bfloat16 needs more than the default.
+        scores: Set it to False for a teacher that only transcribes, for `arkasr label`. `score` is then not called.
 
     Raises:
         AssertionError: The first promise that the teacher breaks.
     """
     members = "tokenizer, stop_ids, score, transcribe"
     require(isinstance(teacher, Teacher), f"{describe(teacher)} lacks at least one of {members}")
+    if not scores:
+        waveforms = [waveform(n, seed) for seed, n in enumerate(SAMPLES)]
+        clips = _Clips(waveforms, [language] * len(SAMPLES), [[] for _ in SAMPLES])
+        _check_texts(teacher, clips, twice=True, alone=tolerance <= STEADY)
+        return
     clips = _clips(teacher, language)
     view = _score(teacher, clips)
     check_view("check_teacher", view, sum(map(len, clips.ids)), tolerance)
@@ -168,6 +174,9 @@ def _transcribe(teacher: Teacher, clips: _Clips) -> list[str]:
     found = f"a list of types {[type(t).__name__ for t in texts]}" if is_list else describe(texts)
     good = is_list and len(texts) == len(clips.ids) and all(isinstance(t, str) for t in texts)
     require(good, f"transcribe returns {found}; it must return a list of {len(clips.ids)} str, one per clip")
+    ends = [(getattr(t, "stopped", None), getattr(t, "looping", None)) for t in texts]
+    known = all(value is None or isinstance(value, bool) for end in ends for value in end)
+    require(known, f"transcripts report (stopped, looping) as {ends}; each must be True, False or None")
     return texts
 
 

@@ -10,6 +10,8 @@ from kit import PluginError, failure_message
 from torch import nn
 
 from arkasr.distributions.views import DenseView
+from arkasr.errors import UserError
+from arkasr.interfaces import Transcript
 from arkasr.testing import TableView, check_teacher
 from arkasr.testing.tiny import teacher_tokenizer
 from arkasr.testing.views import check_view
@@ -448,3 +450,29 @@ def test_check_teacher_makes_few_calls():
 
 def test_check_teacher_rejects_object_that_is_no_teacher():
     assert "lacks" in failure_message(check_teacher, object())
+
+
+class OnlyTranscribes:
+    """A teacher for stage 2, such as a service that returns texts."""
+
+    tokenizer, stop_ids = None, [0]
+
+    def score(self, waveforms, languages, token_ids):
+        raise UserError("this teacher only transcribes")
+
+    def transcribe(self, waveforms, languages):
+        return [Transcript(f"{len(w)} samples", stopped=True) for w in waveforms]
+
+
+def test_teacher_that_only_transcribes_passes_without_scores():
+    check_teacher(OnlyTranscribes(), scores=False)
+
+
+@pytest.mark.parametrize("end", ["stop", 1, "length"])
+def test_transcript_with_another_type_of_end_is_refused(end):
+    class Odd(OnlyTranscribes):
+        def transcribe(self, waveforms, languages):
+            return [Transcript("a", stopped=end) for _ in waveforms]
+
+    with pytest.raises(AssertionError, match=r"must be True, False or None"):
+        check_teacher(Odd(), scores=False)
