@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from arkasr import __version__
-from arkasr.errors import explain
+from arkasr.errors import UserError, explain
+from arkasr.utils.console import printable
+from arkasr.utils.process import CLOSED_OUTPUT, output_is_closed, prepare_process
 
 
 def _download(args: argparse.Namespace) -> None:
@@ -108,6 +110,8 @@ ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "batch_fill": "share of data.max_seconds that batches fill on average (default: 0.95)",
     "reserved_memory": "memory per GPU that tensors cannot use, in GiB (default: 2)",
 }
+FOLDERS = ("expdir", "datadir", "corpus_dir", "outdir")
+CLOSED_MESSAGE = "the program that reads the output has ended; finished work is kept, run the same command again"
 # Old names of options, for the error message.
 RENAMED = {
     "--node": "--gpus_per_node",
@@ -152,6 +156,12 @@ def _above_zero(text: str) -> float:
     return value
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; give it a value")
+    return text
+
+
 def _override(text: str) -> str:
     if "=" not in text:
         raise argparse.ArgumentTypeError(f"expected section.key=value, got '{text}'")
@@ -159,8 +169,8 @@ def _override(text: str) -> str:
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "corpus_yaml": {"help": "description of the corpus, such as egs/librispeech/corpus.yaml"},
-    "conf": {"help": "configuration file, such as egs/librispeech/conf/mini.yaml"},
+    "corpus_yaml": {"type": _not_empty, "help": "description of the corpus, such as egs/librispeech/corpus.yaml"},
+    "conf": {"type": _not_empty, "help": "configuration file, such as egs/librispeech/conf/mini.yaml"},
     "overrides": {
         "nargs": "*",
         "type": _override,
@@ -172,10 +182,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ("mini", "paper"),
         "help": "mini: a synthetic miniature of the corpus; paper: the corpus itself",
     },
-    "--corpus_dir": {"required": True, "metavar": "DIR", "help": "folder of the corpus"},
-    "--datadir": {"required": True, "metavar": "DIR", "help": "folder of the cuts"},
-    "--expdir": {"required": True, "metavar": "DIR", "help": "folder of runs and results"},
-    "--run": {"required": True, "metavar": "NAME", "help": "run of the configuration, such as base_opd"},
+    "--corpus_dir": {"required": True, "type": _not_empty, "metavar": "DIR", "help": "folder of the corpus"},
+    "--datadir": {"required": True, "type": _not_empty, "metavar": "DIR", "help": "folder of the cuts"},
+    "--expdir": {"required": True, "type": _not_empty, "metavar": "DIR", "help": "folder of runs and results"},
+    "--run": {
+        "required": True,
+        "type": _not_empty,
+        "metavar": "NAME",
+        "help": "run of the configuration, such as base_opd",
+    },
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
     "--nj": {"type": _positive, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
     "--checkpoint": {
@@ -199,8 +214,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def _names(runs: Sequence[str]) -> list[str]:
-    """Return the names of both `--runs "a b"` and `--runs a b`."""
-    return [name for part in runs for name in part.split()]
+    """Return the names of both `--runs "a b"` and `--runs a b`, each one once."""
+    from arkasr.config.load import is_run_name
+
+    names = list(dict.fromkeys(name for part in runs for name in part.split()))
+    if not names:
+        raise UserError("--runs is empty: name at least one run, such as base")
+    for name in names:
+        if not is_run_name(name):
+            raise UserError(f"--runs {name}: not a name of a run; name the folder of a run in --expdir, such as base")
+    return names
 
 
 def plugin_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -225,7 +248,7 @@ def plugin_table(rows: Sequence[dict[str, Any]]) -> str:
     for row in (row for row in rows if row.get("error")):
         where = " ".join(str(row[key]) for key in ("distribution", "version", "file") if row.get(key))
         label = row.get("name") or row.get("kind") or "plugin"
-        text = f"failed: {label}{f' ({where})' if where else ''}: {row['error']}"
+        text = printable(f"failed: {label}{f' ({where})' if where else ''}: {row['error']}")
         lines += textwrap.wrap(text, width, subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines)
 
@@ -272,6 +295,9 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
         The verb and its arguments.
     """
     main_parser = _main_parser()
+    for word in argv:
+        if any("\ud800" <= sign <= "\udfff" for sign in word):  # how Python shows bytes that are not UTF-8
+            main_parser.error(f"{printable(word)}: is not UTF-8 text; rename the file or folder")
     name = main_parser.parse_args(argv[:1]).verb
     if name not in VERBS:
         main_parser.error(f"unknown verb '{name}'{_closest(name, list(VERBS))} (verbs: {' '.join(VERBS)})")
@@ -287,7 +313,8 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
 
 def _print_error(name: str, sentence: str) -> None:
     rank = int(os.environ.get("RANK", "0"))
-    print(f"arkasr {name}: {sentence}" + (f" (rank {rank})" if rank else ""), file=sys.stderr)
+    command = f"arkasr {name}".rstrip()
+    print(f"{command}: {printable(sentence)}" + (f" (rank {rank})" if rank else ""), file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -297,20 +324,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `arkasr`. None reads them from the command line.
 
     Returns:
-        The exit status: 0, 2 for an error that the user can fix, or 130 for Ctrl-C. Other errors are raised.
+        The exit status: 0, 2 for an error that the user can fix, 130 for Ctrl-C, or 141 if the reader of a listing has
+        ended, such as `head`. Other errors are raised.
     """
-    name, args = parse(sys.argv[1:] if argv is None else argv)
-    folders = [
-        value for key, value in vars(args).items() if key in ("expdir", "datadir", "corpus_dir", "outdir") and value
-    ]
+    name, folders = "", []
     try:
+        prepare_process()
+        name, args = parse(sys.argv[1:] if argv is None else argv)
+        folders = [value for key in FOLDERS if (value := getattr(args, key, ""))]
         VERBS[name].call(args)
+        sys.stdout.flush()
         return 0
+    except SystemExit:
+        if output_is_closed():
+            return CLOSED_OUTPUT
+        raise
     except KeyboardInterrupt:
         _print_error(name, "interrupted; run the same command again to resume")
         return 130
     except BaseException as error:  # torch's CheckpointException is not an Exception
-        sentence = explain(error, folders)
+        closed = isinstance(error, BrokenPipeError) and output_is_closed()
+        if closed and name in ("plan", "plugins"):
+            return CLOSED_OUTPUT
+        sentence = CLOSED_MESSAGE if closed else explain(error, folders)
         if sentence is None or os.environ.get("ARKASR_TRACEBACK"):
             raise
         _print_error(name, "error: " + " ".join(sentence.split()))

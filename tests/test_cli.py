@@ -234,3 +234,82 @@ def test_plan_options_are_the_assumptions_of_the_forecast():
 def test_python_m_arkasr_runs_the_command():
     done = subprocess.run([sys.executable, "-m", "arkasr", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"arkasr {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["decode", *DIRS, "--runs", ""], "--runs is empty: name at least one run, such as base"),
+        (["score", *DIRS, "--runs", " ", "\t"], "--runs is empty: name at least one run"),
+        (["export", *DIRS, "--runs="], "--runs is empty: name at least one run"),
+        (["decode", *DIRS, "--runs", "base ../other"], "--runs ../other: not a name of a run"),
+        (["score", *DIRS, "--runs", "base/"], "--runs base/: not a name of a run"),
+        (["export", *DIRS, "--runs", "."], "--runs .: not a name of a run"),
+    ],
+)
+def test_runs_without_a_name_of_a_run_are_an_error(words, sentence, stand_in, capsys):
+    stand_in(words[0], lambda *_: None)
+    assert cli.main(words) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"arkasr {words[0]}: error: {sentence}") and printed.count("\n") == 1
+
+
+def test_repeated_runs_count_once(stand_in):
+    calls = []
+    stand_in("score", lambda *arguments: calls.append(arguments))
+    assert cli.main(["score", *DIRS, "--runs", "b a", "b"]) == 0
+    assert calls == [("exp", "data", ["b", "a"])]
+
+
+@pytest.mark.parametrize("option", ["--run", "--expdir", "--datadir"])
+def test_empty_values_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "c.yaml", "--run", "base", *DIRS, option, " "])
+    assert stop.value.code == 2 and f"argument {option}: is empty; give it a value" in capsys.readouterr().err
+
+
+def test_error_messages_are_one_line_without_terminal_escapes(failing, capsys):
+    assert cli.main(failing(UserError("\x1b[2Ja\nb.wav\x07: \u202e \udcff caf\u00e9 \u5b57"))) == 2
+    expected = "arkasr train: error: \\x1b[2Ja b.wav\\x07: \\u202e \\udcff caf\u00e9 \u5b57\n"
+    assert capsys.readouterr().err == expected
+
+
+def python(*words, **options):
+    return subprocess.run([sys.executable, *words], capture_output=True, **options)
+
+
+def test_words_that_are_not_utf8_are_an_error():
+    done = python("-m", "arkasr", "train", b"caf\xe9.yaml", "--run", "a", *DIRS)
+    assert done.returncode == 2 and b"\\udce9.yaml: is not UTF-8 text; rename the file or folder" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def closed_output(code, *words):
+    """Start Python and close its output before it writes anything, as `| head -n 0` does."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", code, *words], **pipes)
+    process.stdout.close()
+    process.stdin.close()
+    return process
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins"], ["plugins", "--json"]])
+def test_output_may_be_cut_by_its_reader(words):
+    code = "import sys\nfrom arkasr.cli import main\nsys.stdin.read()\nsys.exit(main(sys.argv[1:]))"
+    process = closed_output(code, *words)
+    assert process.stderr.read() == b"" and process.wait() == 141
+    process.stderr.close()
+
+
+def test_closed_output_of_a_training_is_an_error_of_one_sentence():
+    code = (
+        "import sys\nfrom types import ModuleType\nfrom arkasr import cli\n"
+        "fake = ModuleType('arkasr.training.train')\n"
+        "fake.train = lambda *_: print('x', flush=True)\nsys.modules[fake.__name__] = fake\n"
+        "sys.stdin.read()\nsys.exit(cli.main(sys.argv[1:]))"
+    )
+    process = closed_output(code, "train", "c.yaml", "--run", "base", *DIRS)
+    printed = process.stderr.read().decode()
+    assert printed.startswith("arkasr train: error: the program that reads the output has ended; finished work is kept")
+    assert printed.count("\n") == 1 and process.wait() == 2
+    process.stderr.close()

@@ -114,6 +114,18 @@ def dump_config(config: Config, path: str | Path) -> None:
     write_text(Path(path), to_yaml(asdict(config)))
 
 
+def is_run_name(name: str) -> bool:
+    """Return whether a run can have this name. The run's folder in the experiment directory has the same name.
+
+    Args:
+        name: Any text.
+
+    Returns:
+        True for letters, digits, `_`, `-` and `.`, if the first one is a letter, a digit or `_`.
+    """
+    return bool(_RUN_NAME.fullmatch(name))
+
+
 def check_options(cls: type[T], options: dict[str, Any], where: str) -> T:
     """Check the options of a plugin as strictly as the sections.
 
@@ -173,7 +185,7 @@ def _split(values: dict[str, Any], path: str | Path) -> _Layers:
     sections = {name: value for name, value in values.items() if name not in ("base", "runs")}
     runs = {name: {} if run is None else run for name, run in values.get("runs", {}).items()}
     for name in runs:
-        if not _RUN_NAME.fullmatch(name):
+        if not is_run_name(name):
             allowed = "letters, digits, `_`, `-` and `.` (not first), because runs are folders"
             raise UserError(f"{path}: {join('runs', repr(name)[:100])} is not a name of a run; use {allowed}")
     return _layer(sections, "", path), {name: _layer(run, f"runs.{name}", path) for name, run in runs.items()}

@@ -1,0 +1,63 @@
+"""The environment of a process: what libraries need of the user, and output that never fails on a character."""
+
+from __future__ import annotations
+
+import io
+import os
+import pwd
+import select
+import sys
+import tempfile
+from pathlib import Path
+
+CLOSED_OUTPUT = 141  # exit status of a shell's commands whose reader has ended (128 + SIGPIPE)
+USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # in the order in which Python's getpass reads them
+
+
+def prepare_process() -> None:
+    """Set what the libraries of arkasr need from the environment, and make every text printable.
+
+    A container may run as a user id without an entry in /etc/passwd. torch asks for the name of the user, and others
+    ask for the home folder. Both would fail with a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the locale may lack a character of a transcript
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        if not any(os.environ.get(name) for name in USER_VARIABLES):
+            os.environ["USER"] = f"uid{os.getuid()}"
+        if not os.environ.get("HOME"):
+            os.environ["HOME"] = str(_own_folder())
+
+
+def output_is_closed() -> bool:
+    """Return whether the reader of standard output has ended, as in `arkasr plugins | head -n 1`.
+
+    If so, further output goes to /dev/null, so that Python does not fail once more when it exits.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # a replacement of standard output without a file
+        return False
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+    return True
+
+
+def _own_folder() -> Path:
+    """Return a folder under TMPDIR that only this user can write to. Caches in it stay for the next process."""
+    folder = Path(tempfile.gettempdir()) / f"arkasr-uid{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise PermissionError
+    except OSError:  # someone else made it
+        return Path(tempfile.mkdtemp(prefix="arkasr-"))
+    return folder
