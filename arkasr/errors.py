@@ -12,6 +12,10 @@ class UserError(ValueError):
     """An error that the user can fix. Its message names the file or key, the value, and what to do."""
 
 
+class ClipTooLongError(UserError):
+    """A clip is longer than the model accepts. The other clips of a corpus can still be transcribed."""
+
+
 # Messages of writers on a full disk: the system and safetensors, torch.save (three messages), libsndfile.
 _FULL = ("No space left", "iostream error", "unexpected pos", "PytorchStreamWriter failed writing")
 _FULL_AUDIO = "System error."

@@ -82,12 +82,14 @@ class ModelConfig:
         type: Architecture: `arkasr` is the student, `qwen3_asr` is a teacher that a recipe trains.
         path: Folder or Hub id of the model to start from. Empty builds a model from `encoder`, `decoder` and `sizes`.
         allow_pickle: Read the weights of `path` from pytorch_model.bin if there are no safetensors.
-        encoder: Folder or Hub id of a Whisper, GLM-ASR or Ark-ASR model whose audio encoder is copied. Empty: fresh
+        encoder: Folder or Hub id of a Whisper, GLM-ASR or Ark-ASR model whose audio encoder is copied, with its
+            kind of positions: Whisper's are learned (clips of at most 30 s), the others' are rotary. Empty: fresh
             weights.
         decoder: Folder or Hub id of a Qwen2 or Qwen2.5 model that becomes the decoder, with its tokenizer. Empty:
             fresh weights.
         sizes: Sizes of fresh parts: `audio` and `text` hold keys of the encoder's and the decoder's Hugging Face
-            configuration. `initializer_range` (default 0.02) is the standard deviation of fresh weights. A null removes
+            configuration. `audio.positions` of Ark-ASR is `rotary` (default) or `learned`. `initializer_range`
+            (default 0.02) is the standard deviation of fresh weights. A null removes
             what earlier layers set: `sizes: {audio: null}`, or `model.sizes.audio=null` on the command line.
         dtype: Data type of the weights that the optimizer updates.
         freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`.

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ASRConfi
 from arkasr.config.schema import ModelConfig
 from arkasr.errors import UserError
 from arkasr.model import pretrained_parts
-from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
+from arkasr.model.arkasr.configuration_arkasr import LEARNED, ROTARY, ArkasrConfig
 from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
 from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.arkasr.published_weights import POSITIONS, published_name, row_order
@@ -36,10 +36,10 @@ def assemble(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> SpeechL
     Encoder (Whisper, GLM-ASR or Ark-ASR):
 
     * Its final layer norm becomes the layer norm before the adapter.
-    * Whisper's learned positions are dropped. Rotary positions (RoPE) replace them.
-    * The rows of Whisper's query and key projections are reordered (`published_weights.row_order`). RoPE then rotates
-      Whisper's neighbouring dimensions (2i, 2i + 1) together, as the published code does. GLM-ASR in transformers'
-      layout already has this order.
+    * Whisper keeps its learned positions and gets no RoPE (`positions: learned`), so it computes what it was trained
+      for. GLM-ASR and Ark-ASR keep the positions of their configuration.
+    * The published layout of Ark-ASR pairs neighbouring dimensions for RoPE. Its rows of query and key projections are
+      reordered (`published_weights.row_order`). GLM-ASR in transformers' layout already has this order.
 
     Decoder (Qwen2):
 
@@ -88,7 +88,7 @@ def student_sizes(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
         if path and section in sizes:
             raise UserError(
                 f"config key `model.sizes.{section}` is not allowed beside model.{part} {path}, which defines these "
-                f"sizes; remove model.sizes.{section} or model.{part}"
+                f"sizes; set model.sizes.{section} to null, or remove model.{part}"
             )
         if not path and section not in sizes:
             raise UserError(
@@ -198,13 +198,15 @@ def _init_convolutions(hf: HF) -> HF:
 def _copy_encoder(lm: SpeechLM, path: str) -> None:
     targets = {name: p for name, p in lm.hf.named_parameters() if name.startswith(AUDIO_TOWER)}
     native_names = {published_name(name): name for name in targets}
-    order = row_order(lm.hf.config.audio_config)
+    audio = lm.hf.config.audio_config
+    order = row_order(audio)
 
     def source() -> Iterator[NamedTensor]:
         for file, key, tensor in pretrained_parts.tensors(path):
             published = _published_key(key)
-            if published.startswith(PUBLISHED_ENCODER) and published != POSITIONS:
-                reorder = bool(re.search(r"\.self_attn\.[qk]_proj\.", key)) and len(tensor) == len(order)
+            if published.startswith(PUBLISHED_ENCODER) and (published != POSITIONS or audio.positions == LEARNED):
+                rotates = audio.positions == ROTARY and re.search(r"\.self_attn\.[qk]_proj\.", key)
+                reorder = bool(rotates) and len(tensor) == len(order)
                 yield file, key, native_names.get(published, published), tensor[order] if reorder else tensor
             elif native := re.fullmatch(r"(?:model\.)?audio_tower\.(.*)", key):
                 yield file, key, AUDIO_TOWER + native[1], tensor

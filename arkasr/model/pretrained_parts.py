@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from arkasr.errors import UserError
-from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
+from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig
 from arkasr.model.arkasr.published_config import ENCODER_KEYS
 from arkasr.model.reading import check_json_files, reading
 from arkasr.model.weight_files import is_hub_id
@@ -52,7 +52,7 @@ def encoder_sizes(path: str) -> dict[str, Any]:
         path: Folder or Hub id of a Whisper, GLM-ASR or Ark-ASR model.
 
     Returns:
-        `sizes["audio"]` of `build.fresh_config`: keys of GlmAsrEncoderConfig.
+        `sizes["audio"]` of `build.fresh_config`: keys of ArkasrEncoderConfig. Whisper's positions are "learned".
 
     Raises:
         UserError: The model has another type, or its config.json cannot be read.
@@ -61,7 +61,8 @@ def encoder_sizes(path: str) -> dict[str, Any]:
     with reading(path):
         if model_type == "whisper":
             whisper = WhisperConfig.from_pretrained(path, trust_remote_code=False)
-            return {key: getattr(whisper, whisper_key) for whisper_key, key in ENCODER_KEYS.items()}
+            sizes = {key: getattr(whisper, whisper_key) for whisper_key, key in ENCODER_KEYS.items()}
+            return sizes | {"positions": LEARNED}
         if model_type == "glmasr":
             return _sizes(GlmAsrConfig.from_pretrained(path, trust_remote_code=False).audio_config)
         if model_type == "arkasr":

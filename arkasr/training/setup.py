@@ -1,27 +1,16 @@
-"""Setup of one run: its directory and record, tokenizer, model and optimizer."""
+"""Setup of one run: tokenizer, model and optimizer."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
-import os
-import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
-from arkasr.config.load import config_differences, dump_config, read_config
 from arkasr.config.schema import Config, OptimConfig
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
@@ -31,117 +20,10 @@ from arkasr.model.loading import load_speech_lm
 from arkasr.model.reading import load_tokenizer
 from arkasr.model.sharding import checkpoint_blocks, shard
 from arkasr.model.speech_lm.auto import SpeechLM
-from arkasr.plugins import registry
 from arkasr.training.random_state import seed_generators
 from arkasr.training.ranks import Ranks
-
-PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
-CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because they do not change its results
-    "data.num_workers",
-    "data.resume",
-    "data.max_failed_share",
-    "train.log_every",
-    "train.save_every",
-    "train.keep",
-    "train.keep_best",
-    "train.hang_seconds",
-    "train.max_skipped",
-    "train.spike_factor",
-    "train.threads",
-    "train.peak_tflops",
-    "fsdp",
-    "distill.diagnose_every",
-)
-
-
-@contextmanager
-def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[None]:
-    """Create and lock the directory of the run, and write config.yaml and run.json.
-
-    Args:
-        folder: The run's directory, `<expdir>/<run>`.
-        config: The run's configuration.
-        ranks: The processes of the run. Rank 0 holds the lock, the others wait for it.
-
-    Yields:
-        None, while the lock is held.
-
-    Raises:
-        UserError: Another process trains in this directory, or the run was started with other settings.
-    """
-    if not ranks.first:
-        ranks.barrier()
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            # lockf, because a flock would be inherited by data loader processes, which may outlive this process
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: another process is training here; wait until it ends, or use another --expdir"
-            ) from error
-        _write_record(folder, config, config.train.accumulate * ranks.world_size)
-        ranks.barrier()
-        yield
-
-
-def _write_record(folder: Path, config: Config, batches_per_step: int) -> None:
-    """Write config.yaml and run.json, after a comparison with those of earlier starts.
-
-    `batches_per_step` counts micro-batches over ranks and gradient accumulation. If it stays the same,
-    `train.accumulate` may change with the number of ranks.
-    """
-    saved = folder / "config.yaml"
-    if saved.is_file():
-        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
-        old_name = record.get("batches_a_step")  # runs that were started before the key was renamed
-        same = record.get("batches_per_step", old_name) == batches_per_step
-        changeable = (*CHANGEABLE_KEYS, *(["train.accumulate"] if same else []))
-        changed = config_differences(read_config(saved), config, changeable)
-        if changed:
-            raise UserError(
-                f"{saved}: this run was started with other settings ({', '.join(changed)}); restore them, "
-                f"use another --expdir, or delete {folder}"
-            )
-    dump_config(config, saved)
-    if not (folder / "run.json").is_file():
-        record = {
-            "recipe": os.environ.get("ARKASR_RECIPE", ""),
-            "command": shlex.join(["arkasr", *sys.argv[1:]]),
-            "commit": _commit(),
-            "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
-            "plugins": registry.listing(),
-            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-            "batches_per_step": batches_per_step,
-            "started": datetime.now().isoformat(timespec="seconds"),
-        }
-        part = folder / "run.json.part"
-        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        part.replace(folder / "run.json")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
-
-
-def _commit() -> str:
-    """Return the git commit of the source tree, with `+` if it has local changes, or an empty string outside git."""
-    where = Path(__file__).parent
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(where), *args], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return head + "+" if head and git("status", "--porcelain", "-uno") else head
-    except OSError:
-        return ""
+from arkasr.utils.console import log
+from arkasr.utils.files import publish
 
 
 def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
@@ -172,6 +54,11 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     else:
         student_sizes(config.model, 0)  # reports wrong sizes before a tokenizer is trained
         lm = assemble(config.model, _tokenizer(config, folder, ranks))
+    if lm.max_seconds is not None and config.data.max_clip_seconds > lm.max_seconds:
+        raise UserError(
+            f"config key `data.max_clip_seconds` {config.data.max_clip_seconds:g}: the encoder has learned positions "
+            f"for {lm.max_seconds:g} s; set it to at most {lm.max_seconds:g}, or use an encoder with rotary positions"
+        )
     freeze(lm, config.model.freeze)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
@@ -192,7 +79,7 @@ def _tokenizer(config: Config, folder: Path, ranks: Ranks) -> PreTrainedTokenize
         temporary = folder / "writing-tokenizer"
         shutil.rmtree(temporary, ignore_errors=True)
         _new_tokenizer(config).save_pretrained(temporary)
-        temporary.rename(path)
+        publish(temporary, path)
     ranks.barrier()
     return load_tokenizer(str(path))
 
@@ -245,3 +132,24 @@ def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch
         return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
 
     return optimizer, LambdaLR(optimizer, factor)
+
+
+def restore_schedule(optimizer: torch.optim.Optimizer, schedule: LambdaLR, state: dict[str, Any]) -> None:
+    """Continue a schedule from a checkpoint.
+
+    The learning rate of each step follows from the present settings. If `train.steps` was raised, it is that of a run
+    which had this number of steps from the start, so it may jump at this step.
+
+    Args:
+        optimizer: The optimizer, with the learning rates of the checkpoint.
+        schedule: Its schedule.
+        state: State of the schedule in the checkpoint.
+    """
+    rates = [base * factor(state["last_epoch"]) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas)]
+    before = state["_last_lr"]
+    schedule.load_state_dict(state | {"_last_lr": rates})
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    if rates != before:
+        was = f"{before[0]:.4g} with the earlier settings"
+        log(f"learning rate after step {state['last_epoch']}: {rates[0]:.4g}, {was}")

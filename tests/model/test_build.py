@@ -1,25 +1,17 @@
-"""Students assembled from tiny pretrained parts, against the classes of these parts and an independent reordering."""
+"""Students assembled from tiny pretrained parts, against the classes of these parts."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from corpus_fixture import CONF
+from pretrained import WIDTH, assembled, glm, mel, qwen2, saved, whisper
 from safetensors.torch import load_file, save_file
 from tiny import ARK_SIZES, QWEN_SIZES, student, student_tokenizer, teacher_tokenizer, waveform
-from transformers import (
-    GlmAsrConfig,
-    GlmAsrForConditionalGeneration,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    WhisperConfig,
-    WhisperForConditionalGeneration,
-)
 
 from arkasr.config.load import load_config
 from arkasr.config.schema import ModelConfig
@@ -30,77 +22,12 @@ from arkasr.model.loading import load_speech_lm
 from arkasr.model.tokenization import ARK_TOKENS
 from arkasr.training.train import train
 
-MELS, WIDTH, HEADS, LAYERS = 16, 32, 2, 2
-TEXT = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-TEXT |= {"num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
 WHISPER_V3 = {"model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20}
 WHISPER_V3 |= {"encoder_ffn_dim": 5120, "num_mel_bins": 128, "max_source_positions": 1500, "vocab_size": 51866}
 QWEN_HALF_B = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
 QWEN_HALF_B |= {"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "rms_norm_eps": 1e-6}
 QWEN_HALF_B |= {"rope_theta": 1000000.0, "max_position_embeddings": 32768, "tie_word_embeddings": True}
 QWEN_HALF_B |= {"torch_dtype": "bfloat16", "bos_token_id": 151643, "eos_token_id": 151643}
-
-
-def with_large_weights(model, seed: int):
-    """Draw weights that make attention far from uniform, with norms and biases far from their defaults."""
-    generator = torch.Generator().manual_seed(seed)
-    for weight in model.parameters():
-        weight.data = 0.6 * torch.randn(weight.shape, generator=generator)
-    return model.eval()
-
-
-def saved(model, folder: Path) -> str:
-    model.save_pretrained(folder)
-    return str(folder)
-
-
-def whisper(seed: int = 1):
-    sizes = {"d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": 1, "encoder_attention_heads": HEADS}
-    sizes |= {
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 48,
-        "decoder_ffn_dim": 40,
-        "num_mel_bins": MELS,
-        "vocab_size": 60,
-    }
-    sizes |= {
-        "max_source_positions": 20,
-        "max_target_positions": 9,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    return with_large_weights(WhisperForConditionalGeneration(WhisperConfig(**sizes, decoder_start_token_id=1)), seed)
-
-
-def glm(seed: int = 2):
-    audio = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 4 * WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-    }
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
-    config = GlmAsrConfig(
-        text_config=dict(TEXT, model_type="llama", vocab_size=70),
-        audio_config=audio | {"num_mel_bins": MELS, "rope_parameters": rope},
-        audio_token_id=3,
-    )
-    return with_large_weights(GlmAsrForConditionalGeneration(config), seed)
-
-
-def qwen2(vocab_size: int, tied: bool = True, seed: int = 3):
-    config = Qwen2Config(**TEXT, vocab_size=vocab_size, tie_word_embeddings=tied, rms_norm_eps=1e-5)
-    return with_large_weights(Qwen2ForCausalLM(config), seed)
-
-
-def assembled(**keys):
-    sizes = {name: ARK_SIZES[name] for name, part in (("audio", "encoder"), ("text", "decoder")) if part not in keys}
-    return assemble(ModelConfig(sizes=keys.pop("sizes", sizes), **keys), student_tokenizer()).eval()
-
-
-def mel(frames: int, seed: int = 0):
-    return torch.randn(2, MELS, frames, generator=torch.Generator().manual_seed(seed))
 
 
 # Encoders
@@ -131,84 +58,6 @@ def test_assemble_copies_the_encoder_of_an_arkasr_in_either_layout(tmp_path, pub
     lm = assembled(encoder=str(tmp_path))
     copied, source = (model.hf.model.audio_tower.state_dict() for model in (lm, other))
     assert copied.keys() == source.keys() and all(torch.equal(copied[name], source[name]) for name in copied)
-
-
-def test_assembled_encoder_without_rotation_is_whisper_without_positions(tmp_path):
-    """Compare all but the rotation with transformers' Whisper, and check that q and k have the same order."""
-    source = whisper()
-    lm = assembled(encoder=saved(source, tmp_path))
-    encoder, tower, features = source.model.encoder, lm.hf.model.audio_tower, mel(40)
-    with torch.no_grad():
-        with_rotation = tower(features)
-        encoder.embed_positions.weight.zero_()
-        tower.rotary_emb.inv_freq.zero_()
-        expected, found = encoder(features).last_hidden_state, tower(features)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert (with_rotation - expected).abs().max() > 0.05
-
-
-def rotated(x):
-    """Rotate neighbouring pairs in the first half of each head, one pair at a time: x [heads, T, D]."""
-    x, size = x.clone(), x.shape[-1] // 2
-    for pair in range(size // 2):
-        angle = torch.arange(x.shape[1], dtype=torch.float64) / 10000 ** (2 * pair / size)
-        a, b = x[..., 2 * pair].clone(), x[..., 2 * pair + 1].clone()
-        x[..., 2 * pair] = a * angle.cos() - b * angle.sin()
-        x[..., 2 * pair + 1] = b * angle.cos() + a * angle.sin()
-    return x
-
-
-def reference_encoder(weights, features):
-    """Whisper's encoder with the changes of the published code, in float64, for one clip [M, T]."""
-    w = {k.removeprefix("model.encoder."): v.double() for k, v in weights.items() if k.startswith("model.encoder.")}
-    gelu, norm = torch.nn.functional.gelu, torch.nn.functional.layer_norm
-
-    def affine(x, name):
-        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0)
-
-    def normed(x, name):
-        return norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
-
-    x = gelu(torch.nn.functional.conv1d(features.double(), w["conv1.weight"], w["conv1.bias"], padding=1))
-    x = gelu(torch.nn.functional.conv1d(x, w["conv2.weight"], w["conv2.bias"], stride=2, padding=1)).T
-    for layer in (f"layers.{n}" for n in range(LAYERS)):
-        y = normed(x, f"{layer}.self_attn_layer_norm")
-        q, k, v = (affine(y, f"{layer}.self_attn.{n}_proj").unflatten(-1, (HEADS, -1)).transpose(0, 1) for n in "qkv")
-        weight = (rotated(q) @ rotated(k).transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
-        x = x + affine((weight @ v).transpose(0, 1).flatten(1), f"{layer}.self_attn.out_proj")
-        y = normed(x, f"{layer}.final_layer_norm")
-        x = x + affine(gelu(affine(y, f"{layer}.fc1")), f"{layer}.fc2")
-    return normed(x, "layer_norm")
-
-
-def test_assembled_encoder_rotates_whispers_neighbouring_pairs(tmp_path):
-    source = whisper()
-    lm = assembled(encoder=saved(source, tmp_path))
-    tower, features = lm.hf.model.audio_tower, mel(33)
-    expected = torch.stack([reference_encoder(source.state_dict(), clip) for clip in features]).float()
-    with torch.no_grad():
-        torch.testing.assert_close(tower(features), expected, rtol=1e-4, atol=1e-5)
-        for layer, other in zip(tower.layers, source.model.encoder.layers):  # Whisper's row order is another model
-            layer.self_attn.q_proj.weight.copy_(other.self_attn.q_proj.weight)
-            layer.self_attn.q_proj.bias.copy_(other.self_attn.q_proj.bias)
-            layer.self_attn.k_proj.weight.copy_(other.self_attn.k_proj.weight)
-        assert (tower(features) - expected).abs().max() > 0.01
-
-
-def test_assemble_reorders_rows_of_q_and_k_as_written_by_hand(tmp_path):
-    """Heads of 16: the pairs (0, 1), (2, 3), (4, 5), (6, 7) rotate. All first members precede the second ones."""
-    source = whisper()
-    lm = assembled(encoder=saved(source, tmp_path))
-    head = [0, 2, 4, 6, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-    rows = head + [16 + row for row in head]
-    for layer, other in zip(lm.hf.model.audio_tower.layers, source.model.encoder.layers):
-        assert torch.equal(layer.self_attn.q_proj.weight, other.self_attn.q_proj.weight[rows])
-        assert torch.equal(layer.self_attn.q_proj.bias, other.self_attn.q_proj.bias[rows])
-        assert torch.equal(layer.self_attn.k_proj.weight, other.self_attn.k_proj.weight[rows])
-        assert torch.equal(layer.self_attn.v_proj.weight, other.self_attn.v_proj.weight)
-        assert torch.equal(layer.self_attn.o_proj.bias, other.self_attn.out_proj.bias)
-        assert torch.equal(layer.input_layernorm.weight, other.self_attn_layer_norm.weight)
-        assert torch.equal(layer.post_attention_layernorm.bias, other.final_layer_norm.bias)
 
 
 # Decoders
@@ -242,7 +91,7 @@ def test_assemble_sets_additional_rows_to_the_mean_row(tmp_path):
 def test_assembled_model_decodes_the_same_after_saving_and_loading(tmp_path):
     torch.manual_seed(0)
     keys = {
-        "encoder": saved(whisper(), tmp_path / "w"),
+        "encoder": saved(glm(), tmp_path / "g"),
         "decoder": saved(qwen2(len(student_tokenizer())), tmp_path / "q"),
     }
     lm = assembled(**keys, dtype="bfloat16")
@@ -285,8 +134,9 @@ def test_student_sizes_give_the_published_number_of_parameters(tmp_path):
     assert (text.vocab_size, text.rope_parameters["rope_theta"], text.tie_word_embeddings) == (151936, 1e6, True)
     assert (audio.num_mel_bins, audio.hidden_size // audio.num_attention_heads, audio.hidden_act) == (128, 64, "gelu")
     assert {p.dtype for p in hf.parameters()} == {torch.float32}
-    unused_positions, speech_tokens = 1500 * 1280, (163958 - 151936) * 896  # in the published files only
-    assert sum(p.numel() for p in hf.parameters()) + unused_positions + speech_tokens == 1_152_556_800
+    speech_tokens = (163958 - 151936) * 896  # in the published files only
+    assert audio.positions == "learned"  # the published files hold this table too, but do not use it
+    assert sum(p.numel() for p in hf.parameters()) + speech_tokens == 1_152_556_800
 
 
 def test_build_fresh_uses_the_initializer_range():
@@ -318,7 +168,7 @@ def test_build_fresh_uses_the_initializer_range():
             lambda w: w.update({"model.encoder.layers.0.self_attn.q_proj.weight": torch.zeros(8, WIDTH)}),
             r"self_attn.q_proj.weight has shape \[8, 32\], expected \[32, 32\]",
         ),
-        (lambda w: [w.pop(k) for k in list(w) if "encoder" in k], "and 31 more"),
+        (lambda w: [w.pop(k) for k in list(w) if "encoder" in k], "and 32 more"),
     ],
 )
 def test_assemble_names_tensors_that_do_not_match(tmp_path, change, message):
@@ -403,7 +253,9 @@ def test_train_starts_from_pretrained_parts_with_the_decoders_tokenizer(tmp_path
     del settings["tokenizer"]
     conf = tmp_path / "conf.yaml"
     conf.write_text(yaml.safe_dump(settings))
-    train(str(conf), "base", str(tmp_path), str(datadir), [])
+    with pytest.raises(UserError, match="`data.max_clip_seconds` 30: the encoder has learned positions for 4 s; set"):
+        train(str(conf), "base", str(tmp_path / "long"), str(datadir), [])
+    train(str(conf), "base", str(tmp_path), str(datadir), ["data.max_clip_seconds=4"])
     lm = load_speech_lm(str(tmp_path / "base" / "final"))
     assert lm.tokenizer.encode("she sells") == teacher_tokenizer().encode("she sells")
     missing = set(ARK_TOKENS) - teacher_tokenizer().get_vocab().keys()

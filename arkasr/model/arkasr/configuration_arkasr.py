@@ -1,4 +1,4 @@
-"""Configuration of the student: a GLM-ASR-style encoder, an MLP adapter and a Qwen2 decoder."""
+"""Configuration of the student: a GLM-ASR-style or Whisper encoder, an MLP adapter and a Qwen2 decoder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ from arkasr.errors import UserError
 from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.arkasr.published_config import flat_from_nested, nested_from_flat
 
+ROTARY, LEARNED = "rotary", "learned"
+
+
+class ArkasrEncoderConfig(GlmAsrEncoderConfig):
+    """Configuration of the audio encoder: the keys of GLM-ASR's encoder, and the kind of its positions.
+
+    Attributes:
+        positions: "rotary": RoPE, as in the published model. "learned": a stored table with one row per encoder state,
+            as in Whisper, and no RoPE. The table has `max_position_embeddings` rows (1500, which is 30 s in Whisper),
+            and longer audio is refused.
+    """
+
+    positions: str = ROTARY
+
+    def __post_init__(self, **kwargs):
+        if self.positions not in (ROTARY, LEARNED):
+            raise UserError(
+                f"audio_config.positions must be {ROTARY!r} or {LEARNED!r}, got {self.positions!r}; correct it in "
+                "config.json or model.sizes.audio"
+            )
+        super().__post_init__(**kwargs)
+
 
 class ArkasrConfig(PreTrainedConfig):
     """Configuration of Ark-ASR (arXiv 2605.28139, section 3.1).
@@ -21,7 +43,7 @@ class ArkasrConfig(PreTrainedConfig):
     clip. Code that a config.json names (`auto_map`) is neither run nor kept.
 
     Attributes:
-        audio_config: Configuration of the encoder. The constructor also takes a dictionary.
+        audio_config: ArkasrEncoderConfig of the encoder. The constructor also takes a dictionary.
         text_config: Configuration of the decoder. The constructor also takes a dictionary.
         audio_token_id: Id of `<|audio|>`, which the prompt holds once per audio token.
         merge_factor: Encoder frames per audio token. 4 gives 12.5 audio tokens per second.
@@ -34,7 +56,7 @@ class ArkasrConfig(PreTrainedConfig):
     """
 
     model_type = "arkasr"
-    sub_configs = {"audio_config": GlmAsrEncoderConfig, "text_config": Qwen2Config}
+    sub_configs = {"audio_config": ArkasrEncoderConfig, "text_config": Qwen2Config}
 
     if TYPE_CHECKING:  # what they are after __post_init__
         audio_config: Any = None
@@ -56,7 +78,7 @@ class ArkasrConfig(PreTrainedConfig):
                 "from_pretrained or from_dict"
             )
         if not isinstance(self.audio_config, PreTrainedConfig):
-            self.audio_config = GlmAsrEncoderConfig(**(self.audio_config or {}))
+            self.audio_config = ArkasrEncoderConfig(**(self.audio_config or {}))
         if not isinstance(self.text_config, PreTrainedConfig):
             self.text_config = Qwen2Config(**(self.text_config or {}))
         super().__post_init__(**kwargs)

@@ -5,7 +5,8 @@ decoder width H, vocabulary size V:
 
 1. Log-mel features [B, M, T], float32, 100 frames per second.
 2. Two convolutions of width 3, the second with stride 2, both with GELU: [B, ceil(T/2), d].
-3. Transformer layers. RoPE rotates the first half of each head. Final layer norm.
+3. Transformer layers. RoPE rotates the first half of each head. Final layer norm. With `positions: learned`, a table
+   of positions is added to the states instead, as in Whisper.
 4. `merge_factor` (4) consecutive states are concatenated: [N, 4 d], 12.5 audio tokens per second.
 5. Adapter, two linear layers with GELU: [N, 2 H], then [N, H].
 6. The N rows replace the embeddings of `<|audio|>` in the prompt. Qwen2 gives logits [B, S, V].
@@ -33,17 +34,20 @@ from transformers import (
     GlmAsrForConditionalGeneration,
     GlmAsrModel,
 )
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.whisper.modeling_whisper import sinusoids
 
-from arkasr.errors import UserError
+from arkasr.errors import ClipTooLongError, UserError
 from arkasr.model.arkasr import published_weights
-from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
+from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig, ArkasrEncoderConfig
 from arkasr.model.arkasr.prompt import STOP
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_files import check_loading_info, tensor_names
 
+STATES_PER_SECOND = 50  # of the encoder: two mel frames of 10 ms each
 FLOAT16_LIMIT = torch.finfo(torch.float16).max - 1000
 Frames = TypeVar("Frames", int, Tensor)
 
@@ -63,7 +67,28 @@ def num_audio_tokens(frames: Frames, merge_factor: int = 4) -> Frames:
 
 
 class ArkasrEncoder(GlmAsrEncoder):
-    """GLM-ASR's encoder with an optional mask, which hides padding from the convolutions and from attention."""
+    """GLM-ASR's encoder with an optional mask, which hides padding from the convolutions and from attention.
+
+    With `config.positions == "learned"` it computes what Whisper's encoder computes.
+
+    Args:
+        config: Configuration of the encoder.
+    """
+
+    config: ArkasrEncoderConfig
+
+    def __init__(self, config: ArkasrEncoderConfig):
+        super().__init__(config)
+        self.embed_positions: nn.Embedding | None = None
+        if config.positions == LEARNED:
+            del self.rotary_emb
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):  # starts with sinusoids, as in Whisper: arXiv 2212.04356, section 2.2
+            init.copy_(module.weight, sinusoids(*module.weight.shape))
 
     def forward(self, input_features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encode log-mel features.
@@ -74,6 +99,9 @@ class ArkasrEncoder(GlmAsrEncoder):
 
         Returns:
             Tensor [B, ceil(T/2), d].
+
+        Raises:
+            ClipTooLongError: T exceeds twice the rows of a table of learned positions.
         """
         input_features = input_features.to(self.conv1.weight.dtype)
         keep = None
@@ -82,7 +110,7 @@ class ArkasrEncoder(GlmAsrEncoder):
         hidden = gelu(self.conv1(input_features if keep is None else input_features * keep[:, None]))
         hidden = gelu(self.conv2(hidden if keep is None else hidden * keep[:, None])).transpose(1, 2)
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        rope = self.rotary_emb(hidden, position_ids=positions)
+        hidden, rope = self._with_positions(hidden, positions)
         mask = None
         if lengths is not None:  # in the format of this attention implementation, or None without padding
             mask = create_bidirectional_mask(self.config, hidden, positions < (lengths[:, None] + 1) // 2)
@@ -91,6 +119,19 @@ class ArkasrEncoder(GlmAsrEncoder):
             if hidden.dtype == torch.float16:  # as published: deep layers would exceed the range of float16
                 hidden = hidden.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
         return self.norm(hidden)
+
+    def _with_positions(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return states with learned positions added, and the cosines and sines of RoPE, which then have width 0."""
+        if self.embed_positions is None:
+            return hidden, self.rotary_emb(hidden, position_ids=positions)
+        rows = len(self.embed_positions.weight)
+        if hidden.shape[1] > rows:
+            raise ClipTooLongError(
+                f"audio of {hidden.shape[1]} encoder states, but this encoder has {rows} learned positions "
+                f"({rows / STATES_PER_SECOND:g} s); use shorter clips"
+            )
+        nothing = hidden.new_empty(1, hidden.shape[1], 0)
+        return hidden + self.embed_positions(positions), (nothing, nothing)
 
 
 class ArkasrProjector(nn.Module):

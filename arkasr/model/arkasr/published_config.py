@@ -82,7 +82,8 @@ def flat_from_nested(config: PreTrainedConfig) -> dict[str, Any]:
         Content of a config.json.
 
     Raises:
-        UserError: The published form cannot represent it: the encoder has another RoPE or grouped heads, or the adapter
+        UserError: The published form cannot represent it: the encoder has learned positions, another RoPE or
+            grouped heads, or the adapter
             another activation.
     """
     _check_representable(config)
@@ -116,6 +117,7 @@ def flat_from_nested(config: PreTrainedConfig) -> dict[str, Any]:
 def _check_representable(config: PreTrainedConfig) -> None:
     audio = config.audio_config
     found = {
+        "audio_config.positions": (audio.positions, ("rotary",)),
         "audio_config.rope_parameters": (audio.rope_parameters, (ENCODER_ROPE,)),
         "audio_config.num_key_value_heads": (audio.num_key_value_heads, (audio.num_attention_heads,)),
         "projector_hidden_act": (config.projector_hidden_act, ALLOWED["mlp_adapter_act"]),

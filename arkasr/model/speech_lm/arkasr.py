@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from arkasr.model.arkasr import prompt
-from arkasr.model.arkasr.modeling_arkasr import num_audio_tokens
+from arkasr.model.arkasr.configuration_arkasr import LEARNED
+from arkasr.model.arkasr.modeling_arkasr import STATES_PER_SECOND, num_audio_tokens
 from arkasr.model.arkasr.processing_arkasr import ArkasrProcessor
 from arkasr.model.log_mel import mel_and_mask
 from arkasr.model.speech_lm.base import SpeechLM
@@ -20,6 +21,12 @@ class ArkSpeechLM(SpeechLM):
 
     See SpeechLM for the constructor's arguments.
     """
+
+    @property
+    def max_seconds(self) -> float | None:
+        """See `SpeechLM.max_seconds`. Only learned positions have a limit, which is 30 s in Whisper."""
+        audio = self.hf.config.audio_config
+        return audio.max_position_embeddings / STATES_PER_SECOND if audio.positions == LEARNED else None
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See `SpeechLM.features`. If the model does not mask padding, these are the authors' features.

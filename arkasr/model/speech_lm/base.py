@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from arkasr.errors import ClipTooLongError
+from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.arkasr.prompt import require_tokens
-from arkasr.model.log_mel import check_waveforms, mel_and_mask
+from arkasr.model.log_mel import HOP, check_waveforms, mel_and_mask, num_frames
 from arkasr.model.tokenization import blocked_ids
 
 T = TypeVar("T")
@@ -83,6 +85,11 @@ class SpeechLM(nn.Module, ABC):
         """Number of mel filters M that the audio encoder reads."""
         return self.hf.config.audio_config.num_mel_bins
 
+    @property
+    def max_seconds(self) -> float | None:
+        """Longest clip in seconds that the audio encoder accepts, or None if there is no limit."""
+        return None
+
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Compute log-mel features on the model's device.
 
@@ -126,14 +133,25 @@ class SpeechLM(nn.Module, ABC):
             B tensors [N_i, H], one row per audio token.
 
         Raises:
+            ClipTooLongError: A clip is longer than `max_seconds`.
             UserError: See `log_mel.check_waveforms`.
         """
         check_waveforms(waveforms)
+        self._check_lengths(waveforms)
         mel, mask = self.features(waveforms)
         counts = self.count_audio_tokens(mask)
         dtype = next(self.hf.model.audio_tower.parameters()).dtype
         rows = self.hf.model.get_audio_features(mel.to(dtype), mask, **self.encoder_arguments(counts)).pooler_output
         return list(rows.split(counts))
+
+    def _check_lengths(self, waveforms: Sequence[Tensor]) -> None:
+        limit = self.max_seconds
+        longest = max((num_frames(w) for w in waveforms), default=0) * HOP / SAMPLE_RATE
+        if limit is not None and longest > limit:
+            raise ClipTooLongError(
+                f"a clip has {longest:.2f} s, but the encoder of this model has positions for {limit:g} s; use shorter "
+                f"clips (data.max_clip_seconds: {limit:g}), or an encoder with rotary positions"
+            )
 
     def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
         """Return further arguments of the encoder, beside features and mask.
