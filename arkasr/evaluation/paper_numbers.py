@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from arkasr.errors import UserError
 
 TITLES = {
@@ -38,6 +40,25 @@ def title(run: str) -> str:
         The title, or the name itself for a run that is not part of the recipe.
     """
     return TITLES.get(run, run)
+
+
+def columns(corpus: dict[str, Any]) -> dict[str, str]:
+    """Return the columns of the paper's Table 1 that belong to a corpus.
+
+    Args:
+        corpus: Content of corpus.json. Corpora that are not in the paper have no columns.
+
+    Returns:
+        Column by test set, in the order of the test sets.
+
+    Raises:
+        UserError: Table 1 has no such column.
+    """
+    named = corpus.get("paper") or {}
+    found = {name: named[name] for name in corpus["test_sets"] if named.get(name)}
+    for column in found.values():
+        rate("base", column)
+    return found
 
 
 def rate(run: str, column: str | None) -> float | None:

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types, json_lines
@@ -15,6 +16,7 @@ from arkasr.utils.files import read_json
 
 AGAIN = "delete the file and decode again with --stage 4"
 METRICS = ("wer", "cer")
+TEXTS_ONLY = Rules(language="unknown", needs_text=False)  # references may be empty, and need no language
 SET_NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")  # names a file in the data directory
 CORPUS_TYPES = {
     "name": str,
@@ -98,17 +100,14 @@ def read_references(datadir: str | Path, test_set: str) -> dict[str, str]:
     path = Path(datadir) / f"{test_set}.jsonl.gz"
     if not path.is_file():
         raise UserError(f"{path}: no such file; prepare the data with --stage 1")
-    texts: dict[str, str] = {}
     try:
-        for cut in read_cuts(str(path)):
-            if cut.id in texts:
-                raise UserError(f"{path}: duplicate id {cut.id}; delete it and prepare the data with --stage 1")
-            texts[cut.id] = " ".join(part.text or "" for part in cut.supervisions)
+        return {
+            cut.id: " ".join(part.text or "" for part in cut.supervisions) for cut in read_cuts(str(path), TEXTS_ONLY)
+        }
     except UserError:
         raise
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and prepare the data with --stage 1") from error
-    return texts
 
 
 def read_hypotheses(
@@ -171,27 +170,3 @@ def hypothesis_file(expdir: str | Path, run: str, test_set: str) -> Path:
         `<expdir>/<run>/decode/<test_set>.jsonl`.
     """
     return Path(expdir) / run / "decode" / f"{test_set}.jsonl"
-
-
-def read_decode_record(path: Path) -> dict[str, Any] | None:
-    """Read the record that decoding writes beside a hypothesis file.
-
-    Args:
-        path: The hypothesis file.
-
-    Returns:
-        Digests and identities of the inputs, and counts of clips. None if there is none, as in older versions.
-
-    Raises:
-        UserError: The record is broken.
-    """
-    path = path.with_suffix(".json")
-    if not path.is_file():
-        return None
-    again = f"delete it and {path.stem}.jsonl, and decode again with --stage 4"
-    record = read_json(path, again)
-    check_types(str(path), record, RECORD_TYPES, again)
-    check_types(str(path), record, dict.fromkeys(("clips", "failed"), int), again, needed=True)
-    if record.get("teacher"):
-        check_types(f"{path}, teacher", record["teacher"], TEACHER_TYPES, again, needed=True)
-    return record

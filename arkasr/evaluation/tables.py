@@ -1,15 +1,15 @@
-"""Tables of results, in Markdown and for the terminal. Numbers of the paper are in columns of their own."""
+"""Tables of results in Markdown. Numbers of the paper are in columns of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from arkasr.evaluation import paper_numbers
+from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
 
 Scores = dict[str, dict[str, Any]]
 COUNT_COLUMNS = ("hits", "substitutions", "deletions", "insertions", "errors")
-HYPOTHESIS_COLUMNS = ("missing_hypotheses", "empty_hypotheses", "not_stopped", "looping")
 
 
 def gap_recovery(before: float, after: float, teacher: float) -> float | None:
@@ -28,51 +28,55 @@ def gap_recovery(before: float, after: float, teacher: float) -> float | None:
     return None if teacher == before else (after - before) / (teacher - before)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table. All columns except the first are right-aligned.
+def warnings(scores: Scores) -> list[tuple[str, str]]:
+    """List what makes error rates doubtful.
 
     Args:
-        header: C column titles.
-        rows: Rows of C cells.
+        scores: Content of scores.json by run.
 
     Returns:
-        The table, without a final newline.
+        Pairs of the run's title, with the test set if only that is concerned, and a clause.
     """
-    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    found = []
+    for run, content in scores.items():
+        title = paper_numbers.title(run)
+        found += [(title, clause) for clause in content.get("warnings", ())]
+        for name, entry in content["sets"].items():
+            found += [(f"{title}, {name}", clause) for clause in entry.get("warnings", ())]
+    return found
 
 
-def format_number(value: float | None, digits: int = 2, sign: str = "") -> str:
-    """Format a number with a fixed number of decimals.
+def marker(content: dict[str, Any], test_set: str) -> str:
+    """Return what marks a doubtful error rate.
 
     Args:
-        value: The number, or None.
-        digits: Number of decimals.
-        sign: "+" to show the sign of positive numbers.
+        content: Content of scores.json of one run.
+        test_set: Name of the test set.
 
     Returns:
-        The text, "-" for None.
+        " (!)" if there are warnings about the run or about this test set, else an empty text.
     """
-    return "-" if value is None else f"{value:{sign}.{digits}f}"
+    doubtful = content.get("warnings") or content["sets"][test_set].get("warnings")
+    return " (!)" if doubtful else ""
 
 
-def format_interval(pair: Sequence[float] | None, sign: str = "") -> str:
-    """Format a confidence interval to follow a number, such as " [9.38, 16.59]".
+def row_title(run: str, content: dict[str, Any]) -> str:
+    """Return the title of a row. The teacher's says which teacher it is.
 
     Args:
-        pair: (low, high), or None.
-        sign: "+" to show the sign of positive numbers.
+        run: Name of the run.
+        content: Content of scores.json of the run.
 
     Returns:
-        The text with a leading space, empty for None.
+        The title, such as "Base" or "Teacher (`qwen3_asr`, Qwen3-ASR-1.7B)".
     """
-    return "" if pair is None else f" [{format_number(pair[0], sign=sign)}, {format_number(pair[1], sign=sign)}]"
-
-
-def _paper_sets(corpus: dict) -> list[tuple[str, str]]:
-    """Return (test set, column of the paper's Table 1) for the test sets that have one."""
-    columns = corpus.get("paper") or {}
-    return [(name, columns[name]) for name in corpus["test_sets"] if columns.get(name)]
+    title, teacher = paper_numbers.title(run), content.get("teacher")
+    if run != "teacher":
+        return title
+    if not teacher:
+        return f"{title} (not recorded)"
+    name = Path(teacher["path"]).name or teacher["options"].get("url")
+    return f"{title} (`{teacher['name']}`{f', {name}' if name else ''})"
 
 
 def error_rates(corpus: dict, scores: Scores) -> str:
@@ -83,26 +87,31 @@ def error_rates(corpus: dict, scores: Scores) -> str:
         scores: Content of scores.json by run.
 
     Returns:
-        Error rates in percent with 95 % intervals. If the corpus is in the paper, the paper's other models are added at
-        the end.
+        Error rates in percent with 95 % intervals. "(!)" marks doubtful ones. If the corpus is in the paper, the
+        paper's other models are added at the end.
     """
-    metric, pairs = corpus["metric"].upper(), _paper_sets(corpus)
+    metric, columns = corpus["metric"].upper(), paper_numbers.columns(corpus)
     header = ["Model", *(f"{name} {metric} [95 %]" for name in corpus["test_sets"])]
-    header += (["paper: model"] if pairs else []) + [f"paper: {column}" for _, column in pairs]
-    paper_only = (
-        [run for run in paper_numbers.TABLE1 if run not in scores and run not in paper_numbers.TITLES] if pairs else []
-    )
+    header += (["paper: model"] if columns else []) + [f"paper: {column}" for column in columns.values()]
     rows = []
-    for run in [*scores, *paper_only]:
-        sets = scores[run]["sets"] if run in scores else {}
-        cells = [
-            format_number(sets[name]["rate_percent"]) + format_interval(sets[name]["interval_percent"]) if sets else "-"
-            for name in corpus["test_sets"]
-        ]
-        paper_cells = [paper_numbers.TABLE1[run][0] if run in paper_numbers.TABLE1 else "-"] if pairs else []
-        paper_cells += [format_number(paper_numbers.rate(run, column)) for _, column in pairs]
-        rows.append([paper_numbers.title(run) if run in scores else "(paper only)", *cells, *paper_cells])
+    for run, content in scores.items():
+        cells = [_rate_cell(content, name) for name in corpus["test_sets"]]
+        rows.append([row_title(run, content), *cells, *_paper_cells(run, columns)])
+    others = [run for run in paper_numbers.TABLE1 if run not in scores and run not in paper_numbers.TITLES]
+    dashes = ["-"] * len(corpus["test_sets"])
+    rows += [["(paper only)", *dashes, *_paper_cells(run, columns)] for run in others if columns]
     return markdown_table(header, rows)
+
+
+def _rate_cell(content: dict[str, Any], test_set: str) -> str:
+    entry = content["sets"][test_set]
+    rate = format_number(entry["rate_percent"]) + format_interval(entry["interval_percent"])
+    return rate + marker(content, test_set)
+
+
+def _paper_cells(run: str, columns: dict[str, str]) -> list[str]:
+    rates = [format_number(paper_numbers.rate(run, column)) for column in columns.values()]
+    return [paper_numbers.TABLE1[run][0] if run in paper_numbers.TABLE1 else "-", *rates] if columns else []
 
 
 def _paper_change(run: str, column: str) -> str:
@@ -110,10 +119,53 @@ def _paper_change(run: str, column: str) -> str:
     return "-" if rate is None or base is None else f"{100 * (rate / base - 1):+.1f} %"
 
 
+def teacher_leads(scores: Scores, test_set: str) -> bool:
+    """Return whether the teacher is better than Base beyond chance, so that there is a gap to recover.
+
+    Args:
+        scores: Content of scores.json by run.
+        test_set: Name of the test set.
+
+    Returns:
+        True if the paired interval of the difference of error rates, teacher minus Base, is below 0.
+    """
+    pair = _teacher_change(scores, test_set).get("interval_percent")
+    return pair is not None and pair[1] < 0
+
+
+def _teacher_change(scores: Scores, test_set: str) -> dict[str, Any]:
+    return scores["teacher"]["sets"][test_set].get("against_base") or {} if "teacher" in scores else {}
+
+
 def _gap_recovery_cell(scores: Scores, run: str, test_set: str) -> str:
     rates = [scores[name]["sets"][test_set]["rate_percent"] for name in ("base", run, "teacher")]
-    share = None if None in rates else gap_recovery(*rates)
+    share = None if None in rates or not teacher_leads(scores, test_set) else gap_recovery(*rates)
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def gap_notes(corpus: dict, scores: Scores) -> list[str]:
+    """Say why there is no gap recovery.
+
+    Args:
+        corpus: Content of corpus.json.
+        scores: Content of scores.json by run.
+
+    Returns:
+        One sentence for each test set on which the teacher does not lead. Empty without a teacher or Base.
+    """
+    if "teacher" not in scores or "base" not in scores:
+        return []
+    notes = []
+    for name in corpus["test_sets"]:
+        change = _teacher_change(scores, name)
+        if not teacher_leads(scores, name):
+            difference = format_number(change.get("difference_percent"), sign="+")
+            difference += format_interval(change.get("interval_percent"), sign="+")
+            notes.append(
+                f"No gap recovery on {name}: the interval of the teacher's difference from Base ({difference} points) "
+                "is not below 0."
+            )
+    return notes
 
 
 def changes(corpus: dict, scores: Scores) -> str:
@@ -130,32 +182,40 @@ def changes(corpus: dict, scores: Scores) -> str:
     """
     if "base" not in scores or len(scores) == 1:
         return ""
-    pairs, rows, recovery_sets = _paper_sets(corpus), [], corpus["test_sets"] if "teacher" in scores else []
+    columns, rows = paper_numbers.columns(corpus), []
+    recovery_sets = corpus["test_sets"] if "teacher" in scores else []
     for run in scores:
         if run == "base":
             continue
-        cells = []
-        for name in corpus["test_sets"]:
-            change = scores[run]["sets"][name]["against_base"]
-            relative = "-" if change["relative_percent"] is None else f"{change['relative_percent']:+.1f} %"
-            points = format_number(change["difference_percent"], sign="+")
-            points += format_interval(change["interval_percent"], sign="+")
-            cells.append(f"{relative} ({points})")
-        cells += [_paper_change(run, column) for _, column in pairs]
-        rows.append([paper_numbers.title(run), *cells, *(_gap_recovery_cell(scores, run, n) for n in recovery_sets)])
+        cells = [_change_cell(scores, run, name) for name in corpus["test_sets"]]
+        cells += [_paper_change(run, column) for column in columns.values()]
+        cells += [_gap_recovery_cell(scores, run, name) for name in recovery_sets]
+        rows.append([row_title(run, scores[run]), *cells])
     header = ["Model", *(f"{name} relative (points [95 %])" for name in corpus["test_sets"])]
-    header += [f"paper: {column} relative" for _, column in pairs]
+    header += [f"paper: {column} relative" for column in columns.values()]
     return markdown_table([*header, *(f"{name} gap recovery" for name in recovery_sets)], rows)
 
 
-def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any]) -> str:
-    """Format Table 2 in Markdown: mean, minimum and maximum of the mean VUSS per logged step, and the paper's values.
+def _change_cell(scores: Scores, run: str, test_set: str) -> str:
+    change = scores[run]["sets"][test_set].get("against_base")
+    if change is None or change["difference_percent"] is None:
+        return "-"
+    relative = "-" if change["relative_percent"] is None else f"{change['relative_percent']:+.1f} %"
+    points = format_number(change["difference_percent"], sign="+")
+    points += format_interval(change["interval_percent"], sign="+")
+    doubtful = marker(scores[run], test_set) or marker(scores["base"], test_set)
+    return f"{relative} ({points}){doubtful}"
+
+
+def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any], paper: bool = True) -> str:
+    """Format Table 2 in Markdown: mean, minimum and maximum of the mean VUSS per logged step.
 
     A step without counted positions has no VUSS (it is logged as 0) and is left out.
 
     Args:
         metrics: Training rows by run.
         top_k: k of the distilled runs, by run.
+        paper: Add the paper's values.
 
     Returns:
         The table, one row before TD and one after.
@@ -167,9 +227,9 @@ def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any]) -> str:
         cells = [*map(format_number, statistics), str(len(values) or "-")]
         cells.append(str(top_k.get(run) or "-") if values else "-")
         paper_cells = [*map(format_number, paper_numbers.TABLE2[run]), str(paper_numbers.TOP_K)]
-        rows.append([f"{when} ({paper_numbers.title(run)})", *cells, *paper_cells])
+        rows.append([f"{when} ({paper_numbers.title(run)})", *cells, *(paper_cells if paper else ())])
     header = ["Condition", "Mean", "Min", "Max", "Logged steps", "k"]
-    return markdown_table([*header, *(f"paper: {name}" for name in ("Mean", "Min", "Max", "k"))], rows)
+    return markdown_table([*header, *(f"paper: {name}" for name in ("Mean", "Min", "Max", "k") if paper)], rows)
 
 
 def counts(corpus: dict, scores: Scores) -> str:
@@ -180,51 +240,48 @@ def counts(corpus: dict, scores: Scores) -> str:
         scores: Content of scores.json by run.
 
     Returns:
-        Number of utterances and of reference words (or characters), percentages of these words, and counts of missing,
-        empty, cut-off and looping hypotheses.
+        Number of utterances and of reference words (or characters), percentages of these words, and percentage of
+        utterances with an error. What was not measured is a dash.
     """
     unit = "Wrd" if corpus["metric"] == "wer" else "Chr"
-    header = ["Model", "Set", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "Missing", "Empty", "Cut off"]
-    header += ["Looping"]
+    header = ["Model", "Set", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err"]
     rows = []
     for name in corpus["test_sets"]:
-        for run in scores:
-            summary = scores[run]["sets"][name]
-            length = summary["reference_length"]
-            shares = [format_number(100 * summary[key] / length if length else None, 1) for key in COUNT_COLUMNS]
-            wrong = format_number(100 * summary["utterances_with_errors"] / summary["utterances"], 1)
-            last = ["-" if summary[key] is None else str(summary[key]) for key in HYPOTHESIS_COLUMNS]
-            sizes = [str(summary["utterances"]), str(length)]
-            rows.append([paper_numbers.title(run), name, *sizes, *shares, wrong, *last])
+        for run, content in scores.items():
+            entry = content["sets"][name]
+            length, wrong = entry["reference_length"], entry["utterances_with_errors"]
+            shares = [format_number(100 * entry[key] / length if length else None, 1) for key in COUNT_COLUMNS]
+            shares.append(format_number(None if wrong is None else 100 * wrong / entry["utterances"], 1))
+            sizes = [str(entry["utterances"]), "-" if length is None else str(length)]
+            rows.append([paper_numbers.title(run), name, *sizes, *shares])
     return markdown_table(header, rows)
 
 
-def terminal(corpus: dict, scores: Scores) -> str:
-    """Format Table 1 for a terminal of 80 columns, one line per test set and run.
+def transcripts(corpus: dict, scores: Scores) -> str:
+    """Format in Markdown what the transcripts of each run and test set are like.
 
     Args:
         corpus: Content of corpus.json.
         scores: Content of scores.json by run.
 
     Returns:
-        The table with a title line. "vs Base" is the relative change. "paper" is the paper's error rate in percent.
+        Counts of clips that were not decoded, and of empty, cut, looping, distinct and most frequent transcripts, with
+        their shares of all transcripts. A dash: not reported.
     """
-    metric = corpus["metric"].upper()
-    lines: list[tuple[str, ...]] = [("test set", "model", f"{metric} %", "95 % interval", "vs Base", f"paper {metric}")]
-    columns = dict(_paper_sets(corpus))
+    header = ["Model", "Set", "Clips", "Not decoded", "Empty", "Cut off", "Looping", "Distinct", "Most frequent"]
+    rows = []
     for name in corpus["test_sets"]:
-        for index, run in enumerate(scores):
-            summary = scores[run]["sets"][name]
-            pair = summary["interval_percent"]
-            change = summary.get("against_base", {}).get("relative_percent")
-            interval = "-" if pair is None else f"{format_number(pair[0])} to {format_number(pair[1])}"
-            cells = [format_number(summary["rate_percent"]), interval, "-" if change is None else f"{change:+.1f} %"]
-            paper = format_number(paper_numbers.rate(run, columns.get(name)))
-            lines.append((name if index == 0 else "", paper_numbers.title(run), *cells, paper))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    texts = []
-    for line in lines:
-        names = [cell.ljust(width) for cell, width in zip(line[:2], widths)]
-        texts.append("  ".join(names + [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]))
-    note = "" if corpus.get("scale") == "paper" else " (miniature, not comparable to the paper)"
-    return "\n".join([f"Table 1: {corpus['name']}{note}", "", *texts])
+        for run, content in scores.items():
+            entry = content["sets"][name]
+            frequent = (entry["most_frequent_hypothesis"] or {}).get("count")
+            values = [entry["empty_hypotheses"], entry["not_stopped"], entry["looping"], entry["distinct_hypotheses"]]
+            cells = [_share_cell(value, entry["transcripts"]) for value in (*values, frequent)]
+            missing = _share_cell(entry["missing_hypotheses"], entry["utterances"])
+            rows.append([row_title(run, content), name, str(entry["utterances"]), missing, *cells])
+    return markdown_table(header, rows)
+
+
+def _share_cell(number: int | None, total: int) -> str:
+    if number is None or not total:
+        return "-"
+    return f"{number} ({100 * number / total:.1f} %)" if number else "0"

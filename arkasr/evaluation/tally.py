@@ -60,6 +60,12 @@ def count(references: Sequence[str], hypotheses: Sequence[str], metric: str) -> 
     return Tally(*counts.values())
 
 
+SIZES = ("utterances", "reference_length", "empty_references")
+COUNTS = ("hits", "substitutions", "deletions", "insertions", "errors", "utterances_with_errors")
+# The entry of `summary` where nothing was measured.
+NO_COUNTS: dict[str, Any] = dict.fromkeys((*SIZES, *COUNTS, "rate_percent", "interval_percent"))
+
+
 def _percent(value: float) -> float:
     return round(100 * value, 4)
 

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from arkasr.evaluation import paper_numbers
-from arkasr.evaluation.tables import format_interval, format_number, markdown_table
+from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
 from arkasr.export.provenance import Stage
 
 LANGUAGE_CODES = {"English": "en", "Chinese": "zh"}

@@ -47,3 +47,22 @@ def test_results_contains_commands_commits_versions_settings_and_corpus():
 def test_results_warns_about_comparison_at_miniature_scale_only():
     assert "# Results: librispeech, miniature" in results() and "not comparable to the paper's" in results()
     assert "miniature" not in results(scale="paper").lower()
+
+
+def test_results_of_a_corpus_that_is_not_in_the_paper_have_no_numbers_of_the_paper():
+    text = results(name="own", paper={}, scale="paper")
+    assert "This corpus is not in the paper" in text and "paper:" not in text and "Qwen3-ASR-0.6B" not in text
+    assert "## Table 2" in text  # a run was distilled
+
+
+def test_results_state_that_the_split_of_errors_depends_on_the_aligner():
+    assert "split of the errors into substitutions, deletions and insertions depends on the aligner" in " ".join(
+        results().split()
+    )
+
+
+def test_results_have_warnings_only_if_there_are_some():
+    assert "## Warnings" not in results()
+    doubtful = {**SCORES, "base": {**SCORES["base"], "warnings": ["trained again"]}}
+    text = report.results("exp", "data", CORPUS, doubtful, METRICS, RECORDS, [])
+    assert "## Warnings" in text and "\n- Base: trained again.\n" in text

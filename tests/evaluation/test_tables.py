@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from score_examples import CORPUS, METRICS, SCORES, rows_of, run_scores, set_scores
+from score_examples import CORPUS, METRICS, SCORES, TEACHER, rows_of, run_scores, set_scores
 
 from arkasr.errors import UserError
 from arkasr.evaluation import tables
+from arkasr.evaluation.tally import NO_COUNTS
+
+TITLE = "Teacher (`qwen3_asr`, Qwen3-ASR-1.7B)"
 
 
 def test_error_rates_has_separate_columns_for_paper():
@@ -17,13 +20,13 @@ def test_error_rates_has_separate_columns_for_paper():
         "paper: Libri Other",
     ]
     assert rows[1] == ["Base", "40.00 [39.00, 42.00]", "40.00 [39.00, 42.00]", "Ark-Base", "3.75", "7.17"]
-    assert rows[0][0] == "Teacher" and rows[0][3:] == ["Qwen3-ASR-1.7B", "2.20", "4.05"]
+    assert rows[0][0] == TITLE and rows[0][3:] == ["Qwen3-ASR-1.7B", "2.20", "4.05"]
     assert rows[3] == ["(paper only)", "-", "-", "Qwen3-ASR-0.6B", "2.81", "5.05"]
 
 
 def test_error_rates_without_paper_columns_has_runs_only():
     header, _, *rows = rows_of(tables.error_rates({**CORPUS, "paper": {"test-clean": None}}, SCORES))
-    assert len(header) == 3 and [row[0] for row in rows] == ["Teacher", "Base", "Base+OPD"]
+    assert len(header) == 3 and [row[0] for row in rows] == [TITLE, "Base", "Base+OPD"]
 
 
 def test_error_rates_rejects_unknown_paper_column_and_lists_columns():
@@ -33,7 +36,7 @@ def test_error_rates_rejects_unknown_paper_column_and_lists_columns():
 
 def test_changes_gives_relative_change_points_interval_and_paper():
     _, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
-    assert [row[0] for row in rows] == ["Teacher", "Base+OPD"]
+    assert [row[0] for row in rows] == [TITLE, "Base+OPD"]
     assert rows[1][1] == "-50.0 % (-5.00 [-6.00, +1.50])"
     assert rows[1][3] == "-23.2 %"  # 2.88 / 3.75 - 1
     assert tables.changes(CORPUS, {"base_opd": SCORES["base_opd"]}) == ""
@@ -60,24 +63,13 @@ def test_counts_are_percentages_of_reference():
     header, _, *rows = rows_of(tables.counts(CORPUS, SCORES))
     row = dict(zip(header, rows[0]))
     assert (row["Wrd"], row["Corr"], row["Sub"], row["Del"], row["Ins"]) == ("200", "75.0", "15.0", "10.0", "2.0")
-    assert (row["Err"], row["S.Err"], row["Missing"], row["Empty"]) == ("27.0", "90.0", "2", "1")
-    assert (row["Cut off"], row["Looping"]) == ("3", "-")
+    assert (row["Err"], row["S.Err"]) == ("27.0", "90.0")
     assert "Chr" in rows_of(tables.counts({**CORPUS, "metric": "cer"}, SCORES))[0]
-
-
-def test_terminal_fits_80_columns_with_longest_names():
-    corpus = {**CORPUS, "test_sets": ["test_meeting"], "paper": {"test_meeting": "Wenet meeting"}}
-    entry = {"sets": {"test_meeting": set_scores(120.25, -12.5)}}
-    text = tables.terminal(corpus, {"base": entry, "base_td_opd": entry})
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.splitlines()[-1].split() == ["Base+TD+OPD", "120.25", "119.25", "to", "122.25", "-12.5", "%", "5.92"]
-    assert "miniature" in text and "miniature" not in tables.terminal({**corpus, "scale": "paper"}, {"base": entry})
 
 
 def test_tables_show_unknown_rate_as_dash():
     scores = {"base": run_scores(None)}
     assert rows_of(tables.error_rates(CORPUS, scores))[2][1:3] == ["-", "-"]
-    assert tables.terminal(CORPUS, scores).splitlines()[-1].split()[1:] == ["Base", "-", "-", "-", "7.17"]
 
 
 def test_gap_recovery_on_worked_examples():
@@ -85,3 +77,73 @@ def test_gap_recovery_on_worked_examples():
     assert tables.gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
     assert tables.gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
     assert tables.gap_recovery(10.0, 9.0, 10.0) is None
+
+
+def lead(low, high):
+    """Scores with a teacher whose difference from Base has this interval."""
+    return SCORES | {"teacher": {**run_scores(5, -87.5, (low, high)), "teacher": TEACHER}}
+
+
+def test_changes_gives_gap_recovery_only_where_teacher_leads_beyond_chance():
+    significant, not_significant = lead(-38, -0.01), lead(-38, 0.5)
+    assert (
+        rows_of(tables.changes(CORPUS, significant))[3][-1] == "57.1 %" and tables.gap_notes(CORPUS, significant) == []
+    )
+    assert rows_of(tables.changes(CORPUS, not_significant))[3][-2:] == ["-", "-"]
+    reason = "the interval of the teacher's difference from Base (-5.00 [-38.00, +0.50] points) is not below 0."
+    expected = [f"No gap recovery on {name}: {reason}" for name in CORPUS["test_sets"]]
+    assert tables.gap_notes(CORPUS, not_significant) == expected
+    worse = lead(0.1, 3.0)  # the teacher is worse than Base
+    assert rows_of(tables.changes(CORPUS, worse))[3][-1] == "-" and len(tables.gap_notes(CORPUS, worse)) == 2
+    assert tables.gap_notes(CORPUS, {"base": SCORES["base"]}) == []
+
+
+def test_tables_mark_doubtful_rates_and_changes():
+    doubtful = run_scores(20, -50)
+    doubtful["sets"]["test-clean"]["warnings"] = ["half of the clips are missing"]
+    scores = SCORES | {"base_opd": doubtful}
+    rows = rows_of(tables.error_rates(CORPUS, scores))
+    assert rows[4][1:3] == ["20.00 [19.00, 22.00] (!)", "20.00 [19.00, 22.00]"]
+    assert rows_of(tables.changes(CORPUS, scores))[3][1].endswith("+1.50]) (!)")
+    assert tables.warnings(scores) == [("Base+OPD, test-clean", "half of the clips are missing")]
+    whole = SCORES | {"base_opd": {**run_scores(20, -50), "warnings": ["of another model"]}}
+    assert [cell[-3:] for cell in rows_of(tables.error_rates(CORPUS, whole))[4][1:3]] == ["(!)", "(!)"]
+    assert tables.warnings(whole) == [("Base+OPD", "of another model")]
+
+
+def test_tables_show_what_was_not_measured_as_dash():
+    entry = {**set_scores(None), **NO_COUNTS, "utterances": 10, "transcripts": 0, "missing_hypotheses": 10}
+    entry |= dict.fromkeys(("distinct_hypotheses", "most_frequent_hypothesis", "not_stopped", "looping"))
+    scores = {"base": run_scores(40), "base_opd": {"sets": dict.fromkeys(CORPUS["test_sets"], entry)}}
+    assert rows_of(tables.counts(CORPUS, scores))[3][2:] == ["10", *["-"] * 7]
+    assert rows_of(tables.transcripts(CORPUS, scores))[3][2:] == ["10", "10 (100.0 %)", *["-"] * 5]
+    assert rows_of(tables.changes(CORPUS, scores))[2][1:3] == ["-", "-"]
+
+
+def test_transcripts_has_counts_and_shares_of_each_run():
+    header, _, first, *_ = rows_of(tables.transcripts(CORPUS, SCORES))
+    assert dict(zip(header, first)) == {
+        "Model": TITLE,
+        "Set": "test-clean",
+        "Clips": "10",
+        "Not decoded": "2 (20.0 %)",
+        "Empty": "1 (12.5 %)",
+        "Cut off": "3 (37.5 %)",
+        "Looping": "-",
+        "Distinct": "6 (75.0 %)",
+        "Most frequent": "2 (25.0 %)",
+    }
+
+
+def test_row_title_says_which_teacher():
+    assert tables.row_title("teacher", {}) == "Teacher (not recorded)"
+    remote = {"name": "qwen3_asr_http", "options": {"url": "http://host:8000"}, "path": "", "weights": ""}
+    assert tables.row_title("teacher", {"teacher": remote}) == "Teacher (`qwen3_asr_http`, http://host:8000)"
+    assert tables.row_title("base_opd", {"teacher": TEACHER}) == "Base+OPD"
+
+
+@pytest.mark.parametrize("paper", [None, {}, {"test-clean": None, "test-other": None}])
+def test_tables_of_a_corpus_that_is_not_in_the_paper_have_no_paper_columns(paper):
+    corpus = {**CORPUS, "name": "own", "paper": paper}
+    for text in (tables.error_rates(corpus, SCORES), tables.changes(corpus, SCORES), tables.vuss(METRICS, {}, False)):
+        assert "paper" not in text

@@ -13,7 +13,7 @@ CORPUS = {
 }
 
 
-def set_scores(rate, relative=None):
+def set_scores(rate, relative=None, interval=(-6.0, 1.5)):
     entry = {
         "utterances": 10,
         "reference_length": 200,
@@ -24,26 +24,35 @@ def set_scores(rate, relative=None):
         "errors": 54,
         "utterances_with_errors": 9,
         "empty_references": 0,
+        "transcripts": 8,
         "missing_hypotheses": 2,
         "empty_hypotheses": 1,
         "not_stopped": 3,
         "looping": None,
+        "distinct_hypotheses": 6,
+        "most_frequent_hypothesis": {"text": "a", "count": 2},
+        "warnings": [],
         "rate_percent": rate,
         "interval_percent": None if rate is None else [rate - 1, rate + 2],
     }
     if relative is not None:
-        change = {"difference_percent": -5.0, "interval_percent": [-6.0, 1.5], "relative_percent": relative}
+        change = {"difference_percent": -5.0, "interval_percent": list(interval), "relative_percent": relative}
         entry["against_base"] = change
     return entry
 
 
-def run_scores(rate, relative=None):
+def run_scores(rate, relative=None, interval=(-6.0, 1.5)):
     header = {"normalizer": {"name": "english", "version": "1"}, "jiwer": "4.0.0"}
     header["bootstrap"] = {"resamples": 1000, "seed": 0, "level": 0.95}
-    return {**header, "sets": {name: set_scores(rate, relative) for name in CORPUS["test_sets"]}}
+    return {**header, "sets": {name: set_scores(rate, relative, interval) for name in CORPUS["test_sets"]}}
 
 
-SCORES = {"teacher": run_scores(5, -87.5), "base": run_scores(40), "base_opd": run_scores(20, -50)}
+TEACHER = {"name": "qwen3_asr", "options": {}, "path": "/models/Qwen3-ASR-1.7B", "weights": "0123456789abcdef" * 4}
+SCORES = {
+    "teacher": {**run_scores(5, -87.5, (-38.0, -32.0)), "teacher": TEACHER},
+    "base": run_scores(40),
+    "base_opd": run_scores(20, -50),
+}
 METRICS = {
     "teacher": [],
     "base": [{"step": 10, "loss": 2.0}],

@@ -1,0 +1,47 @@
+"""Markdown tables, and numbers as text. What is not known is a dash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table. All columns except the first are right-aligned.
+
+    Args:
+        header: C column titles.
+        rows: Rows of C cells.
+
+    Returns:
+        The table, without a final newline.
+    """
+    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
+
+
+def format_number(value: float | None, digits: int = 2, sign: str = "") -> str:
+    """Format a number with a fixed number of decimals.
+
+    Args:
+        value: The number, or None.
+        digits: Number of decimals.
+        sign: "+" to show the sign of positive numbers.
+
+    Returns:
+        The text, "-" for None and for numbers that are not finite.
+    """
+    return "-" if value is None or not math.isfinite(value) else f"{value:{sign}.{digits}f}"
+
+
+def format_interval(pair: Sequence[float] | None, sign: str = "") -> str:
+    """Format a confidence interval to follow a number, such as " [9.38, 16.59]".
+
+    Args:
+        pair: (low, high), or None.
+        sign: "+" to show the sign of positive numbers.
+
+    Returns:
+        The text with a leading space, empty for None.
+    """
+    return "" if pair is None else f" [{format_number(pair[0], sign=sign)}, {format_number(pair[1], sign=sign)}]"

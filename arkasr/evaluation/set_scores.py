@@ -1,0 +1,122 @@
+"""Score one run on one test set, and say what makes its error rate doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from arkasr.errors import UserError
+from arkasr.evaluation import inputs, results_io
+from arkasr.evaluation.collapse import collapsed, repetition
+from arkasr.evaluation.decode_record import read_record
+from arkasr.evaluation.normalize import Normalizer, normalizer
+from arkasr.evaluation.tally import NO_COUNTS, Tally, count, summary
+from arkasr.utils.console import printable
+
+NOTABLE_SHARE = 0.01  # of cut or looping transcripts
+MOST_EXAMPLES = 3
+
+
+def score_set(
+    expdir: str,
+    datadir: str,
+    run: str,
+    test_set: str,
+    corpus: dict[str, Any],
+    references: dict[str, str],
+    settings: dict[str, Any],
+) -> tuple[Tally | None, dict[str, Any]]:
+    """Score one run on one test set.
+
+    An utterance without a hypothesis counts as deletions, because other systems are scored on it too. If there is no
+    hypothesis at all, nothing was measured, and there is no error rate.
+
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory.
+        run: Name of the run.
+        test_set: Name of the test set.
+        corpus: Content of corpus.json.
+        references: Reference text by id.
+        settings: Section `decode` of the run's configuration. Empty for the teacher.
+
+    Returns:
+        Counts per utterance, or None if there is no hypothesis, and the entry for scores.json.
+
+    Raises:
+        UserError: Hypotheses are missing, broken, incomplete, or of other data or weights.
+    """
+    path, manifest = results_io.hypothesis_file(expdir, run, test_set), Path(datadir) / f"{test_set}.jsonl.gz"
+    normalize = normalizer(corpus["normalizer"])
+    rows = results_io.read_hypotheses(expdir, run, test_set, references, datadir)
+    _check_references(references, rows, normalize, path, manifest)
+    record, changed = read_record(path), []
+    if record is not None:
+        final = Path(expdir) / run / "final"
+        changed = inputs.check_hypotheses(path, record, len(rows), manifest, final, settings)
+    texts = {identity: normalize(row["hypothesis"]) for identity, row in rows.items()}
+    expected = {identity: normalize(text) for identity, text in references.items()}
+    tally = count(list(expected.values()), [texts.get(i, "") for i in expected], corpus["metric"]) if rows else None
+    lengths = {"utterances": len(references), "empty_references": list(expected.values()).count("")}
+    entry = (NO_COUNTS | lengths if tally is None else summary(tally)) | _transcripts(rows, texts, references, record)
+    doubts = _doubts(entry, record, [expected[identity] for identity in texts], list(texts.values())) + changed
+    origin = {"recorded": record is not None, "weights": (record or {}).get("weights", "")}
+    origin["teacher"] = (record or {}).get("teacher")
+    return tally, {**entry, **origin, "warnings": [printable(clause) for clause in doubts]}
+
+
+def _check_references(
+    references: dict[str, str], rows: dict[str, dict], normalize: Normalizer, path: Path, manifest: Path
+) -> None:
+    """Raise UserError if a hypothesis row holds another reference: the ids are equal, but the data is not."""
+    for identity, row in rows.items():
+        if row.get("reference") is not None and normalize(row["reference"]) != normalize(references[identity]):
+            raise UserError(
+                f"{path}: decoded from other data (the reference of {identity} differs from the text in {manifest}); "
+                "delete the file and decode again with --stage 4"
+            )
+
+
+def _transcripts(
+    rows: dict[str, dict], texts: dict[str, str], references: dict[str, str], record: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the counts of missing, failed, empty, cut, looping and distinct transcripts. None: not reported."""
+    stopped, looping = ([row.get(key) for row in rows.values()] for key in ("stopped", "looping"))
+    found = repetition(list(texts.values())) if texts else None
+    return {
+        "transcripts": len(rows),
+        "missing_hypotheses": len(references) - len(rows),
+        "missing_examples": [identity for identity in references if identity not in rows][:MOST_EXAMPLES],
+        "failed_clips": record["failed"] if record else None,
+        "empty_hypotheses": list(texts.values()).count(""),
+        "not_stopped": None if not rows or None in stopped else stopped.count(False),
+        "looping": None if not rows or None in looping else looping.count(True),
+        "distinct_hypotheses": found.distinct if found else None,
+        "most_frequent_hypothesis": {"text": found.most_frequent, "count": found.count} if found else None,
+    }
+
+
+def _doubts(
+    entry: dict[str, Any], record: dict[str, Any] | None, references: Sequence[str], texts: Sequence[str]
+) -> list[str]:
+    """Return what the error rate does not show, one clause each."""
+    doubts, missing, clips = [], entry["missing_hypotheses"], entry["utterances"]
+    if missing:
+        follows = "their words count as deletions" if texts else "no error rate"
+        doubts.append(f"{missing} of {clips} clips not decoded: {_reason(entry, record)}; {follows}")
+    if found := collapsed(texts, references):
+        doubts.append(f"transcripts hardly depend on the audio: {found}; do not compare this error rate")
+    for key, what in (("not_stopped", "are cut at the token cap"), ("looping", "end in a loop")):
+        number = entry[key]
+        if number and number >= NOTABLE_SHARE * len(texts):
+            doubts.append(f"{number} of {len(texts)} transcripts ({100 * number / len(texts):.1f} %) {what}")
+    return doubts
+
+
+def _reason(entry: dict[str, Any], record: dict[str, Any] | None) -> str:
+    examples = (record or {}).get("failed_examples") or []
+    if record and entry["failed_clips"]:
+        shown = "; ".join(str(example) for example in examples[:MOST_EXAMPLES])
+        return shown or "their audio could not be read"
+    return f"no hypothesis in the file (first: {entry['missing_examples'][0]})"
