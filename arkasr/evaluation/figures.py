@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arkasr.evaluation import paper_numbers
+from arkasr.utils.files import publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,15 +61,21 @@ def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     figure.savefig(draft, format="png")
-    draft.replace(path)
+    publish(draft, path)
     return path
 
 
 def _heading(figure: Figure, text: str, axes: Iterable[Axes]) -> None:
     """Put the title above the axes and one legend below them, so that they do not cover data."""
     pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels())]
-    figure.suptitle(text, fontsize=11)
-    figure.legend(*zip(*pairs), loc="outside lower center", ncols=min(len(pairs), 5), frameon=False, fontsize=9)
+    figure.suptitle(_plain(text), fontsize=11)
+    if pairs:
+        figure.legend(*zip(*pairs), loc="outside lower center", ncols=min(len(pairs), 5), frameon=False, fontsize=9)
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
@@ -92,7 +99,7 @@ def _curve(axis: Axes, run: str, metrics: Metrics, key: str, style: str) -> None
     if len(rows) >= SMOOTH_FROM:
         axis.plot(steps, values, color=run_color, linewidth=0.7, alpha=0.35)
         values = running_mean(values)
-    marker, label = "o" if len(rows) == 1 else None, paper_numbers.title(run)
+    marker, label = "o" if len(rows) == 1 else None, _plain(paper_numbers.title(run))
     axis.plot(steps, values, color=run_color, linestyle=style, linewidth=1.8, label=label, marker=marker)
 
 
@@ -101,9 +108,10 @@ def _smoothing_note(metrics: Metrics, runs: Iterable[str]) -> str:
 
 
 def _split(metrics: Metrics) -> tuple[list[str], list[str]]:
-    """Return the supervised runs and the distilled runs. Runs without training rows are in neither list."""
-    distilled = [run for run, rows in metrics.items() if any("vuss" in row for row in rows)]
-    return [run for run, rows in metrics.items() if rows and run not in distilled], distilled
+    """Return the supervised runs and the distilled runs. Runs without a logged loss are in neither list."""
+    logged = {run: rows for run, rows in metrics.items() if any(row.get("loss") is not None for row in rows)}
+    distilled = [run for run, rows in logged.items() if any("vuss" in row for row in rows)]
+    return [run for run in logged if run not in distilled], distilled
 
 
 def losses(path: Path, name: str, metrics: Metrics) -> Path | None:
@@ -164,33 +172,43 @@ def error_bars(path: Path, corpus: dict, scores: dict[str, dict[str, Any]]) -> P
         scores: Content of scores.json by run.
 
     Returns:
-        The path, or None if a run has no error rate on any test set.
+        The path, or None if no run has an error rate. Runs and test sets without one have no bar.
     """
+    drawn = {run: sets for run, content in scores.items() if (sets := _measured(corpus, content))}
+    if not drawn:
+        return None
     figure, axes = _canvas(1, 1, 4.5)
-    axis, width = axes[0, 0], 0.8 / len(scores)
-    for index, run in enumerate(scores):
-        sets = [scores[run]["sets"][name] for name in corpus["test_sets"]]
-        known = [i for i, summary in enumerate(sets) if summary["interval_percent"]]
-        if not known:
-            return None
-        positions = np.array(known) + (index - (len(scores) - 1) / 2) * width
-        rates = np.array([sets[i]["rate_percent"] for i in known])
-        lows, highs = np.array([sets[i]["interval_percent"] for i in known]).T
-        arms = np.stack([rates - lows, highs - rates]).clip(min=0)
-        axis.bar(positions, rates, 0.9 * width, color=color(run, list(scores)), label=paper_numbers.title(run))
-        axis.errorbar(positions, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
-        for position, rate, high in zip(positions, rates, highs):
-            tip = (position, max(high, rate))
-            axis.annotate(f"{rate:.1f}", tip, (0, 2), textcoords="offset points", ha="center", fontsize=8)
-    axis.set_xticks(range(len(corpus["test_sets"])), corpus["test_sets"])
+    axis, width = axes[0, 0], 0.8 / len(drawn)
+    for index, (run, sets) in enumerate(drawn.items()):
+        offset = (index - (len(drawn) - 1) / 2) * width
+        _bars(axis, sets, offset, width, color(run, list(scores)), _plain(paper_numbers.title(run)))
+    axis.set_xticks(range(len(corpus["test_sets"])), [_plain(name) for name in corpus["test_sets"]])
     axis.set(xlabel="test set", ylabel=f"{corpus['metric'].upper()} (%)")
     mini = "" if corpus.get("scale") == "paper" else ", miniature"
     _heading(figure, f"{corpus['name']}{mini}: error rates with 95 % bootstrap intervals", [axis])
     return _save(figure, path)
 
 
+def _measured(corpus: dict, content: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the entries with an error rate, by the index of their test set."""
+    entries = enumerate(content["sets"][name] for name in corpus["test_sets"])
+    return {i: entry for i, entry in entries if entry["rate_percent"] is not None and entry["interval_percent"]}
+
+
+def _bars(axis: Axes, sets: dict[int, dict[str, Any]], offset: float, width: float, fill: str, label: str) -> None:
+    """Draw the bars of one run, beside those of other runs."""
+    positions, rates = np.array(list(sets)) + offset, np.array([entry["rate_percent"] for entry in sets.values()])
+    lows, highs = np.array([entry["interval_percent"] for entry in sets.values()]).T
+    arms = np.stack([rates - lows, highs - rates]).clip(min=0)
+    axis.bar(positions, rates, 0.9 * width, color=fill, label=label)
+    axis.errorbar(positions, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
+    for position, rate, high in zip(positions, rates, highs):
+        tip = (position, max(high, rate))
+        axis.annotate(f"{rate:.1f}", tip, (0, 2), textcoords="offset points", ha="center", fontsize=8)
+
+
 def draw(folder: Path, corpus: dict, scores: dict[str, dict[str, Any]], metrics: Metrics) -> list[Path]:
-    """Write `error_rates.png`, `loss.png` and `vuss.png`. A figure without data is not written.
+    """Write `error_rates.png`, `loss.png` and `vuss.png`. A figure without data is not written, and an old one removed.
 
     Args:
         folder: Folder for the figures.
@@ -202,9 +220,12 @@ def draw(folder: Path, corpus: dict, scores: dict[str, dict[str, Any]], metrics:
         Paths of the figures that were written.
     """
     name = corpus["name"] if corpus.get("scale") == "paper" else f"{corpus['name']}, miniature"
-    paths = (
-        error_bars(folder / "error_rates.png", corpus, scores),
-        losses(folder / "loss.png", name, metrics),
-        supports(folder / "vuss.png", name, metrics),
-    )
-    return [path for path in paths if path is not None]
+    paths = {
+        folder / "error_rates.png": lambda path: error_bars(path, corpus, scores),
+        folder / "loss.png": lambda path: losses(path, name, metrics),
+        folder / "vuss.png": lambda path: supports(path, name, metrics),
+    }
+    drawn = [path for path, function in paths.items() if function(path) is not None]
+    for path in paths.keys() - set(drawn):
+        path.unlink(missing_ok=True)
+    return drawn

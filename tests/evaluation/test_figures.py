@@ -44,7 +44,9 @@ def test_draw_writes_three_figures_1200_pixels_wide(tmp_path):
 
 def test_draw_skips_figures_without_data(tmp_path):
     unknown = {"base": {"sets": {name: {"rate_percent": None, "interval_percent": None} for name in ("test", "other")}}}
+    (tmp_path / "error_rates.png").write_bytes(b"of an earlier call")
     assert figures.draw(tmp_path, CORPUS, unknown, {"base": []}) == []
+    assert not list(tmp_path.iterdir())
     assert [path.name for path in figures.draw(tmp_path, CORPUS, unknown, {"base": supervised(1)})] == ["loss.png"]
     assert not list(tmp_path.glob("vuss*"))
 
@@ -64,6 +66,35 @@ def test_error_bars_show_rates_and_intervals(saved, tmp_path):
     assert axis.get_ylabel() == "CER (%)" and [tick.get_text() for tick in axis.get_xticklabels()] == ["test", "other"]
     segments = axis.collections[0].get_segments()
     assert np.allclose([segment[:, 1] for segment in segments], [[39, 41], [39, 41]])
+
+
+def test_error_bars_leave_out_runs_and_sets_without_a_rate(saved, tmp_path):
+    found = scores(base=40, base_opd=20, base_td=10)
+    nothing = {"rate_percent": None, "interval_percent": None}
+    found["base_opd"]["sets"] = {"test": nothing, "other": nothing}
+    found["base_td"]["sets"]["test"] = nothing
+    assert figures.error_bars(tmp_path / "x.png", CORPUS, found) is not None
+    (axis,) = saved[0].axes
+    assert [patch.get_height() for patch in axis.patches] == [40, 40, 10]
+    assert [text.get_text() for text in saved[0].legends[0].get_texts()] == ["Base", "Base+TD"]
+    starts = [patch.get_x() for patch in axis.patches]
+    assert starts[0] < 0 < starts[1] < 1 < starts[2] + 0.4  # the last bar belongs to the second set
+
+
+def test_figures_show_names_with_dollar_signs_and_underscores(tmp_path):
+    corpus = CORPUS | {"name": r"a$\oops$b", "test_sets": ["$x$"]}
+    found = {"_run$1": {"sets": {"$x$": {"rate_percent": 1.0, "interval_percent": [0.5, 2.0]}}}}
+    drawn = figures.draw(tmp_path, corpus, found, {"_run$1": supervised(3)})
+    assert [path.name for path in drawn] == ["error_rates.png", "loss.png"]
+
+
+def test_losses_leaves_out_runs_without_a_finite_loss(saved, tmp_path):
+    lost = [{"step": i, "loss": None, "vuss": None} for i in range(1, 4)]
+    assert figures.losses(tmp_path / "x.png", "toy", {"base": lost}) is None
+    assert figures.supports(tmp_path / "x.png", "toy", {"base": lost}) is None
+    figures.losses(tmp_path / "x.png", "toy", {"base": lost, "base_td": [*supervised(2), *lost]})
+    (axis,) = saved[0].axes
+    assert np.allclose(axis.lines[0].get_ydata(), [3.0, 1.5])
 
 
 def test_losses_has_one_panel_per_objective_and_labelled_axes(saved, tmp_path):
