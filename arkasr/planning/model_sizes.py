@@ -43,6 +43,7 @@ def _qwen3_asr(width: int, ffn: int, audio: tuple[int, int, int, int]) -> dict[s
 # Sizes in the config.json of the published repositories, read in 2026. Absent keys have the defaults of transformers.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "openai/whisper-large-v3": {"model_type": "whisper"} | _ENCODER | _DECODER,
+    "zai-org/GLM-ASR-Nano-2512": {"model_type": "glmasr"},  # the defaults of transformers
     "Qwen/Qwen2.5-0.5B": {"model_type": "qwen2", "vocab_size": 151936} | _QWEN2,
     "Qwen/Qwen3-ASR-1.7B": _qwen3_asr(2048, 6144, (1024, 24, 16, 4096)),
     "Qwen/Qwen3-ASR-0.6B": _qwen3_asr(1024, 3072, (896, 18, 14, 3584)),

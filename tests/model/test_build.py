@@ -119,7 +119,7 @@ def test_assembled_model_decodes_the_same_after_saving_and_loading(tmp_path):
 def test_paper_configuration_starts_base_from_two_parts():
     paper = Path(__file__).parents[2] / "egs" / "conf" / "paper.yaml"
     model, tokenizer = (getattr(load_config(str(paper), "base", "exp", "data", []), k) for k in ("model", "tokenizer"))
-    assert (model.encoder, model.decoder) == ("openai/whisper-large-v3", "Qwen/Qwen2.5-0.5B")
+    assert (model.encoder, model.decoder) == ("zai-org/GLM-ASR-Nano-2512", "Qwen/Qwen2.5-0.5B")
     assert (model.path, model.sizes, tokenizer.path) == ("", {}, "")
 
 
