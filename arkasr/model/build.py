@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3ASRConfig,
+    Qwen3ASRForConditionalGeneration,
+    Qwen3Config,
+)
 
 from arkasr.config.schema import ModelConfig
 from arkasr.errors import UserError
@@ -18,6 +25,7 @@ from arkasr.model.arkasr.configuration_arkasr import LEARNED, ROTARY, ArkasrConf
 from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
 from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.arkasr.published_weights import POSITIONS, published_name, row_order
+from arkasr.model.sizes import check_memory, check_sizes
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 
 AUDIO_TOWER, DECODER = "model.audio_tower.", "model.language_model."
@@ -25,6 +33,7 @@ PUBLISHED_ENCODER = ("audio_encoder.whisper.", "audio_encoder.layer_norm.")  # p
 MAX_SHOWN = 5  # tensors that an error message names
 
 NamedTensor = tuple[str, str, str, Tensor]  # file, key in the file, parameter name in the student, tensor
+Reader = Callable[[str], Iterator[tuple[str, str, Tensor]]]
 HF = TypeVar("HF", bound=PreTrainedModel)
 
 
@@ -58,11 +67,13 @@ def assemble(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> SpeechL
     Raises:
         UserError: As in `student_sizes`, or a tensor of a pretrained part is missing, unexpected or has another shape.
     """
-    lm = build_fresh(config.type, student_sizes(config, len(tokenizer)), tokenizer)
-    if config.encoder:
-        _copy_encoder(lm, config.encoder)
-    if config.decoder:
-        _copy_decoder(lm, config.decoder)
+    sizes = student_sizes(config, len(tokenizer))
+    if config.encoder or config.decoder:
+        with torch.device("meta"):  # compares names and shapes before anything is allocated
+            draft = build_fresh(config.type, sizes, tokenizer)
+        _copy_parts(draft, config, pretrained_parts.outlines)
+    lm = build_fresh(config.type, sizes, tokenizer)
+    _copy_parts(lm, config, pretrained_parts.tensors)
     for weight in lm.parameters():
         weight.data = weight.data.to(getattr(torch, config.dtype))
     return lm
@@ -80,8 +91,9 @@ def student_sizes(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
         A dictionary with the keys `audio` and `text`, and the other keys of `config.sizes`.
 
     Raises:
-        UserError: A part has no sizes or has them twice, or the model type cannot be assembled from parts.
+        UserError: A part has no sizes, wrong ones or has them twice, or the model type cannot be assembled from parts.
     """
+    check_sizes(config.sizes, config.type)
     sizes = dict(config.sizes)
     for part, section in (("encoder", "audio"), ("decoder", "text")):
         path = getattr(config, part)
@@ -118,12 +130,17 @@ def build_fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTok
 
     Returns:
         The model in training mode, with float32 weights on torch's default device.
+
+    Raises:
+        UserError: The sizes describe no model, or one that does not fit into memory.
     """
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     audio_token = {"arkasr": "<|audio|>", "qwen3_asr": "<|audio_pad|>"}[model_type]
     audio_id = tokenizer.convert_tokens_to_ids(audio_token)
     config: Any = fresh_config(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
     model_class = ArkasrForConditionalGeneration if model_type == "arkasr" else Qwen3ASRForConditionalGeneration
+    if torch.get_default_device().type != "meta":
+        check_memory(model_class, config)
     return wrap(_init_convolutions(model_class(config)), tokenizer)
 
 
@@ -140,15 +157,24 @@ def fresh_config(model_type: str, sizes: dict[str, Any], vocab_size: int, **ids:
 
     Returns:
         The configuration. No weights are created.
+
+    Raises:
+        UserError: The sizes describe no model.
     """
     spread = {"initializer_range": sizes.get("initializer_range", 0.02)}
     text = {"vocab_size": vocab_size, "tie_word_embeddings": True} | sizes["text"] | spread
     text_ids = {name: value for name, value in ids.items() if name != "audio_token_id"}
     common = ids | {"tie_word_embeddings": text["tie_word_embeddings"]} | spread
-    if model_type == "arkasr":
-        return ArkasrConfig(audio_config=sizes["audio"] | spread, text_config=text | text_ids, **common)
-    audio = sizes["audio"] | spread | {"output_dim": text["hidden_size"]}
-    return Qwen3ASRConfig(audio_config=audio, text_config=text | {"model_type": "qwen3"} | text_ids, **common)
+    try:
+        if model_type == "arkasr":
+            return ArkasrConfig(audio_config=sizes["audio"] | spread, text_config=text | text_ids, **common)
+        audio = sizes["audio"] | spread | {"output_dim": text.get("hidden_size", Qwen3Config.hidden_size)}
+        return Qwen3ASRConfig(audio_config=audio, text_config=text | {"model_type": "qwen3"} | text_ids, **common)
+    except UserError:
+        raise
+    except (StrictDataclassError, ValueError, TypeError, LookupError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"config key `model.sizes`: not the sizes of a model of type {model_type}: {cause}") from error
 
 
 def freeze(lm: SpeechLM, names: Iterable[str]) -> None:
@@ -195,14 +221,21 @@ def _init_convolutions(hf: HF) -> HF:
     return hf
 
 
-def _copy_encoder(lm: SpeechLM, path: str) -> None:
+def _copy_parts(lm: SpeechLM, config: ModelConfig, read: Reader) -> None:
+    if config.encoder:
+        _copy_encoder(lm, config.encoder, read)
+    if config.decoder:
+        _copy_decoder(lm, config.decoder, read)
+
+
+def _copy_encoder(lm: SpeechLM, path: str, read: Reader) -> None:
     targets = {name: p for name, p in lm.hf.named_parameters() if name.startswith(AUDIO_TOWER)}
     native_names = {published_name(name): name for name in targets}
     audio = lm.hf.config.audio_config
     order = row_order(audio)
 
     def source() -> Iterator[NamedTensor]:
-        for file, key, tensor in pretrained_parts.tensors(path):
+        for file, key, tensor in read(path):
             published = _published_key(key)
             if published.startswith(PUBLISHED_ENCODER) and (published != POSITIONS or audio.positions == LEARNED):
                 rotates = audio.positions == ROTARY and re.search(r"\.self_attn\.[qk]_proj\.", key)
@@ -220,12 +253,12 @@ def _published_key(key: str) -> str:
     return key.replace(f"{PUBLISHED_ENCODER[0]}layer_norm.", PUBLISHED_ENCODER[1])
 
 
-def _copy_decoder(lm: SpeechLM, path: str) -> None:
+def _copy_decoder(lm: SpeechLM, path: str, read: Reader) -> None:
     head, tied = "lm_head.weight", lm.hf.config.tie_word_embeddings
     targets = {n: p for n, p in lm.hf.named_parameters() if n.startswith(DECODER) or (n == head and not tied)}
     source = (
         (file, key, head if key == head else DECODER + key.removeprefix("model."), tensor)
-        for file, key, tensor in pretrained_parts.tensors(path)
+        for file, key, tensor in read(path)
         if not (tied and key == head)
     )
     _copy_tensors(targets, path, source, pretrained_parts.decoder_sizes(path)["vocab_size"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from transformers import (
 from arkasr.errors import UserError
 from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
 from arkasr.model.reading import check_json_files, load_tokenizer, reading
+from arkasr.model.size_limits import check_config
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
-from arkasr.model.weight_files import check_loading_info, is_hub_id, tensor_names, weight_files
+from arkasr.model.weight_checks import Shape, check_tensors
+from arkasr.model.weight_files import check_loading_info, is_hub_id, tensor_shapes, weight_files
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "arkasr": ArkasrForConditionalGeneration,
@@ -75,34 +78,49 @@ def load_pretrained(
             f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name). "
             f"Relative paths start at {Path.cwd()}"
         )
-    if Path(path).is_dir():
-        tensor_names(weight_files(Path(path), allow_pickle))
     check_json_files(path)
+    shapes = tensor_shapes(weight_files(Path(path), allow_pickle)) if Path(path).is_dir() else None
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": None if allow_pickle else True}
     with reading(path):
-        hf = _load_weights(path, models, dtype=getattr(torch, dtype), use_safetensors=None if allow_pickle else True)
+        hf = _load_weights(path, models, shapes, **options)
     return hf, load_tokenizer(path)
 
 
-def _load_weights(path: str, models: Mapping[str, type[PreTrainedModel]], **options: Any) -> PreTrainedModel:
-    config = PreTrainedConfig.get_config_dict(path)[0]
-    model_type: Any = config.get("model_type")
-    if model_type not in models:
-        code = "; its own code (auto_map) is never run" if "auto_map" in config else ""
+def _load_weights(
+    path: str, models: Mapping[str, type[PreTrainedModel]], shapes: Mapping[str, Shape] | None, **options: Any
+) -> PreTrainedModel:
+    raw = PreTrainedConfig.get_config_dict(path)[0]
+    check_config(raw, path)
+    model_type: Any = raw.get("model_type")
+    if not isinstance(model_type, str) or model_type not in models:
+        code = "; its own code (auto_map) is never run" if "auto_map" in raw else ""
         allowed = ", ".join(sorted(models))
         raise UserError(
             f"{path}: model_type {model_type!r} in config.json is not one of {allowed}; use such a model{code}"
         )
-    if "thinker_config" in config:
-        from arkasr.model.speech_lm.qwen3_asr import from_original
+    model_class, names = models[model_type], None
+    config: Any
+    if model_type == "arkasr":  # its from_pretrained checks the weights itself
+        return model_class.from_pretrained(path, trust_remote_code=False, **options)
+    if "thinker_config" in raw:
+        from arkasr.model.speech_lm.qwen3_asr import ORIGINAL_KEYS, converted
 
-        hf, info = from_original(path, ignore_mismatched_sizes=True, **options)
-    elif model_type == "arkasr":  # its from_pretrained checks the weights itself
-        return ArkasrForConditionalGeneration.from_pretrained(path, trust_remote_code=False, **options)
+        config, names = converted(raw["thinker_config"]), ORIGINAL_KEYS
     else:
-        model_class = models[model_type]
-        loaded: Any = model_class.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **options
-        )
-        hf, info = loaded
+        config_class: Any = model_class.config_class
+        config = config_class.from_pretrained(path, trust_remote_code=False)
+    if shapes is not None:  # files of the Hub are not here yet
+        with torch.device("meta"):
+            check_tensors(model_class(copy.deepcopy(config)), shapes, path, names)
+    loaded: Any = model_class.from_pretrained(
+        path,
+        config=config,
+        key_mapping=names,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
+        **options,
+    )
+    hf, info = loaded
     check_loading_info(path, info)
     return hf

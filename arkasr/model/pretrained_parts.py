@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import GlmAsrConfig, PreTrainedConfig, Qwen2Config, WhisperConfig
@@ -16,7 +17,8 @@ from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig
 from arkasr.model.arkasr.published_config import ENCODER_KEYS
 from arkasr.model.reading import check_json_files, reading
-from arkasr.model.weight_files import is_hub_id
+from arkasr.model.size_limits import check_config
+from arkasr.model.weight_files import is_hub_id, tensor_shapes
 
 NOT_SIZES = {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}  # of a saved config
 NOT_SIZES |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # the tokenizer defines these
@@ -32,13 +34,15 @@ def model_type_of(path: str) -> str:
         The type, such as "whisper", or "None" if config.json has none.
 
     Raises:
-        UserError: There is no config.json, or it cannot be read.
+        UserError: There is no config.json, it cannot be read, or a size in it is out of bounds.
     """
     if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
         raise UserError(f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name)")
     check_json_files(path)
     with reading(path):
-        return str(PreTrainedConfig.get_config_dict(path)[0].get("model_type"))
+        config = PreTrainedConfig.get_config_dict(path)[0]
+        check_config(config, path)
+        return str(config.get("model_type"))
 
 
 def _sizes(config: Any) -> dict[str, Any]:
@@ -130,3 +134,19 @@ def tensors(path: str) -> Iterator[tuple[str, str, Tensor]]:
                 yield from ((file, key, weights.get_tensor(key)) for key in names)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file}: cannot be read as safetensors ({error}); copy or download it again") from error
+
+
+def outlines(path: str) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield all tensors of a model as `tensors` does, but on the meta device: with their shapes and without values.
+
+    Args:
+        path: Folder or Hub id.
+
+    Yields:
+        The file, the key in the file, and the tensor.
+
+    Raises:
+        UserError: A file is missing or cannot be read.
+    """
+    for file in part_weight_files(path):
+        yield from ((file, key, torch.empty(shape, device="meta")) for key, shape in tensor_shapes([file]).items())

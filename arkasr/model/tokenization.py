@@ -143,8 +143,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise UserError(
-            f"{tokenizer.name_or_path or 'the tokenizer'}: {type(tokenizer).__name__} is a slow tokenizer; token mappers "
-            "need a fast one, with a tokenizer.json; convert it with `AutoTokenizer.from_pretrained(folder, "
+            f"{tokenizer.name_or_path or 'the tokenizer'}: {type(tokenizer).__name__} is a slow tokenizer; token "
+            "mappers need a fast one, with a tokenizer.json; convert it with `AutoTokenizer.from_pretrained(folder, "
             "use_fast=True).save_pretrained(folder)`, or use another model"
         )
     spec = json.loads(tokenizer.backend_tokenizer.to_str())

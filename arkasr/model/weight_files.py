@@ -69,31 +69,33 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(names)]
 
 
-def tensor_names(files: Iterable[Path | str]) -> list[str]:
-    """Open all weight files of a model and return the names of their tensors.
+def tensor_shapes(files: Iterable[Path | str]) -> dict[str, list[int]]:
+    """Open all weight files of a model and return the shapes of their tensors. No tensor is read.
 
     Args:
         files: The files, safetensors or pickled weights.
 
     Returns:
-        The names in the order of the files.
+        The shapes by name, in the order of the files.
 
     Raises:
         UserError: A file cannot be read, or two files hold a tensor of the same name, of which one would be ignored.
     """
-    names = [name for file in files for name in _names(Path(file))]
-    if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
+    found = [shapes for file in files for shapes in _shapes(Path(file)).items()]
+    if duplicates := sorted(name for name, count in Counter(name for name, _ in found).items() if count > 1):
         folder = Path(next(iter(files))).parent
         raise UserError(f"{folder}: more than one weight file holds {_first(duplicates)}; copy or export it again")
-    return names
+    return dict(found)
 
 
-def _names(file: Path) -> list[str]:
+def _shapes(file: Path) -> dict[str, list[int]]:
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as weights:
-                return list(weights.keys())
-        return list(torch.load(file, map_location="meta", weights_only=True))
+                names = list(weights.keys())
+                return {name: weights.get_slice(name).get_shape() for name in names}
+        state = torch.load(file, map_location="meta", weights_only=True)
+        return {name: list(tensor.shape) for name, tensor in state.items()}
     except Exception as error:  # a broken pickle can raise any exception
         kind = "safetensors" if isinstance(error, SafetensorError) else "weights"
         raise UserError(f"{file}: cannot be read as {kind} ({error}); copy or export the model again") from error

@@ -17,7 +17,6 @@ from arkasr.distributions.views import DenseView, HeadView
 from arkasr.errors import UserError
 from arkasr.model.generation import generate
 from arkasr.model.loading import load_speech_lm
-from arkasr.model.speech_lm.qwen3_asr import from_original
 from arkasr.plugins import registry
 from arkasr.testing import check_teacher, check_token_mapper
 from arkasr.utils.timing import Phases
@@ -217,8 +216,7 @@ def original(tmp_path_factory):
 
 def test_original_layout_loads_exact_weights(original):
     lm, folder = original
-    hf, info = from_original(str(folder))
-    assert not any(info.values())
+    hf = load_speech_lm(str(folder)).hf
     expected = lm.hf.state_dict()
     assert expected.keys() == hf.state_dict().keys()
     assert all(torch.equal(value, expected[key]) for key, value in hf.state_dict().items())

@@ -11,6 +11,7 @@ from transformers import AutoConfig, GlmAsrEncoderConfig, PreTrainedConfig, Qwen
 from arkasr.errors import UserError
 from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.arkasr.published_config import flat_from_nested, nested_from_flat
+from arkasr.model.size_limits import check_config
 
 ROTARY, LEARNED = "rotary", "learned"
 
@@ -115,7 +116,7 @@ class ArkasrConfig(PreTrainedConfig):
             The configuration.
 
         Raises:
-            UserError: The flat form describes another architecture, or has no encoder.
+            UserError: The flat form describes another architecture, or has no encoder. Or a size is out of bounds.
         """
         place = kwargs.get("name_or_path") or "config.json"
         if "whisper_config" in config_dict:
@@ -125,6 +126,7 @@ class ArkasrConfig(PreTrainedConfig):
                 f"{place}: config.json has the decoder's keys but no whisper_config with the encoder's keys; copy "
                 "it again"
             )
+        check_config(config_dict, place)
         known = {key: value for key, value in config_dict.items() if key != "auto_map"}
         return super().from_dict(known, **kwargs)
 

@@ -45,7 +45,8 @@ from arkasr.model.arkasr import published_weights
 from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig, ArkasrEncoderConfig
 from arkasr.model.arkasr.prompt import STOP
 from arkasr.model.tokenization import blocked_ids
-from arkasr.model.weight_files import check_loading_info, tensor_names
+from arkasr.model.weight_checks import check_tensors
+from arkasr.model.weight_files import check_loading_info, tensor_shapes
 
 STATES_PER_SECOND = 50  # of the encoder: two mel frames of 10 ms each
 FLOAT16_LIMIT = torch.finfo(torch.float16).max - 1000
@@ -287,7 +288,8 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
         any_shape = kwargs.pop("ignore_mismatched_sizes", False)
         want_info = kwargs.pop("output_loading_info", False)
         kwargs.pop("trust_remote_code", None)
-        kwargs = {"use_safetensors": True} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        kwargs = {"use_safetensors": True} | kwargs | {"output_loading_info": True}
+        kwargs["ignore_mismatched_sizes"] = any_shape
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs)
         model, info = loaded
         checked = info | {"mismatched_keys": set()} if any_shape else info
@@ -304,12 +306,18 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
 
     @classmethod
     def _load_pretrained_model(
-        cls, model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
+        cls, model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        """Compare all tensors with the model, which is still on the meta device, before transformers allocates it."""
         place = str(Path(checkpoint_files[0]).parent) if checkpoint_files else "the argument state_dict"
-        names = tensor_names(checkpoint_files) if checkpoint_files else list(state_dict or ())
-        published_weights.check_collisions(model, names, place)
-        return super()._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+        if checkpoint_files:
+            shapes = tensor_shapes(checkpoint_files)
+        else:
+            shapes = {name: list(tensor.shape) for name, tensor in (state_dict or {}).items()}
+        is_published = any(name.startswith("audio_encoder.") for name in shapes)
+        name = published_weights.published_name if is_published else str
+        check_tensors(model, shapes, place, any_shape=load_config.ignore_mismatched_sizes, name=name)
+        return super()._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
 
     def save_pretrained(  # type: ignore[override]  # the options that transformers lists are in kwargs
         self,

@@ -7,7 +7,6 @@ native code the pairs (i, i + r/2).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,12 +19,9 @@ from transformers.core_model_loading import (
     WeightRenaming,
     apply_converters,
     apply_renamings,
-    rename_source_key,
     revert_weight_conversion,
 )
 from transformers.models.whisper.modeling_whisper import sinusoids
-
-from arkasr.errors import UserError
 
 POSITIONS = "audio_encoder.whisper.embed_positions.weight"
 
@@ -163,29 +159,3 @@ def published_state(model: PreTrainedModel, state_dict: dict[str, Tensor]) -> di
     table = sinusoids(audio.max_position_embeddings, audio.hidden_size)
     state[POSITIONS] = table.to(state["audio_encoder.whisper.conv1.weight"].dtype)
     return state
-
-
-def check_collisions(model: PreTrainedModel, names: Iterable[str], place: str) -> None:
-    """Check that no two tensors of the files map to one parameter, of which one would be ignored.
-
-    This happens, for example, if a file holds a tensor in both layouts.
-
-    Args:
-        model: An Ark-ASR model.
-        names: Names of the tensors in the files.
-        place: Folder, for the error message.
-
-    Raises:
-        UserError: Two names map to one parameter.
-    """
-    rules, known = get_model_conversion_mapping(model), model.state_dict()
-    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    sources: dict[str, str] = {}
-    for name in names:
-        target, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
-        if target in sources:
-            raise UserError(
-                f"{place}: {sources[target]} and {name} both map to parameter {target}; export the model again"
-            )
-        sources[target] = name

@@ -1,4 +1,4 @@
-"""Qwen3-ASR as a SpeechLM: prompt, features and attention windows, and checkpoints in the original layout."""
+"""Qwen3-ASR as a SpeechLM: prompt, features and attention windows, and the names of the original layout."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import (
-    PreTrainedConfig,
     Qwen3ASRConfig,
     Qwen3ASREncoderConfig,
-    Qwen3ASRForConditionalGeneration,
     Qwen3Config,
 )
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
@@ -24,7 +22,8 @@ from arkasr.model.log_mel import HOP
 from arkasr.model.speech_lm.base import SpeechLM
 
 LANGUAGES = sorted(LANGUAGE_CODE_TO_NAME.values())
-ORIGINAL_KEYS = {  # original to transformers' names, first match first
+# Original to transformers' names, first match first. transformers knows none of these and would draw random weights.
+ORIGINAL_KEYS = {
     r"^thinker\.audio_tower\.proj1\.": "model.multi_modal_projector.linear_1.",
     r"^thinker\.audio_tower\.proj2\.": "model.multi_modal_projector.linear_2.",
     r"^thinker\.audio_tower\.": "model.audio_tower.",
@@ -107,30 +106,6 @@ class QwenSpeechLM(SpeechLM):
             )
         before = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>"
         return before, f"<|audio_end|><|im_end|>\n<|im_start|>assistant\nlanguage {language}<asr_text>"
-
-
-def from_original(path: str, **options: Any) -> tuple[Qwen3ASRForConditionalGeneration, dict[str, Any]]:
-    """Load a model in the original layout: `thinker_config` in config.json, tensors named `thinker.*`.
-
-    transformers itself knows none of these names and would draw random weights.
-
-    Args:
-        path: Folder or Hub id.
-        **options: Options of `from_pretrained`.
-
-    Returns:
-        The model, and transformers' loading info with every missing, unexpected or mismatched tensor.
-    """
-    config = converted(PreTrainedConfig.get_config_dict(path)[0]["thinker_config"])
-    loaded: Any = Qwen3ASRForConditionalGeneration.from_pretrained(
-        path,
-        config=config,
-        key_mapping=ORIGINAL_KEYS,
-        output_loading_info=True,
-        trust_remote_code=False,
-        **options,
-    )
-    return loaded
 
 
 def converted(thinker: dict[str, Any]) -> Qwen3ASRConfig:
