@@ -6,27 +6,29 @@ import glob
 import hashlib
 import random
 from collections.abc import Iterator
-from copy import deepcopy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.lazy import LazyIteratorChain
-from lhotse.serialization import decode_json_line, deserialize_item, open_best
 
 from arkasr.config.schema import DataConfig
+from arkasr.data import shar
+from arkasr.data.checks import Rules
+from arkasr.data.clips import ClipReader, Selection
+from arkasr.data.lines import LINE_SUFFIXES
+from arkasr.data.reasons import refusal
 from arkasr.errors import UserError
 from arkasr.utils.console import log
-from arkasr.utils.files import sha256
+from arkasr.utils.files import read_json, sha256
 
-LINE_SUFFIXES = (".jsonl", ".jsonl.gz")  # formats that can be read line by line
 LARGE = 64 * 2**20  # bytes of all manifests, about 600,000 cuts: `data.lazy=auto` reads these and larger ones by line
 
 
 class Manifest(Protocol):
-    """The cuts of one epoch: numbered shards, each a fixed sequence of lines.
+    """The clips of one epoch: numbered shards, each a fixed sequence of lines.
 
     Attributes:
         num_shards: Number of shards.
@@ -35,14 +37,14 @@ class Manifest(Protocol):
     num_shards: int
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """Yield the selected cuts of one shard.
+        """Yield the selected clips of one shard.
 
         Args:
             shard: Number of the shard, from 0.
             line: First line to read, from 0.
 
         Yields:
-            Line number and cut.
+            Line number and clip. A line whose cut has several supervisions gives several clips.
         """
         ...
 
@@ -51,46 +53,98 @@ def shards(path: str) -> list[Path]:
     """List the files of a manifest.
 
     Args:
-        path: One file, a folder of .jsonl(.gz) shards, or a pattern such as `train.*.gz`.
+        path: One file, a folder of .jsonl(.gz) shards, a folder in the format Lhotse Shar, or a pattern of files or
+            folders such as `train.*.gz`.
 
     Returns:
-        The files, sorted.
+        The files, sorted. Of a Shar folder, the files with cuts.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or a file is a link to nothing.
     """
-    place = Path(path)
-    if place.is_dir():
-        found = [file for file in place.iterdir() if file.name.endswith(LINE_SUFFIXES)]
-    else:
-        found = [place] if place.is_file() else [Path(file) for file in glob.glob(path)]
-    files = sorted(file for file in found if file.is_file())
+    places = [Path(path)] if Path(path).exists() else [Path(found) for found in sorted(glob.glob(path))]
+    files = sorted(file for place in places for file in (_in_folder(place) if place.is_dir() else [place]))
     if not files:
+        what = "holds no .jsonl or .jsonl.gz files" if any(place.is_dir() for place in places) else "no such manifest"
         raise UserError(
-            f"{path}: no such manifest; run the recipe from --stage 1 (stage 2 writes teacher data), or "
-            "correct the path"
+            f"{path}: {what}; run the recipe from --stage 1 (stage 2 writes teacher data), or correct the path"
         )
+    for file in files:
+        if not file.exists():
+            raise UserError(
+                f"{file}: a link to {file.readlink()}, which does not exist; copy that file, or remove the link"
+            )
     return files
 
 
-def read_cuts(path: str) -> CutSet:
-    """Open a manifest.
+def _in_folder(folder: Path) -> list[Path]:
+    files = [file for file in folder.iterdir() if file.name.endswith(LINE_SUFFIXES) and not file.name.startswith(".")]
+    return [file for file in files if shar.CUTS_FILE.fullmatch(file.name)] if shar.is_shar(folder) else files
+
+
+def read_cuts(path: str, rules: Rules | None = None) -> CutSet:
+    """Open a manifest. Its cuts are read and checked again in every iteration.
 
     Args:
         path: See `shards`.
+        rules: How to read cuts that leave something open, such as their language. `corpus.json` beside the manifest
+            has precedence.
 
     Returns:
-        The cuts of all its files.
+        The clips of all its files (see `arkasr.data.checks`), also those that cannot be used.
 
     Raises:
-        UserError: If there is no file, or no cut in any of them.
+        UserError: If there is no file or no cut, or if a file cannot be read. While iterating: if a line is not a cut,
+            or an id comes twice.
     """
-    opened = [CutSet.from_file(file) for file in shards(path)]
-    opened = [cuts for cuts in opened if cuts is not None]  # Lhotse returns None for an empty file
-    cuts = opened[0] if len(opened) == 1 else CutSet(LazyIteratorChain(*opened))
+    cuts = CutSet(_Clips(path, rules or Rules()))
     if next(iter(cuts), None) is None:
-        raise UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for the reasons")
+        raise _no_cuts(path)
     return cuts
+
+
+def _no_cuts(path: str) -> UserError:
+    return UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for the reasons, or write it again")
+
+
+class _Clips:
+    """The clips of all files of a manifest, as an iterable. Refuses repeated ids."""
+
+    def __init__(self, path: str, rules: Rules, selection: Selection | None = None):
+        self.path, files = path, _checked_files(path)
+        self.reader = ClipReader(path, files, _with_corpus(path, rules), selection or Selection())
+
+    def __iter__(self) -> Iterator[Cut]:
+        seen: set[str] = set()
+        repeated, first = 0, ""
+        for index, file in enumerate(self.reader.files):
+            for number, clip in self.reader.read(index):
+                if clip.id in seen:
+                    repeated, first = repeated + 1, first or f"{clip.id} in {file}, line {number + 1}"
+                seen.add(clip.id)
+                yield clip
+        if repeated:
+            raise UserError(
+                f"{self.path}: {repeated} cuts repeat the id of another cut, the first is {first}; give each cut its "
+                "own id, and name no file twice"
+            )
+
+
+def _checked_files(path: str) -> list[Path]:
+    files = shards(path)
+    shar.require_audio(files)
+    return files
+
+
+def _with_corpus(path: str, rules: Rules) -> Rules:
+    """Take the language from `corpus.json` in the folder of the manifest, or in the folder above its shards."""
+    folders = {file.parent: None for file in shards(path)} | {file.parent.parent: None for file in shards(path)}
+    for file in (folder / "corpus.json" for folder in folders):
+        if file.is_file():
+            language = read_json(file, "delete it and run the recipe from --stage 1").get("language")
+            if isinstance(language, str) and language:
+                return replace(rules, language=language, language_from=str(file))
+    return rules
 
 
 def open_manifest(config: DataConfig) -> Manifest:
@@ -100,7 +154,7 @@ def open_manifest(config: DataConfig) -> Manifest:
         config: The section `data`.
 
     Returns:
-        The cuts that `min_clip_seconds`, `max_clip_seconds` and `hours` select.
+        The clips that `min_clip_seconds`, `max_clip_seconds` and `hours` select.
 
     Raises:
         UserError: If there is no manifest, it cannot be read as requested, or it has no suitable cut.
@@ -121,13 +175,17 @@ class InMemory:
         config: The section `data`. `hours` draws clips at random with a fixed seed.
 
     Raises:
-        UserError: If there is no manifest or no cut of suitable length.
+        UserError: If there is no manifest, a line is not a cut, an id comes twice, or no clip can be used.
     """
 
     num_shards = 1
 
     def __init__(self, config: DataConfig):
-        self.cuts = _random_subset(_of_suitable_length(config), config.hours)
+        clips = _Clips(config.train, Rules.of(config), Selection.of(config))
+        self.cuts = _random_subset(list(clips), config.hours)
+        _require_usable(config, clips.reader, iter(self.cuts))
+        if len(self.cuts) < (total := clips.reader.tally.kept):
+            log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
         """See `Manifest.read`."""
@@ -138,31 +196,25 @@ class OnDisk:
     """Shards that are read line by line in every epoch, so memory does not grow with the corpus.
 
     `data.hours` keeps the clips whose hashed ids are below a threshold, which gives about that many hours. The
-    threshold needs one pass over all lines.
+    threshold needs one pass over all lines. Clips that are left out are counted while lines are read for the first
+    time. Repeated ids are not noticed.
 
     Args:
         config: The section `data`.
 
     Raises:
-        UserError: If there is no manifest, if it has an invalid line, or if no cut is selected.
+        UserError: If there is no manifest, if it has an invalid line, or if no clip is selected that can be used.
     """
 
     def __init__(self, config: DataConfig):
-        self.config, self.files, self.share = config, shards(config.train), 1.0
-        self.num_shards = len(self.files)
+        files, rules = _checked_files(config.train), _with_corpus(config.train, Rules.of(config))
+        self.num_shards, selection = len(files), Selection.of(config)
         if config.hours > 0:
-            seconds = sum(_duration(item) for file in self.files for _, item in self._items(file, 0))
-            self.share = config.hours * 3600 / max(seconds, 1e-9)
-        self._check()
+            seconds = ClipReader(config.train, files, rules, selection).seconds()
+            selection = replace(selection, hours=config.hours, share=config.hours * 3600 / max(seconds, 1e-9))
+        self.reader = ClipReader(config.train, files, rules, selection)
+        _require_usable(config, self.reader, (clip for shard in range(len(files)) for _, clip in self.read(shard, 0)))
         log(f"{config.train}: read line by line (data.lazy); number of files: {self.num_shards}")
-
-    def _check(self) -> None:
-        items = (item for file in self.files for item in self._items(file, 0))
-        if next(items, None) is None:
-            raise UserError(
-                f"{self.config.train}: no cut lasts {_limits(self.config)}, or data.hours selects none; change these "
-                "keys"
-            )
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
         """See `Manifest.read`.
@@ -170,64 +222,20 @@ class OnDisk:
         Raises:
             UserError: If the shard has an invalid line or is truncated.
         """
-        file = self.files[shard]
-        for number, item in self._items(file, line):
-            try:
-                yield number, deserialize_item(item)
-            except (KeyError, TypeError, ValueError) as error:
-                raise _not_a_cut(file, number) from error
-
-    def _items(self, file: Path, line: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the selected lines as dictionaries. Making cuts of them would take as long again."""
-        low, high = self.config.min_clip_seconds, self.config.max_clip_seconds
-        for number, text in _lines(file, line):
-            try:
-                item = decode_json_line(text)
-                selected = low <= _duration(item) <= high and _in_share(item["id"], self.share)
-            except (KeyError, TypeError, ValueError) as error:
-                raise _not_a_cut(file, number) from error
-            if selected:
-                yield number, item
+        return self.reader.read(shard, line)
 
 
-def _lines(file: Path, start: int) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines of a file from `start`. Earlier lines are read, but not parsed."""
-    try:
-        with open_best(file) as lines:
-            yield from islice(enumerate(lines), start, None)
-    except EOFError as error:
-        raise UserError(f"{file}: the file is truncated; write this shard again") from error
-
-
-def _not_a_cut(file: Path, number: int) -> UserError:
-    return UserError(f"{file}: line {number + 1} is not a cut; write this shard again")
-
-
-def _duration(item: dict[str, Any]) -> float:
-    if "duration" in item:
-        return item["duration"]
-    return deserialize_item(deepcopy(item)).duration  # a mixed cut. deserialize_item changes its argument
-
-
-def _in_share(name: str, share: float) -> bool:
-    return share >= 1 or int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) < share * 2**64
-
-
-def _limits(config: DataConfig) -> str:
-    low, high = config.min_clip_seconds, config.max_clip_seconds
-    return f"between {low:g} and {high:g} s (data.min_clip_seconds, data.max_clip_seconds)"
-
-
-def _of_suitable_length(config: DataConfig) -> list[Cut]:
-    """Return the cuts between the configured lengths, and log the number of the others."""
-    cuts = list(read_cuts(config.train))
-    kept = [cut for cut in cuts if config.min_clip_seconds <= cut.duration <= config.max_clip_seconds]
-    if not kept:
-        raise UserError(f"{config.train}: no cut lasts {_limits(config)}; change these limits")
-    if len(kept) < len(cuts):
-        left_out = f"{len(cuts) - len(kept)} of {len(cuts)} cuts left out"
-        log(f"{config.train}: {left_out}, because they do not last {_limits(config)}")
-    return kept
+def _require_usable(config: DataConfig, reader: ClipReader, clips: Iterator[Cut]) -> None:
+    """Check that at least one clip can be used. Reads no further than the first."""
+    first = next(clips, None)
+    if first is None and not reader.tally.clips:
+        raise _no_cuts(config.train)
+    if first is None:
+        raise UserError(
+            f"{config.train}: no cut lasts {reader.selection.limits}, or data.hours selects none; change these keys"
+        )
+    if refusal(first) and all(refusal(clip) for clip in clips):
+        raise UserError(f"{config.train}: no cut can be used: {reader.tally.reasons()}; correct the manifest")
 
 
 def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:
@@ -246,10 +254,10 @@ def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:
 
 
 def digest(path: str) -> str:
-    """Return the SHA-256 digest over all files of a manifest.
+    """Return the SHA-256 digest over all files of a manifest. No audio is read.
 
     Args:
-        path: See `shards`.
+        path: See `shards`. Of a Shar folder, the digest covers the files with cuts, and names and sizes of tar files.
 
     Returns:
         64 hexadecimal digits.
@@ -260,4 +268,6 @@ def digest(path: str) -> str:
     total = hashlib.sha256()
     for file in shards(path):
         total.update(bytes.fromhex(sha256(file)))
+        if (tar := shar.audio_of(file)).is_file() and shar.is_shar(file.parent):
+            total.update(f"{tar.name} {tar.stat().st_size}\n".encode())
     return total.hexdigest()

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import torch
 from corpus_fixture import WORDS, cut_of, make_cut, write_cuts
-from lhotse import MonoCut, MultiCut, Recording
+from lhotse import AudioSource, MonoCut, MultiCut, Recording, SupervisionSegment
 
 from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch, evaluation_batches, load_batch
 from arkasr.data.manifests import read_cuts
+from arkasr.data.reasons import counts
 from arkasr.data.sampling import TrainingBatches
 from arkasr.errors import UserError
 
@@ -153,23 +154,64 @@ class NoMessage(MonoCut):
 
 def test_unsuitable_audio_is_dropped_and_named(tmp_path, capsys):
     good = make_cut(tmp_path, "good", 0.5, "one two")
-    soundfile.write(tmp_path / "eight.wav", np.zeros((8000, 8)), 16000)
-    soundfile.write(tmp_path / "slow.wav", np.zeros(8000), 8000)
-    supervisions = good.supervisions
-    eight, slow = (Recording.from_file(tmp_path / f"{name}.wav") for name in ("eight", "slow"))
+    loud = cut_of(tmp_path / "loud.wav", np.array([-12000.0, 3000.0] * 4000), "one")
+    silent = cut_of(tmp_path / "silent.wav", np.zeros(8000), "one")
+    soundfile.write(tmp_path / "eight.wav", np.ones((8000, 8)), 16000)
+    eight = Recording("eight", [AudioSource("file", [0], str(tmp_path / "eight.wav"))], 16000, 8000, 0.5)
     bad = {
-        "ValueError: 8 channels": MultiCut("eight", 0, 0.5, list(range(8)), supervisions, recording=eight),
-        "ValueError: 8000 Hz, must be 16000": MonoCut("slow", 0, 1.0, 0, supervisions, recording=slow),
-        "ValueError: the cut has no supervision": MonoCut("silent", 0, 0.5, 0, recording=good.recording),
-        "AssertionError: ": NoMessage("no-message", 0, 0.5, 0, supervisions, recording=good.recording),
+        "several channels: the file has 8, its manifest says 1": MonoCut("eight", 0, 0.5, 0, recording=eight),
+        "audio at the scale of integers: the peak is 12000, full scale is 1": loud,
+        "silent audio: all samples are 0": silent,
+        "unreadable audio: AssertionError: ": NoMessage("odd", 0, 0.5, 0, recording=good.recording),
+        "no audio in the manifest: the cut has no recording": MonoCut("none", 0, 0.5, 0),
     }
     batch = load_batch([*bad.values(), good])
-    assert (batch.ids, batch.num_failed) == (["good"], 4)
+    assert (batch.ids, batch.num_failed) == (["good"], 5)
+    assert [failure.id for failure in batch.failures] == ["eight", "loud", "silent", "odd", "none"]
     output = capsys.readouterr().out
     for reason, cut in bad.items():
-        assert f"dropped {cut.id} ({cut.recording.sources[0].source}): {reason}" in output
-    chosen = load_batch([MonoCut("one", 0, 0.5, 3, supervisions, recording=eight)])  # the manifest selects one channel
-    assert chosen.ids == ["one"] and chosen.waveforms[0].shape == (8000,)
+        source = cut.recording.sources[0].source if cut.recording else "no recording"
+        assert f"dropped {cut.id} ({source}): {reason}" in output
+
+
+def test_missing_audio_names_the_place_that_was_searched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recording = Recording("a", [AudioSource("file", [0], "audio/a.wav")], 16000, 8000, 0.5)
+    batch = load_batch([MonoCut("a", 0, 0.5, 0, recording=recording)])
+    assert batch.last_failed.startswith(f"a (audio/a.wav): missing audio file: looked for {tmp_path}/audio/a.wav; ")
+
+
+def test_failures_give_one_line_without_the_reports_of_other_decoders(tmp_path):
+    texts = []
+    for name, content in (("junk", b"RIFF"), ("text", b"hello"), ("nothing", b"")):
+        cut = make_cut(tmp_path, name, 0.5, "one")
+        (tmp_path / f"{name}.wav").write_bytes(content)
+        texts.append(load_batch([cut]).last_failed)
+    (tmp_path / "folder.wav").mkdir()
+    recording = Recording("a", [AudioSource("file", [0], str(tmp_path / "folder.wav"))], 16000, 8000, 0.5)
+    texts.append(load_batch([MonoCut("a", 0, 0.5, 0, recording=recording)]).last_failed)
+    for text in texts:
+        assert "unreadable audio: " in text and "\n" not in text and "Details" not in text and not text.endswith(": ")
+    assert "Format not recognised" in texts[0] and "Is a directory" in texts[3]
+
+
+def test_reasons_are_counted_by_kind():
+    kinds = ["missing audio file"] * 8 + ["several channels"] * 4
+    assert counts(kinds) == counts(Counter(kinds)) == "8 missing audio file, 4 several channels"
+    assert counts([]) == ""
+
+
+@pytest.mark.parametrize("samples", [16000, 4001])
+def test_channels_of_a_clip_are_mixed(tmp_path, samples):
+    audio = np.random.default_rng(1).uniform(-0.5, 0.5, (samples, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "two.wav", audio, 16000, subtype="FLOAT")
+    recording = Recording.from_file(tmp_path / "two.wav")
+    both, right = MultiCut("both", 0, recording.duration, [0, 1], recording=recording), recording.to_cut().to_mono()[1]
+    for cut in (both, right):
+        cut.supervisions = [SupervisionSegment(cut.id, "two", 0.0, recording.duration, text="one")]
+    batch = load_batch([both, right])
+    np.testing.assert_allclose(batch.waveforms[0], audio.mean(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(batch.waveforms[1], audio[:, 1])
 
 
 def test_batch_holds_audio_text_and_language(tmp_path):
@@ -238,8 +280,11 @@ def test_evaluation_batches_leave_out_done_cuts(manifest):
     assert list(evaluation_batches(manifest, 2.0, set(everything))) == []
 
 
-def test_cuts_resampled_in_the_manifest_load_at_16_khz(tmp_path):
+@pytest.mark.parametrize("in_manifest", [True, False])
+def test_audio_of_another_rate_loads_at_16_khz(tmp_path, capsys, in_manifest):
     cut = cut_of(tmp_path / "a.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000), "one", rate=8000)
-    (batch,) = evaluation_batches(write_cuts(tmp_path / "cuts.jsonl.gz", [cut.resample(16000)]), 10.0)
+    path = write_cuts(tmp_path / "cuts.jsonl.gz", [cut.resample(16000) if in_manifest else cut])
+    (batch,) = evaluation_batches(path, 10.0)
     expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
     np.testing.assert_allclose(batch.waveforms[0][200:-200], expected[200:-200], atol=0.01)
+    assert ("1 of 1 cuts are resampled from 8000 to 16000 Hz" in capsys.readouterr().out) != in_manifest

@@ -92,17 +92,20 @@ def test_large_manifests_are_read_line_by_line_by_default(shards, monkeypatch):
 
 
 def test_on_disk_manifest_reads_mixed_cuts(shards, tmp_path):
-    mixed = next(iter(read_cuts(str(shards)))).pad(duration=5.0)
+    first, second = islice(read_cuts(str(shards)), 4, 6)
+    assert (first.duration, second.duration) == (4.0, 7.0)
+    noise = second.truncate(duration=4.0).drop_supervisions()
+    mixed = first.mix(noise, offset_other_by=0.0, snr=10)
     assert isinstance(mixed, MixedCut)
     CutSet.from_cuts([mixed]).to_file(tmp_path / "mixed.jsonl.gz")
     ((_, found),) = open_manifest(settings(tmp_path / "mixed.jsonl.gz", **LONG)).read(0, 0)
-    assert (found.id, found.duration) == (mixed.id, 5.0)
+    assert (found.id, found.duration, found.supervisions) == (mixed.id, 4.0, first.supervisions)
 
 
 def test_manifest_errors_name_the_file(shards, tmp_path):
     with pytest.raises(UserError, match=r"no cut lasts between 50 and 60 s \(data.min_clip_seconds"):
         TrainingBatches(settings(shards, min_clip_seconds=50.0, max_clip_seconds=60.0), 1)
-    with pytest.raises(UserError, match="empty: no such manifest; run the recipe"):
+    with pytest.raises(UserError, match="empty: holds no .jsonl or .jsonl.gz files; run the recipe"):
         (tmp_path / "empty").mkdir()
         TrainingBatches(settings(tmp_path / "empty"), 1)
     CutSet.from_cuts(list(read_cuts(str(shards)))).to_file(tmp_path / "cuts.json")

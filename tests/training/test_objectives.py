@@ -10,6 +10,7 @@ from corpus_fixture import clips, make_trainer
 from torch.nn.functional import ctc_loss
 
 from arkasr.config.load import load_config
+from arkasr.data.reasons import MISSING, Failure
 from arkasr.errors import UserError
 from arkasr.model.loading import load_speech_lm
 from arkasr.training.objectives import MicroLoss, SupervisedObjective, make_objective
@@ -48,7 +49,7 @@ def reference_loss(lm, batch) -> torch.Tensor:
 def test_cross_entropy_is_model_loss_times_number_of_tokens(lm, batch):
     micro = SupervisedObjective(0.0)(lm, batch, Phases())
     count = sum(len(lm.tokenizer.encode(text)) + 1 for text in batch.texts)
-    assert micro.count == count and micro.sums == {"ce": float(micro.total.detach()), "ctc": 0.0}
+    assert micro.count == count and micro.sums == {"ce": float(micro.total.detach()), "ctc": 0.0, "dropped": 0.0}
     torch.testing.assert_close(micro.total, reference_loss(lm, batch) * count, rtol=1e-5, atol=1e-5)
 
 
@@ -91,7 +92,7 @@ def test_transcript_with_reserved_tokens_is_dropped_and_logged(trained, batch, c
     expected = objective(lm, batch.select([0, 2, 3]), Phases())
     batch.texts[1] = f"one {bad} two"
     micro = objective(lm, batch, Phases())
-    assert (micro.count, micro.sums) == (expected.count, expected.sums)
+    assert (micro.count, micro.sums) == (expected.count, expected.sums | {"dropped": 1.0})
     assert f"dropped {batch.ids[1]}: its transcript contains reserved tokens" in capsys.readouterr().out
 
 
@@ -99,7 +100,7 @@ def test_batch_without_usable_transcript_has_zero_weight(trained, batch):
     lm, objective = load_speech_lm(str(trained / "base" / "final")), SupervisedObjective(0.0)
     batch.texts[:] = ["<|user|>"] * 4
     micro = objective(lm, batch, Phases())
-    assert (micro.total.item(), micro.count, micro.sums) == (0.0, 0.0, {"ce": 0.0, "ctc": 0.0})
+    assert (micro.total.item(), micro.count, micro.sums) == (0.0, 0.0, {"ce": 0.0, "ctc": 0.0, "dropped": 4.0})
     micro.total.backward()  # with sharding the other ranks wait for this pass
     assert lm.head.grad is not None and float(lm.head.grad.abs().max()) == 0.0
 
@@ -127,7 +128,7 @@ def test_batch_without_readable_clips_does_not_change_the_step(conf, trained, da
         trainer = make_trainer(conf, run, tmp_path / folder, datadir, *overrides)
         good = clips(datadir / "train.jsonl.gz", [4, 5])
         bad = good.select([])
-        bad.num_failed = 2
+        bad.failures = [Failure(name, "gone.wav", MISSING) for name in "ab"]
         row = trainer.take_step(iter([bad, good] if extra else [good]))
         rows.append({name: value for name, value in row.items() if not name.startswith(("time/", "memory/"))})
         weights.append(trainer.student.head.detach().clone())
@@ -137,8 +138,10 @@ def test_batch_without_readable_clips_does_not_change_the_step(conf, trained, da
 
 
 def test_supervised_rates_are_per_token():
-    assert SupervisedObjective(0.5).rates({"count": 4.0, "ce": 8.0, "ctc": 2.0}) == {"ce": 2.0, "ctc": 0.5}
-    assert SupervisedObjective(0.5).rates({"count": 0.0, "ce": 0.0, "ctc": 0.0}) == {"ce": 0.0, "ctc": 0.0}
+    sums = {"count": 4.0, "ce": 8.0, "ctc": 2.0, "dropped": 1.0}
+    assert SupervisedObjective(0.5).rates(sums) == {"ce": 2.0, "ctc": 0.5, "dropped_clips": 1.0}
+    assert SupervisedObjective(0.0).rates(sums) == {"ce": 2.0, "dropped_clips": 1.0}  # no CTC loss was measured
+    assert SupervisedObjective(0.5).rates(sums | {"count": 0.0}) == {"dropped_clips": 1.0}
 
 
 def test_make_objective_refuses_ctc_with_distillation(conf, trained, datadir):

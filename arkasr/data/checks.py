@@ -1,0 +1,198 @@
+"""The checks of cuts that every reader shares: training, dev set, decoding, labelling and tokenizer text.
+
+A cut of a manifest becomes clips. A clip is a cut with exactly one supervision, which covers it, with a text and a
+language. Clips that cannot be used stay in the data, marked with the reason, so that `load_batch` counts them as failed
+clips and `data.max_failed_share` limits their share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lhotse import MonoCut, SupervisionSegment
+from lhotse.cut import Cut, MultiCut
+from lhotse.serialization import deserialize_item
+from lhotse.utils import fastcopy
+
+from arkasr.config.schema import DataConfig
+from arkasr.data.channels import choose_channels
+from arkasr.data.lines import WRITE_AGAIN
+from arkasr.data.reasons import AMBIGUOUS, EMPTY_TEXT, NO_AUDIO, NO_TEXT, OUTSIDE, Unusable, refuse
+from arkasr.errors import UserError
+from arkasr.interfaces import SAMPLE_RATE
+
+EDGE = 0.01  # seconds that a supervision may leave uncovered at either end, which is rounding
+BEYOND = 0.1  # seconds that a supervision may reach beyond the audio, which is careless annotation
+SPLIT = "come from cuts with several supervisions, which become one clip each"
+OVERLAP = "overlap with another supervision of the same channel, so that several texts are spoken at once"
+TRIMMED = "are trimmed to their supervision, which covers a part of the cut"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How cuts are read that leave something open.
+
+    Attributes:
+        channels: See `DataConfig.channels`.
+        language: Language of cuts that name none. Empty: such cuts are an error.
+        language_from: Where `language` comes from, for messages.
+        needs_text: Refuse clips without text. If False, their text is empty.
+    """
+
+    channels: str = "auto"
+    language: str = ""
+    language_from: str = ""
+    needs_text: bool = True
+
+    @classmethod
+    def of(cls, config: DataConfig, needs_text: bool = True) -> Rules:
+        """Return the rules that a configuration sets.
+
+        Args:
+            config: The section `data`.
+            needs_text: See the attribute.
+        """
+        return cls(config.channels, config.language, "data.language", needs_text)
+
+
+@dataclass
+class Checked:
+    """The clips of one cut.
+
+    Attributes:
+        clips: The clips, at least one. A dictionary is a cut that needs no change and is not deserialized yet.
+        notes: What was done to clips, as ends of a sentence "<number> clips <note>", one per clip.
+    """
+
+    clips: list[Cut | dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check(item: dict[str, Any], rules: Rules, place: str) -> Checked:
+    """Make clips of one cut. See the module docstring.
+
+    Args:
+        item: The cut as a dictionary, as `arkasr.data.lines.entries` yields it. It may be changed.
+        rules: How to read it.
+        place: File and line of the cut, for messages.
+
+    Returns:
+        The clips.
+
+    Raises:
+        UserError: The cut cannot be deserialized, or it names no language and the rules have none.
+    """
+    try:
+        if _is_clip(item):
+            return Checked([item])
+        return _check(_deserialized(item), rules, place)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise not_a_cut(place, error) from error
+
+
+def not_a_cut(place: str, error: Exception) -> UserError:
+    """Return the error for an entry that Lhotse cannot deserialize.
+
+    Args:
+        place: File and line of the cut.
+        error: Lhotse's error.
+    """
+    reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return UserError(f"{place} is not a cut: {reason}; {WRITE_AGAIN}")
+
+
+def _is_clip(item: dict[str, Any]) -> bool:
+    """Return whether a cut is a clip as it is. Most are, and need not be deserialized to know."""
+    supervisions, recording = item.get("supervisions"), item.get("recording")
+    if item["type"] != "MonoCut" or not recording or not supervisions or len(supervisions) != 1:
+        return False
+    (one,), sources = supervisions, recording["sources"]
+    return bool(
+        one.get("language")
+        and isinstance(one.get("text"), str)
+        and one["text"].strip()
+        and abs(one["start"]) <= EDGE
+        and abs(one["start"] + one["duration"] - item["duration"]) <= EDGE
+        and len(sources) == 1
+        and len(sources[0]["channels"]) == 1
+        and recording["sampling_rate"] == SAMPLE_RATE
+    )
+
+
+def _deserialized(item: dict[str, Any]) -> Cut:
+    if item["type"] == "PaddingCut":  # Lhotse does not read it alone
+        return MonoCut(item["id"], 0.0, item["duration"], 0)
+    return deserialize_item(item)
+
+
+def _check(cut: Cut, rules: Rules, place: str) -> Checked:
+    found, several = Checked(), len(cut.supervisions) > 1
+    for index, one in enumerate(cut.supervisions or [SupervisionSegment(cut.id, cut.id, 0.0, cut.duration)]):
+        name, notes = f"{cut.id}-{index}" if several else cut.id, [SPLIT] if several else []
+        if several and _overlaps(one, cut):
+            notes.append(OVERLAP)
+        try:
+            found.clips.append(_clip(cut, one, rules, notes, place).with_id(name))
+        except Unusable as reason:
+            found.clips.append(refuse(name, cut, one, reason))
+            notes = notes[:1] if several else []
+        found.notes += notes
+    return found
+
+
+def _overlaps(one: SupervisionSegment, cut: Cut) -> bool:
+    others = (each for each in cut.supervisions if each is not one and each.channel == one.channel)
+    return any(min(each.end, one.end) - max(each.start, one.start) > EDGE for each in others)
+
+
+def _clip(cut: Cut, supervision: SupervisionSegment, rules: Rules, notes: list[str], place: str) -> Cut:
+    """Make the clip of one supervision, and note what was done. Raises Unusable."""
+    if not cut.has_recording:
+        raise Unusable(NO_AUDIO, "the cut has no recording; write the manifest with recordings")
+    _require_text(supervision, rules)
+    clip = _trimmed(choose_channels(cut, supervision, rules.channels, notes), supervision, notes)
+    if not supervision.language:
+        clip = _with_language(clip, rules, notes, place)
+    if clip.sampling_rate != SAMPLE_RATE:
+        notes.append(f"are resampled from {clip.sampling_rate} to {SAMPLE_RATE} Hz")
+    return clip
+
+
+def _require_text(supervision: SupervisionSegment, rules: Rules) -> None:
+    text = supervision.text
+    if text is not None and not isinstance(text, str):
+        raise Unusable(NO_TEXT, f"the text is {text!r}, not text; put it in quotes")
+    if rules.needs_text and not (text or "").strip():
+        raise Unusable(NO_TEXT if text is None else EMPTY_TEXT)
+
+
+def _trimmed(cut: Cut, supervision: SupervisionSegment, notes: list[str]) -> Cut:
+    """Return the part of the cut that the supervision covers, with this supervision only."""
+    start, end, seconds = supervision.start, supervision.end, cut.duration
+    begin, stop = max(0.0, start), min(end, seconds)
+    if start < -BEYOND or end > seconds + BEYOND or stop - begin <= EDGE:
+        raise Unusable(OUTSIDE, f"it lasts from {start:g} to {end:g} s, the cut from 0 to {seconds:g} s")
+    whole = begin <= EDGE and seconds - stop <= EDGE
+    if not whole:
+        cut = cut.truncate(offset=begin, duration=stop - begin)
+        notes += [TRIMMED] if SPLIT not in notes else []
+    if isinstance(cut, MonoCut | MultiCut):
+        own = supervision if whole else fastcopy(supervision, start=0.0, duration=cut.duration)
+        return fastcopy(cut, supervisions=[own])
+    only = cut.filter_supervisions(lambda each: each.id == supervision.id)
+    if len(only.supervisions) != 1:
+        raise Unusable(AMBIGUOUS, f"{len(only.supervisions)} supervisions of a mixed cut have the id {supervision.id}")
+    return only
+
+
+def _with_language(clip: Cut, rules: Rules, notes: list[str], place: str) -> Cut:
+    if not rules.language:
+        raise UserError(
+            f"{place}: clip {clip.id} names no language, and there is no corpus.json beside the manifest that names "
+            "one; set data.language, such as data.language=English"
+        )
+    notes.append(f"name no language, {rules.language} is used ({rules.language_from})")
+    return clip.map_supervisions(lambda each: fastcopy(each, language=rules.language))

@@ -1,0 +1,107 @@
+"""Why clips cannot be used: kinds of reasons, which are counted, and details of each clip."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from lhotse import MonoCut, SupervisionSegment
+from lhotse.cut import Cut, MixedCut
+
+REFUSED = "arkasr_refused"  # custom field of a clip that cannot be used: kind and detail of the reason
+
+# Kinds that the manifest shows.
+NO_TEXT, EMPTY_TEXT, NO_AUDIO = "no text", "empty text", "no audio in the manifest"
+OUTSIDE, AMBIGUOUS, CHANNELS = "text outside of the audio", "supervisions with equal ids", "several channels"
+# Kinds that show when the audio is read.
+MISSING, UNREADABLE, UNLIKE = "missing audio file", "unreadable audio", "audio unlike its manifest"
+EMPTY, NOT_FINITE, SILENT = "empty audio", "audio that is not finite", "silent audio"
+SCALE = "audio at the scale of integers"
+
+
+class Unusable(Exception):  # noqa: N818 (the name of a state, like StopIteration)
+    """A clip cannot be used.
+
+    Attributes:
+        kind: Kind of the reason, one of the constants of this module.
+        detail: What is wrong with this clip, and what to do. May be empty.
+    """
+
+    def __init__(self, kind: str, detail: str = ""):
+        super().__init__(kind, detail)
+        self.kind, self.detail = kind, detail
+
+
+class Failure(NamedTuple):
+    """A clip that cannot be used.
+
+    Attributes:
+        id: Id of the clip.
+        source: Where its audio is, such as the path of a file.
+        kind: Kind of the reason, one of the constants of this module. `counts` counts them.
+        detail: What is wrong with this clip, and what to do. May be empty.
+    """
+
+    id: str
+    source: str
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.source}): {self.kind}{f': {self.detail}' if self.detail else ''}"
+
+
+def counts(kinds: Iterable[str]) -> str:
+    """Count kinds of reasons.
+
+    Args:
+        kinds: One kind per clip, or a `Counter` of kinds.
+
+    Returns:
+        The most frequent first, such as "8 missing audio file, 4 several channels". Empty without clips.
+    """
+    found = kinds if isinstance(kinds, Counter) else Counter(kinds)
+    return ", ".join(f"{number} {kind}" for kind, number in found.most_common() if number)
+
+
+def refuse(name: str, cut: Cut, supervision: SupervisionSegment, reason: Unusable) -> Cut:
+    """Make a clip without audio that carries the reason why it cannot be used.
+
+    Args:
+        name: Id of the clip.
+        cut: The cut it comes from.
+        supervision: Its supervision. The text is not kept.
+        reason: Why it cannot be used.
+
+    Returns:
+        A clip for which `refusal` returns the reason, and whose text is empty.
+    """
+    seconds = min(max(supervision.duration, 0.1), cut.duration)
+    empty = SupervisionSegment(name, name, 0.0, seconds, text="", speaker=supervision.speaker)
+    custom = {REFUSED: [source_of(cut), reason.kind, reason.detail]}
+    return MonoCut(name, 0.0, seconds, 0, supervisions=[empty], custom=custom)
+
+
+def refusal(cut: Cut) -> Failure | None:
+    """Return why a clip cannot be used, or None if nothing is known against it.
+
+    Args:
+        cut: Any cut.
+    """
+    marked = (getattr(cut, "custom", None) or {}).get(REFUSED)
+    return Failure(cut.id, *marked) if marked else None
+
+
+def source_of(cut: Cut) -> str:
+    """Return where the audio of a cut is, for messages.
+
+    Args:
+        cut: Any cut.
+    """
+    parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    recordings = [recording for part in parts if (recording := getattr(part, "recording", None))]
+    if not recordings:
+        return "no recording"
+    source = recordings[0].sources[0].source
+    return source if isinstance(source, str) else "audio in memory"

@@ -1,0 +1,156 @@
+"""Audio of Lhotse Shar folders: read from the tar files at random access, when a clip is loaded.
+
+A Shar folder holds numbered shards such as `cuts.000000.jsonl.gz` and `recording.000000.tar`. Line i of the first
+belongs to entry i of the second. Lhotse reads both in order. Here the cuts are sampled first, and the audio is read
+afterwards, so that neither the buffer of clips nor exact resuming holds or reads audio. Each process reads the headers
+of a tar file once, when it first needs a clip of it.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from array import array
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lhotse import Recording
+from lhotse.cut import Cut
+from lhotse.serialization import decode_json_line, deserialize_item
+from lhotse.shar.readers.tar import parse_tarinfo
+from lhotse.shar.utils import fill_shar_placeholder
+from lhotse.utils import fastcopy
+
+from arkasr.errors import UserError
+
+PLACE = (
+    "arkasr_shar"  # custom field of a cut whose audio is in a tar file: path, number of the entry, name of the entry
+)
+CUTS_FILE = re.compile(r"cuts(\..*)?\.jsonl(\.gz)?")
+
+
+def is_shar(folder: Path) -> bool:
+    """Return whether a folder is in the format Lhotse Shar.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        True if it holds files with cuts and tar files with audio.
+    """
+    names = [file.name for file in folder.iterdir()]
+    has_cuts = any(CUTS_FILE.fullmatch(name) for name in names)
+    return has_cuts and any(name.startswith("recording.") and name.endswith(".tar") for name in names)
+
+
+def audio_of(file: Path) -> Path:
+    """Return the path of the tar file that belongs to a file of cuts.
+
+    Args:
+        file: For example `cuts.000000.jsonl.gz`.
+
+    Returns:
+        For example `recording.000000.tar` in the same folder. It may not exist.
+    """
+    found = CUTS_FILE.fullmatch(file.name)
+    return file.with_name(f"recording{(found and found[1]) or ''}.tar")
+
+
+def require_audio(files: list[Path]) -> None:
+    """Check that each shard of Shar folders has its tar file.
+
+    Args:
+        files: The files of a manifest. Files that do not belong to a Shar folder are ignored.
+
+    Raises:
+        UserError: A tar file is missing.
+    """
+    for folder in {file.parent for file in files}:
+        if not is_shar(folder):
+            continue
+        present = {file.name for file in folder.iterdir()}
+        for file in files:
+            tar = audio_of(file)
+            if file.parent == folder and CUTS_FILE.fullmatch(file.name) and tar.name not in present:
+                raise UserError(f"{file}: its audio {tar.name} is not in this folder; copy it there, or write it again")
+
+
+def locate(item: dict[str, Any], file: Path, number: int) -> None:
+    """Note in a cut from which entry of which tar file its audio comes. Other cuts stay as they are.
+
+    Args:
+        item: The cut as a dictionary, changed in place.
+        file: The file of cuts.
+        number: Number of its line, from 0.
+    """
+    sources = (item.get("recording") or {}).get("sources") or [{}]
+    if sources[0].get("type") == "shar":
+        tar = str(audio_of(file))
+        item["custom"] = (item.get("custom") or {}) | {PLACE: [tar, number, item["id"]]}
+        sources[0]["source"] = f"{tar}, entry {number + 1}"  # for messages
+
+
+def tar_file(cut: Cut) -> Path | None:
+    """Return the tar file that holds the audio of a cut, or None for cuts that `locate` left alone.
+
+    Args:
+        cut: Any cut.
+    """
+    place = (getattr(cut, "custom", None) or {}).get(PLACE)
+    return Path(place[0]) if place else None
+
+
+def with_audio(cut: Cut) -> Cut:
+    """Replace a placeholder by the recording from its tar file.
+
+    Args:
+        cut: Any cut.
+
+    Returns:
+        A cut whose audio can be loaded. It is `cut` itself if that is not a placeholder.
+
+    Raises:
+        ValueError: The tar file does not have the entry.
+        OSError: The tar file cannot be read.
+    """
+    if not (tar := tar_file(cut)):
+        return cut
+    _, number, name = cut.custom[PLACE]
+    return fastcopy(cut, recording=_recording(tar, number, name))
+
+
+def _recording(tar: Path, number: int, name: str) -> Recording:
+    offsets = _offsets(tar)
+    if number >= len(offsets):
+        raise ValueError(
+            f"{tar} holds {len(offsets)} entries, this is entry {number + 1}; copy or write the file again"
+        )
+    with tar.open("rb") as file:
+        file.seek(offsets[number])
+        with tarfile.open(fileobj=file, mode="r:") as members:
+            first, second = members.next(), members.next()
+            if first is None or second is None:
+                raise ValueError(f"{tar} ends at entry {number + 1}; copy or write the file again")
+            (data, path), (facts, _) = parse_tarinfo(first, members), parse_tarinfo(second, members)
+    if str(path.parent / path.stem) != name:
+        raise ValueError(f"entry {number + 1} of {tar} belongs to {path.stem}; write the shard again")
+    if data is None or facts is None:
+        raise ValueError(f"entry {number + 1} of {tar} holds no audio; write the shard again")
+    recording = deserialize_item(decode_json_line(facts.decode()))
+    fill_shar_placeholder(recording, data=data, tarpath=path)
+    return recording
+
+
+@cache
+def _offsets(tar: Path) -> array[int]:
+    """Return the positions of all pairs of audio and description, in bytes. Reads headers only."""
+    found = array("Q")
+    with tarfile.open(tar, "r:") as members:
+        try:
+            for number, member in enumerate(members):
+                if number % 2 == 0:
+                    found.append(member.offset)
+        except tarfile.ReadError:  # the file is cut short. Its complete entries can be read
+            pass
+    return found
