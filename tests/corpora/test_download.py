@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
+from corpora_on_disk import librispeech
 from synthetic_corpus import EGS, contents, tiny
 
 from arkasr.corpora import download as download_module
 from arkasr.corpora.corpus import read_corpus_yaml
-from arkasr.corpora.download import download
+from arkasr.corpora.download import download, is_synthetic
 from arkasr.errors import UserError
+from arkasr.utils.files import LOCK
 
 
 def test_download_keeps_a_complete_corpus_and_replaces_one_of_another_seed(tmp_path, capsys):
@@ -92,3 +98,88 @@ def test_download_at_paper_scale_calls_lhotse(tmp_path, monkeypatch, name, funct
     monkeypatch.setattr(lhotse.recipes, function, offline)
     with pytest.raises(UserError, match="no route to host.*run the same command again"):
         download(str(yaml), "paper", str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_damaged_marker_is_named_and_nothing_is_reused(tmp_path, content):
+    folder = librispeech(tmp_path / "c")
+    (folder / ".completed").write_text(content)
+    with pytest.raises(UserError, match=r"c/.completed: .*; delete the folder and run the recipe from --stage 0"):
+        download(tiny(tmp_path, "librispeech"), "mini", str(folder))
+    with pytest.raises(UserError, match="delete the folder"):
+        is_synthetic(folder)
+
+
+@pytest.mark.slow
+def test_download_writes_missing_files_of_a_marked_corpus_again(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    yaml, folder = tiny(tmp_path, "aishell"), tmp_path / "c"
+    download(yaml, "mini", str(folder))
+    before = contents(folder)
+    (folder / "data_aishell").rename(tmp_path / "gone")
+    download(yaml, "mini", str(folder))
+    assert {**contents(folder), LOCK: b""} == {**before, LOCK: b""}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from arkasr.utils.files import locked
+with locked(Path(sys.argv[1]), "arkasr download"):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("scale", ["mini", "paper"])
+def test_second_download_into_a_folder_gets_one_sentence(tmp_path, scale):
+    folder = tmp_path / "c"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match=r"c: arkasr download, process \d+ on .* is using this folder; wait"):
+            download(tiny(tmp_path, "aishell"), scale, str(folder))
+        holder.kill()
+    assert os.listdir(folder) == [LOCK]
+
+
+def test_download_into_a_file_is_refused(tmp_path):
+    (tmp_path / "c").touch()
+    for scale in ("mini", "paper"):
+        with pytest.raises(UserError, match="--corpus_dir .*c: is a file, must be a folder"):
+            download(tiny(tmp_path, "librispeech"), scale, str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    "name, place, archive",
+    [
+        ("librispeech", "LibriSpeech/dev-clean", "dev-clean.tar.gz"),
+        ("aishell", "aishell/data_aishell", "data_aishell.tgz"),
+    ],
+)
+def test_download_keeps_folders_that_lhotse_did_not_unpack(tmp_path, monkeypatch, name, place, archive):
+    import lhotse.recipes
+
+    calls = []
+    monkeypatch.setattr(lhotse.recipes, f"download_{name}", lambda *a, **k: calls.append(a))
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "mine.flac").touch()
+    yaml = str(EGS / name / "corpus.yaml")
+    with pytest.raises(UserError, match=rf"{place}: stage 0 did not download this folder, and would replace it; name"):
+        download(yaml, "paper", str(tmp_path))
+    assert calls == []
+    (tmp_path / archive).touch()  # Lhotse was interrupted while it unpacked this archive
+    download(yaml, "paper", str(tmp_path))
+    assert len(calls) == 1
+
+
+def test_download_names_a_damaged_archive(tmp_path, monkeypatch):
+    import tarfile
+
+    import lhotse.recipes
+
+    def damaged(*arguments, **options):
+        raise tarfile.ReadError("unexpected end of data")
+
+    monkeypatch.setattr(lhotse.recipes, "download_aishell", damaged)
+    with pytest.raises(UserError, match=r"an archive is damaged \(unexpected end of data\); delete the newest archive"):
+        download(str(EGS / "aishell" / "corpus.yaml"), "paper", str(tmp_path / "c"))
