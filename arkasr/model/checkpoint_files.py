@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
-from arkasr.model.checkpoint_reader import read_weights
+from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
+from arkasr.model.checkpoint_reader import read_weights, saved_shapes
 from arkasr.model.reading import check_json_files, load_tokenizer, reading
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 from arkasr.utils.files import sha256
@@ -104,9 +105,23 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
     check_json_files(str(description))
     with reading(str(description)):
         config = ArkasrConfig.from_pretrained(description, trust_remote_code=False)
+        _check_shapes(checkpoint, config)
         hf = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     lm = wrap(hf, load_tokenizer(str(description)))
     state = {"model": get_model_state_dict(lm)}
     read_weights(checkpoint / WEIGHTS, state)
     lm.load_state_dict(state["model"])
     return lm.eval()
+
+
+def _check_shapes(checkpoint: Path, config: ArkasrConfig) -> None:
+    """Compare the checkpoint's tensors with its configuration before the model of this configuration is allocated."""
+    with torch.device("meta"):
+        expected = ArkasrForConditionalGeneration(config).state_dict()
+    found = saved_shapes(checkpoint / WEIGHTS)
+    for name, tensor in expected.items():
+        if found.get(f"model.hf.{name}") != tuple(tensor.shape):
+            raise UserError(
+                f"{checkpoint}: hf.{name} has the shape {found.get(f'model.hf.{name}')}, but "
+                f"{DESCRIPTION}/config.json asks for {tuple(tensor.shape)}; use another checkpoint or `final`"
+            )
