@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
+from lhotse.cut import Cut
 
 from arkasr.config.schema import DecodeConfig
 from arkasr.data.batches import SILENCE, Batch, load_batch
@@ -14,14 +20,57 @@ from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.utils.console import log
+
+SEED = 0  # of the sample. It is the same in all runs, so that their dev error rates can be compared
+
+
+def sample_over_speakers(cuts: Sequence[Cut], size: int) -> list[Cut]:
+    """Draw clips at random, spread over speakers: one clip of each speaker, then a second one, and so on.
+
+    Speakers and their clips are in a seeded order, which does not depend on the order of the manifest. Clips without a
+    speaker are drawn at random, in proportion to their share.
+
+    Args:
+        cuts: All clips.
+        size: Number of clips to draw.
+
+    Returns:
+        The drawn clips, all if there are no more.
+    """
+    rng, groups = random.Random(SEED), defaultdict(list)
+    for cut in sorted(cuts, key=lambda cut: cut.id):
+        groups[speaker_of(cut)].append(cut)
+    for clips in groups.values():
+        rng.shuffle(clips)
+    unknown, size = groups.pop("", []), min(size, len(cuts))
+    speakers = sorted(groups)
+    rng.shuffle(speakers)
+    rounds = zip_longest(*(groups[speaker] for speaker in speakers))
+    by_speaker = [cut for clips in rounds for cut in clips if cut is not None]
+    known = max(size - round(size * len(unknown) / max(len(cuts), 1)), size - len(unknown))
+    chosen = by_speaker[:known]
+    return chosen + unknown[: size - len(chosen)]
+
+
+def speaker_of(cut: Cut) -> str:
+    """Return the speaker of a clip.
+
+    Args:
+        cut: The clip.
+
+    Returns:
+        The speaker of its first supervision, empty if unknown.
+    """
+    return str(cut.supervisions[0].speaker or "") if cut.supervisions else ""
 
 
 class DevSet:
-    """One rank's share of the first clips of a dev manifest, scored as `arkasr score` scores the test sets.
+    """One rank's share of a sample of a dev manifest, scored as `arkasr score` scores the test sets.
 
     Args:
         path: Dev manifest. `corpus.json` beside it gives the metric and the normaliser.
-        num_clips: Number of clips, taken from the start of the manifest and divided over all ranks.
+        num_clips: Number of clips, see `sample_over_speakers`. They are divided over all ranks.
         rank: Rank of this process.
         world_size: Number of processes.
 
@@ -29,13 +78,18 @@ class DevSet:
         cuts: The cuts of this rank, longest first.
         metric: `wer` or `cer`.
         normalize: Text normaliser of the corpus.
+        transcripts: Normalised hypothesis and reference of each clip of this rank, from the last call of `errors`.
     """
 
     def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1):
         corpus = read_corpus_facts(Path(path).parent)
         self.metric, self.normalize = corpus["metric"], normalizer(corpus["normalizer"])
-        cuts = sorted(list(read_cuts(path))[:num_clips], key=lambda c: -c.duration)
-        self.cuts = cuts[rank::world_size]
+        found = list(read_cuts(path))
+        sample = sample_over_speakers(found, num_clips)
+        speakers = [len({speaker_of(cut) for cut in cuts} - {""}) for cuts in (sample, found)]
+        log(f"{path}: dev clips {len(sample)} of {len(found)}, speakers {speakers[0]} of {speakers[1]}")
+        self.cuts = sorted(sample, key=lambda cut: (-cut.duration, cut.id))[rank::world_size]
+        self.transcripts: list[tuple[str, str]] = []
         self._batches: list[Batch] | None = None
 
     def batches(self, max_seconds: float) -> list[Batch]:
@@ -53,7 +107,9 @@ class DevSet:
         return self._batches
 
     @torch.no_grad()
-    def errors(self, lm: SpeechLM, config: DecodeConfig) -> dict[str, float]:
+    def errors(
+        self, lm: SpeechLM, config: DecodeConfig, progress: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Count the errors of greedy transcripts on this rank's clips.
 
         All ranks must call this together, because sharded weights are gathered. A rank without clips decodes silence
@@ -62,18 +118,31 @@ class DevSet:
         Args:
             lm: The model to evaluate.
             config: Decoding settings.
+            progress: Called after each batch.
 
         Returns:
-            `errors`, and `words`: the reference length in words (in characters for CER).
+            `errors`, `words`: the reference length in words (in characters for CER), `clips` that were decoded, and
+            `failed`: clips that could not be read.
         """
         from arkasr.evaluation.tally import count
 
-        batches = [b for b in self.batches(config.max_seconds) if b.ids]
+        loaded = self.batches(config.max_seconds)
+        batches = [batch for batch in loaded if batch.ids]
+
+        def decode(inner: SpeechLM) -> list[list[dict[str, Any]]]:
+            decoded = []
+            for batch in batches or [SILENCE]:
+                decoded.append(transcribe(inner, batch, config))
+                progress()
+            return decoded
+
         lm.eval()
         with gathered(lm):
-            decoded = lm(lambda inner: [transcribe(inner, b, config) for b in batches or [SILENCE]])[: len(batches)]
+            decoded = lm(decode)[: len(batches)]
         lm.train()
         references = [self.normalize(text) for batch in batches for text in batch.texts]
         hypotheses = [self.normalize(row["hypothesis"]) for rows in decoded for row in rows]
+        self.transcripts = list(zip(hypotheses, references, strict=True))
         tally = count(references, hypotheses, self.metric)
-        return {"errors": float(tally.errors.sum()), "words": float(tally.lengths.sum())}
+        sums = {"errors": float(tally.errors.sum()), "words": float(tally.lengths.sum())}
+        return sums | {"clips": float(len(references)), "failed": float(sum(batch.num_failed for batch in loaded))}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import defaultdict
 from pathlib import Path
 
 from arkasr.errors import is_disk_full
-from arkasr.utils.console import Progress
+from arkasr.utils.console import Progress, log
+from arkasr.utils.files import write_text
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Remove the rows of later steps, which a resumed run writes again, and a truncated last line.
+    """Remove the rows of later steps, which a resumed run writes again, and lines that are torn.
 
     Args:
         path: A file of JSON lines with a key `step`. It need not exist.
@@ -21,11 +21,31 @@ def drop_rows_after(path: Path, step: int) -> None:
     """
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    part = Path(f"{path}.part")  # written aside, so that a kill at this moment does not lose the earlier rows
-    part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(part, path)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    steps = [_step(line) for line in lines]
+    if torn := [number for number, found in enumerate(steps[:-1], 1) if found is None]:  # a kill may tear the last one
+        log(f"warning: {path}: {len(torn)} damaged lines removed, the first is line {torn[0]}")
+    kept = [line + "\n" for line, found in zip(lines, steps, strict=True) if found is not None and found <= step]
+    write_text(path, "".join(kept))
+
+
+def _step(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def significant(value: float) -> float:
+    """Round a logged number to 9 significant digits, so that small learning rates keep their digits.
+
+    Args:
+        value: Any number.
+
+    Returns:
+        Whole numbers unchanged, others rounded.
+    """
+    return value if float(value).is_integer() else float(f"{value:.9g}")
 
 
 def _ignore_disk_full(failure: threading.ExceptHookArgs) -> None:
@@ -81,7 +101,7 @@ class MetricsLog:
     def _write(self, step: int, row: dict[str, float]) -> None:
         if self.file is None or self.writer is None:
             return
-        self.file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in row.items()}}) + "\n")
+        self.file.write(json.dumps({"step": step, **{k: significant(v) for k, v in row.items()}}) + "\n")
         self.file.flush()
         for name, value in row.items():
             self.writer.add_scalar(name, value, step)
@@ -90,10 +110,11 @@ class MetricsLog:
         """Move the progress line by one step.
 
         Args:
-            row: Metrics of the step. `loss` and, in distillation, `vuss` are shown.
+            row: Metrics of the step. `loss` and, in distillation, `vuss` are shown, "-" if nothing was scored.
         """
         vuss = f", vuss {row['vuss']:.1f}" if "vuss" in row else ""
-        self.progress.update(note=f"loss {row['loss']:.3f}{vuss}{self.dev}")
+        loss = f"{row['loss']:.3f}" if "loss" in row else "-"
+        self.progress.update(note=f"loss {loss}{vuss}{self.dev}")
 
     def close(self) -> None:
         """Flush and close all files."""

@@ -89,14 +89,18 @@ class SupervisedObjective:
         reserved = [holds_reserved_tokens(ids, student.blocked, student.stop_ids) for ids in targets]
         usable = [i for i, is_reserved in enumerate(reserved) if not is_reserved]
         for i in set(range(len(targets))) - set(usable):
-            log(f"dropped {batch.ids[i]}: its transcript contains reserved tokens: {batch.texts[i]!r}")
+            reason = f"its transcript contains reserved tokens: {batch.texts[i]!r}"
+            log(f"dropped {batch.ids[i]}: {reason}", on_every_rank=True)
+        dropped = len(targets) - len(usable)
         batch = batch.select(usable or [0])
         targets = [targets[i] for i in usable] or [[student.stop_ids[0]]]
         with phases("student"):
             ce, ctc = student(lambda lm: self._losses(lm, batch, targets))
         sums = {"ce": float(ce.detach()), "ctc": float(ctc.detach())}
         micro = MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, sum(map(len, targets)), sums)
-        return micro if usable else micro.unweighted()
+        micro = micro if usable else micro.unweighted()
+        micro.sums["dropped"] = float(dropped)
+        return micro
 
     def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
         audio = lm.encode_audio(batch.waveforms)
@@ -112,8 +116,10 @@ class SupervisedObjective:
         return ce, ctc_loss(logprobs, texts, *sizes, blank=blank, reduction="sum", zero_infinity=True)
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
-        """See `Objective.rates`. Returns `ce` and `ctc` in nats per token."""
-        return {name: sums[name] / max(sums["count"], 1.0) for name in ("ce", "ctc")}
+        """See `Objective.rates`. Returns `ce` and, with a CTC loss, `ctc` in nats per token, and `dropped_clips`."""
+        names = ("ce", "ctc") if self.ctc_weight else ("ce",)
+        means = {name: sums[name] / sums["count"] for name in names if sums["count"] > 0}
+        return means | {"dropped_clips": sums["dropped"]}
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from arkasr.distill.metrics import MAXIMA
 from arkasr.model.sharding import mesh_shape
+from arkasr.training.rendezvous import meet
 
 SLOTS = 256  # largest number of values that one rank sends per step
 
@@ -46,7 +47,7 @@ class Ranks:
         save_group: gloo group for checkpoints, which are written while training continues. None for a single process.
 
     Raises:
-        UserError: `replicate` does not divide the number of ranks.
+        UserError: `replicate` does not divide the number of ranks, or the ranks do not find each other.
     """
 
     def __init__(self, threads: int = 0, timeout: float = 1800.0, replicate: int = 1):
@@ -62,7 +63,10 @@ class Ranks:
         self.save_group: dist.ProcessGroup | None = None
         if self.world_size > 1:
             shape = mesh_shape(self.world_size, replicate, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
+            if not dist.is_initialized():
+                limit, backend = timedelta(seconds=timeout), "nccl" if cuda else "gloo"
+                store = meet(self.rank, self.world_size, timeout)
+                dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=limit)
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
             self.save_group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 

@@ -1,237 +1,24 @@
-"""The training loop. Supervised training, teacher data and distillation differ only in their objective and data."""
+"""`arkasr train`: train one run, or resume it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from torch.distributed.tensor import DTensor
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config
 from arkasr.config.schema import Config
-from arkasr.data.batches import SILENCE, Batch
-from arkasr.data.sampling import TrainingBatches
-from arkasr.distill.metrics import MAXIMA
 from arkasr.errors import UserError
-from arkasr.evaluation.dev_set import DevSet
 from arkasr.plugins import registry
-from arkasr.training.checkpoint import Checkpoints
 from arkasr.training.final_model import save_final
-from arkasr.training.guards import FailedClips, Guards
-from arkasr.training.metrics_log import MetricsLog
-from arkasr.training.objectives import MicroLoss, make_objective
-from arkasr.training.preemption import Preemption, end_with_launcher
+from arkasr.training.preemption import end_with_launcher
 from arkasr.training.ranks import Ranks
-from arkasr.training.setup import make_model, make_optimizer, run_directory
-from arkasr.training.throughput import Throughput
+from arkasr.training.run_record import run_directory
+from arkasr.training.trainer import Trainer
 from arkasr.training.watchdog import Watchdog
 from arkasr.utils.console import log
-from arkasr.utils.timing import Phases
 
-
-class Trainer:
-    """One training run: the model, and everything that is saved and restored with it.
-
-    Args:
-        config: The run's configuration.
-        folder: The run's directory, `<expdir>/<run>`.
-        ranks: The processes of the run.
-
-    Attributes:
-        step: Number of optimizer steps taken, including skipped steps.
-        hours: Hours of audio read since the run began, over all ranks.
-        tokens: Tokens or scored positions since the run began, over all ranks.
-    """
-
-    def __init__(self, config: Config, folder: Path, ranks: Ranks):
-        self.config, self.folder, self.ranks = config, folder, ranks
-        self.student = make_model(config, folder, ranks)
-        self.objective = make_objective(config, self.student, ranks.mesh)
-        teacher = getattr(getattr(self.objective, "opd", None), "teacher", None)
-        self.throughput = Throughput(config, self.student, teacher, ranks.world_size)
-        self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
-        self.batches = TrainingBatches(config.data, config.seed, ranks.rank, ranks.world_size)
-        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
-        self.phases, self.preemption = Phases(ranks.device.type), Preemption()
-        self.guards = Guards(folder, ranks, config.train)
-        self.failed = FailedClips(config.data.max_failed_share, ranks)
-        self.step, self.hours, self.tokens = 0, 0.0, 0.0
-
-    def resume(self) -> None:
-        """Restore the newest checkpoint, if there is one."""
-        state = self.checkpoints.load_newest(self.student, self.optimizer)
-        if state is not None:
-            self.step, self.hours, self.tokens = (state[k] for k in ("step", "hours", "tokens"))
-            self.schedule.load_state_dict(state["schedule"])
-            self.batches.load_state_dict(state["batches"])
-            self.guards.load_state_dict(state["guards"])
-            self.failed.load_state_dict(state["failed"])
-        self.guards.forget_after(self.step)
-
-    def save(self, dev_error: float | None = None) -> None:
-        """Start to write a checkpoint of the current step.
-
-        Args:
-            dev_error: The dev error rate, if it was measured at this step. `train.keep_best` selects by it.
-        """
-        extra = {
-            "schedule": self.schedule.state_dict(),
-            "batches": self.batches.state_dict(),
-            "guards": self.guards.state_dict(),
-            "failed": self.failed.state_dict(),
-            "hours": self.hours,
-            "tokens": self.tokens,
-            "dev_error": dev_error,
-            "config": asdict(self.config),
-            "plugins": registry.listing(),
-        }
-        with self.phases("save"):
-            self.checkpoints.save(self.step, self.student, self.optimizer, extra)
-
-    def run(self) -> bool:
-        """Train to the last step, with logging, evaluation and checkpoints.
-
-        Returns:
-            True if the last step was reached, False if a signal stopped the run.
-        """
-        settings, batches = self.config.train, iter(self.batches)
-        dev = DevSet(self.config.data.dev, settings.eval_clips, self.ranks.rank, self.ranks.world_size)
-        metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
-        try:
-            while self.step < settings.steps:
-                with self.phases("step"):
-                    row = self.take_step(batches)
-                self.step += 1
-                stop = row.pop("asked_to_stop") > 0 and self.step < settings.steps
-                last = self.step == settings.steps
-                if settings.eval_every and (last or _is_due(self.step, settings.eval_every)):
-                    row["dev_error"] = self.evaluate(dev)
-                    metrics.dev = f", dev {100 * row['dev_error']:.1f} %"
-                metrics.add(self.step, row, due=last or _is_due(self.step, settings.log_every) or "dev_error" in row)
-                if stop or (_is_due(self.step, settings.save_every) and not last):
-                    self.save(row.get("dev_error"))
-                self.checkpoints.poll()
-                metrics.advance(row)
-                if stop:
-                    break
-            self.checkpoints.wait()
-        except BaseException:
-            with suppress(BaseException):  # raise the error that ended the run, not one that followed from it
-                self.checkpoints.wait()
-            raise
-        finally:
-            metrics.close()
-        return self.step == settings.steps
-
-    def take_step(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Take one optimizer step over `train.accumulate` micro-batches.
-
-        Losses are sums. Gradients are divided by the count over all ranks and micro-batches, so the step does not
-        depend on how the global batch is split. The guards may skip the update.
-
-        Args:
-            batches: Iterator over the micro-batches of this rank.
-
-        Returns:
-            The metrics of the step by name.
-        """
-        sums: dict[str, float] = {}
-        clips: list[str] = []
-        for _ in range(self.config.train.accumulate):
-            with self.phases("data"):
-                batch = next(batches)
-            with self._autocast():
-                micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases, self.step + 1)
-            micro = micro if batch.ids else micro.unweighted()
-            with self.phases("backward"):
-                micro.total.backward()
-            _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
-            clips += batch.ids
-            self.failed.last = batch.last_failed or self.failed.last
-        sums = self.ranks.reduce(sums | self._rank_values())
-        self.failed.add(sums["failed"], sums["num_clips"])
-        learning_rate = float(self.schedule.get_last_lr()[0])
-        with self.phases("optimizer"):
-            norm = self._update(sums["loss"], sums["count"], clips)
-        return self._row(sums, norm, learning_rate)
-
-    def _rank_values(self) -> dict[str, float]:
-        """Return values of this rank that travel with a step's sums. Times count from the previous call."""
-        asked = {"asked_to_stop": float(self.preemption.requested)}
-        return asked | self.phases.take() | {"memory/peak_gib": self.ranks.peak_memory() / 2**30}
-
-    def _autocast(self) -> AbstractContextManager:
-        dtype = getattr(torch, self.config.fsdp.compute_dtype)
-        needed = self.ranks.mesh is None and dtype != torch.float32  # with several ranks FSDP2 casts
-        return torch.autocast(self.ranks.device.type, dtype) if needed else nullcontext()
-
-    def _update(self, loss: float, count: float, clips: list[str]) -> float:
-        """Scale, clip and apply the gradients. Return their norm before clipping."""
-        params = [p for p in self.student.parameters() if p.grad is not None]
-        for p in params:  # undo the mean over ranks of FSDP2. The sum over ranks is divided by the global count.
-            assert p.grad is not None
-            p.grad.mul_(self.ranks.world_size / max(count, 1.0))
-        total = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
-        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
-        if self.guards.allow(self.step + 1, loss, count, norm, clips):
-            self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def _row(self, sums: dict[str, float], norm: float, learning_rate: float) -> dict[str, float]:
-        """Return the metrics of one step by name, as docs/metrics.md lists them."""
-        self.hours += sums["seconds"] / 3600
-        self.tokens += sums["count"]
-        return {
-            **{name: value for name, value in sums.items() if name.startswith(("asked_", "time/", "memory/"))},
-            "loss": sums["loss"] / max(sums["count"], 1.0),
-            **self.objective.rates(sums),
-            **self.throughput(sums),
-            "gradient_norm": norm,
-            "skipped_steps": float(self.guards.skipped),
-            "learning_rate": learning_rate,
-            "tokens": sums["count"],
-            "clips": sums["num_clips"],
-            "failed_clips": sums["failed"],
-            "hours_seen": self.hours,
-            "tokens_seen": self.tokens,
-        }
-
-    def evaluate(self, dev: DevSet) -> float:
-        """Decode the dev clips on all ranks.
-
-        Args:
-            dev: This rank's share of the dev clips.
-
-        Returns:
-            The error rate over all ranks, 0 to 1 or more.
-        """
-        with self.phases("dev"):
-            errors = self.ranks.reduce(dev.errors(self.student, self.config.decode))
-        return errors["errors"] / max(errors["words"], 1.0)
-
-
-def _is_due(step: int, every: int) -> bool:
-    """Return whether something is done after a step. 0 steps between means never."""
-    return every > 0 and step % every == 0
-
-
-def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:
-    """Add the values of one micro-batch to `sums`. Values in `MAXIMA` are compared, not added."""
-    more = {
-        "loss": float(micro.total.detach()),
-        "count": micro.count,
-        "seconds": seconds,
-        "num_clips": clips,
-        "failed": failed,
-    }
-    for name, value in (micro.sums | more).items():
-        sums[name] = max(sums.get(name, value), value) if name in MAXIMA else sums.get(name, 0.0) + value
+__all__ = ["Trainer", "train"]
 
 
 def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> None:
@@ -258,25 +45,29 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
         raise UserError(
             "the ranks of this run have different plugins; compare the output of `arkasr plugins` on all machines"
         )
-    with run_directory(folder, config, ranks):
-        if (folder / "final" / "config.json").is_file():
+    with run_directory(folder, config, ranks) as finished:
+        if finished:
             log(f"{folder}: already trained; nothing to do")
         else:
-            trainer = Trainer(config, folder, ranks)
-            trainer.resume()
-            with trainer.preemption:  # also around save_final, so that a late signal does not interrupt the writing
-                with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
-                    done = trainer.run()
-                if done:
-                    save_final(folder / "final", trainer.student, ranks)
-            if done:
-                log(f"{folder / 'final'}: written")
-            else:
-                log(
-                    f"{folder}: stopped by a signal after step {trainer.step}, which is saved; "
-                    "run the same command again to resume"
-                )
+            _train(config, folder, ranks)
     ranks.close()
+
+
+def _train(config: Config, folder: Path, ranks: Ranks) -> None:
+    trainer = Trainer(config, folder, ranks)
+    trainer.resume()
+    with trainer.preemption:  # also around save_final, so that a late signal does not interrupt the writing
+        with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
+            done = trainer.run()
+        if done:
+            save_final(folder / "final", trainer.student, ranks)
+    if done:
+        log(f"{folder / 'final'}: written")
+    else:
+        log(
+            f"{folder}: stopped by a signal after step {trainer.step}, which is saved; run the same command again to "
+            "resume"
+        )
 
 
 def _check_plugins(config: Config) -> None:

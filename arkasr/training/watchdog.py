@@ -1,4 +1,4 @@
-"""Hang detection: a thread per rank reports progress to a common store, and a stalled run ends with a diagnosis."""
+"""Hang detection: a thread per rank watches its progress, and a stalled run ends with a diagnosis."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
+from arkasr.training.ending import end_process
 from arkasr.training.ranks import Ranks
 from arkasr.utils.timing import Phases
 
@@ -21,14 +22,23 @@ HANG_STATUS = 70  # exit status, EX_SOFTWARE of sysexits.h
 Beat = dict[str, Any]  # what one rank reports: entered (phases begun), phase (the current one), beats (a counter), host
 
 
-class Watchdog:
-    """Context manager that watches the progress of a run with several ranks.
+REMEDIES = {  # what to do about a hang, by phase
+    "data": "check the audio's file system and the space in /dev/shm, lower data.num_workers (0 loads in this process)",
+    "teacher": "check that the teacher answers",
+    "save": "check the file system of --expdir",
+}
 
-    Inside, a thread writes the progress of this rank to the store of the process group every few seconds. If this rank
-    begins no phase for `timeout` seconds, the thread prints which ranks are behind or silent, with their hosts, and
-    ends the process with status `HANG_STATUS`. torchrun then ends the other ranks and restarts all of them if restarts
-    are left. If the store does not answer, the message names rank 0's host, which holds it. A single process is not
-    watched.
+
+class Watchdog:
+    """Context manager that watches the progress of a run.
+
+    If this rank begins no phase for `timeout` seconds, a thread ends the process with status `HANG_STATUS` and one
+    sentence. With several ranks, the threads write the progress of each rank to the store of the process group every
+    few seconds, and the message names the ranks that are behind or silent, with their hosts. torchrun then ends the
+    other ranks and restarts all of them if restarts are left. If the store does not answer, the message names rank 0's
+    host, which holds it. A single rank names its phase and what to do.
+
+    Time in which the process itself is stopped does not count.
 
     Args:
         ranks: The processes of the run.
@@ -43,8 +53,7 @@ class Watchdog:
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Watchdog:
-        if self.ranks.mesh is not None:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -53,14 +62,18 @@ class Watchdog:
             self._thread.join(self.interval)  # no longer: a store on a lost host may never answer the thread
 
     def _watch(self) -> None:
-        store = _get_default_store().clone()  # type: ignore[attr-defined]  # missing from the stubs of torch
-        last_progress, entered = time.monotonic(), self.phases.entered
+        several = self.ranks.mesh is not None
+        store = _get_default_store().clone() if several else None  # type: ignore[attr-defined]  # missing from the stubs
+        idle, entered, last = 0.0, self.phases.entered, time.monotonic()
         while not self._stop.wait(self.interval):
+            now = time.monotonic()
+            idle, last = idle + min(now - last, 2 * self.interval), now
             try:
-                self._send_beat(store)
+                if store is not None:
+                    self._send_beat(store)
                 if self.phases.entered != entered:
-                    last_progress, entered = time.monotonic(), self.phases.entered
-                elif time.monotonic() - last_progress > self.timeout:
+                    idle, entered = 0.0, self.phases.entered
+                elif idle > self.timeout:
                     self._end(store)
             except (RuntimeError, dist.DistError):  # the store is gone with its host: the collectives will report it
                 return
@@ -75,18 +88,19 @@ class Watchdog:
         }
         store.set(f"beat/{self.ranks.rank}", json.dumps(beat))
 
-    def _end(self, store: dist.Store) -> None:
+    def _end(self, store: dist.Store | None) -> None:
         """Report the ranks that are behind, unless another rank does, and end the process.
 
-        This takes less time than the timeout of the collectives.
+        This takes less time than the timeout of the collectives. An exception would not interrupt the main thread.
         """
+        if store is None:
+            end_process(HANG_STATUS, describe_lone_hang(self.phases.current, self.timeout))
         reporter = threading.Thread(target=self._report, args=(store,), daemon=True)
         reporter.start()
         reporter.join(4.5 * self.interval)
-        if reporter.is_alive() and os.environ.get("LOCAL_RANK", "0") == "0":
-            message = f"no progress for {self.timeout:g} s, and the host of rank 0 does not answer"
-            print(f"arkasr: rank {self.ranks.rank} on {self._host}: {message}", file=sys.stderr, flush=True)
-        os._exit(HANG_STATUS)  # the main thread waits in a collective, which an exception would not interrupt
+        silent = reporter.is_alive() and os.environ.get("LOCAL_RANK", "0") == "0"
+        message = f"no progress for {self.timeout:g} s on {self._host}, and the host of rank 0 does not answer"
+        end_process(HANG_STATUS, message if silent else "")
 
     def _report(self, store: dist.Store) -> None:
         reports = store.add("reporter", 1) == 1  # the first rank that gets here prints the message
@@ -103,6 +117,23 @@ class Watchdog:
     def _read_beats(self, store: dist.Store) -> list[Beat | None]:
         keys = [f"beat/{rank}" for rank in range(self.ranks.world_size)]
         return [json.loads(store.get(key)) if store.check([key]) else None for key in keys]
+
+
+def describe_lone_hang(phase: str, timeout: float) -> str:
+    """Say where a run with one rank hangs and what to do.
+
+    Args:
+        phase: Name of the current phase.
+        timeout: Seconds without progress.
+
+    Returns:
+        The message, one sentence.
+    """
+    remedy = f"{REMEDIES[phase]}, and " if phase in REMEDIES else ""
+    return (
+        f"no progress for {timeout:g} s in phase {phase or 'start'}; {remedy}run the same command again to resume "
+        "from the last checkpoint; raise train.hang_seconds if the phase only takes long"
+    )
 
 
 def describe_hang(first: list[Beat | None], later: list[Beat | None], reporter: int, timeout: float) -> str:

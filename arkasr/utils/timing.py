@@ -16,7 +16,7 @@ class Phases:
 
     Attributes:
         current: Name of the innermost open phase, empty if none is open.
-        entered: Number of phases that were opened so far.
+        entered: Number of phases that were opened so far, and of calls of `advance`: it shows progress.
         seconds: Sum of seconds per phase since the last `take`.
     """
 
@@ -46,6 +46,10 @@ class Phases:
                 torch.cuda.synchronize()
             self.seconds[name] += time.perf_counter() - self._since.pop(name)
             self.current = outer
+
+    def advance(self) -> None:
+        """Count progress inside a long phase, such as one batch of an evaluation."""
+        self.entered += 1
 
     def take(self) -> dict[str, float]:
         """Return the sums and reset them to zero. Phases that are still open are included up to now.

@@ -48,9 +48,21 @@ def unmarked(bench: Bench) -> dict[str, Any]:
     return _resume_after(bench, lambda newest: (newest / "COMPLETE").unlink(), "")
 
 
+def flipped_bit(bench: Bench) -> dict[str, Any]:
+    """One bit of the newest checkpoint's weights is flipped."""
+
+    def harm(newest: Path) -> None:
+        weights = max((newest / "weights").glob("*.distcp"))
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+
+    return _resume_after(bench, harm, "weights/")
+
+
 def without_generators(bench: Bench) -> dict[str, Any]:
     """The newest checkpoint lacks the random generators of one rank."""
-    return _resume_after(bench, lambda newest: (newest / f"rng-{bench.ranks - 1:05d}.pt").unlink(), "rng-")
+    return _resume_after(bench, lambda newest: (newest / f"rng-{bench.ranks - 1:05d}.json").unlink(), "rng-")
 
 
 def of_another_model(bench: Bench) -> dict[str, Any]:
@@ -81,7 +93,7 @@ def twice(bench: Bench) -> dict[str, Any]:
     first.send(signal.SIGCONT)
     status = first.wait()
     equal = run.digest() == bench.digest
-    ok = _refused(bench, second, "another process is training here") and status == 0 and equal
+    ok = _refused(bench, second, "is using this folder") and status == 0 and equal
     return {
         "moments": 1, "lost_max": 0, "equal": equal, "end_seconds": took, "status": second.status,
         "message": second.user_error(), "ok": ok,

@@ -32,6 +32,7 @@ ALONE = {
     "disk full for final/": disks.full_for_final,
     "newest checkpoint truncated": directories.truncated,
     "newest checkpoint without COMPLETE": directories.unmarked,
+    "one bit of the newest checkpoint flipped": directories.flipped_bit,
     "newest checkpoint without a rank's rng": directories.without_generators,
     "checkpoint of another model": directories.of_another_model,
     "two runs in one directory": directories.twice,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from training_runs import cost_free, train_until
 
 from arkasr.errors import UserError
+from arkasr.model.checkpoint_files import load_checkpoint
 from arkasr.training.checkpoint import COMPLETE, Checkpoints
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer, train
@@ -142,7 +144,7 @@ def test_save_replaces_partly_written_checkpoint(conf, datadir, tmp_path):
 def test_save_keeps_newest_checkpoints(conf, datadir, tmp_path, keep):
     changes = ["train.steps=6", "train.save_every=1", f"train.keep={keep}", "train.keep_best=0"]
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
-    assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in range(6 - keep, 6)]
+    assert steps_of(tmp_path / "base") == [f"step-{step:08d}" for step in range(7 - keep, 7)]
 
 
 def test_complete_ignores_checkpoint_without_marker(tmp_path):
@@ -223,7 +225,14 @@ def trainer_with_checkpoints(conf, datadir, tmp_path, *steps):
     return trainer
 
 
-@pytest.mark.parametrize("harm", ["truncated", "missing", "marker"])
+def flip_bit(path: Path) -> None:
+    """Flip the lowest bit of the byte in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing", "marker", "empty marker", "flipped bit", "flipped state"])
 def test_resume_skips_damaged_checkpoint(conf, datadir, tmp_path, capsys, harm):
     trainer = trainer_with_checkpoints(conf, datadir, tmp_path, 1, 2)
     newest = tmp_path / "base" / "checkpoints" / "step-00000002"
@@ -233,11 +242,16 @@ def test_resume_skips_damaged_checkpoint(conf, datadir, tmp_path, capsys, harm):
             file.truncate(weights.stat().st_size - 1)
     elif harm == "missing":
         weights.unlink()
+    elif harm in ("marker", "empty marker"):
+        (newest / "COMPLETE").write_text("half" if harm == "marker" else "")
     else:
-        (newest / "COMPLETE").write_text("half")
+        flip_bit(weights if harm == "flipped bit" else newest / "state.json")
     trainer.resume()
     printed = capsys.readouterr().out
     assert trainer.step == 1 and f"{newest}: " in printed and "skipped, trying the previous one" in printed
+    if harm in ("flipped bit", "flipped state"):
+        name = weights.relative_to(newest) if harm == "flipped bit" else "state.json"
+        assert f"{newest}: {name} was changed after it was written" in printed
     shutil.rmtree(newest.with_name("step-00000001"))
     with pytest.raises(UserError, match="every checkpoint is damaged"):
         trainer.resume()
@@ -259,6 +273,36 @@ def test_save_flushes_files_before_marker_and_rename(conf, datadir, tmp_path, mo
     }
     marker = max(i for i, seen in enumerate(flushed) if seen.name == COMPLETE)
     assert len(sizes) > 4 and max(places.values()) < marker < flushed.index(path.parent)
+
+
+def test_complete_lists_size_and_digest_of_every_file(conf, datadir, tmp_path):
+    [path] = trainer_with_checkpoints(conf, datadir, tmp_path, 1).checkpoints.complete()
+    listed = json.loads((path / COMPLETE).read_text())
+    files = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != COMPLETE}
+    assert {"state.json", "rng-00000.json", "weights/__0_0.distcp", "weights/.metadata"} < files.keys()
+    assert listed == {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
+
+
+def test_checkpoint_of_an_earlier_version_is_resumed(conf, datadir, tmp_path, capsys):
+    """It lists sizes only, and its random generators are pickled, so they are not read."""
+    trainer = trainer_with_checkpoints(conf, datadir, tmp_path, 1)
+    [path] = trainer.checkpoints.complete()
+    (path / "rng-00000.json").unlink()
+    torch.save({"torch": torch.get_rng_state()}, path / "rng-00000.pt")
+    sizes = {str(p.relative_to(path)): p.stat().st_size for p in path.rglob("*") if p.is_file() and p.name != COMPLETE}
+    (path / COMPLETE).write_text(json.dumps(sizes))
+    other = make_trainer(conf, "base", tmp_path, datadir)
+    other.resume()
+    assert other.step == 1 and "random generators are seeded from step 1" in capsys.readouterr().out
+
+
+def test_load_checkpoint_refuses_a_flipped_bit(conf, datadir, tmp_path):
+    [path] = trainer_with_checkpoints(conf, datadir, tmp_path, 1).checkpoints.complete()
+    flip_bit(path / "weights" / "__0_0.distcp")
+    with pytest.raises(UserError, match=f"^{path}: weights/__0_0.distcp was changed after .*; use another checkpoint"):
+        load_checkpoint(path)
 
 
 def test_resume_removes_partly_deleted_and_partly_written_checkpoints(conf, datadir, tmp_path):

@@ -288,8 +288,8 @@ def test_distillation_skips_steps_without_scored_positions_and_continues(two_ran
         taken = "fine" in case
         skipped += not taken
         assert row["tokens"] == sum(counts) and row["skipped_steps"] == skipped
-        assert row["loss"] == pytest.approx(sum(losses) / max(1, sum(counts))) and math.isfinite(row["gradient_norm"])
-        assert (row["gradient_norm"] > 0) is taken
+        assert row.get("loss") == (pytest.approx(sum(losses) / sum(counts)) if taken else None)
+        assert (row.get("gradient_norm", 0.0) > 0) is taken
         for records in by_rank:  # each rank records its own shard
             assert (records[step]["weights"] != records[step + 1]["weights"]) is taken
     assert skipped == 5

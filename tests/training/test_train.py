@@ -21,7 +21,7 @@ from arkasr.config.schema import DecodeConfig
 from arkasr.data import sampling
 from arkasr.data.batches import Batch, load_batch
 from arkasr.errors import UserError
-from arkasr.evaluation.dev_set import DevSet
+from arkasr.evaluation.dev_set import DevSet, sample_over_speakers
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.normalize import normalizer
 from arkasr.model.loading import load_speech_lm
@@ -174,7 +174,8 @@ def test_distillation_logs_rates_and_times(conf, trained, datadir, tmp_path):
 def test_dev_errors_of_ranks_add_up_to_errors_of_decoded_clips(trained, datadir):
     lm, settings = load_speech_lm(str(trained / "base" / "final")), DecodeConfig(max_new_tokens=6, max_seconds=2)
     found = [DevSet(str(datadir / "dev.jsonl.gz"), 3, rank, 2).errors(lm, settings) for rank in (0, 1)]
-    batch = clips(datadir / "dev.jsonl.gz", [0, 1, 2])
+    sample = sample_over_speakers(list(CutSet.from_file(datadir / "dev.jsonl.gz")), 3)
+    batch = load_batch(sample)
     clean = normalizer("english")
     errors = words = 0
     for row in transcribe(lm, batch, settings):
@@ -196,7 +197,7 @@ def reference_edit_distance(a: list[str], b: list[str]) -> int:
 def test_dev_set_of_rank_without_clips_has_no_errors(trained, datadir):
     lm = load_speech_lm(str(trained / "base" / "final"))
     found = DevSet(str(datadir / "dev.jsonl.gz"), 1, 3, 4).errors(lm, DecodeConfig(max_new_tokens=4))
-    assert found == {"errors": 0.0, "words": 0.0}
+    assert found == {"errors": 0.0, "words": 0.0, "clips": 0.0, "failed": 0.0}
 
 
 # Directory of the run
@@ -204,7 +205,9 @@ def test_dev_set_of_rank_without_clips_has_no_errors(trained, datadir):
 
 def test_finished_run_is_not_trained_again(conf, datadir, tmp_path, capsys):
     train(str(conf), "base", str(tmp_path), str(datadir), [])
-    written = [p for p in (tmp_path / "base").rglob("*") if p.is_file() and p.name not in ("config.yaml", "lock")]
+    written = [
+        p for p in (tmp_path / "base").rglob("*") if p.is_file() and p.name not in ("config.yaml", ".arkasr.lock")
+    ]
     before = {path: path.stat().st_mtime_ns for path in written}
     capsys.readouterr()
     train(str(conf), "base", str(tmp_path), str(datadir), [])
@@ -246,11 +249,12 @@ def test_wrong_plugin_is_refused_before_the_run_has_a_directory(conf, datadir, t
 
 def test_second_run_in_same_directory_is_refused(conf, datadir, tmp_path):
     (tmp_path / "base").mkdir()
-    hold_lock = f"import fcntl; lock = open({str(tmp_path / 'base' / 'lock')!r}, 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
-    words = [sys.executable, "-c", f"{hold_lock}; print(flush=True); input()"]
+    code = "import sys; from pathlib import Path; from arkasr.utils.files import locked\n"
+    code += "with locked(Path(sys.argv[1]), 'training'): print(flush=True); input()"
+    words = [sys.executable, "-c", code, str(tmp_path / "base")]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
-        with pytest.raises(UserError, match=f"{tmp_path / 'base'}: another process is training here"):
+        with pytest.raises(UserError, match=f"^{tmp_path / 'base'}: training, process {holder.pid} on .* is using"):
             train(str(conf), "base", str(tmp_path), str(datadir), [])
         holder.stdin.close()
     assert not (tmp_path / "base" / "config.yaml").exists()

@@ -213,7 +213,7 @@ def test_checkpoint_holds_files_of_both_ranks(expdir):
     folder = expdir / "cut" / "base" / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000002", "step-00000004"]
     for checkpoint in folder.iterdir():
-        assert {"COMPLETE", "state.json", "rng-00000.pt", "rng-00001.pt", "model", "weights"} == {
+        assert {"COMPLETE", "state.json", "rng-00000.json", "rng-00001.json", "model", "weights"} == {
             p.name for p in checkpoint.iterdir()
         }
         assert {p.name for p in (checkpoint / "weights").glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}

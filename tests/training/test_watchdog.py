@@ -6,6 +6,7 @@ torchrun starts this file as the worker script.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 import torch.distributed as dist
 
 from arkasr.training.ranks import Ranks
-from arkasr.training.watchdog import HANG_STATUS, Watchdog, describe_hang
+from arkasr.training.watchdog import HANG_STATUS, Watchdog, describe_hang, describe_lone_hang
 from arkasr.utils.timing import Phases
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +45,58 @@ def test_describe_hang_names_all_ranks_that_wait_at_the_same_point():
     assert "all ranks wait at the same point: rank 0 on a" in message and "rank 1 on a" in message
 
 
-def test_single_process_is_not_watched():
-    phases = Phases()
-    with Watchdog(Ranks(), phases, 0.1):
-        time.sleep(0.3)
+def test_describe_lone_hang_names_phase_and_remedy():
+    message = describe_lone_hang("data", 30)
+    assert message.startswith("no progress for 30 s in phase data; check the audio's file system and") and (
+        "run the same command again" in message and "train.hang_seconds" in message
+    )
+
+
+LONE = """
+import sys, time
+from arkasr.training.ranks import Ranks
+from arkasr.training.watchdog import Watchdog
+from arkasr.utils.timing import Phases
+
+phases = Phases()
+with Watchdog(Ranks(), phases, 1.0):
+    for _ in range(4):
+        with phases("student"):
+            time.sleep(0.5)  # in total longer than the timeout
+    with phases("dev"):
+        for _ in range(4):
+            time.sleep(0.5)
+            phases.advance()
+    if sys.argv[1] == "hang":
+        with phases("data"):
+            time.sleep(60)
+"""
+
+
+def run_script(text: str, *words: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
+    return subprocess.run([sys.executable, "-c", text, *words], capture_output=True, text=True, timeout=120, env=env)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "status"), [("go", 0), ("hang", HANG_STATUS)])
+def test_lone_rank_that_hangs_ends_with_one_sentence(what, status):
+    done = run_script(LONE, what)
+    assert done.returncode == status, done.stderr
+    expected = ["arkasr train: error: no progress for 1 s in phase data; check the audio's file system"]
+    assert [line[: len(expected[0])] for line in done.stderr.splitlines()] == (expected if what == "hang" else [])
+
+
+@pytest.mark.slow
+def test_time_in_which_the_process_is_stopped_does_not_count():
+    words = [sys.executable, "-c", LONE.replace("range(4)", "range(12)"), "go"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
+    with subprocess.Popen(words, env=env) as process:
+        time.sleep(9)  # it is in its loop
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(120) == 0
 
 
 LOST = """
@@ -73,10 +122,9 @@ watchdog.__exit__()
 @pytest.mark.distributed
 @pytest.mark.parametrize(("what", "status"), [("end", HANG_STATUS), ("exit", 0)])
 def test_store_that_never_answers_does_not_block_the_process(what, status):
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
-    done = subprocess.run([sys.executable, "-c", LOST, what], capture_output=True, text=True, timeout=120, env=env)
+    done = run_script(LOST, what)
     assert done.returncode == status, done.stderr
-    assert ("no progress for 0.5 s, and the host of rank 0 does not answer" in done.stderr) == (what == "end")
+    assert ("and the host of rank 0 does not answer" in done.stderr) == (what == "end")
 
 
 def worker() -> None:
