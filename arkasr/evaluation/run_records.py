@@ -23,7 +23,7 @@ RUN_TYPES = {
     "inputs": dict,
 }
 SCORE_TYPES = {"metric": str, "normalizer": dict, "sets": dict}
-SET_TYPES = {"rate_percent": float, "interval_percent": list, "utterances": int}
+SET_TYPES = {"rate_percent": float, "interval_percent": list, "utterances": int, "warnings": list}
 AGAIN_3 = "delete it and run the recipe from --stage 3"
 AGAIN_5 = "delete it and run the recipe from --stage 5"
 
@@ -106,6 +106,7 @@ def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
         return None
     scores = read_json(path, AGAIN_5)
     check_types(str(path), scores, SCORE_TYPES, AGAIN_5, needed=True)
+    check_types(str(path), scores, {"warnings": list, "weights": str}, AGAIN_5)
     check_types(f"{path}, normalizer", scores["normalizer"], {"name": str, "version": str}, AGAIN_5, needed=True)
     for name, summary in scores["sets"].items():
         check_types(f"{path}, set {name}", summary, SET_TYPES, AGAIN_5)

@@ -25,6 +25,7 @@ from arkasr.export import model_card, provenance
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
+from arkasr.utils.files import LOCK, locked, publish, sampled_digest
 
 RECORD = "training_run.json"  # in every export: its list of files identifies the folder as an export
 
@@ -50,7 +51,8 @@ def export(
         terms: Licence of the weights as a Hub identifier, such as `cc-by-4.0`. If empty, the card states none.
 
     Raises:
-        UserError: A run or its weights do not exist, or the target folder holds other files.
+        UserError: A run or its weights do not exist, are damaged, or cannot be written in the published layout, the
+            target folder holds other files, or another process writes to it.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -82,9 +84,9 @@ def check_target(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file, not a folder; use another --outdir")
     try:
-        written = set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"])
+        written = {LOCK, *json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
-        written = set()
+        written = {LOCK}
     unknown = sorted(path.name for path in folder.iterdir() if path.name not in written)
     if unknown:
         raise UserError(
@@ -125,24 +127,59 @@ def _publish_processor(folder: Path, num_mel: int, dtype: str) -> None:
 
 def _write(source: WeightSource, expdir: str, datadir: str, target: Path, published: bool, terms: str) -> None:
     """Write an export to a temporary folder, then replace the earlier export with it."""
-    stages = provenance.trace(expdir, datadir, source.run, source.step)
-    scores = run_records.read_scores(expdir, source.run) if source.name == FINAL else None
-    temporary, old = (target.with_name(f"{word}-{target.name}") for word in ("writing", "replaced"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    lm = source.load()
-    write_model(lm, temporary, source.config, published)
-    (temporary / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
-    size = sum(weight.numel() for weight in lm.hf.parameters())
-    corpus = results_io.read_corpus_facts(datadir)
-    facts = model_card.CardFacts(stages, corpus, source.name, size, published, scores, terms, _is_synthetic(corpus))
-    model_card.build_card(facts).save(temporary / "README.md")
-    _write_record(temporary, source, stages, published)
+    temporary = target.with_name(f"writing-{target.name}")
+    with locked(temporary, f"exporting {source.run}"):
+        _clear(temporary)
+        try:
+            _fill(temporary, source, expdir, datadir, published, terms)
+        except Exception:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        check_target(target)
+        _replace(target, temporary)
+
+
+def _clear(temporary: Path) -> None:
+    """Remove what an interrupted export left."""
+    for path in temporary.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _replace(target: Path, temporary: Path) -> None:
+    old = target.with_name(f"replaced-{target.name}")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
-    temporary.rename(target)
+    publish(temporary, target)
+    (target / LOCK).unlink()
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(folder: Path, source: WeightSource, expdir: str, datadir: str, published: bool, terms: str) -> None:
+    stages = provenance.trace(expdir, datadir, source.run, source.step)
+    scores, corpus = _scores(source, expdir), results_io.read_corpus_facts(datadir)
+    lm = source.load()
+    try:
+        write_model(lm, folder, source.config, published)
+    except UserError as error:
+        raise UserError(f"{source.folder}: {error}{', without --published' if published else ''}") from error
+    (folder / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
+    size = sum(weight.numel() for weight in lm.hf.parameters())
+    facts = model_card.CardFacts(stages, corpus, source.name, size, published, scores, terms, _is_synthetic(corpus))
+    model_card.build_card(facts).save(folder / "README.md")
+    _write_record(folder, source, stages, published)
+
+
+def _scores(source: WeightSource, expdir: str) -> dict[str, Any] | None:
+    """Return scores.json if it is about these weights."""
+    scores = run_records.read_scores(expdir, source.run) if source.name == FINAL else None
+    if scores and scores.get("weights") and scores["weights"] != sampled_digest(source.folder):
+        log(f"warning: {Path(expdir) / source.run}/scores.json: of other weights than {source.folder}, left out")
+        return None
+    return scores
 
 
 def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
@@ -159,6 +196,6 @@ def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenanc
         "layout": "published" if published else "native",
         "checkpoint": source.name,
         "runs": [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in stages],
-        "files": sorted([RECORD, *(path.name for path in folder.iterdir())]),
+        "files": sorted({RECORD, *(path.name for path in folder.iterdir())} - {LOCK}),
     }
     (folder / RECORD).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,9 +8,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from arkasr.corpora.published import UTTERANCES
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
+from arkasr.evaluation.tables import marker
 from arkasr.export.provenance import Stage
+from arkasr.export.redact import public_text
 
 LANGUAGE_CODES = {"English": "en", "Chinese": "zh"}
 
@@ -94,9 +97,14 @@ class CardFacts:
         return title + (", miniature" if self.mini else "")
 
     @property
+    def is_published_corpus(self) -> bool:
+        """Whether the corpus is a published one, so that its name says what the data are."""
+        return self.synthetic is False and self.corpus["name"] in UTTERANCES
+
+    @property
     def language(self) -> str:
         """Name of the corpus's language, or empty if unknown."""
-        return self.corpus.get("language", "")
+        return self.corpus.get("language") or ""
 
 
 def build_card(facts: CardFacts) -> ModelCard:
@@ -141,7 +149,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=["arkasr", "on-policy-distillation"] if facts.last.config["objective"] == "opd" else ["arkasr"],
-        datasets=[facts.corpus["name"]] if facts.synthetic is False else None,
+        datasets=[facts.corpus["name"]] if facts.is_published_corpus else None,
         metrics=[facts.corpus["metric"]],
         base_model=list(dict.fromkeys(parts)) or None,
         model_name=facts.name if results else None,  # without results it would be a key of the block
@@ -160,11 +168,11 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
             dataset_type=corpus,
             dataset_split=name,
             metric_type=metric,
-            metric_name=f"{metric.upper()} in percent, 95 % interval{format_interval(summary['interval_percent'])}",
+            metric_name=f"{metric.upper()} in percent, 95 % interval{format_interval(summary.get('interval_percent'))}",
             metric_value=round(summary["rate_percent"], 2),
         )
         for name, summary in sets.items()
-        if summary["rate_percent"] is not None
+        if summary.get("rate_percent") is not None
     ]
 
 
@@ -181,21 +189,28 @@ def _results(weights: str, scores: dict[str, Any] | None) -> str:
     if scores is None:
         return "This model is not scored."
     unit = "words" if scores["metric"] == "wer" else "characters"
-    rows = [
-        [
-            name,
-            str(summary["utterances"]),
-            format_number(summary["rate_percent"]) + format_interval(summary["interval_percent"]),
-        ]
-        for name, summary in scores["sets"].items()
-    ]
+    rows = []
+    for name, summary in scores["sets"].items():
+        rate = format_number(summary.get("rate_percent")) + format_interval(summary.get("interval_percent"))
+        rows.append([name, str(summary["utterances"]), rate + marker(scores, name)])
     scorer = scores["normalizer"]
     note = (
         f"All errors divided by all reference {unit}, in percent, with a 95 % bootstrap interval over utterances. The "
         "interval does not include variation between seeds. "
         f"Normaliser `{scorer['name']}` version {scorer['version']}."
     )
-    return f"{markdown_table(['Test set', 'Utterances', scores['metric'].upper() + ' [95 %]'], rows)}\n\n{note}"
+    doubts = _doubts(scores)
+    doubts = ["Rates marked (!) are doubtful:", "\n".join(doubts)] if doubts else []
+    table = markdown_table(["Test set", "Utterances", scores["metric"].upper() + " [95 %]"], rows)
+    return "\n\n".join([table, note, *doubts])
+
+
+def _doubts(scores: dict[str, Any]) -> list[str]:
+    """Return the warnings of `arkasr score` as list items, without local paths."""
+    lines = [f"- {public_text(str(clause), {})}." for clause in scores.get("warnings") or ()]
+    for name, summary in scores["sets"].items():
+        lines += [f"- {name}: {public_text(str(clause), {})}." for clause in summary.get("warnings") or ()]
+    return lines
 
 
 def _data(stages: Sequence[Stage], corpus: dict[str, Any], synthetic: bool | None) -> str:
@@ -210,7 +225,7 @@ def _data(stages: Sequence[Stage], corpus: dict[str, Any], synthetic: bool | Non
     lines = [f"Corpus `{corpus['name']}`{ORIGINS[synthetic]}."]
     lines.append(markdown_table(["Set", "Use", "Hours", "Utterances", "Speakers"], rows))
     if "td" in used:
-        left_out = "Clips with an empty transcript, or above `teacher_data.max_error`, were left out"
+        left_out = "Clips with an empty, cut or looping transcript, or above `teacher_data.max_error`, were left out"
         lines.append(f"The transcripts of `td` are the teacher's. {left_out}.")
     limits = {stage.run: stage.config["data"]["hours"] for stage in stages if stage.config["data"]["hours"]}
     lines += [f"`{run}` was trained on {hours:g} h drawn from its set." for run, hours in limits.items()]

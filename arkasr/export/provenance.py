@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arkasr.config.load import read_config
 from arkasr.evaluation import run_records
 from arkasr.export.redact import folders_of, public_command, public_values
 from arkasr.model.weight_files import is_hub_id
@@ -91,8 +92,8 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
     record = run_records.read_run(expdir, run)
     folders = folders_of(record.get("command", ""), expdir, datadir)
     rows = [row for row in run_records.read_metrics(expdir, run) if step is None or row["step"] <= step]
-    last, errors = rows[-1] if rows else {}, [row["dev_error"] for row in rows if "dev_error" in row]
-    config = record["config"]
+    last, errors = rows[-1] if rows else {}, [row["dev_error"] for row in rows if row.get("dev_error") is not None]
+    config = asdict(read_config(Path(expdir) / run / "config.yaml"))
     return Stage(
         run=run,
         config=public_values(config, folders),

@@ -92,11 +92,12 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
 
 
 def _best(expdir: str, run: str, sources: list[WeightSource], names: str) -> WeightSource:
-    errors = {row["step"]: row["dev_error"] for row in run_records.read_metrics(expdir, run) if "dev_error" in row}
+    rows = run_records.read_metrics(expdir, run)
+    errors = {row["step"]: row["dev_error"] for row in rows if row.get("dev_error") is not None}
     measured = [source for source in sources if source.step in errors]
     if not measured:
         raise UserError(
             f"{Path(expdir) / run}: no weights ({names}) with a measured error rate on the dev clips; set "
             "train.save_every to a multiple of train.eval_every, or name a checkpoint with --checkpoint"
         )
-    return min(measured, key=lambda source: (errors[source.step], -source.step))
+    return min(measured, key=lambda source: (errors[source.step], -source.step, source.name != FINAL))

@@ -6,6 +6,8 @@ import importlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,16 @@ from corpus_fixture import clips
 from exported import ROOT, metadata_of, run_in_new_process
 from lhotse import CutSet
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from arkasr.cli import main
 from arkasr.config.load import read_config
+from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.export.export import export
 from arkasr.model.loading import load_speech_lm
 from arkasr.training.train import train
+from arkasr.utils.files import LOCK
 
 ALL_CLIPS = """
 import json, soundfile
@@ -124,7 +129,7 @@ def test_export_checkpoint_has_weights_of_its_step(expdir, datadir):
             "base_opd",
             "best",
             "metrics.jsonl",
-            "(step-00000001, step-00000002, step-00000003, final) with a measured error rate",
+            ", final) with a measured error rate",
         ),
         (
             "base_opd",
@@ -132,7 +137,12 @@ def test_export_checkpoint_has_weights_of_its_step(expdir, datadir):
             "checkpoints/step-00000002/model",
             "model: no config.json, so the model is unknown",
         ),
-        ("base_opd", "step-00000002", "checkpoints/step-00000002/weights", "step-00000002/weights: cannot be read"),
+        (
+            "base_opd",
+            "step-00000002",
+            "checkpoints/step-00000002/weights",
+            "step-00000002: weights/.metadata is missing",
+        ),
         ("base base_opd", "final", None, "x: cannot hold 2 runs; name one run"),
     ],
 )
@@ -146,22 +156,31 @@ def test_export_rejects_missing_runs_and_weights(expdir, datadir, capsys, run, c
 
 
 @pytest.mark.parametrize("part", [".metadata", "__0_0.distcp"])
-@pytest.mark.parametrize("size", [0, 100])
-def test_export_names_broken_checkpoint(expdir, datadir, capsys, part, size):
-    folder = expdir / "base_opd/checkpoints/step-00000002/weights"
-    (folder / part).write_bytes((folder / part).read_bytes()[:size])
-    words = [
-        "--expdir",
-        str(expdir),
-        "--datadir",
-        str(datadir),
-        "--runs",
-        "base_opd",
-        "--checkpoint",
-        folder.parent.name,
-    ]
-    assert main(["export", *words]) == 2
-    assert f"{folder}: cannot be read (" in capsys.readouterr().err
+@pytest.mark.parametrize("harm", ["empty", "cut short", "one bit"])
+def test_export_names_damaged_checkpoint(expdir, datadir, capsys, part, harm):
+    checkpoint = expdir / "base_opd/checkpoints/step-00000002"
+    path = checkpoint / "weights" / part
+    content = path.read_bytes()
+    half = len(content) // 2
+    flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    path.write_bytes({"empty": b"", "cut short": content[:100], "one bit": flipped}[harm])
+    words = ["--expdir", str(expdir), "--datadir", str(datadir), "--runs", "base_opd"]
+    assert main(["export", *words, "--checkpoint", checkpoint.name]) == 2
+    expected = "was changed after it was written" if harm == "one bit" else "bytes, expected"
+    error = capsys.readouterr().err
+    assert f"{checkpoint}: weights/{part} " in error and expected in error
+    assert not list((expdir / "base_opd").glob("writing-*"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "processor_config.json"])
+@pytest.mark.parametrize("size", [0, 60])
+def test_export_names_damaged_final_model(expdir, datadir, capsys, name, size):
+    path = expdir / "base/final" / name
+    path.write_bytes(path.read_bytes()[:size])
+    assert main(["export", "--expdir", str(expdir), "--datadir", str(datadir), "--runs", "base"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(expdir / "base/final") in error, error
+    assert not (expdir / "base/export").exists()
 
 
 # The folder
@@ -189,6 +208,24 @@ def test_export_replaces_earlier_export_but_no_other_folder(expdir, datadir, cap
     assert (expdir / "base/final/model.safetensors").is_file()
     assert main([*words, "--outdir", str(expdir / "base" / "config.yaml")]) == 2
     assert not list(expdir.glob("base/writing-*")) and not list(expdir.glob("base/replaced-*"))
+
+
+def test_export_refuses_while_another_process_exports(expdir, datadir):
+    program = (
+        "import sys, time; from pathlib import Path; from arkasr.utils.files import locked\n"
+        "with locked(Path(sys.argv[1]), 'exporting base'): print('held', flush=True); time.sleep(60)"
+    )
+    temporary = expdir / "base" / "writing-export"
+    with subprocess.Popen([sys.executable, "-c", program, str(temporary)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="writing-export: exporting base, process .* is using this folder"):
+            export(str(expdir), str(datadir), ["base"])
+        holder.kill()
+    (temporary / "leftover").mkdir()
+    export(str(expdir), str(datadir), ["base"])
+    names = {path.name for path in (expdir / "base" / "export").iterdir()}
+    assert {"model.safetensors", "README.md"} <= names and not names & {"leftover", LOCK}
+    assert not temporary.exists()
 
 
 def test_export_interrupted_keeps_earlier_export(expdir, datadir, monkeypatch):
@@ -226,6 +263,42 @@ def test_export_contains_no_local_paths(expdir, datadir):
     config = yaml.safe_load(files["training_config.yaml"])
     assert config["data"]["train"] == "{datadir}/base.jsonl.gz" and config["model"]["path"] == "{expdir}/base/final"
     assert config["distill"]["top_k"] == 4 and config["run"] == "base_opd"
+
+
+# What a layout and a card cannot hold
+
+
+def learned_positions(folder):
+    """Replace a model by one whose encoder has learned positions."""
+    config = AutoConfig.from_pretrained(folder)
+    config.audio_config.positions, config.audio_config.max_position_embeddings = "learned", 1500
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def test_export_published_refuses_learned_positions_in_one_sentence(expdir, datadir, capsys):
+    learned_positions(expdir / "base/final")
+    words = ["export", "--expdir", str(expdir), "--datadir", str(datadir), "--runs", "base"]
+    assert main([*words, "--published"]) == 2
+    error = capsys.readouterr().err
+    assert "base/final: audio_config.positions must be" in error and "without --published" in error
+    assert error.count("\n") == 1
+    assert not (expdir / "base/export").exists() and not (expdir / "base/writing-export").exists()
+    assert main(words) == 0
+    exported = load_speech_lm(str(expdir / "base/export")).hf
+    assert exported.config.audio_config.positions == "learned"
+    weights = load_file(expdir / "base/final/model.safetensors")
+    assert all(torch.equal(exported.state_dict()[name], weight) for name, weight in weights.items())
+
+
+def test_export_leaves_out_scores_of_other_weights(expdir, datadir, capsys):
+    path = expdir / "base/scores.json"
+    export(str(expdir), str(datadir), ["base"])
+    assert "model-index" in metadata_of(expdir / "base/export")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "00ff"}))
+    export(str(expdir), str(datadir), ["base"])
+    assert "model-index" not in metadata_of(expdir / "base/export")
+    assert "This model is not scored." in (expdir / "base/export/README.md").read_text()
+    assert "scores.json: of other weights than" in capsys.readouterr().out
 
 
 # Training after an export

@@ -97,3 +97,28 @@ def test_card_names_pretrained_parts_and_recorded_corpus(expdir, datadir, tmp_pa
     export(str(expdir), str(data), ["base_opd"], outdir=str(tmp_path / "out"))
     assert "datasets" not in metadata_of(tmp_path / "out")
     assert "no recordings" in (tmp_path / "out/README.md").read_text()
+
+
+def test_card_of_other_data_names_no_published_corpus(expdir, datadir, tmp_path):
+    data = Path(shutil.copytree(datadir, tmp_path / "data", ignore=shutil.ignore_patterns("audio")))
+    facts = json.loads((data / "corpus.json").read_text()) | {"scale": "paper", "language": None}
+    for name, datasets in (("my-recordings", None), ("aishell", ["aishell"])):
+        (data / "corpus.json").write_text(json.dumps(facts | {"name": name}))
+        export(str(expdir), str(data), ["base_opd"], outdir=str(tmp_path / "out"))
+        assert metadata_of(tmp_path / "out").get("datasets") == datasets
+        assert f"Corpus `{name}`" in (tmp_path / "out/README.md").read_text()
+
+
+def test_card_states_doubts_about_error_rates_without_local_paths(expdir, datadir):
+    path = expdir / "base/scores.json"
+    scores = json.loads(path.read_text())
+    scores["warnings"] = [f"trained from other weights than {expdir}/base/final holds now"]
+    scores["sets"]["test-a"]["warnings"] = ["transcripts hardly depend on the audio"]
+    scores["sets"]["test-b"] |= {"rate_percent": None, "interval_percent": None, "warnings": []}
+    path.write_text(json.dumps(scores))
+    export(str(expdir), str(datadir), ["base"])
+    card = (expdir / "base/export/README.md").read_text()
+    assert "- test-a: transcripts hardly depend on the audio." in card and "| - (!) |" in card
+    assert "- trained from other weights than .../final holds now." in card and str(expdir) not in card
+    (result,) = metadata_of(expdir / "base/export")["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "test-a"

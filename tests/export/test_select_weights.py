@@ -20,4 +20,11 @@ def test_find_source_selects_final_latest_best_and_named_checkpoint(expdir):
     }  # fmt: skip
     assert found["best"].name == "step-00000003"
     shutil.rmtree(expdir / "base_opd/final")
-    assert find_source(str(expdir), "base_opd", "latest").name == "step-00000003"
+    assert find_source(str(expdir), "base_opd", "latest").name == "step-00000004"
+
+
+def test_find_source_best_prefers_final_and_ignores_rows_without_a_measurement(expdir):
+    rows = [{"step": 1, "loss": 1.0, "dev_error": None}, {"step": 4, "loss": 1.0, "dev_error": 0.5}]
+    rows += [{"step": 2, "loss": 1.0, "dev_error": float("nan")}, {"step": 3, "loss": 1.0}]
+    (expdir / "base_opd/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert find_source(str(expdir), "base_opd", "best").name == "final"
