@@ -75,7 +75,10 @@ def _reason(clip: Cut, error: Exception) -> Unusable:
         try:
             file.open("rb").close()
         except FileNotFoundError:
-            what_to_do = "put it back, or write the manifest with its new path"
+            what_to_do = (
+                "put it back; if the corpus was moved, run stage 1 (arkasr prepare) with its new --corpus_dir and the "
+                "same --datadir; if the manifest is your own, correct its paths"
+            )
             return Unusable(MISSING, f"looked for {file.absolute()}; {what_to_do}")
         except OSError as failed:
             return Unusable(UNREADABLE, f"{failed.strerror}: {file.absolute()}")
