@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +13,188 @@ from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import read_config
 from arkasr.config.schema import Config
-from arkasr.data.batches import Batch, evaluation_batches
-from arkasr.data.manifests import read_cuts
+from arkasr.data.batches import Batch
+from arkasr.data.checks import Rules
+from arkasr.data.manifests import digest
 from arkasr.errors import UserError
+from arkasr.evaluation.decode_record import changed_inputs, read_record, write_record
 from arkasr.evaluation.hypotheses import row, transcribe
-from arkasr.evaluation.results_io import read_corpus_facts
+from arkasr.evaluation.hypothesis_file import HypothesisFile
+from arkasr.evaluation.identity import changed_teacher, teacher_identity
+from arkasr.evaluation.one_by_one import Transcriber, check_transcripts
+from arkasr.evaluation.results_io import hypothesis_file, read_corpus_facts
 from arkasr.model.loading import load_speech_lm
 from arkasr.plugins import registry
-from arkasr.utils.console import Progress, log
+from arkasr.utils.console import log
+from arkasr.utils.files import locked, sampled_digest
 
-Transcriber = Callable[[Batch], list[dict[str, Any]]]
+TEACHER = "teacher"
 
 
 def decode(expdir: str, datadir: str, runs: list[str]) -> None:
     """Transcribe every test set with every run and write `<expdir>/<run>/decode/<set>.jsonl`.
 
-    Existing files are kept. A partial file is resumed.
+    Complete hypotheses are kept, and partial ones are resumed, unless their record beside them shows that the clips,
+    the weights, the teacher or the settings have changed. They are then decoded again.
 
     Args:
         expdir: Experiment directory with one folder per run.
         datadir: Prepared data directory with `corpus.json` and one manifest per test set.
-        runs: Names of the runs. The name `teacher` selects the teacher plugin of a distilled run in `expdir`.
+        runs: Names of the runs. The name `teacher` selects the teacher plugin of the distilled runs: of those among
+            `runs`, or of all in `expdir` if there are none.
 
     Raises:
-        UserError: A run does not exist or is not trained, or no run names a teacher.
+        UserError: No run is named, a run does not exist or is not trained, no run or several different ones name a
+            teacher, another process decodes the run, or too many clips failed.
     """
+    if not runs:
+        raise UserError("--runs is empty; name the runs to decode, such as --runs 'teacher base base_opd'")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    runs = list(dict.fromkeys(runs))
+    test_sets = read_corpus_facts(datadir)["test_sets"]
     for run in runs:
-        folder = Path(expdir) / run
-        if run == "teacher":
-            config = _config_with_teacher(Path(expdir))
-        elif (folder / "config.yaml").is_file():
-            config = read_config(folder / "config.yaml")
-        else:
-            raise UserError(f"{folder}: no such run (no config.yaml); train it with --stage 3")
-        create = partial(teacher_transcriber, config) if run == "teacher" else partial(_run_transcriber, folder, config)
-        transcriber = cache(create)
-        for name in read_corpus_facts(datadir)["test_sets"]:
-            manifest, target = Path(datadir) / f"{name}.jsonl.gz", folder / "decode" / f"{name}.jsonl"
-            write_hypotheses(manifest, target, transcriber, config.decode.max_seconds, f"decode {run} {name}")
+        source = Source.teacher(Path(expdir), runs) if run == TEACHER else Source.run(Path(expdir), run)
+        with locked(source.folder / "decode", f"decoding {run}"):
+            for name in test_sets:
+                path, manifest = hypothesis_file(expdir, run, name), Path(datadir) / f"{name}.jsonl.gz"
+                source.decode(source.file(path, manifest, f"decode {run} {name}"))
+
+
+@dataclass
+class Source:
+    """What transcribes: a trained run, or the teacher of distilled runs.
+
+    Attributes:
+        folder: The run's folder, or `<expdir>/teacher`.
+        config: Configuration of the run, or of the run that names the teacher.
+        is_teacher: Transcribe with the teacher that `config` names.
+        config_path: Where the user can change the configuration, for messages.
+    """
+
+    folder: Path
+    config: Config
+    is_teacher: bool
+    config_path: str
+
+    @classmethod
+    def run(cls, expdir: Path, run: str) -> Source:
+        """Return a trained run.
+
+        Args:
+            expdir: Experiment directory.
+            run: Name of the run.
+
+        Raises:
+            UserError: There is no such run.
+        """
+        path = expdir / run / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"{expdir / run}: no such run (no config.yaml); train it with --stage 3")
+        return cls(expdir / run, read_config(path), False, str(path))
+
+    @classmethod
+    def teacher(cls, expdir: Path, runs: Sequence[str]) -> Source:
+        """Return the teacher of the distilled runs.
+
+        Args:
+            expdir: Experiment directory.
+            runs: The runs to decode. Distilled runs among them have precedence over others in `expdir`.
+
+        Raises:
+            UserError: No distilled run names a teacher, or several runs name different ones.
+        """
+        saved = [path for path in sorted(expdir.glob("*/config.yaml")) if read_config(path).objective == "opd"]
+        paths = [path for path in saved if path.parent.name in runs] or saved
+        if not paths:
+            raise UserError(
+                f"{expdir}: no distilled run names a teacher to decode with; train base_opd, or remove `teacher` from "
+                "--runs"
+            )
+        first = read_config(paths[0])
+        for path in paths[1:]:
+            identities = [teacher_identity(config.teacher) for config in (first, read_config(path))]
+            if changed := changed_teacher(*identities):
+                raise UserError(
+                    f"{expdir}: the runs {paths[0].parent.name} and {path.parent.name} have different teachers "
+                    f"({', '.join(changed)}), so `teacher` in --runs is ambiguous; name one of these runs in --runs, "
+                    "or remove `teacher`"
+                )
+        return cls(expdir / TEACHER, first, True, str(paths[0]))
+
+    def file(self, path: Path, manifest: Path, name: str) -> HypothesisFile:
+        """Return the hypothesis file of a manifest.
+
+        Args:
+            path: The hypothesis file.
+            manifest: Manifest of the clips.
+            name: Label of the progress line.
+        """
+        data, rules = self.config.data, Rules.of(self.config.data, needs_text=False)
+        advice = f"raise decode.max_new_tokens and decode.tokens_per_second in {self.config_path}"
+        if self.is_teacher:
+            advice = f"raise its token limits, such as teacher.options.max_new_tokens in {self.config_path}"
+        return HypothesisFile(
+            path, manifest, rules, self.config.decode.max_seconds, data.max_failed_share, name, f"{advice}, and repeat"
+        )
+
+    def decode(self, file: HypothesisFile) -> None:
+        """Transcribe a manifest, unless its hypotheses are complete.
+
+        Args:
+            file: The hypothesis file.
+
+        Raises:
+            UserError: The run is not trained, or too many clips failed.
+        """
+        inputs = self._inputs(file)
+        if self._is_done(file, inputs):
+            return
+        write_record(file.path, inputs)
+        file.transcribe(lambda: self.transcriber)
+        write_record(file.path, inputs, file.failures)
+        file.finish()
+
+    def _inputs(self, file: HypothesisFile) -> dict[str, Any]:
+        """Return the record of hypotheses that would be decoded now."""
+        teacher = teacher_identity(self.config.teacher) if self.is_teacher else None
+        return {
+            "manifest": digest(str(file.manifest)),
+            "weights": "" if self.is_teacher else sampled_digest(self.folder / "final"),
+            "teacher": teacher,
+            "settings": {} if self.is_teacher else asdict(self.config.decode),
+            "clips": len(file.clips),
+        }
+
+    def _is_done(self, file: HypothesisFile, inputs: dict[str, Any]) -> bool:
+        """Return whether the hypotheses can stay. Otherwise delete outdated rows and keep the others."""
+        record, is_complete = read_record(file.path), file.is_complete()
+        reasons = ["there is no record of what they were decoded from"]
+        if record:
+            changed = changed_inputs(record, inputs, str(file.manifest), str(self.folder / "final"))
+            reasons = [f"changed: {', '.join(changed)}"] if changed else []
+        if is_complete and not (record and reasons):
+            note = "" if record else f"; warning: {reasons[0]}; delete it to decode again"
+            log(f"{file.path}: already exists{note}")
+            return True
+        self._require_model()
+        if not reasons:
+            file.reopen()
+        elif num_rows := file.discard():
+            log(f"{file.path}: {num_rows} hypotheses are out of date ({reasons[0]}); decoding again")
+        return False
+
+    def _require_model(self) -> None:
+        if not self.is_teacher and not (self.folder / "final" / "config.json").is_file():
+            raise UserError(f"{self.folder / 'final'}: no trained model here; run the recipe with --stage 3 first")
+
+    @cached_property
+    def transcriber(self) -> Transcriber:
+        """The function that transcribes batches. The first use loads the model."""
+        if self.is_teacher:
+            return teacher_transcriber(self.config)
+        lm, settings = load_speech_lm(str(self.folder / "final"), device=_device()), self.config.decode
+        return lambda batch: transcribe(lm, batch, settings)
 
 
 def teacher_transcriber(config: Config) -> Transcriber:
@@ -63,83 +204,17 @@ def teacher_transcriber(config: Config) -> Transcriber:
         config: Run configuration. Its `teacher` section names the plugin and its options.
 
     Returns:
-        Function from one batch to its hypothesis rows (see `row`). `num_tokens`, `stopped` and `looping` are None.
+        Function from one batch to its hypothesis rows (see `row`). `num_tokens`, `stopped` and `looping` are None if
+        the teacher returns plain strings.
     """
     teacher = registry.create("teacher", config.teacher.name, config.teacher.options, device=_device())
 
     def transcriber(batch: Batch) -> list[dict[str, Any]]:
-        texts = teacher.transcribe(batch.waveforms, batch.languages)
+        texts = check_transcripts(teacher.transcribe(batch.waveforms, batch.languages), batch, config.teacher.name)
         return [row(batch, i, text) for i, text in enumerate(texts)]
 
     return transcriber
 
 
-def write_hypotheses(
-    manifest: Path, target: Path, transcriber: Callable[[], Transcriber], max_seconds: float, name: str
-) -> None:
-    """Transcribe a manifest into a hypothesis file, one JSON row per clip.
-
-    Rows are written to `<target>.part` first. An interrupted call resumes from the rows in that file.
-
-    Args:
-        manifest: Manifest of cuts.
-        target: Hypothesis file to write. If it exists, nothing is done.
-        transcriber: Returns the function that transcribes batches. It is not called before the first batch with clips,
-            so that no model is loaded without need.
-        max_seconds: Maximum audio seconds per batch, padding included.
-        name: Label of the progress line.
-    """
-    if target.is_file():
-        log(f"{target}: already exists")
-        return
-    part = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    finished = _finished_ids(part)
-    total = sum(1 for _ in read_cuts(str(manifest)))
-    with part.open("a", encoding="utf-8") as file, Progress(name, total, "clips", initial=len(finished)) as progress:
-        for batch in evaluation_batches(str(manifest), max_seconds, finished):
-            for hypothesis in transcriber()(batch) if batch.ids else []:
-                file.write(json.dumps(hypothesis, ensure_ascii=False) + "\n")
-            file.flush()
-            progress.update(len(batch.ids) + batch.num_failed)
-    os.replace(part, target)
-    _log_counts(target)
-
-
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _run_transcriber(folder: Path, config: Config) -> Transcriber:
-    if not (folder / "final" / "config.json").is_file():
-        raise UserError(f"{folder / 'final'}: no trained model here; run the recipe with --stage 3 first")
-    lm, settings = load_speech_lm(str(folder / "final"), device=_device()), config.decode
-    return lambda batch: transcribe(lm, batch, settings)
-
-
-def _config_with_teacher(expdir: Path) -> Config:
-    for saved in sorted(expdir.glob("*/config.yaml")):
-        config = read_config(saved)
-        if config.objective == "opd":
-            return config
-    raise UserError(
-        f"{expdir}: no distilled run names a teacher to decode with; train base_opd, or remove `teacher` from --runs"
-    )
-
-
-def _finished_ids(part: Path) -> set[str]:
-    """Return the ids in a partial hypothesis file and remove an incomplete last line from it."""
-    if not part.is_file():
-        return set()
-    lines = [line for line in part.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
-    part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return {json.loads(line)["id"] for line in lines}
-
-
-def _log_counts(path: Path) -> None:
-    """Log how many transcripts are looping or cut at the token cap, if the transcriber reports it."""
-    with path.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    looping, stopped = ([row.get(key) for row in rows] for key in ("looping", "stopped"))
-    if None not in (*looping, *stopped):
-        log(f"{path}: {len(rows)} clips, {looping.count(True)} looping, {stopped.count(False)} cut at the token cap")

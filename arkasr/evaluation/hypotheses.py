@@ -8,7 +8,7 @@ import torch
 
 from arkasr.config.schema import DecodeConfig
 from arkasr.data.batches import Batch
-from arkasr.interfaces import SAMPLE_RATE
+from arkasr.interfaces import SAMPLE_RATE, Transcript
 from arkasr.model.generation import generate, is_looping, token_caps
 from arkasr.model.speech_lm.auto import SpeechLM
 
@@ -31,40 +31,30 @@ def transcribe(lm: SpeechLM, batch: Batch, config: DecodeConfig) -> list[dict[st
     caps = token_caps(batch.waveforms, config.max_new_tokens, config.tokens_per_second)
     generated = generate(lm, prompts, caps)
     return [
-        row(batch, i, lm.text(ids), len(ids), stopped, is_looping(ids, lm.stop_ids))
+        row(batch, i, Transcript(lm.text(ids), stopped, is_looping(ids, lm.stop_ids), len(ids)))
         for i, (ids, stopped) in enumerate(zip(generated.ids, generated.stopped))
     ]
 
 
-def row(
-    batch: Batch,
-    clip: int,
-    text: str,
-    num_tokens: int | None = None,
-    stopped: bool | None = None,
-    looping: bool | None = None,
-) -> dict[str, Any]:
-    """Build one row of a hypothesis file. None means that the transcriber does not report the value.
+def row(batch: Batch, clip: int, text: str) -> dict[str, Any]:
+    """Build one row of a hypothesis file.
 
     Args:
         batch: The batch that holds the clip.
         clip: Index of the clip in the batch.
-        text: Hypothesis.
-        num_tokens: Number of generated tokens, the stop token included.
-        stopped: True if generation ended with a stop token, False if it reached the token cap.
-        looping: True if the transcript ends in a repeated pattern (see `is_looping`).
+        text: Hypothesis, a `Transcript` or a plain string, which reports nothing about its end.
 
     Returns:
-        Mapping with the keys `id`, `reference`, `hypothesis`, `seconds` (length of the audio), `num_tokens`,
-        `stopped` and `looping`.
+        Mapping with the keys `id`, `reference`, `hypothesis`, `seconds` (length of the audio), and `num_tokens`,
+        `stopped` and `looping` (see `Transcript`), which are None if they are not reported.
     """
     seconds = round(len(batch.waveforms[clip]) / SAMPLE_RATE, 3)
     return {
         "id": batch.ids[clip],
         "reference": batch.texts[clip],
-        "hypothesis": text,
+        "hypothesis": str(text),
         "seconds": seconds,
-        "num_tokens": num_tokens,
-        "stopped": stopped,
-        "looping": looping,
+        "num_tokens": getattr(text, "num_tokens", None),
+        "stopped": getattr(text, "stopped", None),
+        "looping": getattr(text, "looping", None),
     }

@@ -4,7 +4,8 @@ The input is `<datadir>/td.jsonl.gz`. The output is written to `<expdir>`:
 
 - `td_teacher.jsonl`: the teacher's transcripts, one row per clip (`td_teacher.jsonl.part` while incomplete).
 - `td_teacher.jsonl.gz`: the selected cuts with the teacher's transcript as their text.
-- `td_teacher.json`: which teacher transcribed, and what determined the selection.
+- `td_teacher.json`: which teacher transcribed, what determined the selection, and how many clips were left out, by
+  reason.
 
 If the clips or the selection rule change, cuts are selected again and only new clips are transcribed. If the teacher
 changes, the existing transcripts are refused.
@@ -13,34 +14,35 @@ changes, the existing transcripts are refused.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet
-from lhotse.cut import Cut
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config, run_names
 from arkasr.config.schema import Config
+from arkasr.data.checks import Rules
 from arkasr.data.manifests import digest, read_cuts
 from arkasr.errors import UserError
-from arkasr.evaluation.decode import teacher_transcriber, write_hypotheses
+from arkasr.evaluation.checks import check_types
+from arkasr.evaluation.decode import teacher_transcriber
+from arkasr.evaluation.hypothesis_file import HypothesisFile, read_rows
 from arkasr.evaluation.identity import changed_teacher, teacher_identity
-from arkasr.evaluation.normalize import normalizer
-from arkasr.evaluation.results_io import read_corpus_facts
+from arkasr.evaluation.label_selection import ABOVE, select, with_teacher_text
+from arkasr.evaluation.results_io import TEACHER_TYPES, read_corpus_facts
 from arkasr.utils.console import log
-from arkasr.utils.files import write_text
+from arkasr.utils.files import locked, publish, read_json, write_text
 
 
 def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     """Transcribe `<datadir>/td.jsonl.gz` with the teacher and write `<expdir>/td_teacher.jsonl.gz`.
 
-    The reference is kept in each supervision's custom field `reference`. Two kinds of clips are left out and counted:
-    clips with an empty transcript, and clips whose error rate exceeds `teacher_data.max_error`. Clips that already
-    have a transcript of this teacher are not transcribed again.
+    The reference is kept in each supervision's custom field `reference`. Clips are left out and counted if they
+    failed, or if their transcript is empty, looping, cut, or has an error rate above `teacher_data.max_error`. Clips
+    that already have a transcript of this teacher are not transcribed again.
 
     Args:
         conf: Configuration file with the recipe's runs. The first OPD run defines the teacher, else the first run.
@@ -49,21 +51,37 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
         overrides: Configuration overrides, such as `teacher_data.max_error=0.3`.
 
     Raises:
-        UserError: The existing transcripts are from another teacher, or no clip is left.
+        UserError: The existing transcripts are from another teacher, another process labels in `expdir`, too many
+            clips failed, or no clip is left.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    names = run_names(conf)
-    name = next((n for n in names if load_config(conf, n, expdir, datadir, overrides).objective == "opd"), names[0])
-    config = load_config(conf, name, expdir, datadir, overrides)
+    config = _config_with_teacher(
+        {name: load_config(conf, name, expdir, datadir, overrides) for name in run_names(conf)}
+    )
     labels = Labels(config, Path(expdir), Path(datadir))
-    if labels.up_to_date():
-        log(f"{labels.target}: already exists")
-        return
-    labels.begin()
-    transcriber = cache(partial(teacher_transcriber, config))
-    write_hypotheses(labels.source, labels.rows, transcriber, config.decode.max_seconds, "label td")
-    labels.finish()
+    with locked(labels.expdir, "labelling"):
+        if labels.up_to_date():
+            log(f"{labels.target}: already exists")
+            return
+        labels.begin()
+        if not labels.file.is_complete():
+            labels.file.reopen()
+            labels.file.transcribe(cache(partial(teacher_transcriber, config)))
+            labels.file.finish()
+        labels.finish()
+
+
+def _config_with_teacher(configs: dict[str, Config]) -> Config:
+    """Return the first OPD run, else the first run. Log the OPD runs with another teacher."""
+    distilled = {name: config for name, config in configs.items() if config.objective == "opd"} or configs
+    first = next(iter(distilled))
+    teacher = teacher_identity(distilled[first].teacher)
+    for name, config in distilled.items():
+        if changed := changed_teacher(teacher, teacher_identity(config.teacher)):
+            differs = f"{name} has another one ({', '.join(changed)})"
+            log(f"warning: the clips are labelled by the teacher of the run {first}, but {differs}")
+    return distilled[first]
 
 
 @dataclass
@@ -81,11 +99,21 @@ class Labels:
     datadir: Path
 
     def __post_init__(self) -> None:
+        data = self.config.data
         self.source = self.datadir / "td.jsonl.gz"
-        self.rows = self.expdir / "td_teacher.jsonl"
-        self.part = self.expdir / "td_teacher.jsonl.part"
         self.target = self.expdir / "td_teacher.jsonl.gz"
+        self.transcripts = self.expdir / "td_teacher.jsonl"
         self.record = self.expdir / "td_teacher.json"
+        self.rules = Rules.of(data, needs_text=False)
+        self.file = HypothesisFile(
+            self.transcripts,
+            self.source,
+            self.rules,
+            self.config.decode.max_seconds,
+            data.max_failed_share,
+            "label td",
+            f"raise its token limits, such as teacher.options.max_new_tokens, delete {self.transcripts} and repeat",
+        )
 
     @cached_property
     def _selection(self) -> dict[str, Any]:
@@ -97,115 +125,91 @@ class Labels:
         return {"clips": digest(str(self.source)), "max_error": limit} | facts
 
     def _read_record(self) -> dict[str, Any]:
-        return json.loads(self.record.read_text(encoding="utf-8")) if self.record.is_file() else {}
+        if not self.record.is_file():
+            return {}
+        repair = "delete it if td_teacher.jsonl holds transcripts of the present teacher, or else delete both"
+        record = read_json(self.record, repair)
+        check_types(str(self.record), record, {"teacher": dict, "made_of": dict}, repair)
+        check_types(f"{self.record}, teacher", record.get("teacher"), TEACHER_TYPES, repair, needed=True)
+        return record
 
     def _write_record(self, **values: Any) -> None:
         write_text(self.record, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
     def up_to_date(self) -> bool:
-        """Check whether the labelled cuts exist and match the clips, the selection rule and the teacher.
+        """Check whether the labelled cuts exist, are whole, and match the clips, the selection rule and the teacher.
 
         Returns:
             True if there is nothing to do.
 
         Raises:
-            UserError: There is no TD subset.
+            UserError: There is no TD subset, or the record is damaged.
         """
         record = self._read_record()
         same = record.get("made_of") == self._selection
         same = same and not changed_teacher(record["teacher"], teacher_identity(self.config.teacher))
-        return same and self.target.is_file()
+        return same and self.target.is_file() and self._is_readable()
+
+    def _is_readable(self) -> bool:
+        try:
+            return len(list(read_cuts(str(self.target)))) > 0  # all of them, so that a torn end shows
+        except UserError as error:
+            log(f"warning: {error}")
+            return False
 
     def begin(self) -> None:
-        """Prepare the files so that only clips without a transcript are transcribed, and record the teacher.
+        """Record the teacher, and delete labelled cuts that are out of date.
 
         Raises:
             UserError: The existing transcripts are from another teacher.
         """
-        teacher, existing = teacher_identity(self.config.teacher), self._transcript_file()
-        changed = changed_teacher(self._read_record().get("teacher", teacher), teacher) if existing else []
+        teacher, record, existing = teacher_identity(self.config.teacher), self._read_record(), self._existing()
+        changed = changed_teacher(record["teacher"], teacher) if existing and record else []
         if changed:
             raise UserError(
                 f"{existing}: transcripts of another teacher (changed: {', '.join(changed)}); undo the change, use "
                 "another --expdir, or delete this file to transcribe all clips again"
             )
+        if existing and not record:
+            log(f"warning: {existing}: no record of the teacher; its transcripts are taken for the present teacher's")
         if self.target.is_file():
             action = f"selecting again from {existing}" if existing else "transcripts not found, transcribing again"
-            log(f"{self.target}: the clips or settings have changed; {action}")
+            log(f"{self.target}: the clips or settings have changed, or it is damaged; {action}")
+            self.target.unlink()  # it belongs to another selection, no run may train on it
         self._write_record(teacher=teacher)
-        if self.rows.is_file() and {cut.id for cut in read_cuts(str(self.source))} - self._texts().keys():
-            os.replace(self.rows, self.part)  # `write_hypotheses` resumes from it
 
-    def _transcript_file(self) -> Path | None:
+    def _existing(self) -> Path | None:
         """Return the complete or partial file of transcripts, if it holds any."""
-        return next((p for p in (self.rows, self.part) if p.is_file() and p.stat().st_size), None)
-
-    def _texts(self) -> dict[str, str]:
-        with self.rows.open(encoding="utf-8") as file:
-            return {row["id"]: row["hypothesis"] for row in map(json.loads, file)}
+        return next((p for p in (self.transcripts, self.file.part) if p.is_file() and p.stat().st_size), None)
 
     def finish(self) -> None:
         """Select clips by their transcripts and write the labelled cuts.
 
         Raises:
-            UserError: No clip is left. Labelled cuts of an earlier selection are then deleted.
+            UserError: No clip is left.
         """
-        cuts, texts, limit = list(read_cuts(str(self.source))), self._texts(), self.config.teacher_data.max_error
-        transcribed = [cut for cut in cuts if cut.id in texts]
-        with_words = [cut for cut in transcribed if texts[cut.id]]
-        kept = select_by_error(with_words, texts, limit, self.datadir)
-        above = f"above teacher_data.max_error={limit:g}"
+        rows, limit = read_rows(self.transcripts)[0], self.config.teacher_data.max_error
+        cuts = list(read_cuts(str(self.source), self.rules))
+        kept, left_out = select(cuts, rows, limit, self.datadir)
+        numbers = [f"{number} {reason}" for reason, number in left_out.items() if number]
+        counts = (", ".join(numbers) or "none").replace(ABOVE, f"{ABOVE}={limit:g}")
         if not kept:
-            self.target.unlink(missing_ok=True)  # it belongs to another selection, no run may train on it
-        if not with_words:
-            self.rows.unlink()  # the teacher must be trained longer, and then transcribes again
-            raise UserError(
-                f"{self.source}: the teacher's transcripts of all {len(transcribed)} clips are empty; train the "
-                "teacher longer"
-            )
-        if not kept:
-            raise UserError(f"{self.source}: all {len(with_words)} clips with a transcript are {above}; raise it")
+            self._refuse(left_out, counts)
         part = self.target.with_name("part-" + self.target.name)
-        CutSet.from_cuts(_with_teacher_text(cut, texts[cut.id]) for cut in kept).to_file(part)
-        os.replace(part, self.target)
-        self._write_record(teacher=self._read_record()["teacher"], made_of=self._selection)
-        empty, wrong = len(transcribed) - len(with_words), len(with_words) - len(kept)
-        left_out = f"{empty} left out (empty transcript), {wrong} left out ({above})"
-        log(f"{self.target}: {len(kept)} clips labelled by the teacher, {left_out}")
+        CutSet.from_cuts(with_teacher_text(cut, rows[cut.id]["hypothesis"]) for cut in kept).to_file(part)
+        publish(part, self.target)
+        counted = {"kept": len(kept), "left_out": left_out}
+        self._write_record(teacher=self._read_record()["teacher"], made_of=self._selection, counts=counted)
+        log(f"{self.target}: {len(kept)} clips labelled by the teacher, left out: {counts}")
+        if any(row.get("stopped") is None for row in rows.values()):
+            log(f"warning: {self.transcripts}: it is not reported for all transcripts whether they are cut or looping")
 
-
-def select_by_error(cuts: list[Cut], texts: dict[str, str], max_error: float, datadir: Path) -> list[Cut]:
-    """Select the cuts whose transcript has an error rate of at most `max_error` against the reference.
-
-    Errors are counted as `arkasr score` counts them. A rate above 1 counts as 1, so `max_error=1` keeps all cuts. Cuts
-    without a reference are kept.
-
-    Args:
-        cuts: Cuts with their reference as text.
-        texts: The teacher's transcripts by cut id.
-        max_error: Maximum error rate, as a fraction.
-        datadir: Data directory. Its `corpus.json` gives the metric and the normaliser.
-
-    Returns:
-        The selected cuts, in the same order.
-    """
-    from arkasr.evaluation.tally import count
-
-    if max_error >= 1.0 or not cuts:
-        return cuts
-    corpus = read_corpus_facts(datadir)
-    normalize = normalizer(corpus["normalizer"])
-    references = [normalize(cut.supervisions[0].text or "") for cut in cuts]
-    tally = count(references, [normalize(texts[cut.id]) for cut in cuts], corpus["metric"])
-    return [
-        cut
-        for cut, errors, length in zip(cuts, tally.errors, tally.lengths)
-        if not length or errors <= max_error * length
-    ]
-
-
-def _with_teacher_text(cut: Cut, text: str) -> Cut:
-    supervision = cut.supervisions[0]
-    supervision.custom = {**(supervision.custom or {}), "reference": supervision.text}
-    supervision.text = text
-    return cut
+    def _refuse(self, left_out: dict[str, int], counts: str) -> None:
+        """Raise UserError about a selection without clips."""
+        if left_out[ABOVE]:
+            raise UserError(f"{self.source}: no clip is left to train on: {counts}; raise teacher_data.max_error")
+        self.transcripts.unlink()  # a teacher that is trained longer or has higher limits transcribes again
+        raise UserError(
+            f"{self.source}: no transcript of the teacher can be used: {counts}; train the teacher longer, or raise "
+            "its token limits, such as teacher.options.max_new_tokens"
+        )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from corpus_fixture import clips
 from lhotse import CutSet
+from locks import lock_held
+from tiny import eager_to_stop, student, teacher
 
 from arkasr.cli import main
 from arkasr.config.load import dump_config, load_config, read_config
+from arkasr.errors import UserError
 from arkasr.evaluation import decode as decode_module
 from arkasr.evaluation.decode import decode
 from arkasr.evaluation.hypotheses import transcribe
@@ -20,16 +24,30 @@ from arkasr.model.loading import load_speech_lm
 SIZES = {"test-a": 5, "test-b": 3}
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, conf, datadir) -> Path:
+    """Return an experiment directory with a run `base` of random weights that stop some transcripts."""
+    expdir = tmp_path_factory.mktemp("base")
+    eager_to_stop(student(7), 2.0).save(expdir / "base" / "final")
+    dump_config(load_config(conf, "base", str(expdir), str(datadir)), expdir / "base" / "config.yaml")
+    return expdir
+
+
 @pytest.fixture
-def expdir(trained, tmp_path):
-    """Return an experiment directory with the trained run `base`."""
-    folder = tmp_path / "exp"
-    shutil.copytree(trained / "base", folder / "base", ignore=shutil.ignore_patterns("checkpoints"))
-    return folder
+def expdir(base, tmp_path):
+    """Return a writable experiment directory with the run `base`."""
+    return Path(shutil.copytree(base, tmp_path / "exp"))
 
 
 def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def change_config(expdir: Path, key: str, value: object, run: str = "base") -> None:
+    """Change a key of the config.yaml of a run."""
+    config, (section, name) = read_config(expdir / run / "config.yaml"), key.split(".")
+    setattr(getattr(config, section), name, value)
+    dump_config(config, expdir / run / "config.yaml")
 
 
 # Trained runs
@@ -40,7 +58,8 @@ def test_decode_writes_one_row_per_clip_of_every_test_set(expdir, datadir):
     decode(str(expdir), str(datadir), ["base"])
     lm = load_speech_lm(str(expdir / "base" / "final"))
     settings = read_config(expdir / "base" / "config.yaml").decode
-    assert sorted(p.name for p in (expdir / "base" / "decode").iterdir()) == ["test-a.jsonl", "test-b.jsonl"]
+    names = sorted(p.name for p in (expdir / "base" / "decode").glob("[!.]*"))
+    assert names == ["test-a.json", "test-a.jsonl", "test-b.json", "test-b.jsonl"]
     for name, size in SIZES.items():
         found = rows(expdir / "base" / "decode" / f"{name}.jsonl")
         cuts = {cut.id: cut for cut in CutSet.from_file(datadir / f"{name}.jsonl.gz")}
@@ -68,10 +87,10 @@ def test_decode_logs_counts_of_looping_and_cut_transcripts(expdir, datadir, caps
 
 def test_decode_keeps_existing_hypotheses(expdir, datadir, capsys):
     decode(str(expdir), str(datadir), ["base"])
-    before = {path: path.stat().st_mtime_ns for path in (expdir / "base" / "decode").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (expdir / "base" / "decode").glob("test*")}
     shutil.rmtree(expdir / "base" / "final")  # the model is not loaded again
     capsys.readouterr()
-    decode(str(expdir), str(datadir), ["base"])
+    decode(str(expdir), str(datadir), ["base", "base"])
     assert capsys.readouterr().out.count("already exists") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -103,9 +122,7 @@ def test_decode_resumes_after_interruption(expdir, datadir, monkeypatch):
             raise KeyboardInterrupt
         return transcribe(lm, batch, settings)
 
-    config = read_config(expdir / "base" / "config.yaml")
-    config.decode.max_seconds = 0.1  # one clip per batch
-    dump_config(config, expdir / "base" / "config.yaml")
+    change_config(expdir, "decode.max_seconds", 0.1)  # one clip per batch
     with monkeypatch.context() as patch:
         patch.setattr(decode_module, "transcribe", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -120,14 +137,19 @@ def test_decode_resumes_after_interruption(expdir, datadir, monkeypatch):
     assert len(rows(target)) == 5
 
 
-def test_decode_skips_and_names_unreadable_clip(expdir, own_data, tmp_path, capsys):
+def test_decode_skips_and_counts_unreadable_clip(expdir, own_data, tmp_path, capsys):
     cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
     cuts[2].recording.sources[0].source = str(tmp_path / "absent.wav")
     CutSet.from_cuts(cuts).to_file(own_data / "test-a.jsonl.gz")
+    change_config(expdir, "data.max_failed_share", 0.2)
     decode(str(expdir), str(own_data), ["base"])
-    found = {row["id"] for row in rows(expdir / "base" / "decode" / "test-a.jsonl")}
-    assert found == {cut.id for cut in cuts} - {cuts[2].id}
-    assert f"dropped {cuts[2].id} ({tmp_path / 'absent.wav'})" in capsys.readouterr().out
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    assert {row["id"] for row in rows(target)} == {cut.id for cut in cuts} - {cuts[2].id}
+    output = capsys.readouterr().out
+    assert f"dropped {cuts[2].id} ({tmp_path / 'absent.wav'})" in output and f"{target}: 4 clips, " in output
+    record = json.loads(target.with_suffix(".json").read_text())
+    assert (record["clips"], record["failed"]) == (5, 1)
+    assert record["failed_examples"][0].startswith(f"{cuts[2].id} ({tmp_path / 'absent.wav'}): missing audio file")
 
 
 @pytest.mark.parametrize(
@@ -148,14 +170,8 @@ def test_decode_rejects_missing_runs(expdir, datadir, capsys, runs, message):
 # The teacher
 
 
-def add_run_with_echo_teacher(conf, expdir, datadir) -> None:
-    (expdir / "base_opd").mkdir()
-    config = load_config(conf, "base_opd", str(expdir), str(datadir), ["teacher.name=echo"])
-    dump_config(config, expdir / "base_opd" / "config.yaml")
-
-
 def test_decode_teacher_uses_plugin_of_distilled_run(conf, expdir, datadir, echo):
-    add_run_with_echo_teacher(conf, expdir, datadir)
+    add_distilled_run(conf, expdir, datadir, "base_opd")
     decode(str(expdir), str(datadir), ["teacher"])
     for name, size in SIZES.items():
         found = rows(expdir / "teacher" / "decode" / f"{name}.jsonl")
@@ -166,13 +182,248 @@ def test_decode_teacher_uses_plugin_of_distilled_run(conf, expdir, datadir, echo
             assert row["num_tokens"] is None and row["stopped"] is None
 
 
-def test_decode_teacher_matches_decoding_of_its_run(conf, trained, datadir, tmp_path):
-    shutil.copytree(trained / "teacher", tmp_path / "teacher")
+def test_decode_teacher_matches_decoding_of_its_run(conf, datadir, tmp_path):
+    lm = eager_to_stop(teacher(3), 1.5)
+    lm.save(tmp_path / "teacher" / "final")
     config = load_config(conf, "base_opd", str(tmp_path), str(datadir))
-    (tmp_path / "base_opd").mkdir()
     dump_config(config, tmp_path / "base_opd" / "config.yaml")
     decode(str(tmp_path), str(datadir), ["teacher"])
-    found = {row["id"]: row["hypothesis"] for row in rows(tmp_path / "teacher" / "decode" / "test-a.jsonl")}
-    lm = load_speech_lm(str(trained / "teacher" / "final"))
     expected = transcribe(lm, clips(datadir / "test-a.jsonl.gz"), config.decode)
-    assert found == {row["id"]: row["hypothesis"] for row in expected} and any(found.values())
+    found = {row["id"]: row for row in rows(tmp_path / "teacher" / "decode" / "test-a.jsonl")}
+    assert found == {row["id"]: row for row in expected} and any(row["hypothesis"] for row in expected)
+
+
+def add_distilled_run(conf, expdir, datadir, run, *overrides) -> None:
+    config = load_config(conf, run, str(expdir), str(datadir), ["teacher.name=echo", *overrides])
+    dump_config(config, expdir / run / "config.yaml")
+
+
+def test_decode_rejects_runs_with_different_teachers_unless_one_is_named(conf, expdir, datadir, echo, capsys):
+    add_distilled_run(conf, expdir, datadir, "base_opd", "teacher.options.path=a/b")
+    add_distilled_run(conf, expdir, datadir, "base_td_opd", "teacher.options.path=c/d")
+    with pytest.raises(UserError, match=r"base_opd and base_td_opd have different teachers \(teacher.options.path\)"):
+        decode(str(expdir), str(datadir), ["teacher", "base"])
+    target = expdir / "teacher" / "decode" / "test-a.jsonl"
+    for run, path in (("base_opd", "a/b"), ("base_td_opd", "c/d")):
+        shutil.copytree(expdir / "base" / "final", expdir / run / "final")
+        decode(str(expdir), str(datadir), ["teacher", run])
+        assert json.loads(target.with_suffix(".json").read_text())["teacher"]["path"] == path
+    assert "test-a.jsonl: 5 hypotheses are out of date (changed: teacher.options.path)" in capsys.readouterr().out
+
+
+def test_decode_accepts_runs_with_the_same_teacher(conf, expdir, datadir, echo):
+    for run in ("base_opd", "base_td_opd"):
+        add_distilled_run(conf, expdir, datadir, run)
+    decode(str(expdir), str(datadir), ["teacher"])
+    assert len(rows(expdir / "teacher" / "decode" / "test-a.jsonl")) == 5
+
+
+# Failed clips
+
+
+@pytest.fixture
+def echo_teacher(conf, expdir, own_data, echo):
+    """Decode the teacher `echo`, whose module is the value."""
+    add_distilled_run(conf, expdir, own_data, "base_opd")
+    return import_module("fake_echo")
+
+
+def decode_teacher(expdir, datadir) -> int:
+    return main(["decode", "--expdir", str(expdir), "--datadir", str(datadir), "--runs", "teacher"])
+
+
+@pytest.mark.parametrize("lost", [1, 5])
+def test_decode_with_lost_audio_writes_no_result_and_finishes_when_it_is_back(
+    echo_teacher, expdir, own_data, tmp_path, capsys, lost
+):
+    cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
+    shutil.copytree(Path(cuts[0].recording.sources[0].source).parent, tmp_path / "audio")
+    for cut in cuts:
+        source = cut.recording.sources[0]
+        source.source = str(tmp_path / "audio" / Path(source.source).name)
+    CutSet.from_cuts(cuts).to_file(own_data / "test-a.jsonl.gz")
+    files = [Path(cut.recording.sources[0].source) for cut in cuts[:lost]]
+    for file in files:
+        file.rename(file.with_suffix(".away"))
+    assert decode_teacher(expdir, own_data) == 2
+    share = "all clips" if lost == 5 else "more than data.max_failed_share=0.05"
+    assert f"{share} failed, {lost} of 5 ({lost} missing audio file)" in capsys.readouterr().err
+    target = expdir / "teacher" / "decode" / "test-a.jsonl"
+    assert not target.exists() and len(rows(target.with_name("test-a.jsonl.part"))) == 5 - lost
+    for file in files:
+        file.with_suffix(".away").rename(file)
+    echo_teacher.LENGTHS.clear()
+    assert decode_teacher(expdir, own_data) == 0
+    assert len(rows(target)) == 5 and len(echo_teacher.LENGTHS) == lost + 3  # of the set test-b
+    assert json.loads(target.with_suffix(".json").read_text())["failed"] == 0
+
+
+def test_decode_transcribes_failed_clips_again(echo_teacher, expdir, own_data, capsys):
+    """A share of failed clips is allowed, but the same command tries them again."""
+    change_config(expdir, "data.max_failed_share", 0.2, "base_opd")
+    [*_, cut] = CutSet.from_file(own_data / "test-a.jsonl.gz")
+    echo_teacher.ERRORS[cut.num_samples] = UserError("too long")
+    target = expdir / "teacher" / "decode" / "test-a.jsonl"
+    for expected in (4, 4, 5):
+        assert decode_teacher(expdir, own_data) == 0
+        assert len(rows(target)) == expected
+        echo_teacher.LENGTHS.clear()
+        if expected == 4 and "transcribed again" in capsys.readouterr().out:
+            echo_teacher.ERRORS.clear()
+    assert json.loads(target.with_suffix(".json").read_text())["failed"] == 0
+
+
+def test_decode_ends_early_if_the_teacher_refuses_too_many_clips(echo_teacher, expdir, own_data, capsys):
+    for cut in CutSet.from_file(own_data / "test-a.jsonl.gz"):
+        echo_teacher.ERRORS[cut.num_samples] = ValueError("wrong shape")
+    change_config(expdir, "decode.max_seconds", 0.1, "base_opd")  # one clip per batch
+    assert decode_teacher(expdir, own_data) == 2
+    captured = capsys.readouterr()
+    assert "more than data.max_failed_share=0.05 failed, 1 of 5 (1 not transcribed)" in captured.err
+    assert captured.out.count("dropped ") == 1 and "ValueError: wrong shape" in captured.out
+
+
+def test_decode_warns_of_cut_transcripts(echo_teacher, expdir, own_data, capsys):
+    for cut in list(CutSet.from_file(own_data / "test-a.jsonl.gz")):
+        echo_teacher.REPORTS[cut.num_samples] = (True, False)
+    echo_teacher.REPORTS[cut.num_samples] = (False, True)
+    assert decode_teacher(expdir, own_data) == 0
+    output = capsys.readouterr().out
+    assert "test-a.jsonl: 5 clips, 1 looping, 1 cut at the token cap" in output
+    assert "warning: decode teacher test-a: 1 of 5 transcripts (20.0%) are cut at the token cap; raise its" in output
+    assert "test-b.jsonl: 3 clips, cut and looping transcripts are not reported" in output
+
+
+# Changed inputs
+
+
+def decoded(expdir, datadir, name="test-a") -> bytes:
+    decode(str(expdir), str(datadir), ["base"])
+    return (expdir / "base" / "decode" / f"{name}.jsonl").read_bytes()
+
+
+def new_weights(expdir, own_data):
+    eager_to_stop(student(8), 2.0).save(expdir / "base" / "final")
+
+
+def new_cap(expdir, own_data):
+    change_config(expdir, "decode.max_new_tokens", 3)
+
+
+def new_clips(expdir, own_data):
+    cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
+    CutSet.from_cuts(cuts[1:]).to_file(own_data / "test-a.jsonl.gz")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (new_weights, "changed: weights in {expdir}/base/final"),
+        (new_cap, "changed: decode.max_new_tokens (6, now 3)"),
+        (new_clips, "changed: clips or texts of {data}/test-a.jsonl.gz"),
+    ],
+)
+def test_decode_replaces_hypotheses_of_other_inputs(expdir, own_data, capsys, change, reason, finished):
+    before = decoded(expdir, own_data)
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    if not finished:
+        target.replace(target.with_name("test-a.jsonl.part"))
+    change(expdir, own_data)
+    capsys.readouterr()
+    assert decoded(expdir, own_data) != before
+    message = f"{target}: 5 hypotheses are out of date ({reason.format(expdir=expdir, data=own_data)}); decoding again"
+    assert message in capsys.readouterr().out
+    assert decoded(expdir, own_data) and capsys.readouterr().out.count("already exists") == 2
+
+
+def test_decode_keeps_hypotheses_if_only_the_batch_size_changes(expdir, datadir, capsys):
+    before = decoded(expdir, datadir)
+    change_config(expdir, "decode.max_seconds", 3.0)
+    assert decoded(expdir, datadir) == before and "already exists" in capsys.readouterr().out
+
+
+def test_decode_needs_a_model_before_it_deletes_outdated_hypotheses(expdir, own_data):
+    before = decoded(expdir, own_data)
+    new_clips(expdir, own_data)
+    shutil.rmtree(expdir / "base" / "final")
+    with pytest.raises(UserError, match="no trained model here"):
+        decode(str(expdir), str(own_data), ["base"])
+    assert (expdir / "base" / "decode" / "test-a.jsonl").read_bytes() == before
+
+
+def test_decode_accepts_complete_hypotheses_without_record_with_a_warning(expdir, datadir, capsys):
+    """Those of older versions."""
+    before = decoded(expdir, datadir)
+    for path in (expdir / "base" / "decode").glob("*.json"):
+        path.unlink()
+    capsys.readouterr()
+    assert decoded(expdir, datadir) == before
+    assert capsys.readouterr().out.count("already exists; warning: there is no record of what they were deco") == 2
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "test-a-00", "hypothesis": "x"}\n'])
+def test_decode_replaces_incomplete_hypotheses_without_record(expdir, datadir, content):
+    """Older versions wrote an empty file if no audio could be read."""
+    before = decoded(expdir, datadir)
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    target.with_suffix(".json").unlink()
+    target.write_bytes(content)
+    assert decoded(expdir, datadir) == before
+
+
+# Damaged files, and two processes
+
+
+@pytest.mark.parametrize("name", ["test-a.jsonl", "test-a.jsonl.part"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x00" * 200, b"\xff\xfe\n", b'{"id": 3, "hypothesis": "x"}\n', b"[]\n{}\n\n"]
+)
+def test_decode_repairs_damaged_hypotheses(expdir, datadir, capsys, name, damage):
+    before = decoded(expdir, datadir)
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    lines = before.splitlines(keepends=True)
+    target.rename(target.with_name(name)).write_bytes(damage + lines[0] + lines[0] + lines[1] + lines[2][:20])
+    capsys.readouterr()
+    assert sorted(decoded(expdir, datadir).splitlines()) == sorted(before.splitlines())
+    assert "damaged lines left out; their clips are transcribed again" in capsys.readouterr().out
+
+
+def test_decode_rejects_damaged_record(expdir, datadir):
+    decoded(expdir, datadir)
+    record = expdir / "base" / "decode" / "test-a.json"
+    record.write_bytes(b"")
+    with pytest.raises(UserError, match="test-a.json: not valid JSON .*delete it and test-a.jsonl"):
+        decoded(expdir, datadir)
+
+
+def test_decode_refuses_run_that_another_process_decodes(expdir, datadir):
+    (expdir / "base" / "decode").mkdir()
+    with lock_held(expdir / "base" / "decode"), pytest.raises(UserError, match="base/decode: testing, .* is using"):
+        decode(str(expdir), str(datadir), ["base"])
+    assert decoded(expdir, datadir)
+
+
+def test_decode_rejects_empty_list_of_runs(expdir, datadir):
+    with pytest.raises(UserError, match="--runs is empty"):
+        decode(str(expdir), str(datadir), [])
+
+
+def test_decode_counts_clip_that_is_too_long_for_the_model(expdir, own_data, capsys, monkeypatch):
+    """A model with learned encoder positions refuses clips that are longer than they reach."""
+    [cut, *_] = CutSet.from_file(own_data / "test-a.jsonl.gz")
+
+    def limited(lm, batch, settings):
+        if any(len(w) == cut.num_samples for w in batch.waveforms):
+            raise UserError("a clip is too long for the encoder positions of this model")
+        return transcribe(lm, batch, settings)
+
+    monkeypatch.setattr(decode_module, "transcribe", limited)
+    change_config(expdir, "data.max_failed_share", 0.2)
+    decode(str(expdir), str(own_data), ["base"])
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    assert cut.id not in {row["id"] for row in rows(target)} and len(rows(target)) == 4
+    assert (
+        "too long for the encoder positions"
+        in json.loads(target.with_suffix(".json").read_text())["failed_examples"][0]
+    )
