@@ -85,8 +85,8 @@ def locate(item: dict[str, Any], file: Path, number: int) -> None:
         number: Number of its line, from 0.
     """
     sources = (item.get("recording") or {}).get("sources") or [{}]
-    if sources[0].get("type") == "shar":
-        tar = str(audio_of(file))
+    if sources[0].get("type") == "shar" and PLACE not in (item.get("custom") or {}):  # labelled cuts keep their place
+        tar = str(audio_of(file).absolute())
         item["custom"] = (item.get("custom") or {}) | {PLACE: [tar, number, item["id"]]}
         sources[0]["source"] = f"{tar}, entry {number + 1}"  # for messages
 

@@ -14,6 +14,7 @@ from lhotse.cut import Cut
 
 from arkasr.config.schema import DecodeConfig
 from arkasr.data.batches import SILENCE, Batch, load_batch
+from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.normalize import normalizer
@@ -73,6 +74,7 @@ class DevSet:
         num_clips: Number of clips, see `sample_over_speakers`. They are divided over all ranks.
         rank: Rank of this process.
         world_size: Number of processes.
+        rules: See `arkasr.data.manifests.read_cuts`.
 
     Attributes:
         cuts: The cuts of this rank, longest first.
@@ -81,10 +83,10 @@ class DevSet:
         transcripts: Normalised hypothesis and reference of each clip of this rank, from the last call of `errors`.
     """
 
-    def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1):
+    def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None):
         corpus = read_corpus_facts(Path(path).parent)
         self.metric, self.normalize = corpus["metric"], normalizer(corpus["normalizer"])
-        found = list(read_cuts(path))
+        found = list(read_cuts(path, rules))
         sample = sample_over_speakers(found, num_clips)
         speakers = [len({speaker_of(cut) for cut in cuts} - {""}) for cuts in (sample, found)]
         log(f"{path}: dev clips {len(sample)} of {len(found)}, speakers {speakers[0]} of {speakers[1]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arkasr.config.schema import Config
+from arkasr.data.checks import Rules
 from arkasr.evaluation.collapse import collapsed
 from arkasr.evaluation.dev_set import DevSet
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -22,8 +23,9 @@ class DevError:
 
     def __init__(self, config: Config, ranks: Ranks, phases: Phases):
         self.config, self.ranks, self.phases = config, ranks, phases
-        size = config.train.eval_clips
-        self.dev = DevSet(config.data.dev, size, ranks.rank, ranks.world_size) if config.train.eval_every else None
+        data, size = config.data, config.train.eval_clips
+        share = (ranks.rank, ranks.world_size)
+        self.dev = DevSet(data.dev, size, *share, rules=Rules.of(data)) if config.train.eval_every else None
         self._reported_failures = False
 
     def measure(self, student: SpeechLM) -> tuple[float | None, str]:

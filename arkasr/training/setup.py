@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
 from arkasr.config.schema import Config, OptimConfig
+from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.model import build, tokenization
@@ -96,7 +97,8 @@ def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         tokenizer = load_tokenizer(path)
         tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
         return tokenizer
-    texts = [s.text for cut in read_cuts(settings.text) for s in cut.supervisions if s.text]
+    rules = Rules.of(config.data, needs_text=False)
+    texts = [s.text for cut in read_cuts(settings.text, rules) for s in cut.supervisions if s.text]
     texts += build.prompt_examples(config.model.type) * max(1, len(texts) // 20)
     kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
     return kinds[settings.kind](texts, settings.vocab_size)
