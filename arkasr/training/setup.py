@@ -98,10 +98,22 @@ def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
         return tokenizer
     rules = Rules.of(config.data, needs_text=False)
-    texts = [s.text for cut in read_cuts(settings.text, rules) for s in cut.supervisions if s.text]
-    texts += build.prompt_examples(config.model.type) * max(1, len(texts) // 20)
+    texts = [s.text for cut in read_cuts(settings.text, rules) for s in cut.supervisions if (s.text or "").strip()]
+    if not texts:
+        raise UserError(
+            f"config key `tokenizer.text` {settings.text}: no cut has a transcript to train a tokenizer on; give cuts "
+            "with transcripts, or set tokenizer.path"
+        )
+    samples = texts + build.prompt_examples(config.model.type) * max(1, len(texts) // 20)
     kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
-    return kinds[settings.kind](texts, settings.vocab_size)
+    tokenizer = kinds[settings.kind](samples, settings.vocab_size)
+    split, different, share = tokenization.spelled_in_bytes(tokenizer, texts)
+    if split:
+        log(
+            f"tokenizer: {split} of {different} different characters ({100 * share:.1f} % of the text) have no token "
+            "of their own and are written as bytes; a larger tokenizer.vocab_size gives them tokens"
+        )
+    return tokenizer
 
 
 def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
