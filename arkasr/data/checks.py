@@ -129,10 +129,11 @@ def _deserialized(item: dict[str, Any]) -> Cut:
 
 
 def _check(cut: Cut, rules: Rules, place: str) -> Checked:
-    found, several = Checked(), len(cut.supervisions) > 1
-    for index, one in enumerate(cut.supervisions or [SupervisionSegment(cut.id, cut.id, 0.0, cut.duration)]):
+    found, supervisions = Checked(), cut.supervisions or [SupervisionSegment(cut.id, cut.id, 0.0, cut.duration)]
+    several = len(supervisions) > 1
+    for index, one in enumerate(supervisions):
         name, notes = f"{cut.id}-{index}" if several else cut.id, [SPLIT] if several else []
-        if several and _overlaps(one, cut):
+        if any(_overlap(one, other) for other in supervisions[:index] + supervisions[index + 1 :]):
             notes.append(OVERLAP)
         try:
             found.clips.append(_clip(cut, one, rules, notes, place).with_id(name))
@@ -143,9 +144,8 @@ def _check(cut: Cut, rules: Rules, place: str) -> Checked:
     return found
 
 
-def _overlaps(one: SupervisionSegment, cut: Cut) -> bool:
-    others = (each for each in cut.supervisions if each is not one and each.channel == one.channel)
-    return any(min(each.end, one.end) - max(each.start, one.start) > EDGE for each in others)
+def _overlap(one: SupervisionSegment, other: SupervisionSegment) -> bool:
+    return one.channel == other.channel and min(other.end, one.end) - max(other.start, one.start) > EDGE
 
 
 def _clip(cut: Cut, supervision: SupervisionSegment, rules: Rules, notes: list[str], place: str) -> Cut:
@@ -177,7 +177,7 @@ def _trimmed(cut: Cut, supervision: SupervisionSegment, notes: list[str]) -> Cut
         raise Unusable(OUTSIDE, f"it lasts from {start:g} to {end:g} s, the cut from 0 to {seconds:g} s")
     whole = begin <= EDGE and seconds - stop <= EDGE
     if not whole:
-        cut = cut.truncate(offset=begin, duration=stop - begin)
+        cut = cut.truncate(offset=begin, duration=stop - begin, preserve_id=True)
         notes += [TRIMMED] if SPLIT not in notes else []
     if isinstance(cut, MonoCut | MultiCut):
         own = supervision if whole else fastcopy(supervision, start=0.0, duration=cut.duration)

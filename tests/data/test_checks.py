@@ -1,0 +1,199 @@
+"""Checks of cuts: each supervision becomes a clip of its own audio, text and language, or is refused and counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus_fixture import cut_of, write_cuts
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+from arkasr.config.schema import DataConfig
+from arkasr.data.batches import Batch, evaluation_batches, load_batch
+from arkasr.data.checks import Rules
+from arkasr.data.manifests import InMemory, OnDisk, read_cuts
+from arkasr.errors import UserError
+
+RATE = 16000
+AUDIO = np.random.default_rng(5).uniform(-0.5, 0.5, 4 * RATE).astype(np.float32)  # 4 s
+
+
+def segment(start: float, duration: float, text: str | None = "one", **facts) -> SupervisionSegment:
+    values = {"language": "English", "speaker": "s1"} | facts
+    return SupervisionSegment(f"s-{start:g}-{text}", "long", start, duration, text=text, **values)
+
+
+def manifest(folder: Path, *supervisions: SupervisionSegment, name: str = "cuts.jsonl.gz") -> str:
+    """Write a manifest with one cut of 4 s that has these supervisions."""
+    cut = cut_of(folder / "long.wav", AUDIO, "")
+    cut.supervisions = list(supervisions)
+    return write_cuts(folder / name, [cut])
+
+
+def config(path: str, **changes) -> DataConfig:
+    return DataConfig(**{"train": path, "min_clip_seconds": 0.1, "max_clip_seconds": 30.0} | changes)
+
+
+def every_reader(path: str, **changes) -> list[Batch]:
+    """Read a manifest in every way and load the audio of all clips as one batch each."""
+    settings = config(path, **changes)
+    on_disk = OnDisk(settings)
+    clips = [clip for shard in range(on_disk.num_shards) for _, clip in on_disk.read(shard, 0)]
+    return [load_batch(cuts) for cuts in (InMemory(settings).cuts, clips, read_cuts(path, Rules.of(settings)))]
+
+
+def test_supervisions_become_clips_of_their_audio(tmp_path, capsys):
+    parts = [segment(0.0, 1.25, "one"), segment(1.25, 1.0, "two"), segment(3.0, 1.0, "three")]
+    path = manifest(tmp_path, *parts)
+    for batch in every_reader(path):
+        assert (batch.ids, batch.texts) == (["long-0", "long-1", "long-2"], ["one", "two", "three"])
+        for waveform, part in zip(batch.waveforms, parts):
+            np.testing.assert_array_equal(waveform, AUDIO[round(part.start * RATE) : round(part.end * RATE)])
+    (batch,) = evaluation_batches(path, 100.0)
+    assert sorted(zip(batch.texts, map(len, batch.waveforms))) == [("one", 20000), ("three", 16000), ("two", 16000)]
+    output = capsys.readouterr().out
+    assert f"{path}: 3 of 3 cuts come from cuts with several supervisions, which become one clip each" in output
+    assert "overlap" not in output and output.count("several supervisions") == 1  # logged once per process
+
+
+def test_overlapping_supervisions_are_counted(tmp_path, capsys):
+    for batch in every_reader(manifest(tmp_path, segment(0.0, 2.0, "one"), segment(1.5, 2.5, "two"))):
+        assert batch.texts == ["one", "two"] and [len(w) for w in batch.waveforms] == [2 * RATE, 2.5 * RATE]
+    assert "2 of 2 cuts overlap with another supervision" in capsys.readouterr().out
+
+
+def test_partial_supervision_trims_the_cut(tmp_path, capsys):
+    for batch in every_reader(manifest(tmp_path, segment(1.0, 2.0))):
+        assert batch.ids == ["long"] and batch.num_failed == 0
+        np.testing.assert_array_equal(batch.waveforms[0], AUDIO[RATE : 3 * RATE])
+    assert "1 of 1 cuts are trimmed to their supervision" in capsys.readouterr().out
+
+
+def test_rounded_supervisions_leave_the_cut_as_it_is(tmp_path, capsys):
+    cut = cut_of(tmp_path / "a.wav", AUDIO, "one")
+    for start, duration in ((0.0, 4.0), (0.004, 3.99), (0.0, 4.009)):
+        cut.supervisions = [segment(start, duration)]
+        path = write_cuts(tmp_path / "a.jsonl.gz", [cut])
+        assert list(read_cuts(path)) == InMemory(config(path)).cuts == [cut]
+    assert capsys.readouterr().out == ""
+
+
+REFUSED = {
+    "no text": segment(0.0, 4.0, None),
+    "empty text": segment(0.0, 4.0, " \t"),
+    "text outside of the audio": segment(3.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_unusable_supervisions_are_refused_and_counted(tmp_path, capsys, reason):
+    cut, good = cut_of(tmp_path / "long.wav", AUDIO, ""), cut_of(tmp_path / "good.wav", AUDIO, "one")
+    cut.supervisions = [REFUSED[reason]]
+    path = write_cuts(tmp_path / "cuts.jsonl.gz", [cut, good])
+    for batch in every_reader(path):
+        assert (batch.ids, batch.texts) == (["good"], ["one"])
+        assert [(one.id, one.source, one.kind) for one in batch.failures] == [("long", f"{tmp_path}/long.wav", reason)]
+    output = capsys.readouterr().out
+    place = f"the first is long, {path}: line 1: {reason}"
+    assert f"{path}: 1 of 2 cuts cannot be used and count as failed: 1 {reason}; {place}" in output
+    assert f"dropped long ({tmp_path}/long.wav): {reason}" in output
+
+
+@pytest.mark.parametrize("part", [(-0.5, 2.0), (-2.0, 1.0), (5.0, 1.0), (1.0, 0.0), (2.0, -1.0), (0.0, 4.2)])
+def test_text_outside_of_the_audio_is_refused(tmp_path, part):
+    (batch,) = evaluation_batches(manifest(tmp_path, segment(*part)), 100.0)
+    assert [one.kind for one in batch.failures] == ["text outside of the audio"]
+
+
+def test_slack_of_annotators_is_cut_off(tmp_path):
+    (batch,) = evaluation_batches(manifest(tmp_path, segment(3.0, 1.09)), 100.0)
+    np.testing.assert_array_equal(batch.waveforms[0], AUDIO[3 * RATE :])
+
+
+def test_cuts_without_supervision_or_recording_are_refused(tmp_path):
+    recording = cut_of(tmp_path / "a.wav", AUDIO, "").recording
+    bare = recording.to_cut()
+    lost = MonoCut("lost", 0.0, 2.0, 0, supervisions=[segment(0.0, 2.0)])
+    pad = MonoCut("pad", 0.0, 2.0, 0, supervisions=[]).to_dict() | {"type": "PaddingCut", "num_samples": 32000}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(c) + "\n" for c in (bare.to_dict(), lost.to_dict(), pad)))
+    (batch,) = evaluation_batches(str(tmp_path / "a.jsonl"), 100.0)
+    kinds = Counter(one.kind for one in batch.failures)
+    assert batch.ids == [] and kinds == {"no text": 1, "no audio in the manifest": 2}
+
+
+def test_manifest_without_usable_cuts_is_an_error(tmp_path):
+    path = manifest(tmp_path, segment(0.0, 2.0, None), segment(2.0, 2.0, ""))
+    for kind in (InMemory, OnDisk):
+        with pytest.raises(
+            UserError, match="no cut can be used: 1 no text, 1 empty text; the first is long-0, .*line 1"
+        ):
+            kind(config(path))
+
+
+def test_texts_are_optional_if_the_reader_says_so(tmp_path):
+    supervisions = [segment(0.0, 1.0, None), segment(1.0, 1.0, ""), segment(2.0, 1.0, "two")]
+    path = manifest(tmp_path, *supervisions)
+    (batch,) = evaluation_batches(path, 100.0, rules=Rules(needs_text=False))
+    assert sorted(batch.texts) == ["", "", "two"] and batch.num_failed == 0
+    bare = write_cuts(tmp_path / "bare.jsonl", [Recording.from_file(tmp_path / "long.wav").to_cut()])
+    (batch,) = evaluation_batches(bare, 100.0, rules=Rules(needs_text=False, language="Chinese"))
+    assert (batch.ids, batch.texts, batch.languages) == (["long"], [""], ["Chinese"])
+
+
+def test_language_comes_from_the_corpus_or_the_configuration(tmp_path, capsys):
+    path = manifest(tmp_path, segment(0.0, 2.0, language=None), segment(2.0, 2.0, language="French"))
+    for read in (lambda: InMemory(config(path)), lambda: OnDisk(config(path)), lambda: list(read_cuts(path))):
+        with pytest.raises(UserError, match=r"cuts.jsonl.gz: line 1: clip long names no language, .*set data.language"):
+            read()
+    for batch in every_reader(path, language="German"):
+        assert batch.languages == ["German", "French"]
+    assert "1 of 2 cuts name no language, German is used (data.language)" in capsys.readouterr().out
+    (tmp_path / "corpus.json").write_text(json.dumps({"name": "own", "language": "Chinese"}))
+    for batch in every_reader(path, language="German"):  # the corpus describes its own manifest
+        assert batch.languages == ["Chinese", "French"]
+    assert f"1 of 2 cuts name no language, Chinese is used ({tmp_path}/corpus.json)" in capsys.readouterr().out
+    (tmp_path / "shards").mkdir()
+    Path(path).rename(tmp_path / "shards" / "train.000.jsonl.gz")
+    assert every_reader(str(tmp_path / "shards"))[0].languages == ["Chinese", "French"]
+    (tmp_path / "corpus.json").write_text("{")
+    with pytest.raises(UserError, match="corpus.json: not valid JSON"):
+        read_cuts(str(tmp_path / "shards"))
+
+
+def test_mixed_cuts_are_split_and_trimmed_too(tmp_path, capsys):
+    first, second = (cut_of(tmp_path / f"{n}.wav", AUDIO[:RATE] * (i + 1), f"text {n}") for i, n in enumerate("ab"))
+    padded, joined = first.pad(duration=3.0), first.append(second)
+    path = tmp_path / "cuts.jsonl.gz"
+    CutSet.from_cuts([padded.with_id("padded"), joined.with_id("joined")]).to_file(path)
+    for batch in every_reader(str(path)):
+        assert batch.ids == ["padded", "joined-0", "joined-1"] and batch.texts == ["text a", "text a", "text b"]
+        for waveform, scale in zip(batch.waveforms, (1, 1, 2)):
+            np.testing.assert_allclose(waveform, AUDIO[:RATE] * scale, atol=1e-6)
+    assert "overlap" not in capsys.readouterr().out
+
+
+def test_mixed_cut_with_equal_ids_is_refused(tmp_path):
+    cut = cut_of(tmp_path / "a.wav", AUDIO, "one")
+    path = tmp_path / "cuts.jsonl.gz"
+    CutSet.from_cuts([cut.mix(cut, offset_other_by=2.0)]).to_file(path)
+    (batch,) = evaluation_batches(str(path), 100.0)
+    assert Counter(one.kind for one in batch.failures) == {"supervisions with equal ids": 2}
+
+
+def test_text_that_is_a_number_is_refused(tmp_path):
+    (batch,) = evaluation_batches(manifest(tmp_path, segment(0.0, 4.0, 35)), 100.0)  # type: ignore[arg-type]
+    assert batch.last_failed == f"long ({tmp_path}/long.wav): no text: the text is 35, not text; put it in quotes"
+
+
+def test_cuts_that_lhotse_cannot_read_name_their_line(tmp_path):
+    path = Path(manifest(tmp_path, segment(0.0, 4.0), name="cuts.jsonl"))
+    item = json.loads(path.read_text())
+    odd = [item | {"supervisions": [{"id": "a"}]}, item | {"recording": {"id": "x"}}, item | {"supervisions": 3}]
+    for each in odd:
+        path.write_text(json.dumps(item) + "\n" + json.dumps(each) + "\n")
+        for read in (InMemory, lambda c: list(OnDisk(c).read(0, 0)), lambda c: list(read_cuts(c.train))):
+            with pytest.raises(UserError, match="cuts.jsonl: line 2 is not a cut: "):
+                read(config(str(path)))
