@@ -17,7 +17,7 @@ from arkasr.corpora.download import is_synthetic
 from arkasr.corpora.layouts.registry import CorpusLayout, require_layout
 from arkasr.corpora.published import label
 from arkasr.corpora.splits import drop_by_length, split_base_td
-from arkasr.corpora.up_to_date import Inputs, reason_to_prepare
+from arkasr.corpora.up_to_date import MOVED, Inputs, reason_to_prepare, relink
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 from arkasr.utils.files import locked
@@ -42,29 +42,35 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
             it, or if the data directory holds another corpus or other files, or is in use.
     """
     corpus = read_corpus_yaml(corpus_yaml)
-    facts = corpus.scale(scale)
+    corpus.scale(scale)
     data, folder = Path(datadir).absolute(), Path(corpus_dir).absolute()
     data_dir.require_own(data)
     layout = require_layout(corpus, folder)
     inputs = Inputs.of(corpus, scale, folder, layout)
+    if reason_to_prepare(data, layout, inputs) is None:  # before the lock: others may share the data for reading only
+        log(f"{data}: {corpus.name} is already prepared, and its inputs have not changed")
+        return
     with locked(data, "arkasr prepare"):
         reason = reason_to_prepare(data, layout, inputs)
-        if reason is None:
-            log(f"{data}: {corpus.name} is already prepared, and its inputs have not changed")
+        if reason == MOVED and relink(data, layout, inputs):
             return
         log(f"Preparing {corpus.name} from {layout.root} into {data}{f' ({reason})' if reason else ''}")
-        parts = choose_parts(layout, facts)
-        data_dir.claim(data)
-        rules = CutRules(
-            data_dir.link_corpus(data, layout.root), corpus.language, facts.text_case, corpus.channels, num_jobs
-        )
-        transcripts = layout.transcripts([part for use in parts.values() for part in use])
-        files = {"files": len(transcripts), "sha256": data_dir.transcripts_digest(layout.root, transcripts)}
-        read = read_parts(layout, [parts["train"], parts["dev"], *([part] for part in parts["test"])], rules)
-        sets = _arrange(read, parts, facts)
-        description = _describe(corpus, facts, inputs, read, parts, sets)
-        description |= {"audio_root": str(rules.audio_root), "transcripts": files, "parts": parts}
-        data_dir.write(data, sets, description | {"inputs": inputs.record}, layout.root)
+        _prepare(corpus, layout, inputs, data, num_jobs)
+
+
+def _prepare(corpus: Corpus, layout: CorpusLayout, inputs: Inputs, data: Path, num_jobs: int) -> None:
+    facts = corpus.scale(inputs.scale)
+    parts = choose_parts(layout, facts)
+    data_dir.claim(data)
+    root = data_dir.link_corpus(data, layout.root)
+    transcripts = layout.transcripts([part for use in parts.values() for part in use])
+    files = {"files": len(transcripts), "sha256": data_dir.transcripts_digest(layout.root, transcripts)}
+    rules = CutRules(root, corpus.language, facts.text_case, corpus.channels, num_jobs)
+    read = read_parts(layout, [parts["train"], parts["dev"], *([part] for part in parts["test"])], rules)
+    sets = _arrange(read, parts, facts)
+    description = _describe(corpus, facts, inputs, read, parts, sets)
+    description |= {"audio_root": str(root), "transcripts": files, "parts": parts, "inputs": inputs.record}
+    data_dir.write(data, sets, description, layout.root)
 
 
 def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from arkasr.utils.files import sha256
 # Increase this number whenever the same corpus would give other cuts. Data directories of another version are
 # prepared again.
 VERSION = 2
+MOVED = "the link to the corpus leads elsewhere"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Inputs:
 
 
 def reason_to_prepare(data: Path, layout: CorpusLayout, inputs: Inputs) -> str | None:
-    """Decide whether to prepare. If the corpus was moved, its new place is recorded.
+    """Decide whether to prepare. Nothing is written.
 
     Args:
         data: The data directory.
@@ -67,7 +68,8 @@ def reason_to_prepare(data: Path, layout: CorpusLayout, inputs: Inputs) -> str |
         inputs: What the user named.
 
     Returns:
-        The reason to prepare again, "" for the first time, or None if the data are up to date.
+        The reason to prepare again, MOVED if a new link is enough (see `relink`), "" for the first time, or None if
+        the data are up to date.
 
     Raises:
         UserError: If the directory holds another corpus.
@@ -86,7 +88,8 @@ def reason_to_prepare(data: Path, layout: CorpusLayout, inputs: Inputs) -> str |
     if old.get("audio_root") not in (str(data / data_dir.LINK), str(layout.root)):
         return "the data directory or the corpus was moved"
     if moved:
-        return _relink(data, old, layout, inputs)
+        _require_same_audio(data, old, layout.root)
+        return MOVED
     return _change(data, old, layout, inputs)
 
 
@@ -140,14 +143,23 @@ def _require_same_audio(data: Path, old: dict[str, Any], root: Path) -> None:
             )
 
 
-def _relink(data: Path, old: dict[str, Any], layout: CorpusLayout, inputs: Inputs) -> str | None:
-    """Let the data lead to the moved corpus. The cuts do not change, so that trainings can resume."""
-    _require_same_audio(data, old, layout.root)
-    if data_dir.link_corpus(data, layout.root) != data / data_dir.LINK:
-        return "the corpus was moved"
+def relink(data: Path, layout: CorpusLayout, inputs: Inputs) -> bool:
+    """Let the data lead to a moved corpus. The cuts do not change, so that trainings can resume.
+
+    Args:
+        data: The data directory.
+        layout: The corpus on disk.
+        inputs: What the user named.
+
+    Returns:
+        Whether the file system has links. Otherwise the corpus must be prepared again.
+    """
+    old = data_dir.read_facts(data)
+    if old is None or data_dir.link_corpus(data, layout.root) != data / data_dir.LINK:
+        return False
     data_dir.write_facts(data, old | inputs.identity | {"inputs": inputs.record})
-    log(f"{data}: the corpus was moved from {old['corpus_dir']} to {inputs.folder}; its cuts now lead there")
-    return None
+    log(f"{data}: the corpus was in {old['corpus_dir']} and is in {inputs.folder}; the cuts now lead there")
+    return True
 
 
 def _change(data: Path, old: dict[str, Any], layout: CorpusLayout, inputs: Inputs) -> str | None:
@@ -161,5 +173,5 @@ def _change(data: Path, old: dict[str, Any], layout: CorpusLayout, inputs: Input
     touched = any(max(state.st_mtime, state.st_ctime) >= since for state in states)
     if touched or len(transcripts) != (old.get("transcripts") or {}).get("files"):
         return "files of the corpus changed"
-    data_dir.link_corpus(data, layout.root)  # it may have been deleted
-    return None
+    root = old["audio_root"]
+    return None if os.path.exists(root) and os.path.samefile(root, layout.root) else MOVED

@@ -11,6 +11,7 @@ import pytest
 from corpora_on_disk import MAKERS, cuts, librispeech, run
 
 from arkasr.corpora import cuts as cuts_module
+from arkasr.corpora import prepare as prepare_module
 from arkasr.errors import UserError
 
 
@@ -32,7 +33,7 @@ def test_prepare_leads_the_data_to_a_moved_corpus_without_reading_its_audio(tmp_
         os.utime(tmp_path / "new" / "place" / "WenetSpeech.json")
     monkeypatch.setattr(cuts_module, "check_audio", None)
     after = run(name, tmp_path / "new" / "place", data)
-    assert "the corpus was moved from" in capsys.readouterr().out
+    assert "and is in" in capsys.readouterr().out
     assert manifests(data) == files and all(cut.load_audio().size for cut in cuts(data, "train"))
     assert after["corpus_dir"] == str(tmp_path / "new" / "place") and after["name"] == before["name"] == "c"
     run(name, tmp_path / "new" / "place", data)
@@ -69,7 +70,7 @@ def test_prepare_makes_the_link_again_or_prepares_a_moved_data_directory(tmp_pat
     run("librispeech", root, data)
     (data / "corpus").unlink()
     run("librispeech", root, data)
-    assert "already prepared" in capsys.readouterr().out and cuts(data, "train")[0].load_audio().size
+    assert "the cuts now lead there" in capsys.readouterr().out and cuts(data, "train")[0].load_audio().size
     data = data.rename(tmp_path / "data2")
     run("librispeech", root, data)
     assert "the data directory or the corpus was moved" in capsys.readouterr().out
@@ -101,3 +102,15 @@ def test_dropped_files_lead_through_the_link_too(tmp_path, capsys):
     capsys.readouterr()
     assert run("librispeech", root, data)["sets"]["train"]["cuts"] == 4
     assert "files of the corpus changed" in capsys.readouterr().out
+
+
+def test_prepare_of_unchanged_data_writes_nothing(tmp_path, monkeypatch, capsys):
+    root, data = librispeech(tmp_path / "c"), tmp_path / "data"
+    run("librispeech", root, data)
+
+    def read_only(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(prepare_module, "locked", read_only)
+    run("librispeech", root, data)
+    assert "already prepared" in capsys.readouterr().out

@@ -27,6 +27,7 @@ class LibriSpeech:
 
     def __init__(self, root: Path):
         self.root = root
+        self._files: dict[str, list[Path]] = {}  # of the parts that were walked
 
     @staticmethod
     def matches(folder: Path) -> bool:
@@ -43,14 +44,19 @@ class LibriSpeech:
 
     def transcripts(self, parts: list[str]) -> list[Path]:
         """See `CorpusLayout.transcripts`."""
-        return [path for part in parts for path in find_files(self.root / part, (_TRANSCRIPT,), (_AUDIO,))]
+        return [path for part in parts for path in self._walk(part) if path.name.endswith(_TRANSCRIPT)]
 
     def scan(self, parts: list[str]) -> list[Entry]:
         """See `CorpusLayout.scan`."""
         return [entry for part in parts for entry in self._part(part)]
 
+    def _walk(self, part: str) -> list[Path]:
+        if part not in self._files:
+            self._files[part] = find_files(self.root / part, (_TRANSCRIPT, _AUDIO), (_AUDIO,))
+        return self._files[part]
+
     def _part(self, part: str) -> list[Entry]:
-        files = find_files(self.root / part, (_TRANSCRIPT, _AUDIO), (_AUDIO,))
+        files = self._walk(part)
         audio = {path for path in files if path.name.endswith(_AUDIO)}
         entries = []
         for transcript in (path for path in files if path.name.endswith(_TRANSCRIPT)):
