@@ -32,8 +32,20 @@ def has_type(value: Any, kind: type) -> bool:
     """
     if kind in (int, float):
         number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and is_finite(value)
     return isinstance(value, kind)
+
+
+def is_finite(value: float) -> bool:
+    """Return whether a number of a JSON file is finite as a float. JSON can hold larger whole numbers.
+
+    Args:
+        value: The number.
+    """
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_types(where: str, values: Any, kinds: Mapping[str, type], what_to_do: str, needed: bool = False) -> None:

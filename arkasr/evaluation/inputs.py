@@ -121,7 +121,8 @@ def teacher_of(record: dict[str, Any]) -> dict[str, Any] | None:
     if isinstance(recorded, dict) and recorded.get("name"):
         return {"options": {}, "path": "", "weights": ""} | recorded
     section = config.get("teacher") or {}
-    options = section.get("options") or {}
+    options = section.get("options")
+    options = options if isinstance(options, dict) else {}
     others = values_without_secrets({key: value for key, value in options.items() if key != "path"})
     return {"name": section.get("name", ""), "options": others, "path": str(options.get("path", "")), "weights": ""}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from arkasr.config.yaml_io import read_yaml
 from arkasr.errors import UserError
-from arkasr.evaluation.checks import check_types, has_type, json_lines
+from arkasr.evaluation.checks import check_types, has_type, is_finite, json_lines
 from arkasr.utils.console import log
 from arkasr.utils.files import read_json
 
@@ -22,6 +21,7 @@ RUN_TYPES = {
     "world_size": int,
     "inputs": dict,
 }
+CONFIG_TYPES = {"objective": str, "decode": dict, "teacher": dict}
 SCORE_TYPES = {"metric": str, "normalizer": dict, "sets": dict}
 SET_TYPES = {"rate_percent": float, "interval_percent": list, "utterances": int, "warnings": list}
 AGAIN_3 = "delete it and run the recipe from --stage 3"
@@ -48,7 +48,7 @@ def read_metrics(expdir: str | Path, run: str) -> list[dict[str, Any]]:
         if not _is_metrics_row(row):
             skipped.append(number)
         elif "loss" in row:
-            rows[row["step"]] = {key: value if _is_finite(value) else None for key, value in row.items()}
+            rows[row["step"]] = {k: v if v is not None and is_finite(v) else None for k, v in row.items()}
     if skipped:
         log(f"warning: {path}, line {skipped[0]}: not a metrics row, skipped (number of skipped lines: {len(skipped)})")
     return [rows[step] for step in sorted(rows)]
@@ -58,10 +58,6 @@ def _is_metrics_row(row: Any) -> bool:
     if not isinstance(row, dict) or not has_type(row.get("step"), int):
         return False
     return all(value is None or isinstance(value, (int, float)) for value in row.values())
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
@@ -85,7 +81,9 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
     for plugin in record.get("plugins") or []:
         check_types(f"{path}, plugins", plugin, {}, AGAIN_3)
     known = {key: value for key, value in record.items() if value is not None}
-    return {**known, "config": read_yaml(config) if config.is_file() else {}}
+    settings = read_yaml(config) if config.is_file() else {}
+    check_types(str(config), settings, CONFIG_TYPES, AGAIN_3)
+    return {**known, "config": settings}
 
 
 def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from arkasr.evaluation.identity import changed_teacher
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.set_scores import score_set
 from arkasr.evaluation.tally import compare_with_base
-from arkasr.utils.console import log
+from arkasr.utils.console import log, printable
 from arkasr.utils.files import locked, write_text
 from arkasr.utils.redact import values_without_secrets
 
@@ -168,7 +168,7 @@ def _score(expdir: str, datadir: str, runs: list[str]) -> None:
     drawn = figures.draw(Path(expdir) / "figures", corpus, scores, metrics)
     results = Path(expdir) / "RESULTS.md"
     _write(results, report.results(expdir, datadir, corpus, scores, metrics, records, drawn))
-    print(terminal.table(corpus, scores))
+    print("\n".join(map(printable, terminal.table(corpus, scores).split("\n"))))
     print(f"\nResults: {_display_path(results)}")
     for path in drawn:
         print(f"Figure:  {_display_path(path)}")

@@ -30,6 +30,8 @@ def test_read_metrics_skips_lines_that_are_no_rows_and_counts_them(tmp_path, cap
         b'{"step": 1.5, "loss": 1}',
         b'{"step": 1e999, "loss": 1}',
         b'{"loss": 1}',
+        b'{"loss": 1, "step": 1' + b"0" * 400 + b"}",
+        b'{"step": 1, "loss": 1' + b"0" * 5000 + b"}",
         b'{"step": 1, "loss": "low"}',
         b'{"step": 1, "loss": [1]}',
         b"\xff\xfe\x00",
@@ -41,7 +43,7 @@ def test_read_metrics_skips_lines_that_are_no_rows_and_counts_them(tmp_path, cap
     ]
     path.write_bytes(b"\n".join([*odd, b'{"step": 4, "loss": NaN, "vuss": Infinity, "dev_error": 0.5}', b'{"st']))
     assert read_metrics(tmp_path, "base") == [{"step": 4, "loss": None, "vuss": None, "dev_error": 0.5}]
-    assert "line 1: not a metrics row, skipped (number of skipped lines: 14)" in capsys.readouterr().out
+    assert "line 1: not a metrics row, skipped (number of skipped lines: 16)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"\0\0"])
@@ -79,7 +81,7 @@ def test_read_run_reads_configuration_and_names_damaged_one(tmp_path):
     (tmp_path / "base" / "config.yaml").write_text("optim:\n  lr: 1e-4\n")
     assert read_run(tmp_path, "base") == {"world_size": 2, "config": {"optim": {"lr": 1e-4}}}
     assert read_run(tmp_path, "teacher") == {"config": {}}
-    for content in (b"a: [", b"\xff\xfe", b"- 1"):
+    for content in (b"a: [", b"\xff\xfe", b"- 1", b"decode: 3", b"teacher: x", b"objective: [1]"):
         (tmp_path / "base" / "config.yaml").write_bytes(content)
         with pytest.raises(UserError, match=r"base/config\.yaml"):
             read_run(tmp_path, "base")
