@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def significant(value: float) -> float:
     Returns:
         Whole numbers unchanged, others rounded.
     """
-    return value if float(value).is_integer() else float(f"{value:.9g}")
+    return value if not math.isfinite(value) or float(value).is_integer() else float(f"{value:.9g}")
 
 
 def _ignore_disk_full(failure: threading.ExceptHookArgs) -> None:

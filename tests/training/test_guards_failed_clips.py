@@ -7,7 +7,7 @@ from corpus_fixture import make_cut, metrics, write_cuts
 
 from arkasr.errors import UserError
 from arkasr.training import guards
-from arkasr.training.guards import MIN_CLIPS, FailedClips
+from arkasr.training.guards import MIN_CLIPS, MIN_ROLLOUTS, CutRollouts, FailedClips
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import train
 
@@ -53,14 +53,76 @@ def test_run_with_missing_audio_ends_and_resumes_after_repair(conf, datadir, tmp
     changes = [f"data.train={write_cuts(tmp_path / 'cuts.jsonl.gz', cuts)}", "train.save_every=1", "train.eval_every=0"]
     changes += ["train.steps=6", "data.max_cuts=2", f"data.num_workers={num_workers}"]
     arguments = [str(conf), "base", str(tmp_path), str(datadir)]
-    with pytest.raises(UserError, match=r"^[23]\d\.\d% of the clips could not be read \(2 of ") as failure:
+    with pytest.raises(UserError, match=r"^[234]\d\.\d% of the clips could not be read \([23] of ") as failure:
         train(*arguments, changes)
     message = str(failure.value)
     name = f"clip-{message.partition('clip-')[2][0]}"
     assert "data.max_failed_share=0.05" in message and f"{name} ({tmp_path}/clip-" in message
     rows = metrics(tmp_path / "base")
-    assert 0 < len(rows) < 6 and sum(row["failed_clips"] for row in rows) in (1, 2)
+    assert 0 < len(rows) < 6 and sum(row["failed_clips"] for row in rows) in (1, 2, 3)
     for name in ("clip-0", "clip-1"):
         (tmp_path / f"{name}.away").rename(tmp_path / f"{name}.wav")
     train(*arguments, [*changes, "data.max_failed_share=0.5"])
     assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2, 3, 4, 5, 6]
+
+
+# Runs without data
+
+
+def manifest_without_audio(folder, count: int, missing: int) -> str:
+    cuts = [make_cut(folder, f"clip-{i}", 0.5, "one two") for i in range(count)]
+    for i in range(missing):
+        (folder / f"clip-{i}.wav").unlink()
+    return f"data.train={write_cuts(folder / 'cuts.jsonl.gz', cuts)}"
+
+
+@pytest.mark.slow
+def test_short_run_is_judged_at_its_end(conf, datadir, tmp_path):
+    """Far fewer clips than `MIN_CLIPS`. The last checkpoint is not written either."""
+    changes = [manifest_without_audio(tmp_path, 4, 1), "train.eval_every=0", "train.save_every=0", "train.steps=2"]
+    with pytest.raises(UserError, match=r"^\d\d\.\d% of the clips could not be read .*clip-0.*; repair the audio"):
+        train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert not (tmp_path / "base" / "final").exists() and not list(tmp_path.glob("base/checkpoints/*"))
+    train(str(conf), "base", str(tmp_path), str(datadir), [*changes, "data.max_failed_share=0.5"])
+    assert (tmp_path / "base" / "final" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("max_share", [0.05, 1.0])
+def test_run_that_reads_no_clip_fails_and_names_the_audio(conf, datadir, tmp_path, capsys, max_share):
+    changes = [manifest_without_audio(tmp_path, 4, 4), "train.eval_every=0", f"data.max_failed_share={max_share}"]
+    with pytest.raises(UserError) as failure:
+        train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    message, printed = str(failure.value), capsys.readouterr().out
+    assert "all 4 steps were skipped, because no clip could be read (last failure: clip-" in message
+    assert "repair the audio" in message and "optim.lr" not in message
+    assert "loss 0.000" not in printed and "loss -" in printed
+    rows = metrics(tmp_path / "base")
+    assert len(rows) == 4 and not any({"loss", "ce", "gradient_norm"} & row.keys() for row in rows)
+    assert not (tmp_path / "base" / "final").exists()
+
+
+def test_steps_skipped_for_missing_audio_do_not_advise_another_learning_rate(conf, datadir, tmp_path):
+    changes = [manifest_without_audio(tmp_path, 4, 4), "train.eval_every=0", "train.max_skipped=3"]
+    with pytest.raises(UserError, match="no clip could be read on any rank; last failure: clip-") as failure:
+        train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert "optim.lr" not in str(failure.value) and "repair the audio" in str(failure.value)
+
+
+# Cut transcripts
+
+
+def test_cut_transcripts_are_reported_when_many_and_at_the_end(capsys):
+    cut = CutRollouts()
+    cut.add({"loss": 1.0})  # a supervised step
+    cut.report()
+    cut.add({"rolled": MIN_ROLLOUTS - 1.0, "stopped": 0.0})
+    assert capsys.readouterr().out == ""
+    for _ in range(3):
+        cut.add({"rolled": 1.0, "stopped": 0.0})
+    text = capsys.readouterr().out
+    assert text.count("warning: ") == 1 and f"({MIN_ROLLOUTS} of {MIN_ROLLOUTS})" in text
+    other = CutRollouts()
+    other.load_state_dict(cut.state_dict())
+    other.report()
+    expected = f"100.0% of the student's transcripts so far were cut at the token cap ({MIN_ROLLOUTS + 2} of"
+    assert expected in capsys.readouterr().out

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from arkasr.cli import main
 from arkasr.config.load import load_config, read_config
 from arkasr.config.schema import DecodeConfig
-from arkasr.data import sampling
+from arkasr.data import loading
 from arkasr.data.batches import Batch, load_batch
 from arkasr.errors import UserError
 from arkasr.evaluation.dev_set import DevSet, sample_over_speakers
@@ -115,7 +115,7 @@ def test_step_with_non_finite_gradient_is_not_applied(conf, datadir, tmp_path, c
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_too_many_skipped_steps_in_a_row_end_the_run(conf, datadir, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "load_batch", lambda cuts: with_bad_audio(load_batch(cuts)))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts: with_bad_audio(load_batch(cuts)))
     changes = ["train.steps=50", "train.save_every=4", "train.eval_every=0", "train.max_skipped=7"]
     expected = rf"{tmp_path / 'base'}: 7 steps in a row were skipped .*; lower optim.lr"
     with pytest.raises(UserError, match=expected):

@@ -1,0 +1,64 @@
+"""The sample of the dev set: spread over speakers, the same for every rank, order of the manifest and start."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from lhotse import MonoCut, SupervisionSegment
+
+from arkasr.evaluation.dev_set import DevSet, sample_over_speakers, speaker_of
+
+
+def cut(name: str, speaker: str | None) -> MonoCut:
+    segment = SupervisionSegment(name, name, 0.0, 1.0, text="one", language="English", speaker=speaker)
+    return MonoCut(name, 0.0, 1.0, 0, supervisions=[segment])
+
+
+def speakers_with(counts: dict[str | None, int]) -> list[MonoCut]:
+    return [cut(f"{speaker}-{i:05d}", speaker) for speaker, count in counts.items() for i in range(count)]
+
+
+def test_sample_of_aishell_covers_all_speakers():
+    """AISHELL's dev set: 14,326 clips of 40 speakers, in the order of their ids. The first 100 are of one speaker."""
+    cuts = speakers_with({f"S{724 + i:04d}": 358 + (i < 6) for i in range(40)})
+    assert len(cuts) == 14326 and len({speaker_of(c) for c in cuts[:100]}) == 1
+    counts = Counter(map(speaker_of, sample_over_speakers(cuts, 100)))
+    assert len(counts) == 40 and set(counts.values()) == {2, 3} and counts.total() == 100
+
+
+def test_sample_does_not_depend_on_the_order_of_the_manifest():
+    cuts = speakers_with({"a": 9, "b": 30, None: 11})
+    shuffled = random.Random(3).sample(cuts, len(cuts))
+    sample = sample_over_speakers(cuts, 20)
+    assert sample == sample_over_speakers(shuffled, 20)
+    assert [c.id for c in sample] != sorted(c.id for c in sample)
+
+
+def test_rare_speakers_give_all_their_clips():
+    counts = Counter(map(speaker_of, sample_over_speakers(speakers_with({"a": 1, "b": 2, "c": 50}), 20)))
+    assert counts == {"a": 1, "b": 2, "c": 17}
+
+
+def test_clips_without_speaker_are_drawn_in_proportion():
+    counts = Counter(map(speaker_of, sample_over_speakers(speakers_with({"a": 30, "b": 30, None: 40}), 50)))
+    assert counts == {"a": 15, "b": 15, "": 20}
+    sample = sample_over_speakers(speakers_with({None: 1000}), 50)
+    places = [int(c.id.rpartition("-")[2]) for c in sample]
+    assert len(set(places)) == 50 and min(places) < 200 and max(places) > 800
+
+
+@pytest.mark.parametrize("counts", [{"a": 3, "b": 4}, {None: 7}, {"a": 1, None: 6}, {"a": 6, None: 1}, {}])
+@pytest.mark.parametrize("size", [0, 1, 2, 5, 7, 100])
+def test_sample_has_the_requested_size(counts, size):
+    cuts = speakers_with(counts)
+    sample = sample_over_speakers(cuts, size)
+    assert len({c.id for c in sample}) == len(sample) == min(size, len(cuts))
+
+
+def test_ranks_share_the_sample_and_say_how_many_speakers_it_has(datadir, capsys):
+    shares = [DevSet(str(datadir / "dev.jsonl.gz"), 3, rank, 2).cuts for rank in range(2)]
+    whole = DevSet(str(datadir / "dev.jsonl.gz"), 3).cuts
+    assert sorted(c.id for share in shares for c in share) == sorted(c.id for c in whole) and len(whole) == 3
+    assert "dev.jsonl.gz: dev clips 3 of 4, speakers 1 of 1" in capsys.readouterr().out
