@@ -50,19 +50,34 @@ launch_ssh() { # with torchrun on each host of --hostfile; the first host is the
 
 launch_slurm() { # with a job that starts torchrun on each of its nodes
     torchrun "$processes"
-    launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$(job_script "$1")") show=show_job
+    launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$(training_script "$1")") show=show_job
 }
 
-job_script() { # job_script RUN: print the sbatch file
+launch_job() { # launch_job NAME: run the command in `launch`, which is one process, as a job
+    local text
+    text=$(directives "$1" 1 "$((opt[ngpu] > 0))" --requeue)
+    text+=$'\n'"export ARKASR_RECIPE=${ARKASR_RECIPE@Q}"
+    text+=$'\n'"exec srun --input=none --kill-on-bad-exit=1 $(quoted "${launch[@]}")"
+    launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$text") show=show_job
+}
+
+directives() { # directives NAME NODES GPUS OPTION...: print the head of an sbatch file
     local gpus=''
-    ((opt[ngpu] == 0)) || gpus=" --gpus-per-node=${opt[ngpu]}"
+    (($3 == 0)) || gpus=" --gpus-per-node=$3"
     cat <<END
 #!/usr/bin/env bash
-# Written by recipe.sh. When pre-empted, and ${opt[grace]} s before its time limit, the job saves and is requeued.
-#SBATCH --job-name=arkasr-$1 --nodes=${opt[num_nodes]} --ntasks-per-node=1$gpus
+# Written by recipe.sh.
+#SBATCH --job-name=arkasr-$1 --nodes=$2 --ntasks-per-node=1$gpus
 #SBATCH --chdir=$(quoted "$PWD")
 #SBATCH --output=$(quoted "$(realpath -m "${opt[expdir]}")/slurm/$1-%j.log") --open-mode=append
-#SBATCH --requeue --signal=B:USR1@${opt[grace]} ${opt[slurm_args]}
+#SBATCH ${*:4} ${opt[slurm_args]}
+END
+}
+
+training_script() { # training_script RUN: print the sbatch file of a training
+    directives "$1" "${opt[num_nodes]}" "${opt[ngpu]}" --requeue "--signal=B:USR1@${opt[grace]}"
+    cat <<END
+# When pre-empted, and ${opt[grace]} s before its time limit, the job saves and is requeued.
 PET_MASTER_ADDR=\$(scontrol show hostnames "\$SLURM_JOB_NODELIST" | head -n 1) # torchrun's --master-addr
 export PET_MASTER_ADDR ARKASR_RECIPE=${ARKASR_RECIPE@Q}
 srun --input=none --kill-on-bad-exit=1 bash -c 'PET_NODE_RANK=\$SLURM_PROCID exec "\$@"' _ \\
@@ -104,6 +119,54 @@ read_hosts() { # read hosts and slots (processes) from --hostfile, whose lines a
     ((${#hosts[@]} > 0)) || die "--hostfile ${opt[hostfile]} names no host: write 'host' or 'host slots=8' on each line"
 }
 
+read_launch() { # read_launch COMMAND...: set machines, machine, port and launcher (the Python) from torchrun's options
+    local -a words=("$@")
+    local i
+    machines=1 machine=${PET_NODE_RANK-} port='' launcher=()
+    for ((i = 0; i + 1 < ${#words[@]}; i++)); do
+        [[ ${words[i + 1]} != torch.distributed.run ]] || launcher=("${words[@]:0:i}")
+        case ${words[i]} in
+            --nnodes) machines=${words[i + 1]} ;;
+            --node-rank) machine=${words[i + 1]} ;;
+            --master-port) port=${words[i + 1]} ;;
+            --) break ;;
+        esac
+    done
+    if ((${#launcher[@]} == 0)); then machines=1; fi
+}
+
+check_ports() { # check_ports COMMAND...: on machine 0, fail if a port of its torchrun is taken
+    local machines machine port launcher
+    read_launch "$@"
+    ((machines > 1)) && [[ $machine == 0 ]] || return 0
+    "${launcher[@]}" -c "$FIND_TAKEN" "$port" "$((port + 1))"
+}
+
+FIND_TAKEN='import socket, sys
+for port in sys.argv[1:]:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("", int(port)))
+        except OSError as error:
+            print(f"run.sh: error: port {port} of machine 0 cannot be used ({error.strerror}): set --master_port to another "
+                  "port, which is free like the port after it", file=sys.stderr)
+            sys.exit(2)'
+
+NOTICE_SECONDS=15
+
+say_waiting() { # say so while torchrun waits for other machines. It then has no ranks yet
+    local since=$SECONDS waited
+    [[ ! -v lock ]] || exec {lock}>&-
+    while true; do
+        sleep "$NOTICE_SECONDS" >/dev/null 2>&1
+        kill -0 "$child" 2>/dev/null && [[ -z $(ranks) ]] || return 0
+        waited=$((SECONDS - since))
+        echo "machine ${machine:-?} has waited $waited s for all $machines machines: start the same command on each of them;" \
+            "all must reach port $port of machine 0"
+    done
+}
+
 start() { # start COMMAND...: start it in the background as $child; it ends with this script, even if that is killed
     (
         [[ -z ${saves_on_signal-} ]] || trap '' USR1 # ignored while the training loads, until it installs its handler
@@ -111,7 +174,16 @@ start() { # start COMMAND...: start it in the background as $child; it ends with
         [[ ! -v lock ]] || exec {lock}>&-
         exec setpriv --pdeathsig TERM "$@"
     ) &
-    child=$!
+    child=$! watcher=''
+    local machines machine port launcher
+    read_launch "$@"
+    ((machines > 1)) || return 0
+    say_waiting &
+    watcher=$!
+}
+
+end_watcher() {
+    [[ -z ${watcher-} ]] || kill "$watcher" 2>/dev/null || true
 }
 
 await() { # await GRACE: wait for $child and return its status. From $stop_time on, have it save; kill it GRACE s later
@@ -144,8 +216,12 @@ ranks() { # print the ids of the training processes: torchrun's children, or $ch
 # `attend GRACE COMMAND...`: run one machine's part of a training. USR1, TERM and HUP: save and end. USR2: end now.
 attend() {
     trap_signals "$1"
+    check_ports "${@:2}" || return
     start "${@:2}"
-    await "$1"
+    local status=0
+    await "$1" || status=$?
+    end_watcher
+    return "$status"
 }
 
 trap_signals() { # trap_signals GRACE

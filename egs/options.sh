@@ -161,8 +161,9 @@ set_option() { # set_option NAME VALUE: check the value by the option's kind and
         word) [[ $value =~ ^[A-Za-z0-9_.:-]+$ ]] || die "--$name takes a name without blanks, not '$value'" ;;
         path | command)
             [[ -n $value ]] || die "--$name is empty: give it a value, or omit it"
+            [[ $value != \~/* || -n ${HOME-} ]] || die "--$name $value: HOME is not set; write the whole path"
             # Paths are relative to the user's working directory. They are made absolute before recipe.sh changes it.
-            [[ ${kind[$name]} == command && $value != */* ]] || value=$(realpath -ms -- "${value/#\~\//$HOME/}")
+            [[ ${kind[$name]} == command && $value != */* ]] || value=$(realpath -ms -- "${value/#\~\//${HOME-}/}")
             ;;
     esac
     opt[$name]=$value given[$name]=1

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # The staged recipe of all corpora. egs/<corpus>/run.sh calls it with `--corpus <corpus>` and the user's options.
 # Each stage is one `arkasr` verb. `--help` lists stages and options, `--dry_run true` prints the exact commands.
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@" # started as `sh recipe.sh`
 set -euf -o pipefail # -f: no globbing, so that a star in an option stays a star
 egs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=egs/options.sh
 source "$egs/options.sh"
 # shellcheck source=egs/cmd.sh
 source "$egs/cmd.sh"
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || die "bash $BASH_VERSION is too old: the recipe needs bash 5.1 or later"
 
 # name|kind|default|help. fill_in replaces {scale} and {tag}; {tag} is described in usage.
 OPTIONS='corpus|word||folder under egs/ that holds the recipe; run.sh sets it
@@ -24,7 +26,7 @@ num_nodes|count|1|number of machines that train together
 node_rank|number|0|index of this machine; machine 0 also runs the other stages
 master_addr|word|localhost|host name of machine 0
 master_port|number|29500|free port of machine 0; the next port is used too
-cmd|local/ssh/slurm|local|launcher of trainings: local (torchrun), ssh (torchrun per host) or slurm
+cmd|local/ssh/slurm|local|launcher: local (torchrun), ssh (torchrun per host), slurm (stages 2 to 4)
 hostfile|path||for --cmd ssh: a file with "host" or "host slots=8" per line, this one first
 slurm_args|text||for --cmd slurm: sbatch options, such as "--partition=gpu --time=24:00:00"
 max_restarts|number|3|restarts per training after a process failed or was killed
@@ -75,6 +77,8 @@ check() { # refuse invalid options before anything runs
     check_cmd
     ((opt[node_rank] < opt[num_nodes])) || die "--node_rank ${opt[node_rank]} must be below --num_nodes ${opt[num_nodes]}: ranks start at 0"
     [[ -f ${opt[conf]} ]] || die "configuration file ${opt[conf]} does not exist: set --conf"
+    ((0 < opt[master_port] && opt[master_port] < 65535)) ||
+        die "--master_port ${opt[master_port]} must be from 1 to 65534: the next port is used too"
     [[ -n ${opt[variants]// /} ]] || die "--variants is empty: name at least one run"
     for name in ${opt[variants]}; do
         [[ -v given[conf] || $name =~ ^base(_td)?(_opd)?$ ]] ||
@@ -102,10 +106,14 @@ claim() { # check what only a real run needs, and lock --expdir
     [[ ! -v given[corpus_dir] || -d ${opt[corpus_dir]} ]] || die "--corpus_dir ${opt[corpus_dir]} is not a folder: name the folder of the corpus"
     ((opt[num_nodes] == 1)) || [[ ${opt[cmd]} != local || -v given[master_addr] ]] ||
         die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of machine 0"
-    mkdir -p "${opt[expdir]}" || die "cannot create --expdir ${opt[expdir]}: choose another folder"
+    mkdir -p "${opt[expdir]}" 2>/dev/null || die "cannot create --expdir ${opt[expdir]}: choose another folder"
     # Two runs in one folder would overwrite each other's files. The wait lets a run end that is being stopped.
-    exec {lock}>"${opt[expdir]}/.lock.${opt[node_rank]}"
-    flock --wait 5 "$lock" || die "another run is using ${opt[expdir]}: wait for it, stop it, or choose another --expdir"
+    { exec {lock}>"${opt[expdir]}/.lock.${opt[node_rank]}"; } 2>/dev/null || die "cannot write to --expdir ${opt[expdir]}: choose another folder"
+    flock --wait 5 "$lock" || {
+        (($? == 1)) || die "cannot lock --expdir ${opt[expdir]}: its file system has no locks; choose another folder"
+        die "another run is using ${opt[expdir]}: wait for it, stop it, or choose another --expdir"
+    }
+    [[ ${opt[cmd]} != slurm ]] || command -v sbatch >/dev/null || die "--cmd slurm needs sbatch: run it on a machine of a Slurm cluster"
 }
 
 find_python() { # set --python to the first candidate that has arkasr
@@ -133,8 +141,10 @@ run() { # run STAGE TITLE COMMAND...: run one command of a stage
         "${show-quoted}" "$@"
         return
     fi
+    if [[ -n ${final_config-} ]]; then check_ports "$@" || exit; fi
     start "$@"
     await "${opt[grace]}" || status=$?
+    end_watcher
     child=''
     [[ -z ${final_config-} ]] || check_pre_empted "$stage" "$title" "$status"
     ((signalled == 0)) || status=$signalled
@@ -157,7 +167,10 @@ check_pre_empted() { # check_pre_empted STAGE TITLE STATUS: exit with 0 if a sig
 
 failed() {
     log "Stage $1: $2: failed with exit status $3"
-    echo "Finished work is kept. The same command resumes. To start at this stage: $command_line --stage $1" >&2
+    local advice="Finished work is kept. The same command resumes."
+    (($3 >= 128)) || advice="If a message above names a cause, remove it first. $advice" # killed by a signal
+    (($3 != 2)) || advice="Correct what the message above names. Finished work is kept." # it would fail again
+    echo "$advice To start at this stage: $command_line --stage $1" >&2
     exit "$3"
 }
 
@@ -178,6 +191,13 @@ on_first_node() { # like run, for commands that only machine 0 runs
     elif ((opt[stage] <= $1 && $1 <= opt[stop_stage])); then
         log "Skip stage $1: $2: machine 0 runs it"
     fi
+}
+
+on_one_gpu() { # on_one_gpu STAGE TITLE NAME COMMAND...: like on_first_node, but with --cmd slurm as a job of one process
+    local -a launch=("${@:4}")
+    local show=quoted
+    [[ ${opt[cmd]} != slurm ]] || launch_job "$3"
+    on_first_node "$1" "$2" "${launch[@]}"
 }
 
 with_parents() { # print the variants, each one once and after the runs that it starts from
@@ -228,10 +248,10 @@ main() {
     on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}"
     # Scale mini trains its teacher here. The names of the runs show whether they need one.
     [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
-    [[ $needed != *_td* ]] || on_first_node 2 "Label" "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
+    [[ $needed != *_td* ]] || on_one_gpu 2 "Label" label "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
     for name in $needed; do train 3 "$name"; done
     [[ $needed != *_opd* ]] || runs="teacher $runs"
-    on_first_node 4 "Decode" "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs"
+    on_one_gpu 4 "Decode" decode "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs"
     on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" --runs "$runs"
     on_first_node 6 "Export" "${arkasr[@]}" export "${dirs[@]}" --runs "${opt[variants]}"
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,11 +26,13 @@ ROOT = EGS.parent
 # A fake Python that runs torchrun or a stage. The file does-RANK holds `fail` or `wait`; a waiting rank ends on USR1.
 PYTHON = """
 [ "${{3-}}" != --version ] || {{ echo arkasr stub; exit; }}
+[ "$1" != -c ] || {{ [ ! -e {fake}/real_ports ] || exec {python} "$@"; exit 0; }}
 rank=${{PET_NODE_RANK-}}
 [[ ! " $* " =~ " --node-rank "([0-9]+) ]] || rank=${{BASH_REMATCH[1]}}
 echo "$rank|$PWD|${{ARKASR_RECIPE-}}|${{NCCL_DEBUG-}}|${{PET_MASTER_ADDR-}}|$*" >>{fake}/ran
 case $(cat {fake}/does-$rank 2>/dev/null) in
     fail) exit 7 ;;
+    alone) mkfifo {fake}/never; read -r -t 60 <>{fake}/never ;; # without a child process
     wait) setpriv --pdeathsig KILL {python} {fake}/listener {fake}/up-$rank &
           echo $! >{fake}/pid-$rank; wait $!; exit ;;
 esac
@@ -104,6 +107,19 @@ class Fake:
         """Start the recipe with two ranks that wait, and return when both have installed their handlers."""
         for rank in (0, 1):
             (self.folder / f"does-{rank}").write_text("wait")
+        process = self.start_one(*words)
+        files = [self.folder / f"{name}-{rank}" for name in ("up", "pid") for rank in (0, 1)]
+
+        def ranks_wait():
+            assert process.poll() is None, process.stdout.read()
+            # The file of a rank's id may exist before the id is written.
+            return all(file.exists() for file in files) and all(file.read_text() for file in files[2:])
+
+        wait_until(ranks_wait)
+        return process
+
+    def start_one(self, *words: str) -> subprocess.Popen:
+        """Start the recipe and return at once."""
         process = subprocess.Popen(
             [self.egs / "librispeech" / "run.sh", *words],
             env=os.environ | self.env,
@@ -114,14 +130,6 @@ class Fake:
             preexec_fn=reset_signals,
         )
         self.started.append(process)
-        files = [self.folder / f"{name}-{rank}" for name in ("up", "pid") for rank in (0, 1)]
-
-        def ranks_wait():
-            assert process.poll() is None, process.stdout.read()
-            # The file of a rank's id may exist before the id is written.
-            return all(file.exists() for file in files) and all(file.read_text() for file in files[2:])
-
-        wait_until(ranks_wait)
         return process
 
     def ran(self) -> list[list[str]]:
@@ -267,6 +275,90 @@ def test_job_is_cancelled_with_its_recipe(fake):
     process.communicate()
     assert fake.record("scancel") == ["42"] and not fake.record("scontrol")
     wait_until(lambda: all(map(has_ended, fake.pids())))  # the fake scancel signals them and does not wait
+
+
+def test_stages_2_and_4_are_submitted_as_jobs_of_one_process(fake):
+    words = [
+        "--python",
+        str(fake.folder / "bin" / "stub"),
+        "--stage",
+        "2",
+        "--stop_stage",
+        "5",
+        "--variants",
+        "base_td",
+    ]
+    words += ["--scale", "mini", "--cmd", "slurm", "--num_nodes", "2", "--ngpu", "4", "--slurm_args=--partition=gpu"]
+    done = fake.run(*words)
+    assert done.returncode == 0, done.stderr
+    names = ["teacher", "label", "base", "base_td", "decode"]
+    assert fake.record("sbatch") == [f"--wait --parsable exp/mini/slurm/{name}.sh" for name in names]
+    folder = fake.egs / "librispeech"
+    for name, verb in (("label", "label conf/mini.yaml"), ("decode", "decode")):
+        text = (folder / f"exp/mini/slurm/{name}.sh").read_text()
+        assert directives(text) == [
+            *(f"--job-name=arkasr-{name}", "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"),
+            *(f"--chdir={folder}", f"--output={folder}/exp/mini/slurm/{name}-%j.log", "--open-mode=append"),
+            *("--requeue", "--partition=gpu"),
+        ]
+        assert f" -m arkasr {verb} --expdir exp/mini --datadir data/mini" in text.splitlines()[-1]
+    verbs = [words for *_, words in fake.ran() if "torch.distributed" not in words]
+    assert [" ".join(words.split()[2:3]) for words in sorted(verbs)] == ["decode", "decode", "label", "label", "score"]
+    shown = fake.run(*words, "--dry_run", "true").stdout
+    assert shown.count("\nsbatch --wait ") == 5 and "\nsbatch --wait exp/mini/slurm/decode.sh\n" in shown
+
+
+def test_failing_job_of_one_process_sets_the_exit_status(fake):
+    (fake.folder / "does-").write_text("fail")
+    words = ["--python", str(fake.folder / "bin" / "stub"), "--stage", "4", "--stop_stage", "4", "--cmd", "slurm"]
+    done = fake.run(*words)
+    assert done.returncode == 7 and "Stage 4: Decode: failed with exit status 7" in done.stdout
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+@pytest.mark.parametrize("cmd", ["local", "ssh", "slurm"])
+def test_taken_port_of_machine_0_is_one_sentence_before_the_launch(cmd, taken, fake):
+    (fake.folder / "real_ports").touch()
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        port = one.getsockname()[1]
+        words = {
+            "local": [*fake.words, "--num_nodes", "2", "--master_addr", "localhost"],
+            "ssh": fake.ssh,
+            "slurm": [word for word in fake.slurm if not word.startswith("--slurm_args")],
+        }[cmd]
+        done = fake.run(*words, "--ngpu", "2", "--master_port", str(port - taken))
+    sentence = f"run.sh: error: port {port} of machine 0 cannot be used (Address already in use): set --master_port to"
+    output = done.stdout + done.stderr
+    assert done.returncode == 2 and output.count(sentence) == 1, output
+    assert "Traceback" not in output and "The same command resumes" not in output
+    assert not [row for row in fake.record("ran") if row.startswith("0|")]
+
+
+def test_port_of_machine_0_is_not_checked_on_other_machines(fake):
+    (fake.folder / "real_ports").touch()
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        words = ["--num_nodes", "2", "--master_addr", "localhost", "--node_rank", "1"]
+        done = fake.run(*fake.words, *words, "--master_port", str(one.getsockname()[1]))
+    assert done.returncode == 0, done.stderr
+
+
+def test_machine_that_waits_for_others_says_so(fake):
+    script = fake.egs / "cmd.sh"
+    script.write_text(re.sub(r"^NOTICE_SECONDS=.*", "NOTICE_SECONDS=0.3", script.read_text(), flags=re.M))
+    (fake.folder / "does-0").write_text("alone")
+    process = fake.start_one(*fake.words, "--num_nodes", "2", "--master_addr", "first", "--master_port", "1234")
+    for line in process.stdout:
+        if line.startswith("machine 0 has waited"):
+            break
+    else:
+        pytest.fail("no notice")
+    assert "s for all 2 machines: start the same command on each of them; all must reach port 1234 of machine 0" in line
+    process.send_signal(signal.SIGINT)
+    process.communicate()
 
 
 def test_failing_job_sets_the_exit_status(fake):

@@ -55,7 +55,7 @@ def test_script_parses(script):
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_run_sh_is_short_and_user_options_come_last(corpus):
     lines = (EGS / corpus / "run.sh").read_text().splitlines()
-    assert len(lines) <= 6 and lines[-1].endswith(f'recipe.sh" --corpus {corpus} "$@"')
+    assert len(lines) <= 12 and lines[-1].endswith(f'recipe.sh" --corpus {corpus} "$@"')
     assert os.access(EGS / corpus / "run.sh", os.X_OK) and os.access(EGS / "recipe.sh", os.X_OK)
 
 
@@ -205,6 +205,64 @@ def test_overrides_reach_training_and_labelling_unchanged():
     assert "a.b=1e-4" not in lines[-1]
 
 
+SCORE = ["--stage", "5", "--dry_run", "true"]
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
+@pytest.mark.parametrize("script", ["run.sh", "../recipe.sh"])
+def test_recipe_runs_from_any_shell(shell, script):
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    words = [] if script == "run.sh" else ["--corpus", "aishell"]
+    folder = EGS / "aishell"
+    done = subprocess.run([shell, script, *words, *SCORE], capture_output=True, text=True, cwd=folder)
+    assert done.stderr == "" and verbs(commands(done)) == ["score"]
+    wrong = subprocess.run([shell, script, *words, "--stage", "x"], capture_output=True, text=True, cwd=folder)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+def spooled(tmp_path, **env):
+    """Run a copy of run.sh in another folder, as slurmd does with the file given to sbatch."""
+    copy = tmp_path / "spool" / "slurm_script"
+    copy.parent.mkdir()
+    shutil.copy(EGS / "aishell" / "run.sh", copy)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return subprocess.run([copy, *SCORE], capture_output=True, text=True, cwd=tmp_path, env=bare | env)
+
+
+@pytest.mark.parametrize("arguments", ["", " --stage 5 --train_args a/run.sh"])
+def test_copy_of_run_sh_in_a_job_finds_the_original(arguments, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "our egs").symlink_to(EGS)
+    scontrol = tmp_path / "bin" / "scontrol"
+    original = tmp_path / "our egs" / "aishell" / "run.sh"
+    scontrol.write_text(
+        f'#!/bin/sh\n[ "$*" = "show job 7" ] && printf "JobId=7\\n   Command={original}{arguments}\\n"\n'
+    )
+    scontrol.chmod(0o755)
+    done = spooled(tmp_path, SLURM_JOB_ID="7", PATH=f"{scontrol.parent}:{os.environ['PATH']}")
+    assert done.stderr == "" and verbs(commands(done)) == ["score"]
+
+
+def test_copy_of_run_sh_in_a_job_takes_the_folder_of_submission(tmp_path):
+    done = spooled(tmp_path, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(EGS / "aishell"))
+    assert verbs(commands(done)) == ["score"] and f"cd {EGS}/aishell\n" in done.stdout
+
+
+def test_copy_of_run_sh_elsewhere_is_an_error_of_one_sentence(tmp_path):
+    done = spooled(tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("has no recipe.sh in the folder above: start run.sh in its own folder under egs/\n")
+
+
+def test_recipe_needs_no_home_but_for_a_tilde():
+    bare = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
+    for words, status in ((["--expdir", "/x/exp"], 0), (["--expdir", "~/exp"], 2)):
+        done = subprocess.run([EGS / "aishell" / "run.sh", *SCORE, *words], capture_output=True, text=True, env=bare)
+        assert done.returncode == status and "unbound" not in done.stderr
+    assert done.stderr == "run.sh: error: --expdir ~/exp: HOME is not set; write the whole path\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -227,6 +285,10 @@ def test_overrides_reach_training_and_labelling_unchanged():
         (["--stage", "7", "--stop_stage", "7"], "stages are numbered from 0 (download) to 6 (export)"),
         (["--stage", "3", "--stop_stage", "2"], "no stage from --stage 3 to --stop_stage 2"),
         (["--stage", "0", "--stop_stage", "0", "--corpus_dir", "x", "--dry_run", "true"], "nothing to run"),
+        (["--master_port", "0"], "--master_port 0 must be from 1 to 65534: the next port is used too"),
+        (["--master_port", "65535"], "--master_port 65535 must be from 1 to 65534"),
+        (["--cmd", "slurm", "--python", "true"], "--cmd slurm needs sbatch"),
+        (["--expdir", "/proc/none", "--python", "true"], "cannot create --expdir /proc/none: choose another folder"),
         (["--conf", "no.yaml"], "no.yaml does not exist: set --conf"),
         (["--corpus", "nowhere"], "no recipe 'nowhere'"),
         (
@@ -346,6 +408,20 @@ def test_real_run_runs_the_commands_of_the_dry_run(tree, tmp_path):
     expdir = tree / "librispeech" / "exp" / "mini-corpus"
     assert lines[-3:-1] == [f"Results: {expdir}/RESULTS.md", f"Figures: {expdir}/figures"]
     assert re.fullmatch(r"Successfully finished. \[elapsed=\d+s\]", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("2", "Correct what the message above names. Finished work is kept. To start"),
+        ("1", "If a message above names a cause, remove it first. Finished work is kept. The same command resumes. To"),
+        ("137", "Finished work is kept. The same command resumes. To start at this stage: "),
+    ],
+)
+def test_advice_after_a_failure_promises_no_resumption_of_what_would_fail_again(status, advice, tree, tmp_path):
+    words = ["--python", str(tmp_path / "stub"), "--stage", "3"]
+    done = recipe(*words, egs=tree, **stub_env(tmp_path, STUB_AT="base", STUB_STATUS=status))
+    assert done.returncode == int(status) and done.stderr.startswith(advice)
 
 
 def test_failing_stage_keeps_its_status_and_names_the_command_that_resumes(tree, tmp_path):
