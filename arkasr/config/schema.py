@@ -234,15 +234,16 @@ class TrainConfig:
     """The training loop. Intervals and counts are in optimizer steps.
 
     Attributes:
-        steps: Optimizer steps of the run. At least 1.
+        steps: Optimizer steps of the run. At least 1. You can raise it later to extend the run.
         accumulate: Batches per optimizer step and rank (gradient accumulation). At least 1.
         log_every: Steps between rows of metrics.jsonl. The last step and steps with a dev error rate always have a row.
             0 writes no others.
         eval_every: Steps between measurements of the dev error rate, which is also measured after the last step. 0
             never measures it.
-        eval_clips: Number of dev clips for the dev error rate, from the start of the manifest. At least 1.
-        save_every: Steps between checkpoints. The weights after the last step are always written. 0 writes no
-            checkpoints, except if a signal stops the run.
+        eval_clips: Number of dev clips for the dev error rate, a random sample spread over speakers that is the same in
+            every run. At least 1.
+        save_every: Steps between checkpoints. The last step always has one. 0 writes no others, except if a signal
+            stops the run.
         keep: Number of newest checkpoints to keep. At least 1.
         keep_best: Number of checkpoints with the lowest dev error rate to keep in addition. Only steps that were both
             saved and evaluated count. 0 keeps none for their error rate.
@@ -252,8 +253,8 @@ class TrainConfig:
             the gradient is not finite, or if there is nothing to score.
         spike_factor: Gradient norms above this multiple of the recent median are recorded with their clips in
             spikes.jsonl. 0 records only gradients that are not finite.
-        hang_seconds: Seconds without progress after which the run names the ranks that are behind and ends. Above 0 and
-            at most 1e8.
+        hang_seconds: Seconds without progress after which the run names the phase, or the ranks that are behind, and
+            ends. Above 0 and at most 1e8.
         threads: CPU threads per rank, at most 1024. 0 is the default of torch.
         peak_tflops: Peak throughput of one rank in `fsdp.compute_dtype`, dense, in TFLOP/s, for the metric `mfu`. 0
             uses the data sheet of known GPUs, for bfloat16 only.
