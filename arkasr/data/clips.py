@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from lhotse.serialization import deserialize_item
 
 from arkasr.config.schema import DataConfig
 from arkasr.data import shar
+from arkasr.data.blocks import Block
 from arkasr.data.checks import Checked, Rules, check, not_a_cut
 from arkasr.data.lines import entries
 from arkasr.data.reasons import counts, refusal
@@ -128,7 +130,7 @@ class ClipReader:
 
     Args:
         path: The manifest, for messages.
-        files: Its files.
+        parts: Its files, or blocks of them.
         rules: See `arkasr.data.checks.check`.
         selection: The clips to use.
 
@@ -136,19 +138,19 @@ class ClipReader:
         tally: Counts of the lines read so far.
     """
 
-    def __init__(self, path: str, files: Sequence[Path], rules: Rules, selection: Selection):
-        self.path, self.files, self.rules, self.selection = path, files, rules, selection
+    def __init__(self, path: str, parts: Sequence[tuple[Path, Block]], rules: Rules, selection: Selection):
+        self.path, self.parts, self.rules, self.selection = path, parts, rules, selection
         self.tally = Tally(path, selection)
-        self._num_counted = [0] * len(files)  # lines per file
-        self._unfinished = set(range(len(files)))
+        self._num_counted = array("q", [0]) * len(parts)  # number of the first line of each part not counted yet
+        self._unfinished = set(range(len(parts)))
         self._next_report = FIRST_REPORT
 
     def read(self, index: int = 0, line: int = 0) -> Iterator[tuple[int, Cut]]:
-        """Yield the selected clips of one file, also those that cannot be used (see `arkasr.data.reasons.refusal`).
+        """Yield the selected clips of one part, also those that cannot be used (see `arkasr.data.reasons.refusal`).
 
         Args:
-            index: Number of the file, from 0.
-            line: First line to read, from 0.
+            index: Number of the part, from 0.
+            line: First line to read, from 0, counted in the file.
 
         Yields:
             Line number and clip. Several clips of one line have the same number.
@@ -161,17 +163,17 @@ class ClipReader:
                 try:
                     yield number, deserialize_item(clip) if isinstance(clip, dict) else clip
                 except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-                    raise not_a_cut(f"{self.files[index]}: line {number + 1}", error) from error
+                    raise not_a_cut(f"{self.parts[index][0]}: line {number + 1}", error) from error
 
     def seconds(self) -> float:
-        """Return the total duration of the selected clips of all files, in seconds."""
+        """Return the total duration of all selected clips, in seconds."""
         return sum(
-            _duration(c) for index in range(len(self.files)) for _, found in self._checked(index, 0) for c in found
+            _duration(c) for index in range(len(self.parts)) for _, found in self._checked(index, 0) for c in found
         )
 
     def _checked(self, index: int, line: int) -> Iterator[tuple[int, list[Cut | dict[str, Any]]]]:
-        file = self.files[index]
-        for number, item in entries(file, line):
+        file, block = self.parts[index]
+        for number, item in entries(file, line, block):
             shar.locate(item, file, number)
             found = check(item, self.rules, f"{file}: line {number + 1}")
             if number >= self._num_counted[index]:

@@ -15,18 +15,18 @@ from typing import IO, Any
 import yaml
 from lhotse.serialization import decode_json_line
 
+from arkasr.data.blocks import GZIP, WHOLE, Block
 from arkasr.errors import UserError
 
 LINE_SUFFIXES = (".jsonl", ".jsonl.gz")  # formats that can be read line by line
 WHOLE_SUFFIXES = (".json", ".json.gz", ".yaml", ".yaml.gz", ".yml", ".yml.gz")  # read as a whole
-GZIP = b"\x1f\x8b"  # first bytes of compressed data
 MIXED = "MixedCut"
 CUTS = ("MonoCut", "MultiCut", MIXED, "PaddingCut", "Cut")  # "Cut": what Lhotse below 0.8 called a MonoCut
 WRITE_AGAIN = "write or copy this file again"
 MAKE_CUTS = "make cuts of it, see 'Own manifests' in docs/large_corpora.md"
 
 
-def entries(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+def entries(file: Path, start: int = 0, block: Block = WHOLE) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the cuts of one manifest file as dictionaries.
 
     Compression is recognised by content, so that a renamed file is read too. Blank lines are skipped.
@@ -35,6 +35,7 @@ def entries(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         file: A file in a format of `LINE_SUFFIXES` or `WHOLE_SUFFIXES`.
         start: Number of the first line to return, from 0. Earlier lines are read, but not parsed. Formats that are read
             as a whole count entries instead of lines.
+        block: The lines to read. Only for formats of `LINE_SUFFIXES`.
 
     Yields:
         Number of the line or entry, and the dictionary of one cut, with `id`, `type` and, except in mixed cuts,
@@ -48,7 +49,7 @@ def entries(file: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(
             f"{file}: not the name of a manifest; allowed: {', '.join(LINE_SUFFIXES + WHOLE_SUFFIXES)}; {MAKE_CUTS}"
         )
-    numbered = _lines(file, start) if by_line else islice(enumerate(_whole(file)), start, None)
+    numbered = _lines(file, start, block) if by_line else islice(enumerate(_whole(file)), start, None)
     yield from require_cuts(file, numbered, "line" if by_line else "entry")
 
 
@@ -73,12 +74,12 @@ def require_cuts(file: Path, numbered: Iterable[tuple[int, Any]], unit: str = "l
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
+def _opened(file: Path, offset: int = 0) -> Iterator[IO[bytes]]:
     with file.open("rb") as plain:
         magic = plain.read(2)
         if not magic:
             raise UserError(f"{file}: the file is empty (0 bytes); {WRITE_AGAIN}")
-        plain.seek(0)
+        plain.seek(offset)
         if magic == GZIP:
             with gzip.open(plain) as unpacked:
                 yield unpacked  # type: ignore[misc]  # GzipFile is an IO[bytes] in all but name
@@ -86,9 +87,10 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
             yield plain
 
 
-def _lines(file: Path, start: int) -> Iterator[tuple[int, Any]]:
-    with _opened(file) as lines:
-        yield from parse_lines(file, ((n, line) for n, line in enumerate(lines) if n >= start))
+def _lines(file: Path, start: int, block: Block) -> Iterator[tuple[int, Any]]:
+    with _opened(file, block.offset) as lines:
+        numbered = enumerate(islice(lines, block.lines), block.first)
+        yield from parse_lines(file, ((n, line) for n, line in numbered if n >= start))
 
 
 def parse_lines(file: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Any]]:

@@ -7,7 +7,6 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from lhotse.cut import Cut
 
 from arkasr.config.schema import DataConfig
 from arkasr.data import shar
+from arkasr.data.blocks import WHOLE, FileBlocks
 from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
 from arkasr.data.lines import LINE_SUFFIXES
@@ -111,13 +111,13 @@ class _Clips:
     """The clips of all files of a manifest, as an iterable. Refuses repeated ids."""
 
     def __init__(self, path: str, rules: Rules, selection: Selection | None = None):
-        self.path, files = path, _checked_files(path)
-        self.reader = ClipReader(path, files, _with_corpus(path, rules), selection or Selection())
+        self.path, parts = path, [(file, WHOLE) for file in _checked_files(path)]
+        self.reader = ClipReader(path, parts, _with_corpus(path, rules), selection or Selection())
 
     def __iter__(self) -> Iterator[Cut]:
         seen: set[str] = set()
         repeated, first = 0, ""
-        for index, file in enumerate(self.reader.files):
+        for index, (file, _) in enumerate(self.reader.parts):
             for number, clip in self.reader.read(index):
                 if clip.id in seen:
                     repeated, first = repeated + 1, first or f"{clip.id} in {file}, line {number + 1}"
@@ -169,7 +169,7 @@ def open_manifest(config: DataConfig) -> Manifest:
 
 
 class InMemory:
-    """A manifest held as one list, for small corpora. All its files form one shard.
+    """A manifest held as one list, for small corpora. Each clip is a shard of its own, so an epoch can be permuted.
 
     Args:
         config: The section `data`. `hours` draws clips at random with a fixed seed.
@@ -178,22 +178,23 @@ class InMemory:
         UserError: If there is no manifest, a line is not a cut, an id comes twice, or no clip can be used.
     """
 
-    num_shards = 1
-
     def __init__(self, config: DataConfig):
         clips = _Clips(config.train, Rules.of(config), Selection.of(config))
         self.cuts = _random_subset(list(clips), config.hours)
+        self.num_shards = len(self.cuts)
         _require_usable(config, clips.reader, iter(self.cuts))
         if len(self.cuts) < (total := clips.reader.tally.kept):
             log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
         """See `Manifest.read`."""
-        return enumerate(islice(self.cuts, line, None), line)
+        return enumerate([self.cuts[shard]][line:], line)
 
 
 class OnDisk:
-    """Shards that are read line by line in every epoch, so memory does not grow with the corpus.
+    """Shards that are read line by line in every epoch, so memory hardly grows with the corpus.
+
+    Shards are blocks of lines (see `arkasr.data.blocks`). Finding them needs one pass over all files.
 
     `data.hours` keeps the clips whose hashed ids are below a threshold, which gives about that many hours. The
     threshold needs one pass over all lines. Clips that are left out are counted while lines are read for the first
@@ -208,13 +209,21 @@ class OnDisk:
 
     def __init__(self, config: DataConfig):
         files, rules = _checked_files(config.train), _with_corpus(config.train, Rules.of(config))
-        self.num_shards, selection = len(files), Selection.of(config)
+        blocks, selection = FileBlocks(files), Selection.of(config)
+        self.num_shards = len(blocks)
         if config.hours > 0:
-            seconds = ClipReader(config.train, files, rules, selection).seconds()
+            seconds = ClipReader(config.train, blocks, rules, selection).seconds()
             selection = replace(selection, hours=config.hours, share=config.hours * 3600 / max(seconds, 1e-9))
-        self.reader = ClipReader(config.train, files, rules, selection)
-        _require_usable(config, self.reader, (clip for shard in range(len(files)) for _, clip in self.read(shard, 0)))
-        log(f"{config.train}: read line by line (data.lazy); number of files: {self.num_shards}")
+        self.reader = ClipReader(config.train, blocks, rules, selection)
+        clips = (clip for shard in range(self.num_shards) for _, clip in self.read(shard, 0))
+        _require_usable(config, self.reader, clips)
+        log(f"{config.train}: read line by line (data.lazy), {len(files)} files in {self.num_shards} blocks")
+        if long := blocks.longer_than(config.buffer_clips):
+            log(
+                f"warning: {long}: compressed as one block of more than data.buffer_clips={config.buffer_clips} lines; "
+                "clips are shuffled only among that many neighbours; decompress the file (gunzip), or write it with "
+                "arkasr.data.blocks.write_cuts, to shuffle all of it"
+            )
 
     def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
         """See `Manifest.read`.
@@ -242,7 +251,7 @@ def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:
     """Draw `hours` of audio with a fixed seed. 0: all."""
     if hours <= 0:
         return cuts
-    order = list(cuts)
+    order = sorted(cuts, key=lambda cut: cut.id)  # the subset does not depend on the order of the manifest
     random.Random(0).shuffle(order)
     kept, seconds = [], 0.0
     for cut in order:

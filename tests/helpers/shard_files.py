@@ -6,7 +6,7 @@ import pytest
 from lhotse import AudioSource, CutSet, MonoCut, Recording, SupervisionSegment
 
 from arkasr.config.schema import DataConfig
-from arkasr.data import manifests, sampling
+from arkasr.data import clips, loading
 from arkasr.data.batches import Batch
 from arkasr.data.sampling import TrainingBatches
 
@@ -16,7 +16,7 @@ NUM_CLIPS = 60
 @pytest.fixture
 def shards(tmp_path, monkeypatch):
     """Return a folder with six shards of clips of 1 to 9 s, and replace the reading of audio."""
-    monkeypatch.setattr(sampling, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
     folder = tmp_path / "shards"
     folder.mkdir()
     for shard in range(6):
@@ -25,9 +25,8 @@ def shards(tmp_path, monkeypatch):
             name, seconds = f"clip-{shard}-{i}", 1.0 + (7 * shard + 3 * i) % 9
             source = AudioSource("file", [0], f"/nowhere/{name}.wav")
             recording = Recording(name, [source], 16000, int(16000 * seconds), seconds)
-            cuts.append(
-                MonoCut(name, 0.0, seconds, 0, [SupervisionSegment(name, name, 0.0, seconds)], recording=recording)
-            )
+            supervision = SupervisionSegment(name, name, 0.0, seconds, text="one two", language="English")
+            cuts.append(MonoCut(name, 0.0, seconds, 0, [supervision], recording=recording))
         CutSet.from_cuts(cuts).to_file(folder / f"train.{shard:03d}.jsonl.gz")
     return folder
 
@@ -51,6 +50,6 @@ def epoch(batches: TrainingBatches) -> list[str]:
 def counted(monkeypatch):
     """Return a list that gets the id of every cut parsed from now on."""
     parsed = []
-    deserialize = manifests.deserialize_item
-    monkeypatch.setattr(manifests, "deserialize_item", lambda item: parsed.append(item["id"]) or deserialize(item))
+    deserialize = clips.deserialize_item
+    monkeypatch.setattr(clips, "deserialize_item", lambda item: parsed.append(item["id"]) or deserialize(item))
     return parsed

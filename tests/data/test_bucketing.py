@@ -1,0 +1,127 @@
+"""Batches: every clip once, padded batches within the limits, and no dependence on global random generators."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lhotse import MonoCut, SupervisionSegment
+
+from arkasr.config.schema import DataConfig
+from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits, spread
+
+
+def cut(name: str, seconds: float, text: str = "") -> MonoCut:
+    return MonoCut(name, 0.0, seconds, 0, [SupervisionSegment(name, name, 0.0, seconds, text=text)])
+
+
+def drawn(cuts, config: DataConfig, worlds, seed: int = 0) -> list[list[list[MonoCut]]]:
+    """Draw all groups of batches. `worlds` gives the number of ranks of each group, the last that of all others."""
+    limits = BatchLimits(config)
+    bounds = bucket_limits(map(limits.length, cuts), config.num_buckets)
+    buckets = Buckets(cuts, limits, bounds, config.buffer_clips, random.Random(seed))
+    groups, worlds = [], list(worlds)
+    while group := buckets.draw(worlds[0]):
+        assert len(group) == worlds[0] and all(group)
+        groups.append(group)
+        worlds = worlds[1:] or worlds
+    return groups
+
+
+CLIPS = st.lists(st.tuples(st.floats(0.1, 30.0), st.integers(0, 400)), min_size=1, max_size=120)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    clips=CLIPS,
+    buckets=st.integers(1, 10),
+    worlds=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    max_seconds=st.floats(1.0, 200.0),
+    max_cuts=st.integers(1, 40),
+    rate=st.sampled_from([0.0, 5.0, 50.0]),
+    size=st.integers(1, 200),
+)
+def test_padded_batches_are_bounded_and_hold_every_clip_once(clips, buckets, worlds, max_seconds, max_cuts, rate, size):
+    cuts = [cut(f"c{i}", seconds, "é" * letters) for i, (seconds, letters) in enumerate(clips)]
+    config = DataConfig(
+        max_seconds=max_seconds,
+        max_cuts=max_cuts,
+        num_buckets=buckets,
+        text_bytes_per_second=rate,
+        buffer_clips=size,
+    )
+    batches = [batch for group in drawn(cuts, config, worlds) for batch in group]
+    for batch in batches:
+        longest = max(each.duration for each in batch)
+        most_bytes = max(len(each.supervisions[0].text.encode()) for each in batch)
+        assert len(batch) <= max_cuts
+        if len(batch) > 1:
+            assert len(batch) * longest <= max_seconds
+            assert not rate or len(batch) * most_bytes <= max_seconds * rate * (1 + 1e-9)
+    names = Counter(each.id for batch in batches for each in batch if "_dup" not in each.id)
+    assert names == Counter(each.id for each in cuts)
+
+
+def random_cuts(number: int = 400) -> list[MonoCut]:
+    seconds = np.clip(np.random.default_rng(1).lognormal(1.5, 0.6, number), 0.5, 30.0)
+    return [cut(f"c{i}", float(s), "word " * int(s)) for i, s in enumerate(seconds)]
+
+
+def padding(buckets: int) -> float:
+    """Return the padded audio per audio of all batches."""
+    batches = [b for g in drawn(random_cuts(2000), DataConfig(num_buckets=buckets, max_seconds=60.0), [1]) for b in g]
+    return sum(len(b) * max(c.duration for c in b) for b in batches) / sum(c.duration for b in batches for c in b)
+
+
+def test_more_buckets_pad_less():
+    assert 1.0 <= padding(10) < padding(3) < padding(1)
+
+
+def test_batches_do_not_depend_on_global_generators():
+    def names(seed: int) -> list[list[list[str]]]:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        groups = drawn(random_cuts(), DataConfig(max_seconds=60.0), [2])
+        assert random.random() == random.Random(seed).random()
+        return [[[each.id for each in batch] for batch in group] for group in groups]
+
+    assert names(1) == names(2)
+    other = drawn(random_cuts(), DataConfig(max_seconds=60.0), [2], seed=5)
+    assert names(1) != [[[each.id for each in batch] for batch in group] for group in other]
+
+
+def test_batches_are_full_until_few_clips_are_left():
+    config = DataConfig(max_seconds=60.0, max_cuts=8, num_buckets=8)
+    batches = [b for g in drawn(random_cuts(2000), config, [2]) for b in g]
+    fill = [max(len(b) / 8, len(b) * max(c.duration for c in b) / 60.0) for b in batches]
+    assert np.mean(fill[: len(fill) * 9 // 10]) > 0.9
+
+
+@pytest.mark.parametrize("text", ["a" * 1000, "字" * 334])
+def test_long_text_counts_as_longer_audio(text):
+    limits = BatchLimits(DataConfig(text_bytes_per_second=50.0))
+    assert limits.length(cut("a", 2.0, text)) == pytest.approx(20.0, rel=0.01)
+    assert limits.length(cut("a", 25.0, text)) == 25.0
+    assert BatchLimits(DataConfig(text_bytes_per_second=0)).length(cut("a", 2.0, text)) == 2.0
+
+
+def test_bucket_limits_split_the_total_length_evenly():
+    lengths = np.random.default_rng(2).uniform(1, 20, 5000)
+    bounds = bucket_limits(lengths, 4)
+    totals, _ = np.histogram(lengths, [0, *bounds, np.inf], weights=lengths)
+    assert len(bounds) == 3 and totals == pytest.approx([lengths.sum() / 4] * 4, rel=0.01)
+    assert bucket_limits([2.0] * 50, 4) == [2.0] and bucket_limits([1.0, 2.0], 1) == []
+
+
+def test_spread_divides_clips_before_it_copies_them():
+    clips = random_cuts(5)
+    groups = spread([clips[:1], clips[1:]], 4)
+    assert len(groups) == 4 and sorted(c.id for g in groups for c in g) == sorted(c.id for c in clips)
+    names = [g[0].id for g in spread([clips[:1], clips[1:2]], 5)]
+    assert names == ["c0", "c1", "c0_dup0", "c1_dup0", "c0_dup1"]

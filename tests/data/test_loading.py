@@ -1,0 +1,127 @@
+"""Loader processes: full shared memory and long paths do not stop them, and silent ones end in an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import zlib
+
+import pytest
+import torch
+from corpus_fixture import make_cut
+
+from arkasr.data import loading
+from arkasr.data.loading import loaded
+from arkasr.errors import UserError
+
+PROGRAM = """
+import sys
+import zlib
+from lhotse import CutSet
+from arkasr.data.loading import loaded
+from arkasr.errors import UserError
+
+batches = [[cut] for cut in CutSet.from_file(sys.argv[1])]
+try:
+    for batch in loaded(batches, 2, 30.0):
+        print(batch.ids[0], zlib.crc32(batch.waveforms[0].numpy()))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return [make_cut(folder, f"clip-{i}", 20.0, "one two") for i in range(6)]  # 1.2 MiB of float32 per clip
+
+
+@pytest.fixture(scope="module")
+def manifest(cuts, tmp_path_factory) -> str:
+    from lhotse import CutSet
+
+    path = tmp_path_factory.mktemp("manifest") / "cuts.jsonl"
+    CutSet.from_cuts(cuts).to_file(path)
+    return str(path)
+
+
+def expected(cuts) -> list[str]:
+    return [f"{b.ids[0]} {zlib.crc32(b.waveforms[0].numpy())}" for b in loaded([[cut] for cut in cuts], 0, 0.0)]
+
+
+def run(*words: str, **variables: str) -> list[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_loaders_work_with_a_temporary_folder_whose_path_is_too_long_for_a_socket(cuts, manifest, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    assert len(str(folder)) > 107
+    assert run(sys.executable, "-c", PROGRAM, manifest, TMPDIR=str(folder)) == expected(cuts)
+
+
+def in_small_shared_memory(fill: str, *words: str) -> list[str]:
+    """Return a command that runs another one with 1 MiB of /dev/shm, in its own mount namespace."""
+    mount = f'mount -t tmpfs -o size=1m tmpfs /dev/shm && {fill} && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount, "sh", *words]
+
+
+@pytest.fixture
+def namespaces():
+    probe = subprocess.run(in_small_shared_memory("true", "true"), capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {probe.stderr.strip()}")
+
+
+@pytest.mark.slow
+def test_loaders_need_no_shared_memory_for_audio(namespaces, cuts, manifest):
+    command = in_small_shared_memory("true", sys.executable, "-c", PROGRAM, manifest)
+    assert run(*command) == expected(cuts)
+
+
+@pytest.mark.slow
+def test_full_shared_memory_is_an_error_with_the_remedy(namespaces, manifest):
+    fill = "(head -c 2000000 /dev/zero > /dev/shm/full || true) 2>/dev/null"
+    (message,) = run(*in_small_shared_memory(fill, sys.executable, "-c", PROGRAM, manifest))
+    assert message.startswith("data.num_workers=2: loader processes cannot start (")
+    assert "--shm-size" in message and message.endswith("or set data.num_workers=0")
+
+
+@pytest.mark.slow
+def test_silent_loader_is_an_error_with_the_remedy(cuts, monkeypatch):
+    monkeypatch.setattr(loading, "load_batch", lambda cuts: time.sleep(60))
+    with pytest.raises(UserError, match=r"data.num_workers=1: .* no batch in 1.5 s; .*--shm-size.*train.hang_seconds"):
+        next(loaded([cuts[:1]], 1, 1.5))
+
+
+@pytest.mark.slow
+def test_batch_lost_on_its_way_is_an_error(cuts, monkeypatch, capfd):
+    class Lost:
+        def __reduce__(self):
+            raise MemoryError
+
+    load_batch = loading.load_batch
+
+    def lose(cuts):
+        batch = load_batch(cuts)
+        batch.ids = Lost()
+        return batch
+
+    monkeypatch.setattr(loading, "load_batch", lose)
+    with pytest.raises(UserError, match="no batch in 2 s"):
+        next(loaded([cuts[:1]], 1, 2.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loaded_waveforms_are_tensors_that_can_be_changed(cuts, num_workers, recwarn):
+    for batch in loaded([[cut] for cut in cuts], num_workers, 60.0):
+        assert batch.waveforms[0].dtype == torch.float32 and batch.waveforms[0].shape == (320000,)
+        batch.waveforms[0] += 1.0
+    assert not [w for w in recwarn if "writ" in str(w.message)]
