@@ -110,9 +110,9 @@ def _teachers(scores: Scores) -> list[str]:
     groups: dict[str, list[str]] = {}
     for run, content in scores.items():
         if content.get("teacher"):
-            name = "the row Teacher" if run == "teacher" else paper_numbers.title(run)
+            name = "row Teacher" if run == "teacher" else paper_numbers.title(run)
             groups.setdefault(inputs.describe_teacher(content["teacher"]), []).append(name)
-    return [f"- teacher of {', '.join(names)}: {teacher}" for teacher, names in groups.items()]
+    return [f"- teacher ({', '.join(names)}): {teacher}" for teacher, names in groups.items()]
 
 
 def _unrecorded(scores: Scores) -> list[str]:

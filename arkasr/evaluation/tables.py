@@ -68,14 +68,14 @@ def row_title(run: str, content: dict[str, Any]) -> str:
         content: Content of scores.json of the run.
 
     Returns:
-        The title, such as "Base" or "Teacher (`qwen3_asr`, Qwen3-ASR-1.7B)".
+        The title, such as "Base" or "Teacher (`qwen3_asr`, Qwen/Qwen3-ASR-1.7B)".
     """
     title, teacher = paper_numbers.title(run), content.get("teacher")
     if run != "teacher":
         return title
     if not teacher:
         return f"{title} (not recorded)"
-    name = Path(teacher["path"]).name or teacher["options"].get("url")
+    name = "/".join(Path(teacher["path"]).parts[-2:]) or teacher["options"].get("url")
     return f"{title} (`{teacher['name']}`{f', {name}' if name else ''})"
 
 

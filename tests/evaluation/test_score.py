@@ -366,13 +366,13 @@ def test_score_names_the_teacher_of_the_row_and_runs_with_another_one(workspace,
     opd_run(exp, TEACHER | {"path": "Qwen/Qwen3-ASR-0.6B"}, "")
     score(str(exp), str(data), ["teacher", "base", "base_opd"])
     results = (exp / "RESULTS.md").read_text()
-    assert "| Teacher (`qwen3_asr`, Qwen3-ASR-1.7B) | 0.00" in results
-    assert "- teacher of the row Teacher: `qwen3_asr`, Qwen/Qwen3-ASR-1.7B" in results
+    assert "| Teacher (`qwen3_asr`, Qwen/Qwen3-ASR-1.7B) | 0.00" in results
+    assert "- teacher (row Teacher): `qwen3_asr`, Qwen/Qwen3-ASR-1.7B" in results
     line = "Base+OPD: distilled from another teacher (`qwen3_asr`, Qwen/Qwen3-ASR-0.6B) than the row Teacher"
     printed = capsys.readouterr().out
     assert line in printed and line in results and "different: teacher.options.path" in results
     assert "Teacher: `qwen3_asr`, Qwen/Qwen3-ASR-1.7B" in printed
-    assert "| Teacher (`qwen3_asr`, Qwen3-ASR-1.7B) | test | 3 | 0 | 1 (33.3 %) | - | - |" in results
+    assert "| Teacher (`qwen3_asr`, Qwen/Qwen3-ASR-1.7B) | test | 3 | 0 | 1 (33.3 %) | - | - |" in results
     opd_run(exp, TEACHER, "")
     score(str(exp), str(data), ["teacher", "base", "base_opd"])
     assert "another teacher" not in (exp / "RESULTS.md").read_text()

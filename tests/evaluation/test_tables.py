@@ -9,7 +9,7 @@ from arkasr.errors import UserError
 from arkasr.evaluation import tables
 from arkasr.evaluation.tally import NO_COUNTS
 
-TITLE = "Teacher (`qwen3_asr`, Qwen3-ASR-1.7B)"
+TITLE = "Teacher (`qwen3_asr`, models/Qwen3-ASR-1.7B)"
 
 
 def test_error_rates_has_separate_columns_for_paper():
