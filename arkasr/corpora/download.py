@@ -18,7 +18,7 @@ from arkasr.corpora.synthetic.synth import ROLES, VERSION
 from arkasr.corpora.synthetic.writers import FILES, WRITERS
 from arkasr.errors import UserError
 from arkasr.utils.console import Progress, log
-from arkasr.utils.files import LOCK, flush, locked, publish, read_json, write_text
+from arkasr.utils.files import LOCK, flush, locked, read_json, write_text
 
 _MARKER = ".completed"  # JSON: how the corpus in this folder was synthesised
 _PARTIAL = ".speaking"  # folder of a corpus that is not complete yet
@@ -60,9 +60,11 @@ def _synthesise(corpus: Corpus, folder: Path) -> None:
         total = sum(sizes[role.part] for role in ROLES[corpus.recipe])
         with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
             WRITERS[corpus.recipe](partial, corpus.language, sizes, corpus.miniature.seed, progress.update)
+        os.sync()  # before the marker counts. One call, because fsync of thousands of files takes longer
         for name in FILES[corpus.recipe]:
-            publish(partial / name, folder / name)
+            os.replace(partial / name, folder / name)
         partial.rmdir()
+        flush([folder])
         write_text(folder / _MARKER, json.dumps(recipe, indent=1) + "\n")
         log(f"{folder}: {total} sentences synthesised")
 
@@ -79,7 +81,7 @@ def _is_there(corpus: Corpus, folder: Path, recipe: dict[str, Any]) -> bool:
         log(f"{folder}: a {corpus.recipe} corpus already exists; nothing to do")
         return True
     if folder.is_dir() and set(os.listdir(folder)) - {LOCK}:
-        raise UserError(f"{folder}: holds files other than a {corpus.name} corpus; use an empty --corpus_dir")
+        raise UserError(f"{folder}: holds files, but not the {corpus.name} corpus; use an empty --corpus_dir")
     return False
 
 
