@@ -28,9 +28,21 @@ def complete_checkpoints(folder: Path) -> list[Path]:
         folder: The run's folder `checkpoints`.
 
     Returns:
-        The subfolders `step-*` that hold the file COMPLETE, oldest first.
+        The subfolders `step-<number>` that hold the file COMPLETE, oldest first.
     """
-    return sorted(p for p in folder.glob("step-*") if (p / COMPLETE).is_file())
+    return sorted(p for p in step_folders(folder) if (p / COMPLETE).is_file())
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """List all checkpoints of one run, complete or not. Other folders, such as copies by hand, are left out.
+
+    Args:
+        folder: The run's folder `checkpoints`.
+
+    Returns:
+        The subfolders `step-<number>`.
+    """
+    return [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal() and p.is_dir()]
 
 
 def damage(path: Path, part: int = 0, parts: int = 1, contents: bool = True) -> str:

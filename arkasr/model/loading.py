@@ -21,7 +21,8 @@ from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
 from arkasr.model.reading import check_json_files, load_tokenizer, reading
 from arkasr.model.size_limits import check_config
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
-from arkasr.model.weight_checks import Shape, check_tensors
+from arkasr.model.weight_checks import Shape, check_finite, check_tensors
+from arkasr.model.weight_digests import check_digests
 from arkasr.model.weight_files import check_loading_info, is_hub_id, tensor_shapes, weight_files
 
 MODELS: dict[str, type[PreTrainedModel]] = {
@@ -48,7 +49,7 @@ def load_speech_lm(
 
     Raises:
         UserError: The folder is absent, cannot be read, holds another kind of model or needs its own code. Or a file
-            or tensor is missing, unexpected, broken or has another shape.
+            or tensor is missing, unexpected, broken, changed after it was written, not finite or has another shape.
     """
     hf, tokenizer = load_pretrained(path, MODELS, dtype, allow_pickle)
     return wrap(hf, tokenizer).to(device).eval()
@@ -79,10 +80,13 @@ def load_pretrained(
             f"Relative paths start at {Path.cwd()}"
         )
     check_json_files(path)
-    shapes = tensor_shapes(weight_files(Path(path), allow_pickle)) if Path(path).is_dir() else None
+    files = weight_files(Path(path), allow_pickle) if Path(path).is_dir() else None
+    shapes = None if files is None else tensor_shapes(files)
     options = {"dtype": getattr(torch, dtype), "use_safetensors": None if allow_pickle else True}
     with reading(path):
         hf = _load_weights(path, models, shapes, **options)
+    check_digests(files or ())
+    check_finite(path, hf)
     return hf, load_tokenizer(path)
 
 

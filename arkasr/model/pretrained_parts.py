@@ -18,6 +18,7 @@ from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig
 from arkasr.model.arkasr.published_config import ENCODER_KEYS
 from arkasr.model.reading import check_json_files, reading
 from arkasr.model.size_limits import check_config
+from arkasr.model.weight_digests import check_digests
 from arkasr.model.weight_files import is_hub_id, tensor_shapes
 
 NOT_SIZES = {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}  # of a saved config
@@ -125,9 +126,10 @@ def tensors(path: str) -> Iterator[tuple[str, str, Tensor]]:
         The file, the key in the file, and the tensor on the CPU.
 
     Raises:
-        UserError: A file is missing or cannot be read.
+        UserError: A file is missing, was changed after it was written or cannot be read.
     """
     for file in part_weight_files(path):
+        check_digests([Path(file)])
         try:
             with safe_open(file, "pt") as weights:
                 names = list(weights.keys())

@@ -1,4 +1,4 @@
-"""Compare the tensors of weight files with a model before anything is allocated for it."""
+"""Compare the tensors of weight files with a model before anything is allocated for it, and check loaded ones."""
 
 from __future__ import annotations
 
@@ -58,6 +58,24 @@ def check_tensors(
     }
     if info["missing_keys"] or info["mismatched_keys"]:  # unexpected tensors alone take no memory
         check_loading_info(place, info, name)
+
+
+def check_finite(place: str, model: PreTrainedModel) -> None:
+    """Check that no weight is NaN or infinite.
+
+    Args:
+        place: Folder or Hub id, for the error message.
+        model: The model.
+
+    Raises:
+        UserError: A weight is NaN or infinite. The message names its tensor.
+    """
+    for name, weight in model.named_parameters():
+        if weight.numel() and not all(value.isfinite() for value in weight.detach().aminmax()):  # keeps NaN
+            raise UserError(
+                f"{place}: {name} holds NaN or infinite values as {str(weight.dtype).removeprefix('torch.')}; use an "
+                "earlier checkpoint or export the model again"
+            )
 
 
 def _sources(

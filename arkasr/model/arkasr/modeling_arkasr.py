@@ -46,6 +46,7 @@ from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig, Arka
 from arkasr.model.arkasr.prompt import STOP
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_checks import check_tensors
+from arkasr.model.weight_digests import SUMS
 from arkasr.model.weight_files import check_loading_info, tensor_shapes
 
 STATES_PER_SECOND = 50  # of the encoder: two mel frames of 10 ms each
@@ -342,6 +343,8 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
             UserError: The published layout cannot represent the model, weights are offloaded, or `push_to_hub` is set
                 together with this layout.
         """
+        if kwargs.get("is_main_process", True):
+            (Path(save_directory) / SUMS).unlink(missing_ok=True)  # digests of the weights that are replaced
         if not save_original_format:
             super().save_pretrained(save_directory, state_dict=state_dict, save_original_format=False, **kwargs)
             return

@@ -23,6 +23,7 @@ from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.arkasr.prompt import require_tokens
 from arkasr.model.log_mel import HOP, check_waveforms, mel_and_mask, num_frames
 from arkasr.model.tokenization import blocked_ids
+from arkasr.model.weight_digests import write_digests
 
 T = TypeVar("T")
 
@@ -243,7 +244,7 @@ class SpeechLM(nn.Module, ABC):
         self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1)
 
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
-        """Write a Hugging Face folder: weights as safetensors, configuration and tokenizer.
+        """Write a Hugging Face folder: weights as safetensors with their digests, configuration and tokenizer.
 
         The weight files get the permissions of config.json. safetensors would make them readable for their owner only.
 
@@ -257,3 +258,5 @@ class SpeechLM(nn.Module, ABC):
         self.tokenizer.save_pretrained(folder)
         for file in Path(folder).glob("*.safetensors"):
             copymode(Path(folder) / "config.json", file)
+        if options.get("is_main_process", True):
+            write_digests(Path(folder))
