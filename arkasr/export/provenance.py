@@ -1,4 +1,4 @@
-"""Provenance of a model: the run that trained it and the earlier runs it started from, without private paths."""
+"""Provenance of a model: the run that trained it and the runs before it, without private paths and secrets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 from arkasr.config.load import read_config
 from arkasr.evaluation import run_records
+from arkasr.evaluation.report_facts import command_without_secrets
 from arkasr.export.redact import folders_of, public_command, public_values
 from arkasr.model.weight_files import is_hub_id
+from arkasr.utils.redact import values_without_secrets
 
 PLUGIN_KEYS = ("kind", "name", "distribution", "version")
 
@@ -93,7 +95,8 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
     folders = folders_of(record.get("command", ""), expdir, datadir)
     rows = [row for row in run_records.read_metrics(expdir, run) if step is None or row["step"] <= step]
     last, errors = rows[-1] if rows else {}, [row["dev_error"] for row in rows if row.get("dev_error") is not None]
-    config = asdict(read_config(Path(expdir) / run / "config.yaml"))
+    config = values_without_secrets(asdict(read_config(Path(expdir) / run / "config.yaml")))
+    recipe, command = (command_without_secrets(record.get(key, "")) for key in ("recipe", "command"))
     return Stage(
         run=run,
         config=public_values(config, folders),
@@ -101,8 +104,8 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
         hours=last.get("hours_seen"),
         loss=last.get("loss"),
         dev_error=errors[-1] if errors else None,
-        recipe=public_command(record.get("recipe", "")),
-        command=public_command(record.get("command", "")),
+        recipe=public_command(recipe),
+        command=public_command(command),
         commit=record.get("commit", ""),
         versions=record.get("versions", {}),
         plugins=[{key: plugin.get(key, "") for key in PLUGIN_KEYS} for plugin in record.get("plugins", [])],

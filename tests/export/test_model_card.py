@@ -122,3 +122,18 @@ def test_card_states_doubts_about_error_rates_without_local_paths(expdir, datadi
     assert "- trained from other weights than .../final holds now." in card and str(expdir) not in card
     (result,) = metadata_of(expdir / "base/export")["model-index"][0]["results"]
     assert result["dataset"]["split"] == "test-a"
+
+
+def test_export_shows_no_passwords(expdir, datadir):
+    secret = "hunter2"
+    path = expdir / "base_opd/config.yaml"
+    config = read_config(path)
+    config.teacher.options |= {"path": f"https://user:{secret}@host/model"}
+    dump_config(config, path)
+    command = f"arkasr train 'teacher.options.path=https://user:{secret}@host/model' teacher.options.api_key={secret}"
+    record = json.loads((expdir / "base_opd/run.json").read_text())
+    (expdir / "base_opd/run.json").write_text(json.dumps(record | {"command": command, "recipe": command}))
+    export(str(expdir), str(datadir), ["base_opd"])
+    for file in (expdir / "base_opd/export").iterdir():
+        assert secret.encode() not in file.read_bytes(), file.name
+    assert "***" in (expdir / "base_opd/export/README.md").read_text()
