@@ -90,7 +90,7 @@ def generate(
     Args:
         lm: The model.
         prompts: B tensors [S_i, H] from `SpeechLM.embed_prompts`.
-        caps: B maximum numbers of tokens, the stop token included (see `token_caps`).
+        caps: B maximum numbers of tokens, the stop token included (see `token_caps`). 0 or less writes nothing.
         top_k: Number of best ids to return for each step, limited to V. They come from the model's own distribution,
             without `temperature` and `top_p`.
         temperature: 0 decodes greedily. Otherwise logits are divided by it before sampling.
@@ -101,11 +101,14 @@ def generate(
         Transcripts and top-k ids of the B clips, in the order of `prompts`.
     """
     top_k = min(top_k, len(lm.blocked))
+    if not prompts:
+        return Generation([], [], torch.zeros(0, top_k, dtype=torch.long, device=lm.device))
     embeds, mask = _left_pad(prompts)
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-    limits, stops = torch.tensor(caps, device=lm.device), torch.tensor(lm.stop_ids, device=lm.device)
-    tokens = torch.full((len(prompts), max(caps)), -1, device=lm.device)
-    topk = torch.zeros(len(prompts), max(caps), top_k, dtype=torch.long, device=lm.device)
+    limits, stops = torch.tensor(caps, device=lm.device).clamp(min=0), torch.tensor(lm.stop_ids, device=lm.device)
+    width = max(1, *caps)
+    tokens = torch.full((len(prompts), width), -1, device=lm.device)
+    topk = torch.zeros(len(prompts), width, top_k, dtype=torch.long, device=lm.device)
     rows = torch.arange(len(prompts), device=lm.device)
     done = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
     cache, embed = DynamicCache(config=lm.hf.config.text_config), lm.hf.get_input_embeddings()
@@ -172,7 +175,9 @@ def _choose(
 ) -> Tensor:
     if temperature == 0.0:
         return best[:, 0]
-    probs = (logits / temperature).softmax(-1)
+    probs = (logits / temperature).softmax(-1).nan_to_num(0.0)
+    lost = probs.sum(-1, keepdim=True) == 0  # logits of a diverged model: draw as greedy decoding does
+    probs = probs.scatter_add(-1, best[:, :1], lost.to(probs.dtype))
     return torch.multinomial(nucleus(probs, top_p) if top_p < 1.0 else probs, 1, generator=generator)[:, 0]
 
 

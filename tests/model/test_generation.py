@@ -317,3 +317,36 @@ def test_is_looping_ignores_stop_token_after_loop():
     text = [5, 6, 7] * 5
     assert is_looping([*text, 2], [2, 3]) and not is_looping([*text, 2]) and is_looping(text)
     assert not is_looping([5, 2, 6] * 5, [2, 5])  # without the stop tokens it is one token, repeated too few times
+
+
+# Odd inputs
+
+
+def test_generate_without_prompts_returns_nothing(ark):
+    found = generate(ark, [], [], top_k=3)
+    assert found.ids == found.stopped == [] and found.topk.shape == (0, 3)
+
+
+@pytest.mark.parametrize("caps", [[0, 0], [0, 5], [-3, 4]])
+def test_generate_writes_nothing_for_a_cap_of_zero(ark, caps):
+    clips = [waveform(9000), waveform(16000)]
+    prompts = ark.embed_prompts(ark.encode_audio(clips), ["English"] * 2)
+    found = generate(ark, prompts, caps, top_k=2)
+    assert found.ids[0] == [] and not found.stopped[0]
+    alone = generate(ark, prompts[1:], caps[1:])
+    assert found.ids[1] == alone.ids[0] and len(found.topk) == len(found.ids[1])
+
+
+def test_generate_samples_from_a_diverged_model_without_an_error():
+    lm = student(4)
+    with torch.no_grad():
+        lm.hf.model.language_model.norm.weight.fill_(float("nan"))
+    prompts = lm.embed_prompts(lm.encode_audio([waveform(9000)]), ["English"])
+    for top_p in (1.0, 0.8):
+        found = generate(lm, prompts, [3], temperature=1.0, top_p=top_p, generator=torch.Generator().manual_seed(0))
+        assert 1 <= len(found.ids[0]) <= 3 and not any(lm.blocked[i] for i in found.ids[0])
+
+
+def test_token_caps_of_clips_without_samples():
+    assert token_caps([torch.zeros(0), torch.zeros(1)], 10, 12.5) == [2, 3]
+    assert token_caps([], 10, 12.5) == [] and token_caps([torch.zeros(0)], 10, 0) == [10]
