@@ -16,7 +16,7 @@ from arkasr.errors import UserError
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u201b\u02bc\u02b9\u02bb\u2032\u2035`\u00b4", "'"))
 LOOSE_APOSTROPHE = re.compile(r"(?<![^\s'])'|'(?![^\s'])")
 # Commas between groups of digits: 1,000 and 12,34,567. Other commas separate words.
-THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{2,3})*,\d{3}(?![\d,])")
+THOUSANDS = re.compile(r"(?<!\d)(?<!\d,)\d{1,3}(?:,\d{2,3})*,\d{3}(?!,?\d)")
 # Default-ignorable code points of Unicode that are not of category Cf: variation selectors, joiners and fillers.
 IGNORABLE = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 INVISIBLE = ("Cf", "Me")  # categories: format characters, and enclosing marks such as the keycap U+20E3

@@ -43,6 +43,7 @@ from arkasr.evaluation.tally import count
         ("\u0301 a !\u0308 b\u00a8c", "a b c"),  # marks on nothing
         ("1,000 of 12,345,678", "1000 of 12345678"),
         ("1,00,000.5", "100000 5"),
+        ("1,000, about,2,000. 1,000-2,000", "1000 about 2000 1000 2000"),
         ("1,2 or 1999,2000 or 1,0000", "1 2 or 1999 2000 or 1 0000"),
         ("\uff11\uff0c\uff10\uff10\uff10", "1000"),
     ],
