@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from arkasr.errors import UserError
-from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, damage, describe
+from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, damage, describe, step_folders
 from arkasr.model.checkpoint_reader import read_weights, saved_shapes
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training import random_state
@@ -101,7 +101,7 @@ class Checkpoints:
 
     def _remove_incomplete(self) -> None:
         """Delete checkpoints that a killed run left partly written or partly deleted."""
-        for path in {*self.folder.glob("writing-*"), *self.folder.glob("step-*")} - set(self.complete()):
+        for path in {*self.folder.glob("writing-*"), *step_folders(self.folder)} - set(self.complete()):
             shutil.rmtree(path)
 
     def poll(self) -> None:

@@ -136,9 +136,10 @@ class Guards:
         """
         if self.skipped < steps:
             return
-        unread = failed.failed == failed.tried
-        cause = f"no clip could be read (last failure: {failed.last_of_all()})" if unread else "nothing could be scored"
-        remedy = REPAIR if unread else f"check the data and optim.lr, {_TEACHER}"
+        cause = "nothing could be scored, or no gradient was finite"
+        remedy = f"check the data and optim.lr, {_TEACHER}"
+        if failed.failed == failed.tried:
+            cause, remedy = f"no clip could be read (last failure: {failed.last_of_all()})", REPAIR
         raise UserError(
             f"{self.folder}: all {steps} steps were skipped, because {cause}, so nothing was trained; {remedy}"
         )

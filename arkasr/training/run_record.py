@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from arkasr.config.load import config_differences, dump_config, read_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
+from arkasr.model.checkpoint_files import step_folders
 from arkasr.plugins import registry
 from arkasr.training.final_model import is_finished
 from arkasr.training.inputs import changed_inputs, run_inputs
@@ -64,13 +65,18 @@ def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[bool]:
         UserError: Another process trains in this directory, the run was started with other settings or inputs, or a
             file of the directory is damaged.
     """
-    if not ranks.first:
-        yield ranks.gather(None)[0]
-        return
-    with locked(folder, "training"):
-        finished = RunRecord(folder, config, config.train.accumulate * ranks.world_size).open()
-        ranks.gather(finished)
-        yield finished
+    with ExitStack() as held:
+        outcome: bool | str = ""
+        if ranks.first:
+            try:
+                held.enter_context(locked(folder, "training"))
+                outcome = RunRecord(folder, config, config.train.accumulate * ranks.world_size).open()
+            except UserError as error:
+                outcome = str(error)
+        outcome = ranks.gather(outcome)[0]  # so that no rank waits for one that was refused
+        if isinstance(outcome, str):
+            raise UserError(outcome)
+        yield outcome
 
 
 class RunRecord:
@@ -112,7 +118,7 @@ class RunRecord:
     def _has_begun(self) -> bool:
         metrics, checkpoints = self.folder / "metrics.jsonl", self.folder / "checkpoints"
         rows = metrics.is_file() and metrics.stat().st_size > 0
-        return rows or any(checkpoints.glob("step-*")) or (self.folder / "final").is_dir()
+        return rows or bool(step_folders(checkpoints)) or (self.folder / "final").is_dir()
 
     def _settings_before(self) -> Config | None:
         if not self.settings.is_file():

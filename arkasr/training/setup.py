@@ -82,7 +82,13 @@ def _tokenizer(config: Config, folder: Path, ranks: Ranks) -> PreTrainedTokenize
         _new_tokenizer(config).save_pretrained(temporary)
         publish(temporary, path)
     ranks.barrier()
-    return load_tokenizer(str(path))
+    try:
+        return load_tokenizer(str(path))
+    except UserError as error:
+        raise UserError(
+            f"{str(error).partition(';')[0]}; copy the files of a checkpoint's folder `model` to {path}, or delete "
+            f"{folder} to train from step 0"
+        ) from error
 
 
 def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:

@@ -135,6 +135,30 @@ def test_damaged_record_is_one_sentence_and_may_be_deleted(
     assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2, 3, 4]
 
 
+def test_damaged_tokenizer_is_one_sentence(conf, datadir, tmp_path, monkeypatch):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), ["train.save_every=1"]]
+    train_until(monkeypatch, 3, *arguments)
+    path = tmp_path / "base" / "tokenizer" / "tokenizer.json"
+    path.write_text("")
+    with pytest.raises(
+        UserError, match=rf"^{path}: not valid JSON .*; copy the files of a checkpoint's folder `model`"
+    ):
+        train(*arguments)
+
+
+def test_copies_of_checkpoints_by_hand_are_left_alone(conf, datadir, tmp_path, monkeypatch, capsys):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), ["train.save_every=1"]]
+    train_until(monkeypatch, 3, *arguments)
+    folder = tmp_path / "base" / "checkpoints"
+    for name in ("step-00000001-copy", "step-old"):
+        (folder / name).mkdir()
+    (folder / "step-00000001-copy" / "COMPLETE").write_text("{}")
+    (folder / "step-00000009.tar").write_text("")
+    train(*arguments)
+    assert f"resuming from {folder / 'step-00000002'}" in capsys.readouterr().out
+    assert {"step-00000001-copy", "step-old", "step-00000009.tar"} < {path.name for path in folder.iterdir()}
+
+
 # Inputs
 
 
