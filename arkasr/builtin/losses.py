@@ -17,17 +17,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Limits of tau: log-probabilities of up to 1e3 and -inf, divided by it, are still numbers in float32.
+COLDEST, WARMEST = 0.01, 100.0
+
+
 @dataclass
 class UnionTopkKlOptions:
     """Options of `union_topk_kl`.
 
     Attributes:
-        temperature: tau of equation (1). Must be positive.
+        temperature: tau of equation (1), from 0.01 to 100.
         tail: Compare the mass of all other tokens as one more outcome. Requires `temperature` 1.
     """
 
     temperature: float = 1.0
     tail: bool = False
+
+    def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
+        if self.tail and self.temperature != 1:
+            raise arkasr.UserError(
+                f"config key `loss.options.temperature` must be 1 if `loss.options.tail` is true, got "
+                f"{self.temperature}; the mass outside the support is known at temperature 1 only"
+            )
 
 
 class UnionTopkKl:
@@ -45,20 +57,11 @@ class UnionTopkKl:
     """
 
     def __init__(self, options: UnionTopkKlOptions):
-        """Check the options.
+        """Create the loss.
 
         Args:
             options: Options of the loss.
-
-        Raises:
-            UserError: If the temperature is not positive, or not 1 with `tail`.
         """
-        _check_temperature(options.temperature)
-        if options.tail and options.temperature != 1:
-            raise arkasr.UserError(
-                f"config key `loss.options.temperature` must be 1 if `loss.options.tail` is true, got "
-                f"{options.temperature}; the mass outside the support is known at temperature 1 only"
-            )
         self.temperature, self.tail = options.temperature, options.tail
 
     def __call__(
@@ -72,8 +75,9 @@ class UnionTopkKl:
 
 
 def _check_temperature(temperature: float) -> None:
-    if temperature <= 0:
-        raise arkasr.UserError(f"config key `loss.options.temperature` must be positive, got {temperature}")
+    if not COLDEST <= temperature <= WARMEST:
+        allowed = f"from {COLDEST:g} to {WARMEST:g}"
+        raise arkasr.UserError(f"config key `loss.options.temperature` must be {allowed}, got {temperature}")
 
 
 @dataclass
@@ -81,7 +85,7 @@ class TopkOptions(UnionTopkKlOptions):
     """Options of `teacher_topk_kl` and `student_topk_reverse_kl`.
 
     Attributes:
-        temperature: tau, which divides the scores of both sides. Must be positive.
+        temperature: tau, which divides the scores of both sides, from 0.01 to 100.
         tail: Compare the mass of all other tokens as one more outcome. Requires `temperature` 1.
     """
 
@@ -199,6 +203,13 @@ class JsdOptions:
 
     beta: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < 1:
+            raise arkasr.UserError(
+                f"config key `loss.options.beta` must be greater than 0 and less than 1, got {self.beta}; for the "
+                "limits use `loss.name=full_kl` and `loss.name=reverse_kl`"
+            )
+
 
 class Jsd(_WholeVocabularyLoss):
     """Generalised Jensen-Shannon divergence on all shared tokens and the rest, summed over positions.
@@ -211,19 +222,11 @@ class Jsd(_WholeVocabularyLoss):
     """
 
     def __init__(self, options: JsdOptions):
-        """Check the options.
+        """Create the loss.
 
         Args:
             options: Options of the loss.
-
-        Raises:
-            UserError: If beta is not between 0 and 1.
         """
-        if not 0 < options.beta < 1:
-            raise arkasr.UserError(
-                f"config key `loss.options.beta` must be greater than 0 and less than 1, got {options.beta}; for the "
-                "limits use `loss.name=full_kl` and `loss.name=reverse_kl`"
-            )
         self.beta = options.beta
 
     def _divergence(self, log_p_t: Tensor, log_p_s: Tensor) -> Tensor:
@@ -270,10 +273,13 @@ class ArkCompatOptions:
     """Options of `ark_compat`.
 
     Attributes:
-        temperature: tau of equation (1). Must be positive.
+        temperature: tau of equation (1), from 0.01 to 100.
     """
 
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
 
 
 class ArkCompat:
@@ -293,15 +299,11 @@ class ArkCompat:
     """
 
     def __init__(self, options: ArkCompatOptions):
-        """Check the options.
+        """Create the loss.
 
         Args:
             options: Options of the loss.
-
-        Raises:
-            UserError: If the temperature is not positive.
         """
-        _check_temperature(options.temperature)
         self.temperature = options.temperature
 
     def __call__(

@@ -642,8 +642,10 @@ def test_confident_wrong_student_gets_exact_loss_and_gradient(name, gap, kind):
     ("name", "options", "message"),
     [
         ("union_topk_kl", {"temperature": 2.0, "tail": True}, "`loss.options.temperature` must be 1 if .*tail"),
-        ("teacher_topk_kl", {"temperature": 0.0}, "`loss.options.temperature` must be positive"),
-        ("ark_compat", {"temperature": -1.0}, "`loss.options.temperature` must be positive"),
+        ("teacher_topk_kl", {"temperature": 0.0}, "`loss.options.temperature` must be from 0.01 to 100, got 0.0"),
+        ("ark_compat", {"temperature": -1.0}, "`loss.options.temperature` must be from 0.01 to 100"),
+        ("union_topk_kl", {"temperature": float("nan")}, "`loss.options.temperature` must be from 0.01 to 100"),
+        ("union_topk_kl", {"temperature": 1e39}, "`loss.options.temperature` must be from 0.01 to 100"),
         ("jsd", {"beta": 0.0}, "`loss.options.beta` must be .*got 0.0.*full_kl"),
         ("jsd", {"beta": 1.0}, "`loss.options.beta` must be .*got 1.0.*reverse_kl"),
         ("jsd", {"betta": 0.5}, "betta.*beta"),

@@ -14,8 +14,12 @@ from tiny import student
 from arkasr.config.load import load_config
 from arkasr.config.schema import COLDEST, WARMEST, Config, RolloutConfig
 from arkasr.config.validate import kinds_of
+from arkasr.config.yaml_io import parse_yaml
 from arkasr.errors import UserError
 from arkasr.model.generation import generate
+from arkasr.plugins import registry
+from arkasr.plugins.loader import load_plugins
+from arkasr.plugins.registry import BUILTINS
 
 CONFIG_PAGE = (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
 UNLIMITED = {"data.max_seconds", "data.max_clip_seconds", "optim.clip", "decode.max_seconds"}  # inf: no limit
@@ -141,6 +145,22 @@ def test_number_out_of_bounds_is_named_with_its_bounds(items, expected, tmp_path
     with pytest.raises(UserError) as caught:
         load_config(path, "one", "E", "D", items)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [*EXAMPLES, "-.inf"])
+def test_every_number_of_a_builtin_plugin_is_accepted_with_a_meaning_or_refused_in_one_sentence(text):
+    for entry in (entry for entry in load_plugins(BUILTINS)[0] if entry.source.module in BUILTINS):
+        for key, hint in kinds_of(type(entry.config())).items():
+            if hint not in (int, float):
+                continue
+            try:
+                registry.check_plugin(entry.kind, entry.name, {key: parse_yaml(text, "here")})
+            except UserError as error:
+                assert "\n" not in str(error) and (key in str(error) or "the value is too large" in str(error))
+            else:
+                assert text in ("0", "1e300"), (entry.name, key, text)
+                rows = [line for line in CONFIG_PAGE.splitlines() if f".options.{key}` | " in line]
+                assert text != "0" or all(re.search(r"\b0 (sets no|excludes none)", row) for row in rows), key
 
 
 def test_zero_of_every_interval_is_documented():

@@ -38,12 +38,21 @@ class ByteOffsetsOptions:
     """Options of `byte_offsets`.
 
     Attributes:
-        top_k: Tokens requested per position from a teacher whose view does not hold whole distributions.
-        min_mapped_mass: Minimum teacher probability mass that maps to student tokens. Positions below it are excluded.
+        top_k: Tokens requested per position from a teacher whose view does not hold whole distributions. At least 1.
+        min_mapped_mass: Minimum teacher probability mass that maps to student tokens, from 0 to 1. Positions below it
+            are excluded. 0 excludes none for their mass.
     """
 
     top_k: int = 32
     min_mapped_mass: float = field(default=0.5, metadata={"formerly": "least_told"})
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise arkasr.UserError(f"config key `mapper.options.top_k` must be at least 1, got {self.top_k}")
+        if not 0 <= self.min_mapped_mass <= 1:
+            raise arkasr.UserError(
+                f"config key `mapper.options.min_mapped_mass` must be between 0 and 1, got {self.min_mapped_mass}"
+            )
 
 
 class ByteOffsets(IdTables):
@@ -109,15 +118,11 @@ class ByteOffsets(IdTables):
             options: Options of the mapper.
             student: Anything with `tokenizer` and `stop_ids`.
             teacher: Anything with `tokenizer` and `stop_ids`.
-
-        Raises:
-            UserError: If an option is out of range.
         """
         import torch
 
         from arkasr.builtin.mappers.byte_tables import Continuations, Speller
 
-        _check(options)
         self.options, self.reader, speller = options, Reader(teacher.tokenizer), Speller(student.tokenizer)
         self.student_stop, self.teacher_stop = list(student.stop_ids), list(teacher.stop_ids)
         self.stop_pairs = dict.fromkeys(self.teacher_stop, self.student_stop[0])
@@ -252,15 +257,6 @@ class ByteOffsets(IdTables):
         first = self._first_tokens[token] if own is None else own.student[own.teacher == token][0]
         ending = self.tables.starting_with(transcript.data[transcript.boundaries[last] : end])
         return Chain(visited, int(first), last - row, ending)
-
-
-def _check(options: ByteOffsetsOptions) -> None:
-    if options.top_k < 1:
-        raise arkasr.UserError(f"config key `mapper.options.top_k` must be at least 1, got {options.top_k}")
-    if not 0 <= options.min_mapped_mass <= 1:
-        raise arkasr.UserError(
-            f"config key `mapper.options.min_mapped_mass` must be between 0 and 1, got {options.min_mapped_mass}"
-        )
 
 
 @arkasr.hookimpl

@@ -23,7 +23,7 @@ class LocalTeacherOptions:
     Attributes:
         path: Folder or Hub id of the model.
         dtype: dtype of the weights, for example `bfloat16`.
-        max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes. At least 1.
+        max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes, from 1 to 100,000.
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         allow_pickle: Read weights from pytorch_model.bin if there are no safetensors.
     """
@@ -35,8 +35,8 @@ class LocalTeacherOptions:
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not 1 <= self.max_new_tokens <= 100_000:
+            raise ValueError(f"max_new_tokens must be from 1 to 100000, got {self.max_new_tokens}")
         if not 0 <= self.tokens_per_second < math.inf:
             raise ValueError(f"tokens_per_second must be finite and at least 0, got {self.tokens_per_second}")
 
