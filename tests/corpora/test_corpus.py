@@ -59,10 +59,10 @@ def test_set_name_is_lower_case_with_dashes():
         ("normalizer: english", "normalizer: englsh", "did you mean english"),
         ("test-clean: Libri clean", "test-clean: Libri cleen", "scales.mini.test.test-clean must be one of"),
         ("text_case: keep", "text_case: title", "scales.mini.text_case must be one of 'keep', 'lower', 'upper'"),
-        ("metric: wer", "metric: wer\nchannels: left", "channels must be mix, refuse, or the number of a channel"),
-        ("metric: wer", "metric: wer\nchannels: -1", "channels must be mix, refuse, or the number of a channel"),
-        ("metric: wer", "metric: wer\nchannels: true", "channels must be mix, refuse, or the number of a channel"),
-        ("metric: wer", "metric: wer\nchannels: [0]", "channels must be mix, refuse, or the number of a channel"),
+        ("channels: mix", "channels: left", "channels must be mix, refuse, or the number of a channel"),
+        ("channels: mix", "channels: -1", "channels must be mix, refuse, or the number of a channel"),
+        ("channels: mix", "channels: true", "channels must be mix, refuse, or the number of a channel"),
+        ("channels: mix", "channels: [0]", "channels must be mix, refuse, or the number of a channel"),
         ("name: librispeech", 'name: ""', "name must be one line of 1 to 100 characters"),
         ("name: librispeech", 'name: "a\\nb"', "name must be one line of 1 to 100 characters"),
         ("seed: 20", "seed: -1", r"miniature.seed must be from 0 to 2\^63 - 1, got -1"),
@@ -110,7 +110,7 @@ def test_choices_are_those_of_scoring():
 @pytest.mark.parametrize("channels", ["mix", "refuse", 0, 3])
 def test_channels_are_a_policy_or_a_number(tmp_path, channels):
     text = (EGS / "librispeech" / "corpus.yaml").read_text()
-    (tmp_path / "corpus.yaml").write_text(f"{text}\nchannels: {channels}\n")
+    (tmp_path / "corpus.yaml").write_text(text.replace("channels: mix", f"channels: {channels}"))
     assert read_corpus_yaml(tmp_path / "corpus.yaml").channels == channels
 
 

@@ -90,7 +90,7 @@ def stereo(root: Path) -> Path:
 
 @pytest.mark.parametrize("policy, channel", [("mix", [0, 1]), (0, 0), (1, 1)])
 def test_channels_select_or_mix_the_channels_of_stereo_audio(tmp_path, capsys, policy, channel):
-    yaml = recipe(tmp_path, "librispeech", ("metric: wer", f"metric: wer\nchannels: {policy}"))
+    yaml = recipe(tmp_path, "librispeech", ("channels: mix", f"channels: {policy}"))
     facts = run("librispeech", stereo(tmp_path / "c"), tmp_path / "data", yaml)
     assert facts["channels"] == {"policy": policy, "files": 1}
     assert "1 audio files have several channels: " in capsys.readouterr().out
@@ -102,10 +102,10 @@ def test_channels_select_or_mix_the_channels_of_stereo_audio(tmp_path, capsys, p
 
 
 def test_stereo_audio_is_refused_with_a_count(tmp_path):
-    yaml = recipe(tmp_path, "librispeech", ("metric: wer", "metric: wer\nchannels: refuse"))
+    yaml = recipe(tmp_path, "librispeech", ("channels: mix", "channels: refuse"))
     facts = run("librispeech", stereo(tmp_path / "c"), tmp_path / "data", yaml)
     assert facts["sets"]["train"]["dropped"] == {"audio has several channels": 1}
-    yaml = recipe(tmp_path, "librispeech", ("metric: wer", "metric: wer\nchannels: 2"))
+    yaml = recipe(tmp_path, "librispeech", ("channels: mix", "channels: 2"))
     facts = run("librispeech", tmp_path / "c", tmp_path / "data", yaml)
     assert facts["sets"]["train"]["dropped"] == {"audio has no channel 2": 1}
 

@@ -61,6 +61,14 @@ def test_find_files_reads_every_folder_once_behind_many_links(tmp_path, monkeypa
     assert len(read) == 13 and capsys.readouterr().out.count("not followed") == 144
 
 
+def test_find_files_leaves_out_hidden_files_and_folders_and_counts_them(tmp_path, capsys):
+    for name in ("a/1.flac", "a/._1.flac", ".snapshot/1.flac", "a/.completed"):
+        touch(tmp_path / name)
+    (tmp_path / ".link").symlink_to("nowhere")
+    assert names(tmp_path) == ["a/1.flac"]
+    assert "2 hidden files and folders left out" in capsys.readouterr().out
+
+
 def test_find_files_keeps_the_name_of_a_folder_that_a_link_also_reaches(tmp_path):
     root = tmp_path / "root"
     touch(root / "z" / "1.flac")

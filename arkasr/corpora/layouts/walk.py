@@ -14,7 +14,8 @@ def find_files(root: Path, suffixes: tuple[str, ...], optional: tuple[str, ...] 
     """List files by their suffix, at any depth, also in folders behind symbolic links.
 
     Every folder is read once. Links are followed last, so that a folder keeps its own name where it has one. A link
-    to a folder that is already read, or that contains `root`, is logged and not followed.
+    to a folder that is already read, or that contains `root`, is logged and not followed. Hidden files and folders,
+    such as those that macOS adds (`._name`), are left out, and their number is logged.
 
     Args:
         root: The folder.
@@ -29,6 +30,7 @@ def find_files(root: Path, suffixes: tuple[str, ...], optional: tuple[str, ...] 
     """
     real_root = os.path.realpath(root)
     found: list[Path] = []
+    num_hidden = 0
     folders, links, seen = [(str(root), real_root)], deque[tuple[str, str]](), set[str]()
     while folders or links:
         folder, real = folders.pop() if folders else links.popleft()
@@ -37,7 +39,9 @@ def find_files(root: Path, suffixes: tuple[str, ...], optional: tuple[str, ...] 
             continue
         seen.add(real)
         for entry in list_folder(Path(folder)):
-            if not _is_folder(entry, optional):
+            if entry.name.startswith("."):
+                num_hidden += entry.name.endswith(suffixes) or os.path.isdir(entry.path)
+            elif not _is_folder(entry, optional):
                 found += [Path(entry.path)] if entry.name.endswith(suffixes) else []
             elif not entry.is_symlink():
                 folders.append((entry.path, os.path.join(real, entry.name)))
@@ -45,6 +49,8 @@ def find_files(root: Path, suffixes: tuple[str, ...], optional: tuple[str, ...] 
                 log(f"{entry.path}: not followed, because this link leads to a folder that contains it")
             else:
                 links.append((entry.path, target))
+    if num_hidden:
+        log(f"{root}: {num_hidden} hidden files and folders left out (their names begin with a dot)")
     return sorted(found)
 
 
