@@ -41,6 +41,9 @@ def is_finite(value: float) -> bool:
 
     Args:
         value: The number.
+
+    Returns:
+        False for NaN, infinity, and whole numbers beyond the largest float.
     """
     try:
         return math.isfinite(value)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from arkasr.evaluation import paper_numbers, report_facts, tables
+from arkasr.evaluation import changes, paper_numbers, report_facts, tables
 from arkasr.evaluation.report_facts import Metrics, RunRecords
 from arkasr.evaluation.tables import Scores
 
@@ -72,7 +72,7 @@ def results(
     unit, units = ("Wrd", "words") if corpus["metric"] == "wer" else ("Chr", "characters")
     sets = next(iter(scores.values()))["sets"]
     empty = ", ".join(f"{name} {summary['empty_references']}" for name, summary in sets.items())
-    change = [tables.changes(corpus, scores), *tables.gap_notes(corpus, scores)]
+    change = [changes.changes(corpus, scores), *changes.gap_notes(corpus, scores)]
     top_k = {
         run: report_facts.setting(record.get("config"), report_facts.SETTINGS["top-k"])
         for run, record in records.items()

@@ -22,6 +22,7 @@ from arkasr.corpora.download import is_synthetic
 from arkasr.errors import UserError
 from arkasr.evaluation import results_io, run_records
 from arkasr.export import model_card, provenance
+from arkasr.export.card_facts import CardFacts
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
@@ -168,7 +169,7 @@ def _fill(folder: Path, source: WeightSource, expdir: str, datadir: str, publish
         raise UserError(f"{source.folder}: {error}{', without --published' if published else ''}") from error
     (folder / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
     size = sum(weight.numel() for weight in lm.hf.parameters())
-    facts = model_card.CardFacts(stages, corpus, source.name, size, published, scores, terms, _is_synthetic(corpus))
+    facts = CardFacts(stages, corpus, source.name, size, published, scores, terms, _is_synthetic(corpus))
     model_card.build_card(facts).save(folder / "README.md")
     _write_record(folder, source, stages, published)
 

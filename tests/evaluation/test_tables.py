@@ -6,7 +6,7 @@ import pytest
 from score_examples import CORPUS, METRICS, SCORES, TEACHER, rows_of, run_scores, set_scores
 
 from arkasr.errors import UserError
-from arkasr.evaluation import tables
+from arkasr.evaluation import changes, tables
 from arkasr.evaluation.tally import NO_COUNTS
 
 TITLE = "Teacher (`qwen3_asr`, models/Qwen3-ASR-1.7B)"
@@ -34,25 +34,6 @@ def test_error_rates_rejects_unknown_paper_column_and_lists_columns():
         tables.error_rates({**CORPUS, "paper": {"test-clean": "Libri dirty"}}, SCORES)
 
 
-def test_changes_gives_relative_change_points_interval_and_paper():
-    _, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
-    assert [row[0] for row in rows] == [TITLE, "Base+OPD"]
-    assert rows[1][1] == "-50.0 % (-5.00 [-6.00, +1.50])"
-    assert rows[1][3] == "-23.2 %"  # 2.88 / 3.75 - 1
-    assert tables.changes(CORPUS, {"base_opd": SCORES["base_opd"]}) == ""
-
-
-def test_changes_ends_with_gap_recovery():
-    header, _, *rows = rows_of(tables.changes(CORPUS, SCORES))
-    assert header[-2:] == ["test-clean gap recovery", "test-other gap recovery"]
-    assert rows[0][-2:] == ["100.0 %"] * 2 and rows[1][-2:] == ["57.1 %"] * 2  # (40 - 20) / (40 - 5)
-    without = rows_of(tables.changes(CORPUS, {run: SCORES[run] for run in ("base", "base_opd")}))
-    assert not any("gap" in cell for cell in without[0])
-    no_gap = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(40, 0.0)}))
-    unknown = rows_of(tables.changes(CORPUS, SCORES | {"teacher": run_scores(None, 0.0)}))
-    assert no_gap[3][-1] == unknown[3][-1] == "-"
-
-
 def test_vuss_is_over_steps_and_next_to_paper():
     _, _, before, after = rows_of(tables.vuss(METRICS, {"base_opd": 16}))
     assert before == ["Before TD (Base+OPD)", "23.00", "20.00", "26.00", "3", "16", "53.06", "52.38", "54.20", "32"]
@@ -72,39 +53,13 @@ def test_tables_show_unknown_rate_as_dash():
     assert rows_of(tables.error_rates(CORPUS, scores))[2][1:3] == ["-", "-"]
 
 
-def test_gap_recovery_on_worked_examples():
-    assert tables.gap_recovery(40.0, 25.0, 10.0) == pytest.approx(0.5)  # error rates
-    assert tables.gap_recovery(0.2, 0.3, 0.6) == pytest.approx(0.25)  # accuracies
-    assert tables.gap_recovery(40.0, 46.0, 10.0) == pytest.approx(-0.2)
-    assert tables.gap_recovery(10.0, 9.0, 10.0) is None
-
-
-def lead(low, high):
-    """Scores with a teacher whose difference from Base has this interval."""
-    return SCORES | {"teacher": {**run_scores(5, -87.5, (low, high)), "teacher": TEACHER}}
-
-
-def test_changes_gives_gap_recovery_only_where_teacher_leads_beyond_chance():
-    significant, not_significant = lead(-38, -0.01), lead(-38, 0.5)
-    assert (
-        rows_of(tables.changes(CORPUS, significant))[3][-1] == "57.1 %" and tables.gap_notes(CORPUS, significant) == []
-    )
-    assert rows_of(tables.changes(CORPUS, not_significant))[3][-2:] == ["-", "-"]
-    reason = "the interval of the teacher's difference from Base (-5.00 [-38.00, +0.50] points) is not below 0."
-    expected = [f"No gap recovery on {name}: {reason}" for name in CORPUS["test_sets"]]
-    assert tables.gap_notes(CORPUS, not_significant) == expected
-    worse = lead(0.1, 3.0)  # the teacher is worse than Base
-    assert rows_of(tables.changes(CORPUS, worse))[3][-1] == "-" and len(tables.gap_notes(CORPUS, worse)) == 2
-    assert tables.gap_notes(CORPUS, {"base": SCORES["base"]}) == []
-
-
 def test_tables_mark_doubtful_rates_and_changes():
     doubtful = run_scores(20, -50)
     doubtful["sets"]["test-clean"]["warnings"] = ["half of the clips are missing"]
     scores = SCORES | {"base_opd": doubtful}
     rows = rows_of(tables.error_rates(CORPUS, scores))
     assert rows[4][1:3] == ["20.00 [19.00, 22.00] (!)", "20.00 [19.00, 22.00]"]
-    assert rows_of(tables.changes(CORPUS, scores))[3][1].endswith("+1.50]) (!)")
+    assert rows_of(changes.changes(CORPUS, scores))[3][1].endswith("+1.50]) (!)")
     assert tables.warnings(scores) == [("Base+OPD, test-clean", "half of the clips are missing")]
     whole = SCORES | {"base_opd": {**run_scores(20, -50), "warnings": ["of another model"]}}
     assert [cell[-3:] for cell in rows_of(tables.error_rates(CORPUS, whole))[4][1:3]] == ["(!)", "(!)"]
@@ -117,7 +72,7 @@ def test_tables_show_what_was_not_measured_as_dash():
     scores = {"base": run_scores(40), "base_opd": {"sets": dict.fromkeys(CORPUS["test_sets"], entry)}}
     assert rows_of(tables.counts(CORPUS, scores))[3][2:] == ["10", *["-"] * 7]
     assert rows_of(tables.transcripts(CORPUS, scores))[3][2:] == ["10", "10 (100.0 %)", *["-"] * 5]
-    assert rows_of(tables.changes(CORPUS, scores))[2][1:3] == ["-", "-"]
+    assert rows_of(changes.changes(CORPUS, scores))[2][1:3] == ["-", "-"]
 
 
 def test_transcripts_has_counts_and_shares_of_each_run():
@@ -145,5 +100,5 @@ def test_row_title_says_which_teacher():
 @pytest.mark.parametrize("paper", [None, {}, {"test-clean": None, "test-other": None}])
 def test_tables_of_a_corpus_that_is_not_in_the_paper_have_no_paper_columns(paper):
     corpus = {**CORPUS, "name": "own", "paper": paper}
-    for text in (tables.error_rates(corpus, SCORES), tables.changes(corpus, SCORES), tables.vuss(METRICS, {}, False)):
+    for text in (tables.error_rates(corpus, SCORES), changes.changes(corpus, SCORES), tables.vuss(METRICS, {}, False)):
         assert "paper" not in text

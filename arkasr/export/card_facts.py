@@ -1,0 +1,62 @@
+"""The facts that a model card states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arkasr.corpora.published import UTTERANCES
+from arkasr.evaluation import paper_numbers
+from arkasr.export.provenance import Stage
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """The facts that a model card states.
+
+    Attributes:
+        stages: The runs that produced the model, in order. The last one is the exported run.
+        corpus: Content of corpus.json.
+        weights: `final`, or the name of a checkpoint.
+        size: Number of parameters.
+        published: Whether the files are in the layout of the published model.
+        scores: Content of scores.json for these weights, or None if they were not scored.
+        terms: Licence as a Hub identifier, or empty.
+        synthetic: Whether the corpus was synthesised, or None if that is unknown.
+    """
+
+    stages: Sequence[Stage]
+    corpus: dict[str, Any]
+    weights: str
+    size: int
+    published: bool
+    scores: dict[str, Any] | None
+    terms: str
+    synthetic: bool | None
+
+    @property
+    def last(self) -> Stage:
+        """The exported run."""
+        return self.stages[-1]
+
+    @property
+    def mini(self) -> bool:
+        """Whether the model is of miniature scale."""
+        return self.corpus.get("scale") != "paper"
+
+    @property
+    def name(self) -> str:
+        """Title of the card."""
+        title = f"Ark-ASR {paper_numbers.title(self.last.run)}, {self.corpus['name']}"
+        return title + (", miniature" if self.mini else "")
+
+    @property
+    def is_published_corpus(self) -> bool:
+        """Whether the corpus is a published one, so that its name says what the data are."""
+        return self.synthetic is False and self.corpus["name"] in UTTERANCES
+
+    @property
+    def language(self) -> str:
+        """Name of the corpus's language, or empty if unknown."""
+        return self.corpus.get("language") or ""
