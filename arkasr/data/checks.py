@@ -8,7 +8,8 @@ clips and `data.max_failed_share` limits their share.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from lhotse import MonoCut, SupervisionSegment
 from lhotse.cut import Cut, MultiCut
@@ -56,6 +57,21 @@ class Rules:
         return cls(config.channels, config.language, "data.language", needs_text)
 
 
+class Place(NamedTuple):
+    """Where a cut is in a manifest, for messages.
+
+    Attributes:
+        file: The file.
+        number: Number of the line, from 0.
+    """
+
+    file: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}: line {self.number + 1}"
+
+
 @dataclass
 class Checked:
     """The clips of one cut.
@@ -69,13 +85,13 @@ class Checked:
     notes: list[str] = field(default_factory=list)
 
 
-def check(item: dict[str, Any], rules: Rules, place: str) -> Checked:
+def check(item: dict[str, Any], rules: Rules, place: Place) -> Checked:
     """Make clips of one cut. See the module docstring.
 
     Args:
         item: The cut as a dictionary, as `arkasr.data.lines.entries` yields it. It may be changed.
         rules: How to read it.
-        place: File and line of the cut, for messages.
+        place: Where the cut is.
 
     Returns:
         The clips.
@@ -89,15 +105,15 @@ def check(item: dict[str, Any], rules: Rules, place: str) -> Checked:
         return _check(_deserialized(item), rules, place)
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise not_a_cut(place, error) from error
 
 
-def not_a_cut(place: str, error: Exception) -> UserError:
+def not_a_cut(place: Place, error: Exception) -> UserError:
     """Return the error for an entry that Lhotse cannot deserialize.
 
     Args:
-        place: File and line of the cut.
+        place: Where the cut is.
         error: Lhotse's error.
     """
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
@@ -111,9 +127,8 @@ def _is_clip(item: dict[str, Any]) -> bool:
         return False
     (one,), sources = supervisions, recording["sources"]
     return bool(
-        one.get("language")
-        and isinstance(one.get("text"), str)
-        and one["text"].strip()
+        _is_text(one.get("language"))
+        and _is_text(one.get("text"))
         and abs(one["start"]) <= EDGE
         and abs(one["start"] + one["duration"] - item["duration"]) <= EDGE
         and len(sources) == 1
@@ -122,13 +137,17 @@ def _is_clip(item: dict[str, Any]) -> bool:
     )
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _deserialized(item: dict[str, Any]) -> Cut:
     if item["type"] == "PaddingCut":  # Lhotse does not read it alone
         return MonoCut(item["id"], 0.0, item["duration"], 0)
     return deserialize_item(item)
 
 
-def _check(cut: Cut, rules: Rules, place: str) -> Checked:
+def _check(cut: Cut, rules: Rules, place: Place) -> Checked:
     found, supervisions = Checked(), cut.supervisions or [SupervisionSegment(cut.id, cut.id, 0.0, cut.duration)]
     several = len(supervisions) > 1
     for index, one in enumerate(supervisions):
@@ -148,13 +167,13 @@ def _overlap(one: SupervisionSegment, other: SupervisionSegment) -> bool:
     return one.channel == other.channel and min(other.end, one.end) - max(other.start, one.start) > EDGE
 
 
-def _clip(cut: Cut, supervision: SupervisionSegment, rules: Rules, notes: list[str], place: str) -> Cut:
+def _clip(cut: Cut, supervision: SupervisionSegment, rules: Rules, notes: list[str], place: Place) -> Cut:
     """Make the clip of one supervision, and note what was done. Raises Unusable."""
     if not cut.has_recording:
         raise Unusable(NO_AUDIO, "the cut has no recording; write the manifest with recordings")
     _require_text(supervision, rules)
     clip = _trimmed(choose_channels(cut, supervision, rules.channels, notes), supervision, notes)
-    if not supervision.language:
+    if not _is_text(supervision.language):
         clip = _with_language(clip, rules, notes, place)
     if clip.sampling_rate != SAMPLE_RATE:
         notes.append(f"are resampled from {clip.sampling_rate} to {SAMPLE_RATE} Hz")
@@ -188,7 +207,7 @@ def _trimmed(cut: Cut, supervision: SupervisionSegment, notes: list[str]) -> Cut
     return only
 
 
-def _with_language(clip: Cut, rules: Rules, notes: list[str], place: str) -> Cut:
+def _with_language(clip: Cut, rules: Rules, notes: list[str], place: Place) -> Cut:
     if not rules.language:
         raise UserError(
             f"{place}: clip {clip.id} names no language, and there is no corpus.json beside the manifest that names "

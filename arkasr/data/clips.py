@@ -17,7 +17,7 @@ from lhotse.serialization import deserialize_item
 from arkasr.config.schema import DataConfig
 from arkasr.data import shar
 from arkasr.data.blocks import Block
-from arkasr.data.checks import Checked, Rules, check, not_a_cut
+from arkasr.data.checks import Checked, Place, Rules, check, not_a_cut
 from arkasr.data.lines import entries
 from arkasr.data.reasons import counts, refusal
 from arkasr.utils.console import log
@@ -80,7 +80,7 @@ class Tally:
         self.refused, self.notes = Counter[str](), Counter[str]()
         self.example = ""
 
-    def refuse(self, name: str, place: str, kind: str) -> None:
+    def refuse(self, name: str, place: Place, kind: str) -> None:
         """Count a clip that cannot be used.
 
         Args:
@@ -162,8 +162,8 @@ class ClipReader:
             for clip in found:
                 try:
                     yield number, deserialize_item(clip) if isinstance(clip, dict) else clip
-                except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-                    raise not_a_cut(f"{self.parts[index][0]}: line {number + 1}", error) from error
+                except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+                    raise not_a_cut(Place(self.parts[index][0], number), error) from error
 
     def seconds(self) -> float:
         """Return the total duration of all selected clips, in seconds."""
@@ -175,11 +175,13 @@ class ClipReader:
         file, block = self.parts[index]
         for number, item in entries(file, line, block):
             shar.locate(item, file, number)
-            found = check(item, self.rules, f"{file}: line {number + 1}")
+            place = Place(file, number)
+            found = check(item, self.rules, place)
+            left_out = [self._why_left_out(clip) for clip in found.clips]
             if number >= self._num_counted[index]:
                 self._num_counted[index] = number + 1
-                self._count(found, f"{file}: line {number + 1}")
-            yield number, [clip for clip in found.clips if not self._why_left_out(clip)]
+                self._count(found, left_out, place)
+            yield number, [clip for clip, why in zip(found.clips, left_out, strict=True) if not why]
         if index in self._unfinished:
             self._unfinished.remove(index)
             if not self._unfinished:
@@ -188,14 +190,14 @@ class ClipReader:
     def _why_left_out(self, clip: Cut | dict[str, Any]) -> str:
         if not self.selection.low <= _duration(clip) <= self.selection.high:
             return "length"
-        return "" if in_share(_id(clip), self.selection.share) else "hours"
+        return "" if self.selection.share >= 1 or in_share(_id(clip), self.selection.share) else "hours"
 
-    def _count(self, found: Checked, place: str) -> None:
+    def _count(self, found: Checked, left_out: list[str], place: Place) -> None:
         tally = self.tally
         tally.clips += len(found.clips)
         tally.notes.update(found.notes)
-        for clip in found.clips:
-            if why := self._why_left_out(clip):
+        for clip, why in zip(found.clips, left_out, strict=True):
+            if why:
                 tally.left_out[why] += 1
             elif isinstance(clip, Cut) and (failure := refusal(clip)):
                 tally.refuse(failure.id, place, failure.kind)

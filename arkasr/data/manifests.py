@@ -274,9 +274,10 @@ def digest(path: str) -> str:
     Raises:
         UserError: If there is no file.
     """
-    total = hashlib.sha256()
-    for file in shards(path):
+    total, files = hashlib.sha256(), shards(path)
+    with_audio = {folder for folder in {file.parent for file in files} if shar.is_shar(folder)}
+    for file in files:
         total.update(bytes.fromhex(sha256(file)))
-        if (tar := shar.audio_of(file)).is_file() and shar.is_shar(file.parent):
+        if file.parent in with_audio and (tar := shar.audio_of(file)).is_file():
             total.update(f"{tar.name} {tar.stat().st_size}\n".encode())
     return total.hexdigest()
