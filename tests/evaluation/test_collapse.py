@@ -1,4 +1,4 @@
-"""The alarm for collapsed models: it depends on how often the references of the corpus repeat."""
+"""The alarm for collapsed models: it depends on how often references repeat, and how close transcripts are to them."""
 
 from __future__ import annotations
 
@@ -65,6 +65,35 @@ def test_collapsed_gives_alarm_if_transcripts_repeat_far_more_than_references(re
     ],
 )
 def test_collapsed_is_silent_if_transcripts_repeat_as_references_do(references, hypotheses):
+    assert collapsed(hypotheses, references) is None
+
+
+def words(num_clips=60, seed=0, length=8):
+    """Different sentences of made-up words."""
+    generator = random.Random(seed)
+    word = ["".join(generator.choices("abcdefghij", k=4)) for _ in range(300)]
+    return [" ".join(generator.choices(word, k=length)) for _ in range(num_clips)]
+
+
+@pytest.mark.parametrize("num_clips", [20, 60, 1200])
+def test_collapsed_gives_alarm_for_different_transcripts_that_are_unrelated_to_the_references(num_clips):
+    references = words(num_clips)
+    variants = ["thank you " * (3 + i % 17) + f"for {i}" for i in range(num_clips)]
+    of_other_clips = references[7:] + references[:7]
+    for hypotheses in (variants, of_other_clips, words(num_clips, seed=1)):
+        found = collapsed(hypotheses, references)
+        assert found is not None and found.unrelated and found.distinct == num_clips
+        assert str(found) == "transcripts are no closer to their own references than to those of other clips"
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
+def test_collapsed_is_silent_for_weak_but_related_transcripts(share):
+    references, generator = words(40), random.Random(1)
+    noise = [word for text in words(60, seed=2) for word in text.split()]
+    hypotheses = [
+        " ".join(generator.choice(noise) if generator.random() < share else word for word in text.split())
+        for text in references
+    ]
     assert collapsed(hypotheses, references) is None
 
 
