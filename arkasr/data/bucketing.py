@@ -12,6 +12,8 @@ from lhotse.cut import Cut
 from arkasr.config.schema import DataConfig
 from arkasr.utils.console import log
 
+MOST_MISFITS = 10  # clips of a bucket that are tried in vain before a batch is closed
+
 
 class BatchLimits:
     """The limits of one batch.
@@ -111,13 +113,18 @@ class _Bucket:
         self.seconds += length
 
     def take(self, limits: BatchLimits) -> list[Cut]:
-        """Take clips from the end, up to the first that does not fit. It begins one of the next batches."""
+        """Take clips from the end until the batch is full. Clips that do not fit begin the next batches."""
         batch: list[Cut] = []
+        misfits: list[tuple[float, Cut]] = []
         longest = 0.0
-        while self.clips and limits.allow(len(batch) + 1, max(longest, self.clips[-1][0])):
+        while self.clips and limits.allow(len(batch) + 1, longest) and len(misfits) < MOST_MISFITS:
             length, cut = self.clips.pop()
-            longest, self.seconds = max(longest, length), self.seconds - length
-            batch.append(cut)
+            if limits.allow(len(batch) + 1, max(longest, length)):
+                batch.append(cut)
+                longest, self.seconds = max(longest, length), self.seconds - length
+            else:
+                misfits.append((length, cut))
+        self.clips += reversed(misfits)
         self.seconds = self.seconds if self.clips else 0.0  # without rounding errors
         return batch
 

@@ -13,6 +13,15 @@ from arkasr.data.sampling import TrainingBatches
 NUM_CLIPS = 60
 
 
+def silent_cut(name: str, seconds: float, text: str = "one two") -> MonoCut:
+    """Return a cut of a file that does not exist."""
+    recording = Recording(
+        name, [AudioSource("file", [0], f"/nowhere/{name}.wav")], 16000, int(16000 * seconds), seconds
+    )
+    supervision = SupervisionSegment(name, name, 0.0, seconds, text=text, language="English")
+    return MonoCut(name, 0.0, seconds, 0, [supervision], recording=recording)
+
+
 @pytest.fixture
 def shards(tmp_path, monkeypatch):
     """Return a folder with six shards of clips of 1 to 9 s, and replace the reading of audio."""
@@ -23,10 +32,7 @@ def shards(tmp_path, monkeypatch):
         cuts = []
         for i in range(NUM_CLIPS // 6):
             name, seconds = f"clip-{shard}-{i}", 1.0 + (7 * shard + 3 * i) % 9
-            source = AudioSource("file", [0], f"/nowhere/{name}.wav")
-            recording = Recording(name, [source], 16000, int(16000 * seconds), seconds)
-            supervision = SupervisionSegment(name, name, 0.0, seconds, text="one two", language="English")
-            cuts.append(MonoCut(name, 0.0, seconds, 0, [supervision], recording=recording))
+            cuts.append(silent_cut(name, seconds))
         CutSet.from_cuts(cuts).to_file(folder / f"train.{shard:03d}.jsonl.gz")
     return folder
 
