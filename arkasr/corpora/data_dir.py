@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arkasr.corpora.layouts.entries import Entry
+from arkasr.data.blocks import in_hash_order, write_cuts
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 from arkasr.utils.files import LOCK, flush, publish, read_json, sha256, write_text
@@ -38,7 +39,7 @@ class PreparedSet:
     """One set of the data directory.
 
     Attributes:
-        cuts: Its cuts, sorted by id.
+        cuts: Its cuts, sorted by id. Training sets are written in the order of a hash of the ids.
         dropped: The utterances of its parts without a cut.
     """
 
@@ -165,7 +166,7 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
     flush([data])
     for name, each in sets.items():
         temporary = data / f".{name}.jsonl.gz"
-        _write_cuts(temporary, each.cuts)
+        write_cuts(temporary, in_hash_order(each.cuts) if name in description["train"] else each.cuts)
         publish(temporary, data / f"{name}.jsonl.gz")
         description["sets"][name]["sha256"] = sha256(data / f"{name}.jsonl.gz")
     rows = [
@@ -180,13 +181,6 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
     ]
     write_text(data / DROPPED, "".join(_json(row) + "\n" for row in rows))
     write_facts(data, description | {"dropped_sha256": sha256(data / DROPPED)})
-
-
-def _write_cuts(path: Path, cuts: Iterable[Cut]) -> None:
-    """Write Lhotse's JSON lines. Without the time in gzip's header, equal cuts make equal files."""
-    with path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-        for cut in cuts:
-            packed.write(f"{json.dumps(cut.to_dict(), ensure_ascii=False)}\n".encode())
 
 
 def _below(audio_root: Path, root: Path, path: Path) -> str:

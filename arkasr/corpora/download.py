@@ -86,9 +86,14 @@ def _is_there(corpus: Corpus, folder: Path, recipe: dict[str, Any]) -> bool:
 
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:
-    if not (folder / _MARKER).is_file():
+    path = folder / _MARKER
+    if not path.is_file():
         return None
-    return read_json(folder / _MARKER, "delete the folder and run the recipe from --stage 0")
+    what_to_do = f"if stage 0 wrote {folder}, delete the folder and run stage 0 again, otherwise remove this file"
+    marker = read_json(path, what_to_do)
+    if set(marker) != {"version", "name", "recipe", "seed", "sizes"}:
+        raise UserError(f"{path}: stage 0 did not write this file; {what_to_do}")
+    return marker
 
 
 def is_synthetic(folder: Path) -> bool:

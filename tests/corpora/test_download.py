@@ -100,14 +100,16 @@ def test_download_at_paper_scale_calls_lhotse(tmp_path, monkeypatch, name, funct
         download(str(yaml), "paper", str(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "{}", '{"name": "of another program"}'])
 def test_damaged_marker_is_named_and_nothing_is_reused(tmp_path, content):
     folder = librispeech(tmp_path / "c")
     (folder / ".completed").write_text(content)
-    with pytest.raises(UserError, match=r"c/.completed: .*; delete the folder and run the recipe from --stage 0"):
+    before = contents(folder)
+    with pytest.raises(UserError, match=r"c/.completed: .*; if stage 0 wrote .*/c, delete the folder and run stage 0"):
         download(tiny(tmp_path, "librispeech"), "mini", str(folder))
-    with pytest.raises(UserError, match="delete the folder"):
+    with pytest.raises(UserError, match="otherwise remove this file"):
         is_synthetic(folder)
+    assert contents(folder) == before
 
 
 @pytest.mark.slow
