@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from arkasr.config.schema import TrainConfig
+from arkasr.data.reasons import Failure, counts
 from arkasr.errors import UserError
 from arkasr.training.metrics_log import drop_rows_after
 from arkasr.training.ranks import Ranks
@@ -156,11 +158,22 @@ class FailedClips:
         failed: Number of failed clips.
         tried: Number of clips, failed ones included.
         last: Description of the clip that failed last on this rank, empty if none failed.
+        kinds: Failed clips of this rank by kind of reason, since the start of this process.
     """
 
     def __init__(self, max_share: float, ranks: Ranks):
         self.max_share, self.ranks = max_share, ranks
         self.failed, self.tried, self.last = 0.0, 0.0, ""
+        self.kinds = Counter[str]()
+
+    def note(self, failures: Sequence[Failure]) -> None:
+        """Remember why clips of this rank failed, for messages.
+
+        Args:
+            failures: The failed clips of a batch.
+        """
+        self.kinds.update(failure.kind for failure in failures)
+        self.last = str(failures[-1]) if failures else self.last
 
     def add(self, failed: float, read: float) -> None:
         """Add the counts of one step and, from `MIN_CLIPS` clips on, check the share of failed clips.
@@ -183,9 +196,11 @@ class FailedClips:
             UserError: More than `max_share` have failed. All ranks raise it.
         """
         if self.failed > self.max_share * self.tried:
+            found = counts(sum(self.ranks.gather(self.kinds), Counter()))
+            kinds = f"; {found}" if found else ""
             raise UserError(
-                f"{self.failed / self.tried:.1%} of the clips could not be read ({self._counts()}); last failure: "
-                f"{self.last_of_all()}; {REPAIR}, or raise data.max_failed_share"
+                f"{self.failed / self.tried:.1%} of the clips could not be read ({self._counts()}{kinds}); last "
+                f"failure: {self.last_of_all()}; {REPAIR}, or raise data.max_failed_share"
             )
 
     def _counts(self) -> str:

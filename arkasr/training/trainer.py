@@ -171,7 +171,7 @@ class Trainer:
                 micro.total.backward()
             _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
             clips += batch.ids
-            self.failed.last = batch.last_failed or self.failed.last
+            self.failed.note(batch.failures)
         sums = self.ranks.reduce(sums | self._rank_values())
         self.failed.add(sums["failed"], sums["num_clips"])
         self.cut.add(sums)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from corpus_fixture import make_cut, metrics, write_cuts
 
+from arkasr.data.reasons import EMPTY, MISSING, Failure
 from arkasr.errors import UserError
 from arkasr.training import guards
 from arkasr.training.guards import MIN_CLIPS, MIN_ROLLOUTS, CutRollouts, FailedClips
@@ -37,10 +40,18 @@ def test_load_state_dict_restores_counts():
 
 def test_add_names_failed_clip_of_any_rank(monkeypatch):
     ranks = Ranks()
-    monkeypatch.setattr(ranks, "gather", lambda item: ["", "b (/b.wav): LibsndfileError: gone", item])
+    other = FailedClips(0.0, Ranks())
+    other.note([Failure("a", "/a.wav", MISSING), Failure("b", "/b.wav", EMPTY, "0 samples")])
+    values = {str: ["", other.last], Counter: [Counter(), other.kinds]}
+    monkeypatch.setattr(ranks, "gather", lambda item: [*values[type(item)], item])
     clips = FailedClips(0.0, ranks)
-    with pytest.raises(UserError, match=r"last failure: b \(/b.wav\): LibsndfileError: gone; repair the audio"):
-        clips.add(1, MIN_CLIPS)
+    clips.note([Failure("c", "/c.wav", MISSING)])
+    clips.note([])
+    assert clips.last == "c (/c.wav): missing audio file"
+    clips.last = ""
+    counts = rf"3 of {MIN_CLIPS + 3}; data.max_failed_share=0; 2 missing audio file, 1 empty audio"
+    with pytest.raises(UserError, match=rf"\({counts}\); last failure: b \(/b.wav\): empty audio: 0 samples; repair"):
+        clips.add(3, MIN_CLIPS)
 
 
 @pytest.mark.slow
