@@ -207,6 +207,9 @@ def dropped_files(data: Path) -> set[Path]:
 
     Args:
         data: The data directory.
+
+    Returns:
+        Their paths.
     """
     lines = (data / DROPPED).read_text(encoding="utf-8").splitlines()
     return {Path(json.loads(line)["path"]) for line in lines}
