@@ -24,6 +24,12 @@ from arkasr.training.train import train
 
 WHISPER_V3 = {"model_type": "whisper", "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20}
 WHISPER_V3 |= {"encoder_ffn_dim": 5120, "num_mel_bins": 128, "max_source_positions": 1500, "vocab_size": 51866}
+GLM_NANO = {"model_type": "glmasr", "text_config": {"model_type": "llama"}, "audio_token_id": 59260}
+GLM_NANO["audio_config"] = {"model_type": "glmasr_encoder", "hidden_size": 1280, "intermediate_size": 5120} | {
+    "num_hidden_layers": 32, "num_attention_heads": 20, "num_key_value_heads": 20, "num_mel_bins": 128,
+    "max_position_embeddings": 1500, "hidden_act": "gelu", "attention_dropout": 0.0, "partial_rotary_factor": 0.5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+}  # fmt: skip
 QWEN_HALF_B = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
 QWEN_HALF_B |= {"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "rms_norm_eps": 1e-6}
 QWEN_HALF_B |= {"rope_theta": 1000000.0, "max_position_embeddings": 32768, "tie_word_embeddings": True}
@@ -123,11 +129,16 @@ def test_paper_configuration_starts_base_from_two_parts():
     assert (model.path, model.sizes, tokenizer.path) == ("", {}, "")
 
 
-def test_student_sizes_give_the_published_number_of_parameters(tmp_path):
-    for name, config in (("whisper", WHISPER_V3), ("qwen", QWEN_HALF_B)):
+@pytest.mark.parametrize(
+    ("encoder", "positions", "table"),
+    [(WHISPER_V3, "learned", 0), ({"model_type": "glmasr"}, "rotary", 1500 * 1280), (GLM_NANO, "rotary", 1500 * 1280)],
+)
+def test_student_sizes_give_the_published_number_of_parameters(tmp_path, encoder, positions, table):
+    """The published files hold a table of positions that they do not use."""
+    for name, config in (("encoder", encoder), ("qwen", QWEN_HALF_B)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    config = ModelConfig(encoder=str(tmp_path / "whisper"), decoder=str(tmp_path / "qwen"))
+    config = ModelConfig(encoder=str(tmp_path / "encoder"), decoder=str(tmp_path / "qwen"))
     with torch.device("meta"):
         hf = build_fresh("arkasr", student_sizes(config, 151670), student_tokenizer()).hf
     text, audio = hf.config.text_config, hf.config.audio_config
@@ -135,8 +146,10 @@ def test_student_sizes_give_the_published_number_of_parameters(tmp_path):
     assert (audio.num_mel_bins, audio.hidden_size // audio.num_attention_heads, audio.hidden_act) == (128, 64, "gelu")
     assert {p.dtype for p in hf.parameters()} == {torch.float32}
     speech_tokens = (163958 - 151936) * 896  # in the published files only
-    assert audio.positions == "learned"  # the published files hold this table too, but do not use it
-    assert sum(p.numel() for p in hf.parameters()) + speech_tokens == 1_152_556_800
+    assert audio.positions == positions
+    assert sum(p.numel() for p in hf.parameters()) + table + speech_tokens == 1_152_556_800
+    if positions == "rotary":  # Base can be exported in the published layout
+        assert hf.config.to_published_dict()["whisper_config"]["encoder_layers"] == 32
 
 
 def test_build_fresh_uses_the_initializer_range():

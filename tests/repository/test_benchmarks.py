@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
+from pretrained import saved, whisper
+from tiny import waveform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import encoder_positions
 import head
 import measured
 import opd_step
@@ -95,3 +100,29 @@ def test_opd_step_of_trained_models_agrees_with_the_reference(conf, trained, dat
         assert re.search(rf"^\| {phase} \(s\) \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", printed, re.MULTILINE), phase
     reference, loss = losses(printed)
     assert reference > 0 and abs(reference - loss) < 1e-4 * reference
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Twelve clips of noise with letters as transcripts."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(12):
+        soundfile.write(folder / f"{number}.wav", waveform(9600 + 320 * number, number).numpy(), 16000)
+    rows = [json.dumps({"audio": f"{number}.wav", "text": "AB A"[: 1 + number % 4]}) for number in range(12)]
+    (folder / "clips.jsonl").write_text("\n".join(rows))
+    return folder / "clips.jsonl"
+
+
+def test_encoder_positions_prints_one_row_per_encoder(manifest, tmp_path, capsys):
+    words = ["--whisper", saved(whisper(), tmp_path), "--clips", str(manifest), "--count", "8", "--epochs", "1"]
+    encoder_positions.main([*words, "--train", str(manifest), "--train_count", "6", "--test_count", "4"])
+    rows = re.findall(r"^\| (\w+) \| (-?\d+\.\d{3}) \| (\d+\.\d) \|$", capsys.readouterr().out, re.MULTILINE)
+    assert [row[0] for row in rows] == ["learned", "rotary", "both", "random"]
+    assert all(float(row[1]) <= 1 for row in rows)
+
+
+def test_linear_r2_of_a_linear_map_and_of_noise():
+    states = [torch.randn(40, 6) for _ in range(10)]
+    targets = [row @ torch.randn(6, 3, generator=torch.Generator().manual_seed(1)) + 2 for row in states]
+    assert encoder_positions.linear_r2(states, targets) > 0.999
+    assert encoder_positions.linear_r2(states, [torch.randn(40, 3) for _ in states]) < 0.1
