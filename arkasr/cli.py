@@ -13,7 +13,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from arkasr import __version__
 from arkasr.errors import UserError, explain
@@ -253,8 +253,13 @@ def plugin_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(" ".join(message.split())))
+
+
 def _verb_parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(f"arkasr {name}", description=VERBS[name].help, allow_abbrev=False)
+    parser = _Parser(f"arkasr {name}", description=VERBS[name].help, allow_abbrev=False)
     for argument in VERBS[name].arguments:
         parser.add_argument(argument, **ARGUMENTS[argument])
     return parser
@@ -262,7 +267,7 @@ def _verb_parser(name: str) -> argparse.ArgumentParser:
 
 def _main_parser() -> argparse.ArgumentParser:
     verbs = "\n".join(f"  {name:10}{verb.help}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "arkasr",
         usage="arkasr VERB ...   (arkasr VERB --help lists the options)",
         description="On-policy distillation for speech recognition.",

@@ -80,7 +80,8 @@ enable-musan|icefall||no noise is added to the audio
 enable-spec-aug|icefall||no SpecAugment is used'
 
 die() {
-    echo "run.sh: error: $*" >&2
+    local text="run.sh: error: $*"
+    echo "${text//[[:cntrl:]]/?}" >&2 # no escape sequences of a misspelt word reach the terminal
     exit 2
 }
 

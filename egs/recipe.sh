@@ -217,6 +217,10 @@ with_parents() { # print the variants, each one once and after the runs that it 
 }
 
 main() {
+    local name
+    for name in flock realpath setpriv stdbuf; do
+        command -v "$name" >/dev/null || die "the command $name is missing: install GNU coreutils and util-linux"
+    done
     parse_options "$@"
     [[ -n ${opt[corpus]} && -f $egs/${opt[corpus]}/corpus.yaml ]] ||
         die "no recipe '${opt[corpus]}': call run.sh in a folder under egs/, such as egs/librispeech/run.sh"
@@ -233,7 +237,7 @@ main() {
     trap 'on_signal HUP 129' HUP
     trap 'on_signal USR1 138' USR1
 
-    local name needed runs=${opt[variants]}
+    local needed runs=${opt[variants]}
     local -a python=("${opt[python]}") overrides dirs=(--expdir "${opt[expdir]}" --datadir "${opt[datadir]}")
     ((opt[ngpu] > 0)) || python=(env CUDA_VISIBLE_DEVICES= "${opt[python]}")
     local -a arkasr=("${python[@]}" -m arkasr) source=(corpus.yaml --scale "${opt[scale]}" --corpus_dir "${opt[corpus_dir]}")

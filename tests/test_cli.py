@@ -274,6 +274,16 @@ def test_error_messages_are_one_line_without_terminal_escapes(failing, capsys):
     assert capsys.readouterr().err == expected
 
 
+@pytest.mark.parametrize(
+    "words", [["\x1b[31mtrian"], ["train", "\x1b[2J"], ["score", *DIRS, "--runs", "a", "--\x1b[31mx"]]
+)
+def test_wrong_words_are_shown_without_terminal_escapes(words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed and "\\x1b[" in printed
+
+
 def python(*words, **options):
     return subprocess.run([sys.executable, *words], capture_output=True, **options)
 

@@ -99,9 +99,12 @@ def read_config(path: str | Path) -> Config:
         The configuration.
 
     Raises:
-        UserError: As in `load_config`.
+        UserError: The file is empty, or as in `load_config`.
     """
-    return build_dataclass(Config, check_values(Config, read_yaml(path), "", str(path)), "", str(path))
+    values = read_yaml(path)
+    if not values:
+        raise UserError(f"{path}: is empty; restore it, or delete the folder of this run and train it again")
+    return build_dataclass(Config, check_values(Config, values, "", str(path)), "", str(path))
 
 
 def dump_config(config: Config, path: str | Path) -> None:

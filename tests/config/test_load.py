@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -293,6 +294,14 @@ def test_dump_config_reads_back_equal(tmp_path):
 def test_read_config_does_not_merge_options_with_defaults(tmp_path):
     (tmp_path / "config.yaml").write_text(f"loss: {{name: {Config().loss.name}, options: {{a: 1}}}}\n")
     assert read_config(tmp_path / "config.yaml").loss == PluginConfig(Config().loss.name, {"a": 1})
+
+
+def test_read_config_refuses_empty_and_torn_files(tmp_path):
+    path = tmp_path / "config.yaml"
+    for content in (b"", b"\n", b"\0" * 512):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: (is empty; restore it|not valid YAML)"):
+            read_config(path)
 
 
 def test_read_config_refuses_file_with_runs(tmp_path):

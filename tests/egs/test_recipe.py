@@ -268,6 +268,7 @@ def test_recipe_needs_no_home_but_for_a_tilde():
     [
         (["--stag", "3"], "unknown option --stag; did you mean --stage?"),
         (["--nodes", "3"], "did you mean --num_nodes?"),
+        (["--stage", "\x1b[31mx\n"], "not '?[31mx?'"),
         (["--zzzzzz", "3"], "unknown option --zzzzzz (--help lists all options)"),
         (["--$(exit)", "3"], "unknown option"),
         (["--stage"], "--stage needs a value"),
