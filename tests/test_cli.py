@@ -275,7 +275,12 @@ def test_error_messages_are_one_line_without_terminal_escapes(failing, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["\x1b[31mtrian"], ["train", "\x1b[2J"], ["score", *DIRS, "--runs", "a", "--\x1b[31mx"]]
+    "words",
+    [
+        ["\x1b[31mtrian"],
+        ["train", "c.yaml", "--run", "a", *DIRS, "\x1b[2J"],
+        ["score", *DIRS, "--runs", "a", "--\x1b[31mx"],
+    ],
 )
 def test_wrong_words_are_shown_without_terminal_escapes(words, capsys):
     with pytest.raises(SystemExit):

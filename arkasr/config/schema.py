@@ -142,8 +142,8 @@ class DataConfig:
         train: Cuts to train on: a manifest, a folder of shards, or a pattern.
         dev: Cuts for the dev error rate during training.
         hours: Hours of audio to train on, a random subset that is the same in every run. 0 uses all audio.
-        max_seconds: Maximum padded audio seconds per batch and rank, above 0: number of clips times longest clip. A longer
-            clip forms its own batch. `.inf` sets no limit.
+        max_seconds: Maximum padded audio seconds per batch and rank, above 0: number of clips times longest clip. A
+            longer clip forms its own batch. `.inf` sets no limit.
         max_cuts: Maximum number of clips per batch and rank. At least 1.
         text_bytes_per_second: Maximum rate of text, in UTF-8 bytes per second of audio. A clip with more text counts as
             longer audio in `max_seconds`, so a padded batch has at most `max_seconds * text_bytes_per_second` bytes of
