@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from arkasr.errors import UserError
 from arkasr.model.reading import check_json_files
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.model.weight_files import weight_files
 from arkasr.training.ranks import Ranks
 from arkasr.utils.files import publish
 
@@ -62,11 +63,9 @@ def is_finished(run: Path) -> bool:
         raise UserError(f"{final}: not a whole model (no config.json); {what_to_do}")
     try:
         check_json_files(str(final))
+        weights = weight_files(final)
     except UserError as error:
         raise UserError(f"{str(error).partition(';')[0]}; {what_to_do}") from error
-    weights = sorted(final.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"{final}: not a whole model (no weights); {what_to_do}")
     for path in weights:
         expected, found = _stated_size(path), path.stat().st_size
         if found != expected:

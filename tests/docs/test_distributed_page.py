@@ -86,13 +86,9 @@ def test_defaults_are_those_of_the_recipe(options):
 
 
 def test_named_keys_exist_and_all_fsdp_keys_are_named():
-    sections = {item.name: getattr(schema.Config(), item.name) for item in dataclasses.fields(schema.Config)}
-    keys = {
-        f"{name}.{item.name}"
-        for name, value in sections.items()
-        if dataclasses.is_dataclass(value)
-        for item in dataclasses.fields(value)
-    }
+    values = {item.name: getattr(schema.Config(), item.name) for item in dataclasses.fields(schema.Config)}
+    sections = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
+    keys = {f"{name}.{item.name}" for name, value in sections.items() for item in dataclasses.fields(value)}
     named = set(re.findall(rf"`((?:{'|'.join(sections)})\.\w+)[=`]", PAGE))
     assert named <= keys and len(named) >= 12
     assert {key for key in keys if key.startswith("fsdp.")} <= named
