@@ -184,11 +184,17 @@ def _scores(source: WeightSource, expdir: str) -> dict[str, Any] | None:
 
 
 def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
-    """Return whether stage 0 synthesised the corpus, or None if its folder no longer exists."""
-    folder = Path(corpus.get("corpus_dir", ""))
+    """Return whether stage 0 synthesised the corpus, or None if its folder or its marker no longer says."""
+    folder = Path(corpus.get("corpus_dir") or "")
     if corpus.get("scale") == "paper":
         return False
-    return is_synthetic(folder) if corpus.get("corpus_dir") and folder.is_dir() else None
+    if not corpus.get("corpus_dir") or not folder.is_dir():
+        return None
+    try:
+        return is_synthetic(folder)
+    except UserError as error:
+        log(f"warning: {error}")
+        return None
 
 
 def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenance.Stage], published: bool) -> None:

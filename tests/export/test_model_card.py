@@ -92,11 +92,15 @@ def test_card_names_pretrained_parts_and_recorded_corpus(expdir, datadir, tmp_pa
     assert "**Miniature.**" not in (tmp_path / "out/README.md").read_text()
     synthetic = tmp_path / "synthetic"
     synthetic.mkdir()
-    (synthetic / ".completed").write_text('{"version": 1}')
+    marker = {"version": 1, "name": "librispeech", "recipe": "librispeech", "seed": 1, "sizes": {}}
+    (synthetic / ".completed").write_text(json.dumps(marker))
     (data / "corpus.json").write_text(json.dumps(facts | {"corpus_dir": str(synthetic)}))
     export(str(expdir), str(data), ["base_opd"], outdir=str(tmp_path / "out"))
     assert "datasets" not in metadata_of(tmp_path / "out")
     assert "no recordings" in (tmp_path / "out/README.md").read_text()
+    (synthetic / ".completed").write_text("")
+    export(str(expdir), str(data), ["base_opd"], outdir=str(tmp_path / "out"))
+    assert "unknown whether its speech is recorded" in (tmp_path / "out/README.md").read_text()
 
 
 def test_card_of_other_data_names_no_published_corpus(expdir, datadir, tmp_path):
