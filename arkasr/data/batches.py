@@ -42,11 +42,6 @@ class Batch:
         return len(self.failures)
 
     @property
-    def last_failed(self) -> str:
-        """Id, source and reason of the last clip that cannot be used. Empty if there is none."""
-        return str(self.failures[-1]) if self.failures else ""
-
-    @property
     def seconds(self) -> float:
         """Total audio in seconds."""
         return sum(len(w) for w in self.waveforms) / SAMPLE_RATE
@@ -74,7 +69,7 @@ def load_batch(cuts: Iterable[Cut]) -> Batch:
     """Read the audio of clips. Drop, count and log the clips that cannot be used.
 
     Args:
-        cuts: Clips of `arkasr.data.manifests.read_cuts` or `open_manifest`: each with one supervision that covers it.
+        cuts: Clips, see `arkasr.data.checks`.
 
     Returns:
         The usable clips, in the order of the cuts.

@@ -53,6 +53,9 @@ class Rules:
         Args:
             config: The section `data`.
             needs_text: See the attribute.
+
+        Returns:
+            The rules, before `corpus.json` is read.
         """
         return cls(config.channels, config.language, "data.language", needs_text)
 
@@ -110,11 +113,14 @@ def check(item: dict[str, Any], rules: Rules, place: Place) -> Checked:
 
 
 def not_a_cut(place: Place, error: Exception) -> UserError:
-    """Return the error for an entry that Lhotse cannot deserialize.
+    """Explain why Lhotse cannot deserialize an entry.
 
     Args:
         place: Where the cut is.
         error: Lhotse's error.
+
+    Returns:
+        The error to raise.
     """
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
     return UserError(f"{place} is not a cut: {reason}; {WRITE_AGAIN}")

@@ -47,10 +47,13 @@ class Selection:
 
     @classmethod
     def of(cls, config: DataConfig) -> Selection:
-        """Return the limits of length that a configuration sets.
+        """Read the limits of length from a configuration.
 
         Args:
             config: The section `data`.
+
+        Returns:
+            A selection of all clips within them.
         """
         return cls(config.min_clip_seconds, config.max_clip_seconds)
 
@@ -215,10 +218,13 @@ def _id(clip: Cut | dict[str, Any]) -> str:
 
 
 def in_share(name: str, share: float) -> bool:
-    """Return whether a clip belongs to a share of all clips, which depends on its id only.
+    """Decide whether a clip belongs to a share of all clips.
 
     Args:
         name: Id of the clip.
         share: The share, from 0 to 1. A larger share contains every smaller one.
+
+    Returns:
+        True if it does. This depends on the arguments only.
     """
     return share >= 1 or int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) < share * 2**64

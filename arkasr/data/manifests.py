@@ -1,52 +1,23 @@
-"""Manifests of training cuts, one file or many shards, held in memory or read line by line."""
+"""Manifests of cuts: one file, many shards or a Shar folder."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from arkasr.config.schema import DataConfig
 from arkasr.data import shar
-from arkasr.data.blocks import WHOLE, FileBlocks
+from arkasr.data.blocks import WHOLE
 from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
 from arkasr.data.lines import LINE_SUFFIXES
-from arkasr.data.reasons import refusal
 from arkasr.errors import UserError
-from arkasr.utils.console import log
 from arkasr.utils.files import read_json, sha256
-
-LARGE = 64 * 2**20  # bytes of all manifests, about 600,000 cuts: `data.lazy=auto` reads these and larger ones by line
-
-
-class Manifest(Protocol):
-    """The clips of one epoch: numbered shards, each a fixed sequence of lines.
-
-    Attributes:
-        num_shards: Number of shards.
-    """
-
-    num_shards: int
-
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """Yield the selected clips of one shard.
-
-        Args:
-            shard: Number of the shard, from 0.
-            line: First line to read, from 0.
-
-        Yields:
-            Line number and clip. A line whose cut has several supervisions gives several clips.
-        """
-        ...
 
 
 def shards(path: str) -> list[Path]:
@@ -97,22 +68,39 @@ def read_cuts(path: str, rules: Rules | None = None) -> CutSet:
         UserError: If there is no file or no cut, or if a file cannot be read. While iterating: if a line is not a cut,
             or an id comes twice.
     """
-    cuts = CutSet(_Clips(path, rules or Rules()))
+    cuts = CutSet(Clips(path, rules or Rules()))
     if next(iter(cuts), None) is None:
-        raise _no_cuts(path)
+        raise no_cuts(path)
     return cuts
 
 
-def _no_cuts(path: str) -> UserError:
+def no_cuts(path: str) -> UserError:
+    """Say that a manifest holds no cuts.
+
+    Args:
+        path: The manifest.
+
+    Returns:
+        The error to raise.
+    """
     return UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for the reasons, or write it again")
 
 
-class _Clips:
-    """The clips of all files of a manifest, as an iterable. Refuses repeated ids."""
+class Clips:
+    """The clips of all files of a manifest, as an iterable that reads them each time. Refuses repeated ids.
+
+    Args:
+        path: See `shards`.
+        rules: See `read_cuts`.
+        selection: The clips to use. None: all.
+
+    Attributes:
+        reader: Reads the clips, and counts them.
+    """
 
     def __init__(self, path: str, rules: Rules, selection: Selection | None = None):
-        self.path, parts = path, [(file, WHOLE) for file in _checked_files(path)]
-        self.reader = ClipReader(path, parts, _with_corpus(path, rules), selection or Selection())
+        self.path, parts = path, [(file, WHOLE) for file in checked_files(path)]
+        self.reader = ClipReader(path, parts, with_corpus(path, rules), selection or Selection())
 
     def __iter__(self) -> Iterator[Cut]:
         seen: set[str] = set()
@@ -130,14 +118,36 @@ class _Clips:
             )
 
 
-def _checked_files(path: str) -> list[Path]:
+def checked_files(path: str) -> list[Path]:
+    """List the files of a manifest, and check that Shar folders are complete.
+
+    Args:
+        path: See `shards`.
+
+    Returns:
+        The files, see `shards`.
+
+    Raises:
+        UserError: See `shards`, or a file with audio is missing.
+    """
     files = shards(path)
     shar.require_audio(files)
     return files
 
 
-def _with_corpus(path: str, rules: Rules) -> Rules:
-    """Take the language from `corpus.json` in the folder of the manifest, or in the folder above its shards."""
+def with_corpus(path: str, rules: Rules) -> Rules:
+    """Take the language from `corpus.json` in the folder of a manifest, or in the folder above its shards.
+
+    Args:
+        path: See `shards`.
+        rules: The rules of the configuration.
+
+    Returns:
+        The rules, with the language of `corpus.json` if there is one.
+
+    Raises:
+        UserError: `corpus.json` is broken.
+    """
     folders = {file.parent: None for file in shards(path)} | {file.parent.parent: None for file in shards(path)}
     for file in (folder / "corpus.json" for folder in folders):
         if file.is_file():
@@ -145,121 +155,6 @@ def _with_corpus(path: str, rules: Rules) -> Rules:
             if isinstance(language, str) and language:
                 return replace(rules, language=language, language_from=str(file))
     return rules
-
-
-def open_manifest(config: DataConfig) -> Manifest:
-    """Open the training cuts, in memory or line by line as `data.lazy` requests.
-
-    Args:
-        config: The section `data`.
-
-    Returns:
-        The clips that `min_clip_seconds`, `max_clip_seconds` and `hours` select.
-
-    Raises:
-        UserError: If there is no manifest, it cannot be read as requested, or it has no suitable cut.
-    """
-    files = shards(config.train)
-    large = sum(file.stat().st_size for file in files) >= LARGE
-    by_line = all(file.name.endswith(LINE_SUFFIXES) for file in files)
-    if config.lazy == "always" and not by_line:
-        raise UserError(f"{config.train}: only .jsonl and .jsonl.gz can be read line by line; set data.lazy=never")
-    lazy = config.lazy == "always" or (config.lazy == "auto" and large and by_line)
-    return OnDisk(config) if lazy else InMemory(config)
-
-
-class InMemory:
-    """A manifest held as one list, for small corpora. Each clip is a shard of its own, so an epoch can be permuted.
-
-    Args:
-        config: The section `data`. `hours` draws clips at random with a fixed seed.
-
-    Raises:
-        UserError: If there is no manifest, a line is not a cut, an id comes twice, or no clip can be used.
-    """
-
-    def __init__(self, config: DataConfig):
-        clips = _Clips(config.train, Rules.of(config), Selection.of(config))
-        self.cuts = _random_subset(list(clips), config.hours)
-        self.num_shards = len(self.cuts)
-        _require_usable(config, clips.reader, iter(self.cuts))
-        if len(self.cuts) < (total := clips.reader.tally.kept):
-            log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")
-
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """See `Manifest.read`."""
-        return enumerate([self.cuts[shard]][line:], line)
-
-
-class OnDisk:
-    """Shards that are read line by line in every epoch, so memory hardly grows with the corpus.
-
-    Shards are blocks of lines (see `arkasr.data.blocks`). Finding them needs one pass over all files.
-
-    `data.hours` keeps the clips whose hashed ids are below a threshold, which gives about that many hours. The
-    threshold needs one pass over all lines. Clips that are left out are counted while lines are read for the first
-    time. Repeated ids are not noticed.
-
-    Args:
-        config: The section `data`.
-
-    Raises:
-        UserError: If there is no manifest, if it has an invalid line, or if no clip is selected that can be used.
-    """
-
-    def __init__(self, config: DataConfig):
-        files, rules = _checked_files(config.train), _with_corpus(config.train, Rules.of(config))
-        blocks, selection = FileBlocks(files), Selection.of(config)
-        self.num_shards = len(blocks)
-        if config.hours > 0:
-            seconds = ClipReader(config.train, blocks, rules, selection).seconds()
-            selection = replace(selection, hours=config.hours, share=config.hours * 3600 / max(seconds, 1e-9))
-        self.reader = ClipReader(config.train, blocks, rules, selection)
-        clips = (clip for shard in range(self.num_shards) for _, clip in self.read(shard, 0))
-        _require_usable(config, self.reader, clips)
-        log(f"{config.train}: read line by line (data.lazy), {len(files)} files in {self.num_shards} blocks")
-        if long := blocks.longer_than(config.buffer_clips):
-            log(
-                f"warning: {long}: compressed as one block of more than data.buffer_clips={config.buffer_clips} lines; "
-                "clips are shuffled only among that many neighbours; decompress the file (gunzip), or write it with "
-                "arkasr.data.blocks.write_cuts, to shuffle all of it"
-            )
-
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
-        """See `Manifest.read`.
-
-        Raises:
-            UserError: If the shard has an invalid line or is truncated.
-        """
-        return self.reader.read(shard, line)
-
-
-def _require_usable(config: DataConfig, reader: ClipReader, clips: Iterator[Cut]) -> None:
-    """Check that at least one clip can be used. Reads no further than the first."""
-    first = next(clips, None)
-    if first is None and not reader.tally.clips:
-        raise _no_cuts(config.train)
-    if first is None:
-        raise UserError(
-            f"{config.train}: no cut lasts {reader.selection.limits}, or data.hours selects none; change these keys"
-        )
-    if refusal(first) and all(refusal(clip) for clip in clips):
-        raise UserError(f"{config.train}: no cut can be used: {reader.tally.reasons()}; correct the manifest")
-
-
-def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:
-    """Draw `hours` of audio with a fixed seed. 0: all."""
-    if hours <= 0:
-        return cuts
-    order = sorted(cuts, key=lambda cut: cut.id)  # the subset does not depend on the order of the manifest
-    random.Random(0).shuffle(order)
-    kept, seconds = [], 0.0
-    for cut in order:
-        if seconds >= hours * 3600:
-            break
-        kept.append(cut)
-        seconds += cut.duration
-    return kept
 
 
 def digest(path: str) -> str:

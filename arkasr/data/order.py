@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lhotse.cut import Cut
 
-from arkasr.data.manifests import Manifest
+from arkasr.data.training_cuts import Manifest
 
 START = (0, 0)  # index into the order of shards, line
 

@@ -23,7 +23,7 @@ SCALE = "audio at the scale of integers"
 class Unusable(Exception):  # noqa: N818 (the name of a state, like StopIteration)
     """A clip cannot be used.
 
-    Attributes:
+    Args:
         kind: Kind of the reason, one of the constants of this module.
         detail: What is wrong with this clip, and what to do. May be empty.
     """
@@ -84,20 +84,26 @@ def refuse(name: str, cut: Cut, supervision: SupervisionSegment, reason: Unusabl
 
 
 def refusal(cut: Cut) -> Failure | None:
-    """Return why a clip cannot be used, or None if nothing is known against it.
+    """Look up why a clip cannot be used.
 
     Args:
         cut: Any cut.
+
+    Returns:
+        The reason that `refuse` has noted, None for other cuts.
     """
     marked = (getattr(cut, "custom", None) or {}).get(REFUSED)
     return Failure(cut.id, *marked) if marked else None
 
 
 def source_of(cut: Cut) -> str:
-    """Return where the audio of a cut is, for messages.
+    """Find out where the audio of a cut is, for messages.
 
     Args:
         cut: Any cut.
+
+    Returns:
+        For example the path of a file.
     """
     parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
     recordings = [recording for part in parts if (recording := getattr(part, "recording", None))]

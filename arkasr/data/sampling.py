@@ -23,8 +23,8 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch
 from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits
 from arkasr.data.loading import loaded
-from arkasr.data.manifests import open_manifest
 from arkasr.data.order import START, CutStream, epoch_order
+from arkasr.data.training_cuts import open_manifest
 from arkasr.utils.console import log
 
 NUM_CLIPS_FOR_BINS = 10_000  # number of clips from whose lengths the bucket limits are estimated
@@ -85,7 +85,7 @@ class TrainingBatches:
         taken: Pairs (number of ranks, batches per rank) of this epoch before the last change of `world_size`.
 
     Raises:
-        UserError: See `arkasr.data.manifests.open_manifest`.
+        UserError: See `arkasr.data.training_cuts.open_manifest`.
     """
 
     def __init__(self, config: DataConfig, seed: int, rank: int = 0, world_size: int = 1, timeout: float = 0.0):

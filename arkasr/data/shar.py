@@ -92,10 +92,13 @@ def locate(item: dict[str, Any], file: Path, number: int) -> None:
 
 
 def tar_file(cut: Cut) -> Path | None:
-    """Return the tar file that holds the audio of a cut, or None for cuts that `locate` left alone.
+    """Look up the tar file that holds the audio of a cut.
 
     Args:
         cut: Any cut.
+
+    Returns:
+        Its path, None for cuts that `locate` left alone.
     """
     place = (getattr(cut, "custom", None) or {}).get(PLACE)
     return Path(place[0]) if place else None

@@ -178,7 +178,9 @@ def test_missing_audio_names_the_place_that_was_searched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recording = Recording("a", [AudioSource("file", [0], "audio/a.wav")], 16000, 8000, 0.5)
     batch = load_batch([MonoCut("a", 0, 0.5, 0, recording=recording)])
-    assert batch.last_failed.startswith(f"a (audio/a.wav): missing audio file: looked for {tmp_path}/audio/a.wav; ")
+    assert str(batch.failures[0]).startswith(
+        f"a (audio/a.wav): missing audio file: looked for {tmp_path}/audio/a.wav; "
+    )
 
 
 def test_failures_give_one_line_without_the_reports_of_other_decoders(tmp_path):
@@ -186,10 +188,10 @@ def test_failures_give_one_line_without_the_reports_of_other_decoders(tmp_path):
     for name, content in (("junk", b"RIFF"), ("text", b"hello"), ("nothing", b"")):
         cut = make_cut(tmp_path, name, 0.5, "one")
         (tmp_path / f"{name}.wav").write_bytes(content)
-        texts.append(load_batch([cut]).last_failed)
+        texts.append(str(*load_batch([cut]).failures))
     (tmp_path / "folder.wav").mkdir()
     recording = Recording("a", [AudioSource("file", [0], str(tmp_path / "folder.wav"))], 16000, 8000, 0.5)
-    texts.append(load_batch([MonoCut("a", 0, 0.5, 0, recording=recording)]).last_failed)
+    texts.append(str(*load_batch([MonoCut("a", 0, 0.5, 0, recording=recording)]).failures))
     for text in texts:
         assert "unreadable audio: " in text and "\n" not in text and "Details" not in text and not text.endswith(": ")
     assert "Format not recognised" in texts[0] and "Is a directory" in texts[3]

@@ -11,7 +11,8 @@ from lhotse import MonoCut, MultiCut, Recording, SupervisionSegment
 from arkasr.config.schema import DataConfig
 from arkasr.data.batches import load_batch
 from arkasr.data.checks import Rules
-from arkasr.data.manifests import InMemory, OnDisk, read_cuts
+from arkasr.data.manifests import read_cuts
+from arkasr.data.training_cuts import InMemory, OnDisk
 from arkasr.errors import UserError
 
 RATE = 16000

@@ -14,7 +14,8 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch, evaluation_batches, load_batch
 from arkasr.data.checks import Rules
-from arkasr.data.manifests import InMemory, OnDisk, read_cuts
+from arkasr.data.manifests import read_cuts
+from arkasr.data.training_cuts import InMemory, OnDisk
 from arkasr.errors import UserError
 
 RATE = 16000
@@ -185,7 +186,7 @@ def test_mixed_cut_with_equal_ids_is_refused(tmp_path):
 
 def test_text_that_is_a_number_is_refused(tmp_path):
     (batch,) = evaluation_batches(manifest(tmp_path, segment(0.0, 4.0, 35)), 100.0)  # type: ignore[arg-type]
-    assert batch.last_failed == f"long ({tmp_path}/long.wav): no text: the text is 35, not text; put it in quotes"
+    assert str(batch.failures[0]) == f"long ({tmp_path}/long.wav): no text: the text is 35, not text; put it in quotes"
 
 
 def test_cuts_that_lhotse_cannot_read_name_their_line(tmp_path):

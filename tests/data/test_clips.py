@@ -11,8 +11,9 @@ from shard_files import NUM_CLIPS, settings, shards  # noqa: F401
 
 from arkasr.data import clips
 from arkasr.data.clips import in_share
-from arkasr.data.manifests import open_manifest, read_cuts
+from arkasr.data.manifests import read_cuts
 from arkasr.data.sampling import TrainingBatches
+from arkasr.data.training_cuts import open_manifest
 from arkasr.errors import UserError
 
 LONG = {"min_clip_seconds": 4.0, "max_clip_seconds": 6.0}

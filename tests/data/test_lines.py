@@ -12,7 +12,8 @@ from lhotse import CutSet
 from shard_files import settings, shards  # noqa: F401
 
 from arkasr.data.lines import entries
-from arkasr.data.manifests import InMemory, OnDisk, open_manifest, read_cuts
+from arkasr.data.manifests import read_cuts
+from arkasr.data.training_cuts import InMemory, OnDisk, open_manifest
 from arkasr.errors import UserError
 
 

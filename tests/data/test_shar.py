@@ -17,8 +17,9 @@ from lhotse.shar import LazySharIterator
 from arkasr.config.schema import DataConfig
 from arkasr.data import shar
 from arkasr.data.batches import evaluation_batches, load_batch
-from arkasr.data.manifests import digest, open_manifest, read_cuts
+from arkasr.data.manifests import digest, read_cuts
 from arkasr.data.sampling import TrainingBatches
+from arkasr.data.training_cuts import open_manifest
 from arkasr.errors import UserError
 
 CASE = Path(__file__).parents[3] / "shared" / "cases" / "21-shar" / "shar"
