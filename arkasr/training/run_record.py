@@ -18,7 +18,7 @@ from typing import Any
 from arkasr.config.load import config_differences, dump_config, read_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
-from arkasr.model.checkpoint_files import step_folders
+from arkasr.model.checkpoint_files import complete_checkpoints, step_folders
 from arkasr.plugins import registry
 from arkasr.training.final_model import is_finished
 from arkasr.training.inputs import changed_inputs, run_inputs
@@ -184,6 +184,11 @@ class RunRecord:
         text = f"train.steps raised from {steps} to {self.config.train.steps}"
         final, kept = self.folder / "final", self.folder / f"final-{steps:08d}"
         if final.is_dir():
+            if not complete_checkpoints(self.folder / "checkpoints"):
+                raise UserError(
+                    f"{self.folder}: {text}, but there is no checkpoint to continue from; restore one, keep "
+                    f"train.steps, or delete {self.folder} to train from step 0"
+                )
             shutil.rmtree(kept, ignore_errors=True)
             final.rename(kept)
             text += f"; the model of step {steps} is now {kept.name}"

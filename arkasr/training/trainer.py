@@ -17,8 +17,9 @@ from arkasr.data.sampling import TrainingBatches
 from arkasr.distill.metrics import MAXIMA
 from arkasr.plugins import registry
 from arkasr.training.checkpoint import Checkpoints
+from arkasr.training.clip_counts import CutRollouts, FailedClips
 from arkasr.training.dev_error import DevError
-from arkasr.training.guards import CutRollouts, FailedClips, Guards
+from arkasr.training.guards import Guards
 from arkasr.training.metrics_log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
 from arkasr.training.preemption import Preemption

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,3 +269,14 @@ def test_finished_run_continues_with_more_steps(conf, datadir, tmp_path, capsys,
     assert (folder / "final-00000004" / "config.json").is_file()
     with pytest.raises(UserError, match="`train.steps` cannot be lowered from 6 to 5; keep or raise it"):
         train(*arguments, ["train.steps=5", *changes])
+
+
+def test_more_steps_without_a_checkpoint_are_refused(conf, datadir, tmp_path):
+    """Otherwise the run would start from step 0 without a word."""
+    arguments = [str(conf), "base", str(tmp_path), str(datadir)]
+    train(*arguments, ["train.steps=1"])
+    shutil.rmtree(tmp_path / "base" / "checkpoints")
+    with pytest.raises(UserError, match="train.steps raised from 1 to 2, but there is no checkpoint to continue from"):
+        train(*arguments, ["train.steps=2"])
+    assert (tmp_path / "base" / "final" / "config.json").is_file()
+    train(*arguments, ["train.steps=1"])

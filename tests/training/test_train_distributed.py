@@ -118,6 +118,10 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     dist.init_process_group, Ranks.close = lambda *arguments, **options: None, lambda ranks: None
     train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
     (expdir / f"refused-{rank}.json").write_text(json.dumps(refused(conf, expdir / "unequal", datadir, rank)))
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        words = ["train", str(conf), "--run", "base_opd", "--expdir", str(expdir), "--datadir", str(datadir), *OPD]
+        status = main([*words, "optim.lr=0.5"])
+    (expdir / f"changed-{rank}.json").write_text(json.dumps([status, printed.getvalue()]))
     overrides = [words.format(trained=expdir) for words in FROZEN]
     train(str(conf), "base_opd", str(expdir / "frozen"), str(datadir), overrides)
     Trainer.take_step = cut_off
@@ -167,6 +171,13 @@ def test_ranks_with_different_plugins_all_end_with_the_reason(expdir):
         reason = "the ranks of this run have different plugins; compare the output of `arkasr plugins` on all machines"
         assert (status, printed) == (2, f"arkasr train: error: {reason}{where}\n")
     assert not (expdir / "unequal").exists()
+
+
+def test_ranks_with_changed_settings_all_end_with_the_reason(expdir):
+    for rank in range(2):
+        status, printed = json.loads((expdir / f"changed-{rank}.json").read_text())
+        assert status == 2 and "this run was started with other settings (optim.lr)" in printed
+        assert len(printed.splitlines()) == 1
 
 
 def test_ranks_draw_different_random_numbers(expdir):

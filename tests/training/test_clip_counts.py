@@ -1,4 +1,4 @@
-"""FailedClips: a run ends on all ranks, with one message, when too large a share of its audio cannot be read."""
+"""A run ends on all ranks, with one message, when too large a share of its audio cannot be read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from corpus_fixture import make_cut, metrics, write_cuts
 
 from arkasr.data.reasons import EMPTY, MISSING, Failure
 from arkasr.errors import UserError
-from arkasr.training import guards
-from arkasr.training.guards import MIN_CLIPS, MIN_ROLLOUTS, CutRollouts, FailedClips
+from arkasr.training import clip_counts
+from arkasr.training.clip_counts import MIN_CLIPS, MIN_ROLLOUTS, CutRollouts, FailedClips
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import train
 
@@ -57,7 +57,7 @@ def test_add_names_failed_clip_of_any_rank(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_run_with_missing_audio_ends_and_resumes_after_repair(conf, datadir, tmp_path, monkeypatch, num_workers):
-    monkeypatch.setattr(guards, "MIN_CLIPS", 8)
+    monkeypatch.setattr(clip_counts, "MIN_CLIPS", 8)
     cuts = [make_cut(tmp_path, f"clip-{i}", 0.5, "one two") for i in range(6)]
     for name in ("clip-0", "clip-1"):
         (tmp_path / f"{name}.wav").rename(tmp_path / f"{name}.away")
