@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from arkasr.errors import UserError
 from arkasr.evaluation import inputs, paper_numbers, run_records
 from arkasr.evaluation.markdown import format_number, markdown_table
 from arkasr.evaluation.tables import Scores
+from arkasr.utils.console import log
 from arkasr.utils.redact import without_secrets
 
 Metrics = dict[str, list[dict[str, Any]]]
@@ -132,9 +134,8 @@ def commands(expdir: str, datadir: str, records: RunRecords) -> str:
     Returns:
         Markdown code block.
     """
-    started = {
-        path.parent.name: run_records.read_run(expdir, path.parent.name) for path in Path(expdir).glob("*/run.json")
-    }
+    others = {path.parent.name for path in Path(expdir).glob("*/run.json")} - records.keys()
+    started = {run: record for run in others if (record := _read_or_skip(expdir, run))}
     runs = sorted((records | started).items(), key=lambda item: str(item[1].get("started", "")))
     recipes = dict.fromkeys(command_without_secrets(record["recipe"]) for _, record in runs if record.get("recipe"))
     lines = ["# recipe", *recipes] if recipes else []
@@ -145,6 +146,15 @@ def commands(expdir: str, datadir: str, records: RunRecords) -> str:
     options = shlex.join(["--expdir", str(expdir), "--datadir", str(datadir), "--runs", " ".join(records)])
     lines += ["# decoding and scoring", f"arkasr decode {options}", f"arkasr score {options}"]
     return "```sh\n" + "\n".join(lines) + "\n```"
+
+
+def _read_or_skip(expdir: str, run: str) -> dict[str, Any] | None:
+    """Read the record of a run that is not scored. A damaged one is logged, because it does not concern the results."""
+    try:
+        return run_records.read_run(expdir, run)
+    except UserError as error:
+        log(f"warning: {error} (its command is left out of RESULTS.md)")
+        return None
 
 
 def command_without_secrets(command: str) -> str:
