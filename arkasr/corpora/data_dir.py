@@ -164,6 +164,7 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
     """
     (data / CORPUS_JSON).unlink(missing_ok=True)
     flush([data])
+    audio_root = Path(description["audio_root"])
     for name, each in sets.items():
         temporary = data / f".{name}.jsonl.gz"
         write_cuts(temporary, in_hash_order(each.cuts) if name in description["train"] else each.cuts)
@@ -174,7 +175,7 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
             "set": name,
             "id": entry.id,
             "reason": entry.reason,
-            "path": _below(description["audio_root"], root, entry.audio),
+            "path": _below(audio_root, root, entry.audio),
         }
         for name, each in sets.items()
         for entry in each.dropped

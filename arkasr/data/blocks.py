@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lhotse.cut import Cut
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 BLOCK_LINES = 64
 GZIP = b"\x1f\x8b"  # first bytes of compressed data
@@ -133,7 +134,8 @@ def write_cuts(path: Path, cuts: Iterable[Cut]) -> None:
     with path.open("wb") as file:
         while group := list(islice(rest, BLOCK_LINES)):
             text = "".join(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n" for cut in group)
-            file.write(gzip.compress(text.encode(), mtime=0))
+            # names of files that are not UTF-8 hold surrogates, which become escapes of JSON
+            file.write(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0))
         if not file.tell():
             file.write(gzip.compress(b"", mtime=0))
 

@@ -19,11 +19,11 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from lhotse import CutSet
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config, run_names
 from arkasr.config.schema import Config
+from arkasr.data.blocks import write_cuts
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import digest, read_cuts
 from arkasr.errors import UserError
@@ -196,7 +196,7 @@ class Labels:
         if not kept:
             self._refuse(left_out, counts)
         part = self.target.with_name("part-" + self.target.name)
-        CutSet.from_cuts(with_teacher_text(cut, rows[cut.id]["hypothesis"]) for cut in kept).to_file(part)
+        write_cuts(part, (with_teacher_text(cut, rows[cut.id]["hypothesis"]) for cut in kept))
         publish(part, self.target)
         counted = {"kept": len(kept), "left_out": left_out}
         self._write_record(teacher=self._read_record()["teacher"], made_of=self._selection, counts=counted)

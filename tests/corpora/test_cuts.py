@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpora_on_disk import CASES, MAKERS, case, cuts, librispeech, recipe, run, tone, wenetspeech
+from corpora_on_disk import CASES, MAKERS, case, cuts, cuts_by_id, librispeech, recipe, run, tone, wenetspeech
 from lhotse import CutSet
 from lhotse.recipes import prepare_aishell, prepare_librispeech, prepare_wenet_speech
 
@@ -45,7 +45,7 @@ def test_cuts_equal_those_of_lhotses_recipe(tmp_path, name, rate):
         transcript.write_text(transcript.read_text().replace("看书", "ａ b Ｔ t书"), encoding="utf-8")  # noqa: RUF001
     run(name, root, tmp_path / "data")
     for each, parts in PARTS[name].items():
-        written = [cut.to_dict() for cut in cuts(tmp_path / "data", each)]
+        written = [cut.to_dict() for cut in cuts_by_id(tmp_path / "data", each)]
         for cut in written:
             source = cut["recording"]["sources"][0]
             source["source"] = str(root / Path(source["source"]).relative_to(tmp_path / "data" / LINK))
@@ -94,7 +94,7 @@ def test_channels_select_or_mix_the_channels_of_stereo_audio(tmp_path, capsys, p
     facts = run("librispeech", stereo(tmp_path / "c"), tmp_path / "data", yaml)
     assert facts["channels"] == {"policy": policy, "files": 1}
     assert "1 audio files have several channels: " in capsys.readouterr().out
-    first, second = cuts(tmp_path / "data", "train")[:2]
+    first, second = cuts_by_id(tmp_path / "data", "train")[:2]
     assert (first.channel, second.channel) == (channel, 0)
     samples = first.load_audio().mean(axis=0)
     expected = {"mix": tone(0.5) / 2, 0: np.zeros(8000), 1: tone(0.5)}[policy]

@@ -16,6 +16,7 @@ from locks import lock_held
 from arkasr.cli import main
 from arkasr.config.load import load_config
 from arkasr.errors import UserError
+from arkasr.evaluation import label as label_module
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.label import label
 from arkasr.model.loading import load_speech_lm
@@ -334,7 +335,7 @@ def test_label_replaces_labels_without_record(labelling, capsys):
 def test_label_interrupted_while_writing_cuts_does_not_transcribe_again(labelling, monkeypatch):
     labelling()
     with monkeypatch.context() as patch:
-        patch.setattr(CutSet, "to_file", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(label_module, "write_cuts", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             labelling("teacher_data.max_error=0")
     assert labelling("teacher_data.max_error=0") == {"c0": ALL["c0"]}
