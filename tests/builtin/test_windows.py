@@ -13,18 +13,20 @@ LONGEST = 32000
 
 
 @pytest.mark.parametrize("size", [1, LONGEST, LONGEST + 1, 2 * LONGEST, 2 * LONGEST + 1, 7 * LONGEST - 3])
-def test_split_gives_fewest_windows_that_make_up_the_clip(size):
+def test_split_gives_windows_that_make_up_the_clip(size):
     clip = waveform(size, 4)
     windows = split_at_quiet(clip, LONGEST)
-    assert len(windows) == -(-size // LONGEST)
-    assert all(0 < len(window) <= LONGEST for window in windows)
+    assert -(-size // LONGEST) <= len(windows) <= max(1, 2 * size // LONGEST)
+    assert all(len(window) <= LONGEST for window in windows)
+    assert len(windows) == 1 or min(map(len, windows)) >= LONGEST // 3  # none is so short that it has no context
     assert torch.equal(torch.cat(windows), clip)
 
 
-@pytest.mark.parametrize("quiet", [22000, 24000, 27500])
+@pytest.mark.parametrize("quiet", [23000, 25000, 27500])
 def test_split_cuts_at_quietest_place(quiet):
     clip = torch.ones(50000)
-    clip[quiet - 1600 : quiet + 1600] = 0.01
+    clip[quiet - 2400 : quiet + 2400] = 0.01
+    clip[21500:22000] = 0.0  # silence within a word
     first, _ = split_at_quiet(clip, LONGEST)
     assert abs(len(first) - quiet) <= 1600
 

@@ -10,15 +10,16 @@ import arkasr
 if TYPE_CHECKING:
     from torch import Tensor
 
-FRAME = arkasr.SAMPLE_RATE // 10  # samples over which loudness is measured
+FRAME = 3 * arkasr.SAMPLE_RATE // 10  # samples over which loudness is measured, longer than a stop consonant
 # Languages that are written without spaces between words.
 NO_SPACES = {"burmese", "cantonese", "chinese", "japanese", "khmer", "lao", "mandarin", "myanmar", "thai", "tibetan"}
 
 
 def split_at_quiet(waveform: Tensor, longest: int) -> list[Tensor]:
-    """Split a clip into the smallest number of windows, at quiet places, so that few words are cut in two.
+    """Split a clip into windows at quiet places, so that few words are cut in two.
 
-    A boundary is the quietest 0.1 s near the place that would make all remaining windows equally long.
+    A boundary is the quietest 0.3 s within a sixth of `longest` around the place that would make all remaining windows
+    equally long. The windows are few, but not always the fewest, because boundaries need this freedom.
 
     Args:
         waveform: Tensor [num_samples].
@@ -27,21 +28,17 @@ def split_at_quiet(waveform: Tensor, longest: int) -> list[Tensor]:
     Returns:
         The windows in order. Together they are the clip.
     """
-    windows = []
+    windows, margin = [], longest // 6
     while len(waveform) > longest:
-        num_windows = -(-len(waveform) // longest)
-        middle, margin = len(waveform) // num_windows, longest // 6
-        low = max(middle - margin, len(waveform) - (num_windows - 1) * longest)
-        boundary = _quietest(waveform, low, min(middle + margin, longest))
+        middle = len(waveform) // -(-len(waveform) // (longest - margin))
+        boundary = _quietest(waveform, middle - margin, middle + margin)
         windows.append(waveform[:boundary])
         waveform = waveform[boundary:]
     return [*windows, waveform]
 
 
 def _quietest(waveform: Tensor, low: int, high: int) -> int:
-    """Return the middle of the quietest frame in samples `low` to `high`, or `high` if they hold no frame."""
-    if high - low < FRAME:
-        return high
+    """Return the middle of the quietest frame in samples `low` to `high`."""
     frames = waveform[low:high].unfold(0, FRAME, FRAME // 2)
     return low + int(frames.square().mean(-1).argmin()) * (FRAME // 2) + FRAME // 2
 
