@@ -183,6 +183,15 @@ def test_export_names_damaged_final_model(expdir, datadir, capsys, name, size):
     assert not (expdir / "base/export").exists()
 
 
+def test_export_notices_a_flipped_bit_in_the_final_weights(expdir, datadir, capsys):
+    path = expdir / "base/final/model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert main(["export", "--expdir", str(expdir), "--datadir", str(datadir), "--runs", "base"]) == 2
+    assert f"{path}: the weights were changed or damaged" in capsys.readouterr().err
+
+
 # The folder
 
 
