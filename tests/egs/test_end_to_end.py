@@ -56,7 +56,7 @@ runs:
   base_td_opd: {train: {steps: 3, eval_every: 0}}
 """
 # Files that stage 5 and the check of a finished run write again.
-WRITTEN_AGAIN = re.compile(r"lock|\.lock\.0|config\.yaml|scores\.json|RESULTS\.md|.*\.png|tensorboard")
+WRITTEN_AGAIN = re.compile(r"\.arkasr\.lock|\.lock\.0|config\.yaml|scores\.json|RESULTS\.md|.*\.png|tensorboard")
 Recipe = Callable[..., str]
 
 
