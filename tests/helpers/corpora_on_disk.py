@@ -93,7 +93,12 @@ def run(name: str, corpus: Path, data: Path, yaml: str = "", scale: str = "mini"
 
 
 def cuts(data: Path, name: str) -> list:
+    """Read a set in the order of its file."""
     return list(CutSet.from_file(data / f"{name}.jsonl.gz"))
+
+
+def cuts_by_id(data: Path, name: str) -> list:
+    return sorted(cuts(data, name), key=lambda cut: cut.id)
 
 
 def dropped(data: Path) -> list[tuple[str, str, str]]:
