@@ -117,7 +117,7 @@ SIGNS = "0123aé今.,:/-'\u2044\u2013 \u0301\u0308\u00a8\u00b4\ufe0f\u20e3\U000e
 TEXTS = st.text(SIGNS, max_size=20) | st.text(max_size=30)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(NORMALIZERS)), TEXTS)
 def test_normalizer_is_idempotent(name, text):
     normalize = normalizer(name)
