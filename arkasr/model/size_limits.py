@@ -59,7 +59,6 @@ def check_table(table: Mapping[str, Any], template: str) -> None:
     for width_key, heads_key in (
         ("hidden_size", "num_attention_heads"),
         ("d_model", "encoder_attention_heads"),
-        ("d_model", "decoder_attention_heads"),
         ("num_attention_heads", "num_key_value_heads"),
     ):
         width, heads = table.get(width_key), table.get(heads_key)

@@ -17,7 +17,7 @@ from arkasr.model.build import freeze
 from arkasr.model.generation import generate
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.sharding import blocks, checkpoint_blocks, gathered, mesh_shape
-from arkasr.training.checkpoint import save_final
+from arkasr.training.final_model import save_final
 from arkasr.training.ranks import Ranks
 
 RECOMPUTED = "fsdp.activation_checkpointing=blocks"
