@@ -74,7 +74,7 @@ def read_json(path: Path, what_to_do: str) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; {what_to_do}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); {what_to_do}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold a JSON object, got {type(value).__name__}; {what_to_do}")
