@@ -9,6 +9,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -110,6 +111,7 @@ ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "batch_fill": "share of data.max_seconds that batches fill on average (default: 0.95)",
     "reserved_memory": "memory per GPU that tensors cannot use, in GiB (default: 2)",
 }
+MOST_JOBS = 1024
 FOLDERS = ("expdir", "datadir", "corpus_dir", "outdir")
 CLOSED_MESSAGE = "the program that reads the output has ended; finished work is kept, run the same command again"
 # Old names of options, for the error message.
@@ -141,8 +143,14 @@ VERBS = {
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 and at most 9 digits, got '{text}'")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    if _positive(text) > MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_JOBS}, got {text}: all processes start at once")
     return int(text)
 
 
@@ -192,7 +200,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "run of the configuration, such as base_opd",
     },
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
-    "--nj": {"type": _positive, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
+    "--nj": {"type": _jobs, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
     "--checkpoint": {
         "default": "final",
         "metavar": "NAME",
