@@ -148,7 +148,7 @@ class Buckets:
         self._missing = size
 
     def draw(self, ranks: int) -> list[list[Cut]]:
-        """Draw one batch per rank, from one bucket as far as possible, so that ranks wait little for each other.
+        """Draw one batch per rank, of similar length, so that ranks wait little for each other.
 
         Args:
             ranks: Number of batches.
@@ -158,13 +158,12 @@ class Buckets:
             `spread`. Afterwards the result is empty.
         """
         batches: list[list[Cut]] = []
-        bucket = None
-        while len(batches) < ranks:
+        place = None
+        for _ in range(ranks):
             self._fill()
-            bucket = bucket if bucket and bucket.clips else self._choose(ranks)
-            if bucket is None:
+            if (place := self._choose(ranks, place)) is None:
                 break
-            batches.append(bucket.take(self._limits))
+            batches.append(self._buckets[place].take(self._limits))
             self._missing += len(batches[-1])
         return spread(batches, ranks) if batches else []
 
@@ -175,12 +174,21 @@ class Buckets:
             self._buckets[bisect_left(self._bounds, length)].add(length, cut, self._rng)
             self._missing -= 1
 
-    def _choose(self, ranks: int) -> _Bucket | None:
-        """Choose a bucket, in proportion to the batches it holds, if possible one with a full batch for every rank."""
-        buckets = [bucket for bucket in self._buckets if bucket.clips]
-        held = [(self._limits.batches(len(bucket.clips), bucket.seconds), bucket) for bucket in buckets]
-        choice = [(batches, bucket) for batches, bucket in held if batches >= ranks] or held
-        return self._rng.choices([b for _, b in choice], [n for n, _ in choice])[0] if choice else None
+    def _choose(self, ranks: int, last: int | None) -> int | None:
+        """Choose a bucket that can fill a batch, if there is one.
+
+        For the first batch of a group, draw one in proportion to the batches it holds, if possible one with a batch for
+        every rank. After that, stay with the last one, or take the next one in length.
+        """
+        held = [self._limits.batches(len(bucket.clips), bucket.seconds) for bucket in self._buckets]
+        leasts = (ranks, 1, 0) if last is None else (1, 0)
+        choices = ([place for place, batches in enumerate(held) if batches and batches >= least] for least in leasts)
+        choice = next((places for places in choices if places), None)
+        if choice is None:
+            return None
+        if last is None:
+            return self._rng.choices(choice, [held[place] for place in choice])[0]
+        return min(choice, key=lambda place: abs(place - last))
 
 
 def spread(batches: list[list[Cut]], ranks: int) -> list[list[Cut]]:

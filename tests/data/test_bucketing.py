@@ -96,11 +96,19 @@ def test_batches_do_not_depend_on_global_generators():
     assert names(1) != [[[each.id for each in batch] for batch in group] for group in other]
 
 
-def test_batches_are_full_until_few_clips_are_left():
-    config = DataConfig(max_seconds=60.0, max_cuts=8, num_buckets=8)
-    batches = [b for g in drawn(random_cuts(2000), config, [2]) for b in g]
-    fill = [max(len(b) / 8, len(b) * max(c.duration for c in b) / 60.0) for b in batches]
-    assert np.mean(fill[: len(fill) * 9 // 10]) > 0.9
+@pytest.mark.parametrize(("ranks", "buckets"), [(1, 8), (2, 8), (8, 30)])
+def test_batches_are_full_until_few_clips_are_left(ranks, buckets):
+    config = DataConfig(max_seconds=60.0, max_cuts=8, num_buckets=buckets, buffer_clips=800)
+    batches = [b for g in drawn(random_cuts(4000), config, [ranks]) for b in g]
+    fill = [max(len(b) / 8, (len(b) + 1) * max(c.duration for c in b) / 60.0) for b in batches]
+    assert np.mean([each >= 1 for each in fill[: len(fill) * 7 // 10]]) > 0.98
+
+
+def test_ranks_get_batches_of_similar_length():
+    groups = drawn(random_cuts(4000), DataConfig(max_seconds=60.0, num_buckets=10), [4])
+    spans = [max(x) - min(x) for g in groups for x in [[np.mean([c.duration for c in b]) for b in g]]]
+    alone = [np.mean([c.duration for c in b]) for g in groups for b in g]
+    assert np.median(spans) < np.std(alone) / 3
 
 
 @pytest.mark.parametrize("text", ["a" * 1000, "字" * 334])
