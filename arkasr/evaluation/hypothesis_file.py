@@ -20,6 +20,8 @@ from arkasr.evaluation.results_io import ROW_TYPES
 from arkasr.utils.console import Progress, log
 from arkasr.utils.files import publish
 
+SAME_LENGTH = 0.1  # seconds by which the audio of a clip may differ from its manifest
+
 
 @dataclass
 class HypothesisFile:
@@ -52,21 +54,28 @@ class HypothesisFile:
         self.part = self.path.with_name(f"{self.path.name}.part")
 
     @cached_property
-    def clips(self) -> list[str]:
-        """The ids of all clips of the manifest."""
-        return [cut.id for cut in read_cuts(str(self.manifest), self.rules)]
+    def clips(self) -> dict[str, float]:
+        """Ids of all clips of the manifest, and their durations in seconds."""
+        return {cut.id: cut.duration for cut in read_cuts(str(self.manifest), self.rules)}
 
     def is_complete(self) -> bool:
         """Return whether the file exists, is not damaged, and has a row for every clip."""
         if not self.path.is_file():
             return False
         rows, damaged = read_rows(self.path)
-        return not damaged and all(clip in rows for clip in self.clips)
+        return not damaged and all(clip in rows and self._is_current(rows[clip]) for clip in self.clips)
+
+    def _is_current(self, row: dict[str, Any]) -> bool:
+        """Return whether a row may be of this clip: the clip of another manifest can have the same id."""
+        recorded, present = row.get("seconds"), self.clips.get(row["id"])
+        if recorded is None or present is None or not has_type(recorded, float):
+            return True
+        return abs(recorded - present) <= SAME_LENGTH
 
     def reopen(self) -> None:
         """Make an incomplete hypothesis file a partial file again."""
         if self.path.is_file():
-            log(f"{self.path}: it is damaged or some clips have no hypothesis; they are transcribed again")
+            log(f"{self.path}: clips without a hypothesis are transcribed again")
             self.path.replace(self.part)
 
     def discard(self) -> int:
@@ -92,7 +101,7 @@ class HypothesisFile:
             UserError: Too many clips failed. The rows of the others stay in the partial file.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        clips, finished = self.clips, _repair(self.part)
+        clips, finished = self.clips, self._repair()
         done = sum(clip in finished for clip in clips)
         with self.part.open("a", encoding="utf-8") as file, Progress(self.name, len(clips), "clips", done) as progress:
             for batch in evaluation_batches(str(self.manifest), self.max_seconds, finished, self.rules):
@@ -102,6 +111,19 @@ class HypothesisFile:
                 note = f"{len(self.failures)} failed" if self.failures else ""
                 progress.update(len(batch.ids) + batch.num_failed, note)
         self._check_share(len(clips), least=1)
+
+    def _repair(self) -> set[str]:
+        """Return the ids in the partial file. Write it again if it has other lines than rows of these clips."""
+        rows, damaged = read_rows(self.part)
+        current = {name: row for name, row in rows.items() if self._is_current(row)}
+        if damaged or len(current) < len(rows):
+            other = f"{damaged} damaged lines and {len(rows) - len(current)} of clips with another duration"
+            log(f"{self.part}: {other} left out; their clips are transcribed again")
+        if damaged or len(current) < len(rows) or (rows and not self.part.read_bytes().endswith(b"\n")):
+            repaired = self.part.with_name(f"{self.part.name}.new")
+            repaired.write_text("".join(map(_line, current.values())), encoding="utf-8")
+            publish(repaired, self.part)
+        return set(current)
 
     def _rows(self, batch: Batch, transcriber: Callable[[], Transcriber], total: int) -> list[dict[str, Any]]:
         self.failures += batch.failures
@@ -164,18 +186,6 @@ def _is_row(value: Any) -> bool:
     if not isinstance(value, dict) or value.get("id") is None or value.get("hypothesis") is None:
         return False
     return all(value.get(key) is None or has_type(value[key], kind) for key, kind in ROW_TYPES.items())
-
-
-def _repair(part: Path) -> set[str]:
-    """Return the ids in a partial file. Write the file again if it has other lines than rows, or no last line end."""
-    rows, damaged = read_rows(part)
-    if damaged:
-        log(f"{part}: {damaged} damaged lines left out; their clips are transcribed again")
-    if damaged or (rows and not part.read_bytes().endswith(b"\n")):
-        repaired = part.with_name(f"{part.name}.new")
-        repaired.write_text("".join(map(_line, rows.values())), encoding="utf-8")
-        publish(repaired, part)
-    return set(rows)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -387,7 +387,7 @@ def test_decode_repairs_damaged_hypotheses(expdir, datadir, capsys, name, damage
     target.rename(target.with_name(name)).write_bytes(damage + lines[0] + lines[0] + lines[1] + lines[2][:20])
     capsys.readouterr()
     assert sorted(decoded(expdir, datadir).splitlines()) == sorted(before.splitlines())
-    assert "damaged lines left out; their clips are transcribed again" in capsys.readouterr().out
+    assert "damaged lines and 0 of clips with another duration left out; their clips" in capsys.readouterr().out
 
 
 def test_decode_rejects_damaged_record(expdir, datadir):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+
 import pytest
 import torch
 from tiny import batch, eager_to_stop, student, teacher
@@ -9,7 +12,9 @@ from tiny import batch, eager_to_stop, student, teacher
 from arkasr.config.load import load_config
 from arkasr.config.schema import DecodeConfig
 from arkasr.errors import UserError
+from arkasr.evaluation import hypotheses
 from arkasr.evaluation.hypotheses import transcribe
+from arkasr.interfaces import Transcript
 
 
 def monotonous(token: int):
@@ -66,3 +71,23 @@ def test_transcribe_of_empty_batch_returns_no_rows():
 def test_config_rejects_invalid_tokens_per_second(conf, section, rate):
     with pytest.raises(UserError, match="tokens_per_second must be finite and at least 0"):
         load_config(str(conf), "base", "exp", "data", [f"{section}.tokens_per_second={rate}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one", (None, None, None)),
+        (Transcript("one", False, True, 7), (7, False, True)),
+        (Transcript("one"), (None,) * 3),
+    ],
+)
+def test_row_holds_what_the_teacher_reports(text, expected):
+    made = hypotheses.row(batch([16000]), 0, text)
+    assert type(made["hypothesis"]) is str and made["hypothesis"] == "one"
+    assert (made["num_tokens"], made["stopped"], made["looping"]) == expected
+
+
+def test_transcript_is_a_str_that_survives_pickling():
+    text = pickle.loads(pickle.dumps(Transcript("one two", True, False, 3)))
+    assert text == "one two" and (text.stopped, text.looping, text.num_tokens) == (True, False, 3)
+    assert json.dumps([text]) == '["one two"]' and {"one two": 1}[text] == 1

@@ -115,7 +115,7 @@ def test_label_replaces_labels_of_other_clips(conf, own_data, tmp_path, echo, ca
 
 def test_label_resumes_partial_file(conf, own_data, tmp_path, echo):
     (cut, *others) = CutSet.from_file(own_data / "td.jsonl.gz")
-    done = {"id": cut.id, "reference": "x", "hypothesis": "kept", "seconds": 1.0, "num_tokens": None, "stopped": None}
+    done = {"id": cut.id, "reference": "x", "hypothesis": "kept", "seconds": cut.duration, "stopped": None}
     (tmp_path / "td_teacher.jsonl.part").write_text(json.dumps(done) + '\n{"id": "' + others[0].id)
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo"])
     labelled = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")}
@@ -237,6 +237,17 @@ def test_label_transcribes_only_new_clips(labelling, tmp_path):
     assert labelling() == expected and labelling.calls() == (1, 2)
     write_cuts(labelling.td, labelling.cuts)
     assert labelling() == ALL and labelling.calls() == (0, 0)  # transcripts of clips outside the subset are kept
+
+
+def test_label_transcribes_clip_again_if_its_audio_is_another(labelling, tmp_path, capsys):
+    """The clip of another corpus may have the same id."""
+    labelling()
+    (tmp_path / "other").mkdir()
+    other = cut_of(tmp_path / "other" / "c1.wav", tone(30000), "blue")
+    write_cuts(labelling.td, [labelling.cuts[0], other])
+    labelling.calls()
+    assert labelling() == {"c0": ALL["c0"], "c1": "English 30000"} and labelling.calls() == (1, 1)
+    assert "0 damaged lines and 1 of clips with another duration left out" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -423,7 +434,7 @@ def test_label_repairs_damaged_transcripts(labelling, capsys, name, damage):
     labelling.target.unlink()
     labelling.calls()
     assert labelling() == ALL and labelling.calls() == (1, 3)
-    assert ("damaged lines left out" in capsys.readouterr().out) == bool(damage)
+    assert ("damaged lines and" in capsys.readouterr().out) == bool(damage)
 
 
 @pytest.mark.parametrize(
