@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CORPUS_JSON, DROPPED, LINK, OWNER = "corpus.json", "dropped.jsonl", "corpus", ".arkasr_data"
 _KEYS = {"name": str, "scale": str, "corpus_dir": str, "sets": dict, "parts": dict, "inputs": dict}
+_NEWER_KEYS = {"corpus": str, "audio_root": str, "transcripts": dict}  # not in version 1
 
 
 @dataclass
@@ -92,14 +93,20 @@ def read_facts(data: Path, what_to_do: str = "delete it and run the recipe from 
         return None
     facts = read_json(path, what_to_do)
     wrong = [key for key, kind in _KEYS.items() if not isinstance(facts.get(key), kind)]
-    wrong += [key for key, kind in (("sets", dict), ("parts", list)) if key not in wrong and not _all(facts[key], kind)]
+    wrong += [key for key, kind in _NEWER_KEYS.items() if not isinstance(facts.get(key, kind()), kind)]
+    rules = (("sets", _is_set), ("parts", _are_names))
+    wrong = wrong or [key for key, valid in rules if not all(map(valid, facts[key].values()))]
     if wrong:
         raise UserError(f"{path}: key {wrong[0]!r} is missing or wrong, so stage 1 did not write it; {what_to_do}")
     return facts
 
 
-def _all(values: dict[str, Any], kind: type) -> bool:
-    return all(isinstance(value, kind) for value in values.values())
+def _is_set(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name.isprintable() for name in value)
 
 
 def changed_set(data: Path, facts: dict[str, Any]) -> str:

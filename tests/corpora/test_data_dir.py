@@ -58,7 +58,11 @@ def test_prepare_answers_a_damaged_corpus_json(tmp_path, capsys, content):
     assert "None at scale None" not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"sets": {"train": 1}}, {"parts": {"train": "x"}}, {"inputs": None}])
+@pytest.mark.parametrize(
+    "change",
+    [{"sets": {"train": 1}}, {"parts": {"train": "x"}}, {"parts": {"train": [1]}}, {"parts": {"train": ["\ud800"]}},
+     {"inputs": None}, {"transcripts": 5}, {"audio_root": []}],
+)  # fmt: skip
 def test_prepare_answers_a_corpus_json_with_other_values(tmp_path, capsys, change):
     root, data = librispeech(tmp_path / "c"), tmp_path / "data"
     before = run("librispeech", root, data)
