@@ -80,6 +80,7 @@ class DevSet:
         cuts: The cuts of this rank, longest first.
         metric: `wer` or `cer`.
         normalize: Text normaliser of the corpus.
+        num_too_long: Clips of this rank that are longer than the model accepts, known after the first batches.
         transcripts: Normalised hypothesis and reference of each clip of this rank, from the last call of `errors`.
     """
 
@@ -92,20 +93,28 @@ class DevSet:
         log(f"{path}: dev clips {len(sample)} of {len(found)}, speakers {speakers[0]} of {speakers[1]}")
         self.cuts = sorted(sample, key=lambda cut: (-cut.duration, cut.id))[rank::world_size]
         self.transcripts: list[tuple[str, str]] = []
+        self.num_too_long = 0
         self._batches: list[Batch] | None = None
 
-    def batches(self, max_seconds: float) -> list[Batch]:
+    def batches(self, max_seconds: float, longest: float | None = None) -> list[Batch]:
         """Return the clips in batches. The audio is read in the first call and kept.
 
         Args:
             max_seconds: Maximum audio seconds per batch, padding included. Only the first call uses it.
+            longest: Longest clip in seconds that the model accepts, or None. Only the first call uses it.
 
         Returns:
-            Batches of this rank's clips. Clips that could not be read are left out.
+            Batches of this rank's clips. Clips that are longer or could not be read are left out.
         """
         if self._batches is None:
-            group = max(1, int(max_seconds // max(self.cuts[0].duration, 1.0))) if self.cuts else 1
-            self._batches = [load_batch(self.cuts[i : i + group]) for i in range(0, len(self.cuts), group)]
+            cuts = [cut for cut in self.cuts if longest is None or cut.duration <= longest]
+            self.num_too_long = len(self.cuts) - len(cuts)
+            if self.num_too_long:
+                log(
+                    f"dev: {self.num_too_long} clips are left out, longer than the {longest:g} s that the model accepts"
+                )
+            group = max(1, int(max_seconds // max(cuts[0].duration, 1.0))) if cuts else 1
+            self._batches = [load_batch(cuts[i : i + group]) for i in range(0, len(cuts), group)]
         return self._batches
 
     @torch.no_grad()
@@ -124,11 +133,11 @@ class DevSet:
 
         Returns:
             `errors`, `words`: the reference length in words (in characters for CER), `clips` that were decoded, and
-            `failed`: clips that could not be read.
+            `failed`: clips that could not be read or are longer than the model accepts.
         """
         from arkasr.evaluation.tally import count
 
-        loaded = self.batches(config.max_seconds)
+        loaded = self.batches(config.max_seconds, lm.max_seconds)
         batches = [batch for batch in loaded if batch.ids]
 
         def decode(inner: SpeechLM) -> list[list[dict[str, Any]]]:
@@ -147,4 +156,5 @@ class DevSet:
         self.transcripts = list(zip(hypotheses, references, strict=True))
         tally = count(references, hypotheses, self.metric)
         sums = {"errors": float(tally.errors.sum()), "words": float(tally.lengths.sum())}
-        return sums | {"clips": float(len(references)), "failed": float(sum(batch.num_failed for batch in loaded))}
+        failed = self.num_too_long + sum(batch.num_failed for batch in loaded)
+        return sums | {"clips": float(len(references)), "failed": float(failed)}

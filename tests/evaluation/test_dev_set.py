@@ -7,8 +7,11 @@ from collections import Counter
 
 import pytest
 from lhotse import MonoCut, SupervisionSegment
+from tiny import ARK_SIZES, student_tokenizer
 
+from arkasr.config.schema import DecodeConfig
 from arkasr.evaluation.dev_set import DevSet, sample_over_speakers, speaker_of
+from arkasr.model.build import build_fresh
 
 
 def cut(name: str, speaker: str | None) -> MonoCut:
@@ -62,3 +65,17 @@ def test_ranks_share_the_sample_and_say_how_many_speakers_it_has(datadir, capsys
     whole = DevSet(str(datadir / "dev.jsonl.gz"), 3).cuts
     assert sorted(c.id for share in shares for c in share) == sorted(c.id for c in whole) and len(whole) == 3
     assert "dev.jsonl.gz: dev clips 3 of 4, speakers 1 of 1" in capsys.readouterr().out
+
+
+def test_clips_longer_than_the_model_accepts_are_left_out_and_counted(datadir, capsys):
+    """As with the encoder of Whisper, whose positions end at 30 s: longer dev clips must not end a training."""
+    whole = DevSet(str(datadir / "dev.jsonl.gz"), 100)
+    durations = [cut.duration for cut in whole.cuts]
+    limit = durations[len(durations) // 2]
+    audio = ARK_SIZES["audio"] | {"positions": "learned", "max_position_embeddings": int(limit * 50)}
+    lm = build_fresh("arkasr", ARK_SIZES | {"audio": audio}, student_tokenizer())
+    short = sum(duration <= lm.max_seconds for duration in durations)
+    assert 0 < short < len(durations)
+    found = whole.errors(lm, DecodeConfig(max_new_tokens=3, max_seconds=8))
+    assert found["clips"] == short and found["failed"] == len(durations) - short and found["words"] > 0
+    assert f"dev: {len(durations) - short} clips are left out, longer than the" in capsys.readouterr().out
