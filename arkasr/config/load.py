@@ -245,8 +245,16 @@ def _merge(cls: Any, low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any
         merged[name] = _merge(kinds.get(name), merged[name], value) if both else value
     for item in fields(cls) if is_schema(cls) else ():
         if item.metadata.get("null_unsets") and isinstance(merged.get(item.name), dict):
-            merged[item.name] = {name: value for name, value in merged[item.name].items() if value is not None}
+            merged[item.name] = _without_nulls(merged[item.name])
     return merged
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _replace(value: Any, folders: dict[str, str]) -> Any:

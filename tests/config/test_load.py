@@ -247,6 +247,7 @@ def test_null_removes_a_size_of_an_earlier_layer(tmp_path):
         assert load(tmp_path, "base: mini.yaml", [f"model.sizes.audio={null}"]).model.sizes == left
     overlay = "base: mini.yaml\nruns: {one: {model: {sizes: {audio: ~}}}}"
     assert load(tmp_path, overlay).model.sizes == left
+    assert load(tmp_path, text, ["model.sizes.text.w=null", "model.sizes.text.v=1"]).model.sizes["text"] == {"v": 1}
     restored = load(tmp_path, text, ["model.sizes.audio.d=3"]).model.sizes
     assert restored["audio"] == {"d": 3}
 
