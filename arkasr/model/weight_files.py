@@ -61,7 +61,9 @@ def weight_files(folder: Path, allow_pickle: bool = False) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+            raise ValueError(f"{wrong[0]!r} is not the name of a file in this folder")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{index}: cannot be read as an index of weight files ({error}); copy it again") from error
     missing = sorted(name for name in names if not (index.parent / name).is_file())
     if missing:

@@ -225,7 +225,19 @@ def test_load_speech_lm_names_a_broken_shard(sharded):
     refused(sharded, str(file), "cannot be read as safetensors")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', b"\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": []}',
+        b"\xff",
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": "../x"}}',
+        "[" * 99999,
+    ],
+)
 def test_load_speech_lm_names_a_broken_index(sharded, text):
     (sharded / "model.safetensors.index.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(sharded, "model.safetensors.index.json: cannot be read")

@@ -76,7 +76,13 @@ def test_code_of_a_folder_never_runs_whatever_the_user_answers(folder, tmp_path,
     assert sys.stdin.tell() == 0, "the user was asked whether to run the code"
 
 
-DAMAGE = {"empty": "", "torn": '{"model_type": "ark', "a list": "[1, 2]", "not UTF-8": b"\xff\xfe{}", "too deep": "[" * 100_000}
+DAMAGE = {
+    "empty": "",
+    "torn": '{"model_type": "ark',
+    "a list": "[1, 2]",
+    "not UTF-8": b"\xff\xfe{}",
+    "too deep": "[" * 100_000,
+}
 LOADERS = {
     "config.json": ("processor", "teacher"),
     "tokenizer.json": tuple(WAYS_IN),
