@@ -199,6 +199,7 @@ def add_distilled_run(conf, expdir, datadir, run, *overrides) -> None:
     dump_config(config, expdir / run / "config.yaml")
 
 
+@pytest.mark.slow
 def test_decode_rejects_runs_with_different_teachers_unless_one_is_named(conf, expdir, datadir, echo, capsys):
     add_distilled_run(conf, expdir, datadir, "base_opd", "teacher.options.path=a/b")
     add_distilled_run(conf, expdir, datadir, "base_td_opd", "teacher.options.path=c/d")
@@ -316,6 +317,7 @@ def new_clips(expdir, own_data):
     CutSet.from_cuts(cuts[1:]).to_file(own_data / "test-a.jsonl.gz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("change", "reason"),
@@ -376,6 +378,7 @@ def test_decode_replaces_incomplete_hypotheses_without_record(expdir, datadir, c
 # Damaged files, and two processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test-a.jsonl", "test-a.jsonl.part"])
 @pytest.mark.parametrize(
     "damage", [b"", b"\x00" * 200, b"\xff\xfe\n", b'{"id": 3, "hypothesis": "x"}\n', b"[]\n{}\n\n"]

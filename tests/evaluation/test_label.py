@@ -424,6 +424,7 @@ def test_label_rejects_empty_subset(labelling):
 # Damaged files, and two processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["td_teacher.jsonl", "td_teacher.jsonl.part"])
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 200, b"\xff\xfe\n", b'{"id": 3, "hypothesis": "x"}\n', b"[]\n{}\n"])
 def test_label_repairs_damaged_transcripts(labelling, capsys, name, damage):
@@ -437,6 +438,7 @@ def test_label_repairs_damaged_transcripts(labelling, capsys, name, damage):
     assert ("damaged lines and" in capsys.readouterr().out) == bool(damage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", b"[]", b'{"teacher": 3}', b'{"teacher": {"name": "echo"}}', b"{}"]
 )
