@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 CLOSED_OUTPUT = 141  # exit status of a shell's commands whose reader has ended (128 + SIGPIPE)
+RECIPE = "ARKASR_RECIPE"  # the command line of run.sh
 USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # in the order in which Python's getpass reads them
 
 
@@ -23,6 +24,8 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the locale may lack a character of a transcript
+    if recipe := os.environ.get(RECIPE):  # files of results quote it, in UTF-8
+        os.environ[RECIPE] = recipe.encode("utf-8", "backslashreplace").decode()
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:

@@ -53,6 +53,14 @@ def test_prepare_process_lets_every_character_be_printed(tmp_path):
     assert done.stdout == "caf\\xe9 \\u5b57 \\udcff\n", done.stderr
 
 
+def test_prepare_process_makes_the_command_of_the_recipe_valid_utf8(tmp_path):
+    code = (
+        "from arkasr.utils.process import prepare_process\nprepare_process()\nprint(ascii(os.environ['ARKASR_RECIPE']))"
+    )
+    done = python(code, tmp_path, ARKASR_RECIPE=os.fsdecode(b"/caf\xe9/caf\xc3\xa9/run.sh"))
+    assert done.stdout == "'/caf\\\\udce9/caf\\xe9/run.sh'\n"
+
+
 @pytest.mark.slow
 def test_verbs_run_for_a_user_without_an_entry(trained, datadir, conf, tmp_path):
     code = "from arkasr.cli import main\nsys.exit(main(sys.argv[1:]))"
