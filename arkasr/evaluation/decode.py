@@ -85,6 +85,9 @@ class Source:
             expdir: Experiment directory.
             run: Name of the run.
 
+        Returns:
+            The run. It may not be trained yet.
+
         Raises:
             UserError: There is no such run.
         """
@@ -100,6 +103,9 @@ class Source:
         Args:
             expdir: Experiment directory.
             runs: The runs to decode. Distilled runs among them have precedence over others in `expdir`.
+
+        Returns:
+            The teacher.
 
         Raises:
             UserError: No distilled run names a teacher, or several runs name different ones.
@@ -129,6 +135,9 @@ class Source:
             path: The hypothesis file.
             manifest: Manifest of the clips.
             name: Label of the progress line.
+
+        Returns:
+            The file, with the rules and limits of the configuration.
         """
         data, rules = self.config.data, Rules.of(self.config.data, needs_text=False)
         advice = f"raise decode.max_new_tokens and decode.tokens_per_second in {self.config_path}"
