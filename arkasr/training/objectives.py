@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -95,31 +96,43 @@ class SupervisedObjective:
         batch = batch.select(usable or [0])
         targets = [targets[i] for i in usable] or [[student.stop_ids[0]]]
         with phases("student"):
-            ce, ctc = student(lambda lm: self._losses(lm, batch, targets))
-        sums = {"ce": float(ce.detach()), "ctc": float(ctc.detach())}
+            ce, ctc, unaligned = student(lambda lm: self._losses(lm, batch, targets))
+        sums = {"ce": float(ce.detach()), "ctc": float(ctc.detach()), "ctc_unaligned": float(unaligned)}
         micro = MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, sum(map(len, targets)), sums)
         micro = micro if usable else micro.unweighted()
         micro.sums["dropped"] = float(dropped)
         return micro
 
-    def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor, int]:
+        """Return both sums, and the number of clips with more tokens than frames, whose CTC loss counts as 0."""
         audio = lm.encode_audio(batch.waveforms)
         states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
         flat = torch.tensor([i for ids in targets for i in ids], device=lm.device)
         ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # in float32, also with bfloat16 weights
         if lm.ctc_head is None:
-            return ce, ce.new_zeros(())
+            return ce, ce.new_zeros(()), 0
         logprobs = pad_sequence([lm.ctc_head(a).float().log_softmax(-1) for a in audio])
         texts = torch.tensor([i for ids in targets for i in ids[:-1]], device=lm.device)
         sizes = torch.tensor([len(a) for a in audio]), torch.tensor([len(ids) - 1 for ids in targets])
         blank = logprobs.shape[-1] - 1
-        return ce, ctc_loss(logprobs, texts, *sizes, blank=blank, reduction="sum", zero_infinity=True)
+        unaligned = sum(len(a) < _fewest_frames(ids[:-1]) for a, ids in zip(audio, targets, strict=True))
+        ctc = ctc_loss(logprobs, texts, *sizes, blank=blank, reduction="sum", zero_infinity=True)
+        return ce, ctc, unaligned
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
-        """See `Objective.rates`. Returns `ce` and, with a CTC loss, `ctc` in nats per token, and `dropped_clips`."""
+        """See `Objective.rates`. Returns `ce` and `ctc` in nats per token, `dropped_clips` and `ctc_unaligned`.
+
+        The two about CTC are absent without a CTC loss.
+        """
         names = ("ce", "ctc") if self.ctc_weight else ("ce",)
         means = {name: sums[name] / sums["count"] for name in names if sums["count"] > 0}
-        return means | {"dropped_clips": sums["dropped"]}
+        unaligned = {"ctc_unaligned": sums["ctc_unaligned"]} if self.ctc_weight else {}
+        return means | unaligned | {"dropped_clips": sums["dropped"]}
+
+
+def _fewest_frames(ids: list[int]) -> int:
+    """Return the number of frames that CTC needs: one per token, and a blank between two equal ones."""
+    return len(ids) + sum(a == b for a, b in pairwise(ids))
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

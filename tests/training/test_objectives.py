@@ -49,7 +49,12 @@ def reference_loss(lm, batch) -> torch.Tensor:
 def test_cross_entropy_is_model_loss_times_number_of_tokens(lm, batch):
     micro = SupervisedObjective(0.0)(lm, batch, Phases())
     count = sum(len(lm.tokenizer.encode(text)) + 1 for text in batch.texts)
-    assert micro.count == count and micro.sums == {"ce": float(micro.total.detach()), "ctc": 0.0, "dropped": 0.0}
+    assert micro.count == count and micro.sums == {
+        "ce": float(micro.total.detach()),
+        "ctc": 0.0,
+        "ctc_unaligned": 0.0,
+        "dropped": 0.0,
+    }
     torch.testing.assert_close(micro.total, reference_loss(lm, batch) * count, rtol=1e-5, atol=1e-5)
 
 
@@ -63,8 +68,9 @@ def test_cross_entropy_gradient_is_model_gradient(lm, batch):
 def test_ctc_is_sum_of_torch_ctc_of_each_clip(lm, batch):
     torch.manual_seed(0)
     lm.add_ctc_head()
+    batch.texts[0] = "red red red red red red red red red red red"  # more tokens than frames
     micro = SupervisedObjective(0.25)(lm, batch, Phases())
-    expected = torch.zeros(())
+    expected, unaligned = torch.zeros(()), 0
     for waveform, text in zip(batch.waveforms, batch.texts):
         logprobs = lm.ctc_head(lm.encode_audio([waveform])[0]).log_softmax(-1)
         ids = torch.tensor(lm.tokenizer.encode(text, add_special_tokens=False))
@@ -73,6 +79,8 @@ def test_ctc_is_sum_of_torch_ctc_of_each_clip(lm, batch):
         sizes = torch.tensor(len(logprobs)), torch.tensor(len(ids))
         clip_loss = ctc_loss(logprobs, ids, *sizes, blank=blank, reduction="sum")
         expected = expected + torch.where(clip_loss.isinf(), 0.0, clip_loss)  # infinite with more tokens than frames
+        unaligned += bool(clip_loss.isinf())
+    assert unaligned >= 1 and micro.sums["ctc_unaligned"] == unaligned
     assert expected > 0 and micro.sums["ctc"] == pytest.approx(expected.item(), rel=1e-4)
     assert micro.total.item() == pytest.approx(0.75 * micro.sums["ce"] + 0.25 * micro.sums["ctc"], rel=1e-5)
 
@@ -100,7 +108,11 @@ def test_batch_without_usable_transcript_has_zero_weight(trained, batch):
     lm, objective = load_speech_lm(str(trained / "base" / "final")), SupervisedObjective(0.0)
     batch.texts[:] = ["<|user|>"] * 4
     micro = objective(lm, batch, Phases())
-    assert (micro.total.item(), micro.count, micro.sums) == (0.0, 0.0, {"ce": 0.0, "ctc": 0.0, "dropped": 4.0})
+    assert (micro.total.item(), micro.count, micro.sums) == (
+        0.0,
+        0.0,
+        {"ce": 0.0, "ctc": 0.0, "ctc_unaligned": 0.0, "dropped": 4.0},
+    )
     micro.total.backward()  # with sharding the other ranks wait for this pass
     assert lm.head.grad is not None and float(lm.head.grad.abs().max()) == 0.0
 
@@ -138,10 +150,11 @@ def test_batch_without_readable_clips_does_not_change_the_step(conf, trained, da
 
 
 def test_supervised_rates_are_per_token():
-    sums = {"count": 4.0, "ce": 8.0, "ctc": 2.0, "dropped": 1.0}
-    assert SupervisedObjective(0.5).rates(sums) == {"ce": 2.0, "ctc": 0.5, "dropped_clips": 1.0}
+    sums = {"count": 4.0, "ce": 8.0, "ctc": 2.0, "ctc_unaligned": 3.0, "dropped": 1.0}
+    counted = {"ctc_unaligned": 3.0, "dropped_clips": 1.0}
+    assert SupervisedObjective(0.5).rates(sums) == {"ce": 2.0, "ctc": 0.5} | counted
     assert SupervisedObjective(0.0).rates(sums) == {"ce": 2.0, "dropped_clips": 1.0}  # no CTC loss was measured
-    assert SupervisedObjective(0.5).rates(sums | {"count": 0.0}) == {"dropped_clips": 1.0}
+    assert SupervisedObjective(0.5).rates(sums | {"count": 0.0}) == counted
 
 
 def test_make_objective_refuses_ctc_with_distillation(conf, trained, datadir):
