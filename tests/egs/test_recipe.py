@@ -482,3 +482,11 @@ def test_command_ends_with_a_killed_recipe(running):
 def test_two_runs_cannot_share_a_folder(running, tree, tmp_path):
     done = recipe("--python", str(tmp_path / "stub"), egs=tree, **stub_env(tmp_path))
     assert done.returncode == 2 and "another run is using exp/mini" in done.stderr
+
+
+def test_missing_command_is_named(tmp_path):
+    for name in ("bash", "env", "dirname", "readlink", "sed", "realpath", "flock", "stdbuf"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    done = recipe(*SCORE, PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == "run.sh: error: the command setpriv is missing: install GNU coreutils and util-linux\n"
