@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def teacher_identity(teacher: PluginConfig) -> dict[str, Any]:
         `models`: the same digests of models that other options name, by key. Absent if there are none.
     """
     options = values_without_secrets({key: value for key, value in teacher.options.items() if key != "path"})
+    options = json.loads(json.dumps(options, default=str))  # as a record returns them: YAML has dates and whole keys
     path = str(teacher.options.get("path", ""))
     models = {key: digest for key, value in _texts(options) if "/" in value and (digest := sampled_digest(Path(value)))}
     return {

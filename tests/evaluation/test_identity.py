@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,10 @@ def test_identity_covers_weights_of_models_in_other_options(folders):
 def test_identity_holds_no_secrets():
     options = {"api_key": "hidden-1", "base_url": "https://user:hidden-2@host/v1?api_key=hidden-3"}
     assert "hidden" not in str(teacher_identity(PluginConfig("remote", options)))
+
+
+def test_identity_is_the_same_after_it_was_recorded():
+    """YAML has dates, and mappings with numbers as keys, which JSON has not."""
+    options = {"since": date(2026, 1, 2), "layers": {1: [0.5, None]}, "tags": ["a", True]}
+    identity = teacher_identity(PluginConfig("a", options))
+    assert changed_teacher(json.loads(json.dumps(identity)), identity) == []
