@@ -30,6 +30,15 @@ def test_empty_or_cut_file_is_named(run, name, share):
         is_finished(run)
 
 
+def test_flipped_bit_of_the_weights_is_named(run):
+    path = run / "final" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{path}: the weights were changed or damaged .*; delete {run / 'final'} and"):
+        is_finished(run)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_absent_file_is_named(run, name):
     (run / "final" / name).unlink()
