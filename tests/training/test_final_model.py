@@ -35,7 +35,7 @@ def test_flipped_bit_of_the_weights_is_named(run):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"^{path}: the weights were changed or damaged .*; delete {run / 'final'} and"):
+    with pytest.raises(UserError, match=rf"^{path}: the weights were changed or damaged .*; delete {run / 'final'}"):
         is_finished(run)
 
 
