@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import torch
-from lhotse import MonoCut
+from lhotse import AudioSource, MonoCut
 from lhotse.cut import Cut, MixedCut
 from torch import Tensor
 
@@ -43,6 +43,9 @@ def read_waveform(clip: Cut) -> Tensor:
     """
     if not clip.has_recording:
         raise Unusable(NO_AUDIO, "the cut has no recording; write the manifest with recordings")
+    for source in _sources(clip):
+        if not isinstance(source.source, str | bytes):  # a decoder would take a number for an open file
+            raise Unusable(NO_AUDIO, f"its source is {source.source!r}; write its path")
     try:
         clip = with_audio(clip)
         clip = clip if clip.sampling_rate == SAMPLE_RATE else clip.resample(SAMPLE_RATE)
@@ -94,7 +97,10 @@ def _files(clip: Cut) -> list[Path]:
     """Return the local files that hold the audio of a clip."""
     if tar := tar_file(clip):
         return [tar]
+    return [Path(each.source) for each in _sources(clip) if each.type == "file"]
+
+
+def _sources(clip: Cut) -> list[AudioSource]:
     parts = [track.cut for track in clip.tracks] if isinstance(clip, MixedCut) else [clip]
     recordings = [recording for part in parts if (recording := getattr(part, "recording", None))]
-    sources = [source for recording in recordings for source in recording.sources]
-    return [Path(source.source) for source in sources if source.type == "file"]
+    return [source for recording in recordings for source in recording.sources]

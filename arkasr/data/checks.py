@@ -25,6 +25,7 @@ from arkasr.interfaces import SAMPLE_RATE
 
 EDGE = 0.01  # seconds that a supervision may leave uncovered at either end, which is rounding
 BEYOND = 0.1  # seconds that a supervision may reach beyond the audio, which is careless annotation
+ODD = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError)  # Lhotse, on odd values
 SPLIT = "come from cuts with several supervisions, which become one clip each"
 OVERLAP = "overlap with another supervision of the same channel, so that several texts are spoken at once"
 TRIMMED = "are trimmed to their supervision, which covers a part of the cut"
@@ -108,7 +109,7 @@ def check(item: dict[str, Any], rules: Rules, place: Place) -> Checked:
         return _check(_deserialized(item), rules, place)
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except ODD as error:
         raise not_a_cut(place, error) from error
 
 
@@ -198,7 +199,7 @@ def _trimmed(cut: Cut, supervision: SupervisionSegment, notes: list[str]) -> Cut
     """Return the part of the cut that the supervision covers, with this supervision only."""
     start, end, seconds = supervision.start, supervision.end, cut.duration
     begin, stop = max(0.0, start), min(end, seconds)
-    if start < -BEYOND or end > seconds + BEYOND or stop - begin <= EDGE:
+    if start < -BEYOND or end > seconds + BEYOND or not stop - begin > EDGE:  # also refuses NaN
         raise Unusable(OUTSIDE, f"it lasts from {start:g} to {end:g} s, the cut from 0 to {seconds:g} s")
     whole = begin <= EDGE and seconds - stop <= EDGE
     if not whole:

@@ -17,7 +17,7 @@ from lhotse.serialization import deserialize_item
 from arkasr.config.schema import DataConfig
 from arkasr.data import shar
 from arkasr.data.blocks import Block
-from arkasr.data.checks import Checked, Place, Rules, check, not_a_cut
+from arkasr.data.checks import ODD, Checked, Place, Rules, check, not_a_cut
 from arkasr.data.lines import entries
 from arkasr.data.reasons import counts, refusal
 from arkasr.utils.console import log
@@ -165,7 +165,7 @@ class ClipReader:
             for clip in found:
                 try:
                     yield number, deserialize_item(clip) if isinstance(clip, dict) else clip
-                except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+                except ODD as error:
                     raise not_a_cut(Place(self.parts[index][0], number), error) from error
 
     def seconds(self) -> float:

@@ -117,8 +117,8 @@ def parse_lines(file: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tupl
         raise UserError(f"{file}: damaged after line {number + 1} ({error}); {WRITE_AGAIN}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: line {number + 1} is not UTF-8 text; convert the file to UTF-8") from error
-    except json.JSONDecodeError as error:
-        problem = f"line {number + 1} is not a cut: not JSON ({error.msg})"
+    except (json.JSONDecodeError, RecursionError) as error:
+        problem = f"line {number + 1} is not a cut: not JSON ({getattr(error, 'msg', 'nested too deeply')})"
         raise UserError(f"{file}: {problem}; {WRITE_AGAIN}, with one cut per line") from error
 
 
@@ -134,7 +134,7 @@ def _whole(file: Path) -> list[Any]:
         raise UserError(f"{file}: damaged ({error}); {WRITE_AGAIN}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text; convert the file to UTF-8") from error
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         advice = "a file with one cut per line must be named .jsonl"
         raise UserError(f"{file}: cannot be read as a whole ({reason}); {WRITE_AGAIN}; {advice}") from error

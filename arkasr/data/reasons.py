@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lhotse import MonoCut, SupervisionSegment
 from lhotse.cut import Cut, MixedCut
@@ -92,8 +92,23 @@ def refusal(cut: Cut) -> Failure | None:
     Returns:
         The reason that `refuse` has noted, None for other cuts.
     """
-    marked = (getattr(cut, "custom", None) or {}).get(REFUSED)
+    marked = custom_value(cut, REFUSED)
     return Failure(cut.id, *marked) if marked else None
+
+
+def custom_value(cut: Cut, name: str) -> list[Any]:
+    """Read a custom field of three values that arkasr has written.
+
+    Args:
+        cut: Any cut.
+        name: Name of the field.
+
+    Returns:
+        The values. Empty if the cut has no such field, or a manifest has another value under this name.
+    """
+    custom = getattr(cut, "custom", None)
+    value = custom.get(name) if isinstance(custom, dict) else None
+    return value if isinstance(value, list) and len(value) == 3 else []
 
 
 def source_of(cut: Cut) -> str:
@@ -107,7 +122,7 @@ def source_of(cut: Cut) -> str:
     """
     parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
     recordings = [recording for part in parts if (recording := getattr(part, "recording", None))]
-    if not recordings:
+    sources = [source.source for recording in recordings for source in recording.sources]
+    if not sources:
         return "no recording"
-    source = recordings[0].sources[0].source
-    return source if isinstance(source, str) else "audio in memory"
+    return sources[0] if isinstance(sources[0], str) else "audio in memory"

@@ -22,6 +22,7 @@ from lhotse.shar.readers.tar import parse_tarinfo
 from lhotse.shar.utils import fill_shar_placeholder
 from lhotse.utils import fastcopy
 
+from arkasr.data.reasons import custom_value
 from arkasr.errors import UserError
 
 PLACE = (
@@ -84,11 +85,15 @@ def locate(item: dict[str, Any], file: Path, number: int) -> None:
         file: The file of cuts.
         number: Number of its line, from 0.
     """
-    sources = (item.get("recording") or {}).get("sources") or [{}]
-    if sources[0].get("type") == "shar" and PLACE not in (item.get("custom") or {}):  # labelled cuts keep their place
+    recording, custom = item.get("recording"), item.get("custom") or {}
+    sources = recording.get("sources") if isinstance(recording, dict) else None
+    source = sources[0] if isinstance(sources, list) and sources else None
+    if not (isinstance(source, dict) and source.get("type") == "shar" and isinstance(custom, dict)):
+        return
+    if PLACE not in custom:  # labelled cuts keep their place
         tar = str(audio_of(file).absolute())
-        item["custom"] = (item.get("custom") or {}) | {PLACE: [tar, number, item["id"]]}
-        sources[0]["source"] = f"{tar}, entry {number + 1}"  # for messages
+        item["custom"] = custom | {PLACE: [tar, number, item["id"]]}
+        source["source"] = f"{tar}, entry {number + 1}"  # for messages
 
 
 def tar_file(cut: Cut) -> Path | None:
@@ -100,8 +105,8 @@ def tar_file(cut: Cut) -> Path | None:
     Returns:
         Its path, None for cuts that `locate` left alone.
     """
-    place = (getattr(cut, "custom", None) or {}).get(PLACE)
-    return Path(place[0]) if place else None
+    place = custom_value(cut, PLACE)
+    return Path(place[0]) if place and isinstance(place[0], str) else None
 
 
 def with_audio(cut: Cut) -> Cut:
@@ -119,7 +124,7 @@ def with_audio(cut: Cut) -> Cut:
     """
     if not (tar := tar_file(cut)):
         return cut
-    _, number, name = cut.custom[PLACE]
+    _, number, name = custom_value(cut, PLACE)
     return fastcopy(cut, recording=_recording(tar, number, name))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -198,3 +201,47 @@ def test_cuts_that_lhotse_cannot_read_name_their_line(tmp_path):
         for read in (InMemory, lambda c: list(OnDisk(c).read(0, 0)), lambda c: list(read_cuts(c.train))):
             with pytest.raises(UserError, match="cuts.jsonl: line 2 is not a cut: "):
                 read(config(str(path)))
+
+
+ODD = [None, 0, -1, 1.5, "", "x", [], {}, [1], True, float("nan"), 1e308, "é\n", 10**30]
+
+
+def keys_of(value, path=()):
+    """Yield the path of every value inside nested dictionaries and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from keys_of(inner, (*path, key))
+
+
+@pytest.mark.slow
+def test_odd_values_in_cuts_never_give_a_traceback(tmp_path):
+    one = cut_of(tmp_path / "a.wav", AUDIO[:RATE], "one")
+    joined = one.append(cut_of(tmp_path / "b.wav", AUDIO[RATE:], "two"))
+    good = [cut.to_dict() for cut in (one, joined, one.pad(duration=2.0))]
+    rng, path, kinds = random.Random(1), tmp_path / "odd.jsonl", Counter()
+    for _ in range(120):
+        item = copy.deepcopy(rng.choice(good))
+        *outer, last = rng.choice(list(keys_of(item)))
+        holder = functools.reduce(lambda value, key: value[key], outer, item)
+        if rng.random() < 0.3:
+            del holder[last]
+        else:
+            holder[last] = rng.choice(ODD)
+        path.write_text(json.dumps(item) + "\n")
+        try:
+            (batch,) = evaluation_batches(str(path), 1e9)
+            kinds["failed" if batch.failures else "read"] += 1
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            kinds["refused"] += 1
+    assert min(kinds[kind] for kind in ("failed", "read", "refused")) > 5
+
+
+def test_number_as_source_is_not_an_open_file(tmp_path):
+    cut = cut_of(tmp_path / "a.wav", AUDIO, "one")
+    with open(tmp_path / "a.wav", "rb") as file:
+        cut.recording.sources[0].source = file.fileno()
+        (failure,) = load_batch([cut]).failures
+        assert (failure.kind, failure.source) == ("no audio in the manifest", "audio in memory")
+        assert len(file.read(4)) == 4  # still open
