@@ -25,6 +25,7 @@ COLDEST, WARMEST = 0.01, 100.0
 MOST_SEED = 2**31 - 1  # leaves room below 2**32, numpy's limit, for the seeds of other ranks
 MOST_PROCESSES = 1024  # of loader processes and threads per rank: more is a mistake that stops the machine
 MOST_TOKENS = 100_000  # of one transcript: larger caps cost memory before the first token
+MOST_RATE, MOST_DECAY = 1000, 10_000  # of the optimizer: larger products overflow in float32
 LONGEST_WAIT = 1e8  # seconds, about three years: threads and collectives cannot wait much longer
 
 
@@ -202,9 +203,10 @@ class OptimConfig:
     """AdamW and its learning rate schedule.
 
     Attributes:
-        lr: Peak learning rate, above 0.
+        lr: Peak learning rate, above 0 and at most 1000.
         betas: The two betas of AdamW, each at least 0 and below 1.
-        weight_decay: Weight decay of matrices. Vectors, such as biases and norms, have none. 0 disables it.
+        weight_decay: Weight decay of matrices, at most 10,000. Vectors, such as biases and norms, have none. 0 disables
+            it.
         clip: Maximum global gradient norm, above 0. `.inf` sets no limit.
         warmup_steps: Optimizer steps of linear warm-up to the peak. 0 starts at the peak.
         min_lr_ratio: Learning rate at the end of the cosine, as a share of the peak, from 0 to 1. 0 ends at a rate of
@@ -222,10 +224,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self, "clip")
-        _require_positive(self, "lr", "clip")
+        _require_positive(self, "clip")
+        _require(0 < self.lr <= MOST_RATE, "lr", f"above 0 and at most {MOST_RATE}", self.lr)
         allowed = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         _require(allowed, "betas", "two numbers of at least 0 and below 1", self.betas)
-        _require_range(self, "weight_decay warmup_steps", 0)
+        _require_range(self, "weight_decay", 0, MOST_DECAY)
+        _require_range(self, "warmup_steps", 0)
         _require_range(self, "min_lr_ratio", 0, 1)
 
 

@@ -96,11 +96,12 @@ def test_every_number_is_accepted_with_a_meaning_or_refused_in_one_sentence(text
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
-        (["optim.lr=0"], "optim.lr must be above 0, got 0.0"),
-        (["optim.lr=-1"], "optim.lr must be above 0, got -1.0"),
+        (["optim.lr=0"], "optim.lr must be above 0 and at most 1000, got 0.0"),
+        (["optim.lr=-1"], "optim.lr must be above 0 and at most 1000, got -1.0"),
+        (["optim.lr=1e300"], "optim.lr must be above 0 and at most 1000, got 1e+300"),
         (["optim.betas=[0.9]"], "optim.betas must be two numbers of at least 0 and below 1, got [0.9]"),
         (["optim.betas=[0.9, 1]"], "optim.betas must be two numbers of at least 0 and below 1, got [0.9, 1.0]"),
-        (["optim.weight_decay=-0.1"], "optim.weight_decay must be at least 0, got -0.1"),
+        (["optim.weight_decay=-0.1"], "optim.weight_decay must be from 0 to 10000, got -0.1"),
         (["optim.warmup_steps=-1"], "optim.warmup_steps must be at least 0, got -1"),
         (["optim.min_lr_ratio=1.5"], "optim.min_lr_ratio must be from 0 to 1, got 1.5"),
         (["optim.clip=0"], "optim.clip must be above 0, got 0.0"),
