@@ -139,6 +139,11 @@ def build_fresh(model_type: str, sizes: dict[str, Any], tokenizer: PreTrainedTok
     audio_id = tokenizer.convert_tokens_to_ids(audio_token)
     config: Any = fresh_config(model_type, sizes, len(tokenizer), audio_token_id=audio_id, **ids)
     model_class = ArkasrForConditionalGeneration if model_type == "arkasr" else Qwen3ASRForConditionalGeneration
+    if config.text_config.vocab_size < len(tokenizer):
+        raise UserError(
+            f"config key `model.sizes.text.vocab_size` must be at least {len(tokenizer)}, the length of the tokenizer, "
+            f"got {config.text_config.vocab_size}; remove it or raise it"
+        )
     if torch.get_default_device().type != "meta":
         check_memory(model_class, config)
     return wrap(_init_convolutions(model_class(config)), tokenizer)

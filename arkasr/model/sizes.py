@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3ASREncoderConfig, Qwen3Config
 from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import ArkasrEncoderConfig
@@ -52,17 +54,21 @@ def check_sizes(sizes: Mapping[str, Any], model_type: str) -> None:
 
 
 def check_memory(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> None:
-    """Check that the weights of a fresh model fit into the memory of this machine.
+    """Check that a fresh model can be built and fits into the memory of this machine.
 
     Args:
         model_class: Class of the model.
         config: Its configuration.
 
     Raises:
-        UserError: The weights need more than all of the machine's memory.
+        UserError: There is no such model, or its weights need more than all of the machine's memory.
     """
-    with torch.device("meta"):
-        count = sum(weight.numel() for weight in model_class(config).parameters())
+    try:
+        with torch.device("meta"):
+            count = sum(weight.numel() for weight in model_class(config).parameters())
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError) as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"config key `model.sizes` describes no model ({cause}); correct it") from error
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if count * FLOAT32_BYTES > available:
         raise UserError(
@@ -83,6 +89,13 @@ def _check_numbers(table: Mapping[str, Any], key: str) -> None:
     for name in ("attention_dropout", "dropout", "activation_dropout"):
         _check_range(table, name, key, 1.0, least=0.0)
     _check_range(table, "rms_norm_eps", key, 1.0)
+    if isinstance(rope := table.get("rope_parameters"), Mapping):
+        _check_range(rope, "rope_theta", f"{key}.rope_parameters", math.inf)
+        if rope.get("rope_type", "default") not in {"default", *ROPE_INIT_FUNCTIONS}:
+            names = ", ".join(["default", *ROPE_INIT_FUNCTIONS])
+            raise UserError(
+                f"config key `{key}.rope_parameters.rope_type` must be one of {names}, got {rope['rope_type']!r}"
+            )
     for name in {"hidden_act", "activation_function"} & table.keys():
         if table[name] not in ACT2FN:
             raise UserError(f"config key `{key}.{name}` must be one of {', '.join(ACT2FN)}, got {table[name]!r}")
