@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from arkasr.config.schema import PARTS, Config
+from arkasr.config.schema import PARTS, Config, DataConfig
 from arkasr.distributions.chunked_head import ROWS
+from arkasr.errors import UserError
 from arkasr.model.sharding import mesh_shape
 from arkasr.planning import flops, memory, model_sizes
+from arkasr.planning.assumptions import Assumptions
 from arkasr.plugins import registry
 
 GIB, TERA = 2**30, 1e12
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What a configuration does not contain. Every field is an option of `arkasr plan`."""
-
-    gpus: int  # number of GPUs or processes
-    gpus_per_node: int = 8  # GPUs per machine, for fsdp.replicate=0
-    gpu_memory: float = 80.0  # GiB per GPU
-    tflops: float = 989.0  # dense peak per GPU in the compute dtype, TFLOP/s
-    bandwidth: float = 3350.0  # memory bandwidth per GPU, GB/s
-    network: float = 25.0  # bandwidth from one GPU to the others, GB/s
-    mfu: float = 0.4  # share of the peak that passes over audio and text reach
-    layer_ms: float = 0.8  # minimum time per decoder layer and generated token, ms
-    hours: float = 0.0  # hours of audio in one epoch, 0 if unknown
-    clip_seconds: float = 12.0  # mean length of the clips, seconds
-    tokens_per_second: float = 3.5  # transcript tokens per second of audio
-    max_length_ratio: float = 1.5  # ratio of the longest to the mean transcript length per batch
-    batch_fill: float = 0.95  # mean share of data.max_seconds that a batch fills
-    reserved_memory: float = 2.0  # GiB per GPU that are not available for tensors
 
 
 @dataclass(frozen=True)
@@ -80,16 +64,32 @@ def batch_shape(config: Config, assumptions: Assumptions, largest: bool) -> memo
 
     Returns:
         The batch.
+
+    Raises:
+        UserError: The mean length of clips is above `data.max_clip_seconds`.
     """
-    share = 1.0 if largest else assumptions.batch_fill
-    seconds = assumptions.clip_seconds
-    clips = max(min(config.data.max_seconds * share / seconds, config.data.max_cuts), 1.0)
-    rollout, tokens = config.rollout, assumptions.tokens_per_second * seconds + 1
+    data, rollout, seconds = config.data, config.rollout, assumptions.clip_seconds
+    if seconds > data.max_clip_seconds:
+        raise UserError(
+            f"--clip_seconds {seconds:g}: must be at most data.max_clip_seconds={data.max_clip_seconds:g}, because "
+            "longer clips are left out; correct one of them"
+        )
+    filled = _padded_seconds(data) if largest else data.max_seconds * assumptions.batch_fill
+    clips = max(min(filled / seconds, data.max_cuts), 1.0)
+    tokens = assumptions.tokens_per_second * seconds + 1
     cap = 2 + rollout.tokens_per_second * seconds if rollout.tokens_per_second else rollout.max_new_tokens
     if config.objective == "sft":
-        return memory.BatchShape(clips, seconds, clips, tokens)
+        most = data.text_bytes_per_second * seconds or math.inf  # a token has at least one byte
+        longest = min(tokens * assumptions.max_length_ratio, max(most, tokens))
+        return memory.BatchShape(clips, seconds, clips, longest if largest else tokens)
     tokens = min(rollout.max_new_tokens, cap) if largest else min(tokens, rollout.max_new_tokens, cap)
     return memory.BatchShape(clips, seconds, clips * rollout.samples, tokens)
+
+
+def _padded_seconds(data: DataConfig) -> float:
+    """Return the bound of padded audio in one batch. A clip above `data.max_seconds` forms its own batch."""
+    alone = data.max_clip_seconds if data.max_clip_seconds < math.inf else 0.0
+    return max(data.max_seconds, alone)
 
 
 def sharding_layout(config: Config, assumptions: Assumptions) -> memory.ShardingLayout:
@@ -119,7 +119,11 @@ def sharding_layout(config: Config, assumptions: Assumptions) -> memory.Sharding
 
 
 def memory_gib(
-    config: Config, assumptions: Assumptions, student: ModelOutline, teacher: ModelOutline | None
+    config: Config,
+    assumptions: Assumptions,
+    student: ModelOutline,
+    teachers: Sequence[ModelOutline],
+    teacher_gib: float = 0.0,
 ) -> dict[str, dict[str, float]]:
     """Return the memory of one GPU for the largest batch.
 
@@ -127,7 +131,8 @@ def memory_gib(
         config: The run's configuration.
         assumptions: Assumptions about hardware and corpus.
         student: The model that is trained.
-        teacher: A teacher that computes in the same process, or None.
+        teachers: The models of a teacher that computes in the same process.
+        teacher_gib: GiB of a teacher whose models are not known.
 
     Returns:
         GiB per GPU: `items`, and the `peaks` of the phases of one step.
@@ -142,9 +147,22 @@ def memory_gib(
         items["logits"] = text.vocab_size * (4 * ROWS + frames * (layout.compute + 4))
     else:
         items |= memory.rollout_items(student.config, batch, layout)
-        items |= memory.teacher_items(teacher.config, teacher.counts, batch, layout) if teacher else {}
+        items |= _teacher_items(teachers, batch, layout)
+        items |= {"teacher": teacher_gib * GIB} if teacher_gib else {}
     peaks = memory.phase_peaks(items, config.train.accumulate > 1)
     return {key: {k: v / GIB for k, v in sizes.items()} for key, sizes in (("items", items), ("peaks", peaks))}
+
+
+def _teacher_items(
+    teachers: Sequence[ModelOutline], batch: memory.BatchShape, layout: memory.ShardingLayout
+) -> dict[str, float]:
+    """Return the items of several models, which score one after the other. Their weights and logits exist together."""
+    items: dict[str, float] = {}
+    for teacher in teachers:
+        for name, size in memory.teacher_items(teacher.config, teacher.counts, batch, layout).items():
+            before = items.get(name, 0.0)
+            items[name] = max(before, size) if name == "teacher activations" else before + size
+    return items
 
 
 def workload(batch: memory.BatchShape, times: float, prompts: tuple[float, float], rollout: bool) -> flops.Workload:
@@ -187,14 +205,14 @@ def needs_full_distribution(config: Config) -> bool:
 
 
 def step_flops(
-    config: Config, student: Any, teacher: Any | None, load: flops.Workload, dense: bool
+    config: Config, student: Any, teachers: Sequence[Any], load: flops.Workload, dense: bool
 ) -> dict[str, float]:
     """Return the operations of one step.
 
     Args:
         config: The run's configuration.
         student: Configuration of the student model.
-        teacher: Configuration of the teacher model, None if it computes in another process.
+        teachers: Configurations of the teacher's models, as far as they compute in this process and are known.
         load: What the step processes.
         dense: Result of `needs_full_distribution`.
 
@@ -204,7 +222,11 @@ def step_flops(
     frozen = config.model.freeze
     if config.objective == "sft":
         return flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0)
-    return flops.distillation_step(student, teacher, load, config.distill.top_k, frozen, dense)
+    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense)
+    for teacher in teachers:
+        prompts = (load.prompts[0], flops.PROMPT[teacher.model_type])
+        work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=prompts))
+    return work
 
 
 def phase_seconds(

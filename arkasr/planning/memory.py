@@ -268,7 +268,7 @@ def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
     """
     item = defaultdict(float, items)
     early = item["gradients"] if accumulate else 0.0
-    always = item["weights"] + item["adamw"] + item["teacher weights"]
+    always = item["weights"] + item["adamw"] + item["teacher weights"] + item["teacher"]
     both = item["encoder activations"] + item["decoder activations"]
     kept = item["encoder activations"] + early
     during = max(both + early, item["encoder activations"] + (early + item["gradients"]) / 2, item["gradients"])

@@ -10,6 +10,7 @@ import re
 import textwrap
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
@@ -20,9 +21,9 @@ from arkasr.errors import UserError
 from arkasr.model.build import fresh_config, student_sizes
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 from arkasr.planning import flops
+from arkasr.planning.assumptions import Assumptions
 from arkasr.planning.forecast import (
     TERA,
-    Assumptions,
     ModelOutline,
     batch_shape,
     memory_gib,
@@ -32,7 +33,7 @@ from arkasr.planning.forecast import (
     workload,
 )
 from arkasr.planning.model_sizes import config_folder, count_parameters, meta_model, read_model_config
-from arkasr.plugins import registry
+from arkasr.planning.teacher_size import teacher_size
 
 EXPDIR, DATADIR = "{expdir}", "{datadir}"  # placeholders stay in paths: a plan does not depend on directories
 
@@ -72,13 +73,12 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
         UserError: The configuration is invalid, or the size of a model cannot be found.
     """
     student = _with_ctc_head(student_outline(conf, config), config.train.ctc_weight)
-    teacher = teacher_outline(conf, config)
+    teacher = teacher_size(config, partial(_outline_at, conf))
     batch = batch_shape(config, assumptions, largest=False)
-    teacher_type = teacher.config.model_type if teacher else ""
-    prompts = flops.PROMPT[student.config.model_type], flops.PROMPT.get(teacher_type, 0)
+    prompts = float(flops.PROMPT[student.config.model_type]), 0.0
     load = workload(batch, config.train.accumulate, prompts, config.objective == "opd")
     dense = needs_full_distribution(config)
-    work = step_flops(config, student.config, teacher.config if teacher else None, load, dense)
+    work = step_flops(config, student.config, [model.config for model in teacher.models], load, dense)
     seconds = phase_seconds(config, assumptions, student, work)
     gpus, steps = assumptions.gpus, config.train.steps
     step_seconds, step_hours = sum(seconds.values()), load.seconds * gpus / 3600
@@ -88,8 +88,8 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
         "objective": config.objective,
         "assumptions": asdict(assumptions),
         "student": {"source": student.source, "parameters": asdict(student.counts) | {"total": student.counts.total}},
-        "teacher": teacher and {"source": teacher.source, "parameters": {"total": teacher.counts.total}},
-        "memory_gib": memory_gib(config, assumptions, student, teacher),
+        "teacher": teacher.describe(),
+        "memory_gib": memory_gib(config, assumptions, student, teacher.models, teacher.memory_gib or 0.0),
         "tflop": {name: operations / TERA for name, operations in work.items()},
         "seconds": seconds,
         "step": {
@@ -139,26 +139,6 @@ def student_outline(conf: str, config: Config) -> ModelOutline:
     return _outline(model_config, "; ".join(sources) or "model.sizes")
 
 
-def teacher_outline(conf: str, config: Config) -> ModelOutline | None:
-    """Return the outline of a local teacher.
-
-    Args:
-        conf: Path of the configuration.
-        config: The run's configuration.
-
-    Returns:
-        The outline of the model at the teacher's option `path`. None without such an option, because the teacher is
-        then assumed to compute in another process, and None for supervised runs.
-
-    Raises:
-        UserError: The size of the model cannot be found.
-    """
-    if config.objective == "sft":
-        return None
-    path = getattr(registry.check_plugin("teacher", config.teacher.name, config.teacher.options), "path", "")
-    return _outline_at(conf, path) if path else None
-
-
 def _outline_at(conf: str, path: str) -> ModelOutline:
     """Outline the model at a folder or Hub id, or the model that another run of the configuration will write there."""
     if run := re.fullmatch(r"\{expdir\}/([^/]+)/final/?", path):
@@ -203,10 +183,9 @@ def table(result: dict[str, Any]) -> list[str]:
     """
     assumptions, total = result["assumptions"], result["all"]
     lines = [f"run {result['run']} ({result['objective']}), GPUs or processes: {assumptions['gpus']}", ""]
-    for name in ("student", "teacher"):
-        if result[name]:
-            size = result[name]["parameters"]["total"] / 1e6
-            lines += _wrapped(f"{name}: {size:,.1f} M parameters; {result[name]['source']}")
+    lines += _wrapped("student: " + _parameters(result["student"]))
+    if result["teacher"]:
+        lines += _wrapped(f"teacher {result['teacher']['name']}: " + _parameters(result["teacher"]))
     lines += ["", *_memory_lines(result), "", *_step_lines(result), ""]
     time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {total['gpu_hours']:,.0f} GPU hours"
     lines += [f"{time}; {total['audio_hours']:,.0f} h of audio, {total['tokens'] / 1e6:,.0f} M tokens"]
@@ -214,6 +193,16 @@ def table(result: dict[str, Any]) -> list[str]:
         lines += [f"{total['steps_per_epoch']:,.0f} steps per epoch, {total['epochs']:.2f} epochs"]
     lines += ["(data loading, evaluation and checkpoints are not included)", ""]
     return lines + _wrapped("assumed: " + ", ".join(f"{name} {value:g}" for name, value in assumptions.items()))
+
+
+def _parameters(model: dict[str, Any]) -> str:
+    if model["parameters"]:
+        return f"{model['parameters']['total'] / 1e6:,.1f} M parameters; {model['source']}"
+    if not model["known"]:
+        return f"memory and time not known and not included ({model['source']})"
+    if model["memory_gib"]:
+        return f"{model['memory_gib']:g} GiB by its own account; time not included"
+    return "computes in another process; time not included"
 
 
 def _memory_lines(result: dict[str, Any]) -> list[str]:
@@ -225,7 +214,11 @@ def _memory_lines(result: dict[str, Any]) -> list[str]:
     lines += [f"  {name:<58}{factor * size:>10.2f}" for name, size in items.items() if size]
     lines += [f"  {'peak in ' + name:<58}{factor * size:>10.2f}" for name, size in peaks.items()]
     fits = "fits" if largest <= total - reserved else "DOES NOT FIT"
-    return [*lines, f"  {fits}: {largest:.1f} GiB of {total - reserved:g} GiB ({total:g} minus {reserved:g} reserved)"]
+    teacher = result["teacher"]
+    if teacher and not teacher["known"] and fits == "fits":
+        fits = "fits without the teacher, whose memory is not known"
+    room = f"{largest:.1f} GiB of {total - reserved:g} GiB ({total:g} minus {reserved:g} reserved)"
+    return [*lines, *("  " + line for line in textwrap.wrap(f"{fits}: {room}", 78))]
 
 
 def _step_lines(result: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from arkasr.config.load import load_config
-from arkasr.planning.forecast import Assumptions
+from arkasr.planning.assumptions import Assumptions
 from arkasr.planning.plan import forecast
 
 PAPER = str(Path(__file__).parents[2] / "egs/librispeech/conf/paper.yaml")

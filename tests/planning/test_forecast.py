@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from planned_runs import planned
 
-from arkasr.planning.forecast import Assumptions
+from arkasr.planning.assumptions import Assumptions
 
 
 def test_phase_seconds_follow_the_limiting_assumption():

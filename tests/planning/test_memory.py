@@ -110,3 +110,23 @@ def test_phase_peaks_are_sums_of_items_alive_together():
         "optimizer": 7 + 1 + 1,
     }
     assert memory.phase_peaks(of, accumulate=True)["rollout"] == 7 + 8 + 6 + 20 + 1
+
+
+def test_largest_batch_is_the_bound_of_padded_batches():
+    """No batch is larger: padded audio has at most max_seconds, or one clip of max_clip_seconds."""
+    mean = items()
+    twice = items("data.max_seconds=960", "data.max_cuts=80")
+    assert twice["encoder activations"] == pytest.approx(2 * mean["encoder activations"])
+    alone = items("data.max_seconds=10", "data.max_clip_seconds=30")
+    assert alone["encoder activations"] == pytest.approx(items("data.max_seconds=30")["encoder activations"])
+    assert items("data.max_seconds=.inf")["encoder activations"] == pytest.approx(mean["encoder activations"])
+
+
+def test_supervised_batch_is_padded_to_the_longest_transcript_within_the_text_bound():
+    def decoder(*overrides, **assumptions):
+        return planned("base", overrides, **assumptions)["memory_gib"]["items"]["decoder activations"]
+
+    even, longer = decoder(max_length_ratio=1.0), decoder(max_length_ratio=2.0)
+    assert even < longer < decoder(max_length_ratio=100.0)
+    assert decoder(max_length_ratio=100.0) == decoder(max_length_ratio=50.0)  # 50 bytes per second (data section)
+    assert decoder("data.text_bytes_per_second=3.6", max_length_ratio=2.0) == pytest.approx(even, rel=0.01)

@@ -13,7 +13,7 @@ from tiny import student
 from arkasr import cli
 from arkasr.config.load import load_config
 from arkasr.errors import UserError
-from arkasr.planning.plan import student_outline, table, teacher_outline
+from arkasr.planning.plan import student_outline, table
 
 
 def test_student_outline_predicts_vocabulary_of_trained_tokenizer(conf, tmp_path):
@@ -25,14 +25,26 @@ def test_student_outline_predicts_vocabulary_of_trained_tokenizer(conf, tmp_path
         assert predicted == trainer.student.hf.config.text_config.vocab_size, run
 
 
-def test_student_outline_of_paper_is_whisper_encoder_adapter_and_qwen_decoder():
+def test_student_outline_of_paper_is_glm_encoder_adapter_and_qwen_decoder():
     config = load_config(PAPER, "base_opd", "{expdir}", "{datadir}")
     counts = student_outline(PAPER, config).counts
     hidden = 2 * 896
     assert counts.decoder == 494_032_768
-    assert counts.encoder == 636_968_960 - 1500 * 1280  # Whisper's encoder without its positions
+    assert counts.encoder == 636_968_960 - 1500 * 1280  # the sizes of Whisper's encoder, without its positions
     assert counts.adapter == (5120 * hidden + hidden) + (hidden * 896 + 896)
-    assert teacher_outline(PAPER, config).counts.total == 2_038_052_480
+    assert planned()["teacher"]["parameters"]["total"] == 2_038_052_480
+
+
+def test_student_outline_keeps_the_learned_positions_of_a_whisper_encoder():
+    counts = planned("base", ("model.encoder=openai/whisper-large-v3",))["student"]["parameters"]
+    assert counts["encoder"] == 636_968_960
+
+
+def test_forecast_follows_unset_keys(conf):
+    sizes = "model.sizes.audio=null", "model.encoder=zai-org/GLM-ASR-Nano-2512"
+    assert planned("base", sizes, str(conf))["student"]["parameters"]["encoder"] == 636_968_960 - 1500 * 1280
+    with pytest.raises(UserError, match="`model.sizes.audio` is missing"):
+        planned("base", sizes[:1], str(conf))
 
 
 def test_forecast_reads_model_folder_and_follows_runs_of_same_configuration(conf, tmp_path):
@@ -56,6 +68,33 @@ def test_forecast_errors_name_the_key_and_what_to_do(conf):
     ):
         with pytest.raises(UserError, match=message):
             planned("base", (override,), str(conf))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mfu", 5.0, "--mfu 5: must be above 0 and at most 1;"),
+        ("batch_fill", 9.0, "--batch_fill 9: must be above 0 and at most 1;"),
+        ("batch_fill", 0.0, "--batch_fill 0: must be above 0 and at most 1;"),
+        ("max_length_ratio", 0.1, "--max_length_ratio 0.1: must be at least 1 and at most 1000;"),
+        ("clip_seconds", 31.0, "--clip_seconds 31: must be at most data.max_clip_seconds=30,"),
+        ("reserved_memory", 80.0, "--reserved_memory 80: must be below --gpu_memory 80;"),
+        ("tflops", 1e30, r"--tflops 1e\+30: must be above 0 and at most 100000;"),
+        ("hours", -1.0, r"--hours -1: must be at least 0 and at most 1e\+09;"),
+        ("layer_ms", float("nan"), "--layer_ms nan: must be above 0 and at most 1000;"),
+        ("gpus", 0, "--gpus 0: must be at least 1 and"),
+    ],
+)
+def test_forecast_refuses_absurd_assumptions(name, value, message):
+    with pytest.raises(UserError, match=message):
+        planned(**{name: value})
+
+
+def test_plan_verb_reports_an_absurd_assumption_in_one_sentence(capsys):
+    assert cli.main(["plan", PAPER, "--run", "base", "--gpus", "1", "--mfu", "5"]) == 2
+    assert capsys.readouterr().err == (
+        "arkasr plan: error: --mfu 5: must be above 0 and at most 1; see docs/plan.md for its meaning\n"
+    )
 
 
 def test_forecast_totals_are_steps_times_step():

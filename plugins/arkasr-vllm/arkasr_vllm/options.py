@@ -7,13 +7,14 @@ import os
 import re
 import threading
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass
 class HttpTeacherOptions:
     """Where the server is, what is requested, and how long a request may take."""
 
+    memory_gib: ClassVar[float] = 0.0  # on the GPUs of the training, for `arkasr plan`
     url: str = "http://localhost:8000"  # address of the server, without /v1
     model: str = "Qwen/Qwen3-ASR-1.7B"  # the model's name on the server
     tokenizer: str = "Qwen/Qwen3-ASR-1.7B-hf"  # folder or Hub id of the model's tokenizer
