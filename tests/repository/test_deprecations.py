@@ -18,9 +18,10 @@ DEPRECATED = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
 def test_stages_make_no_deprecated_call(own_warnings, conf, datadir, tmp_path):
     folders = ["--expdir", str(tmp_path), "--datadir", str(datadir)]
     steps = ["train.steps=2", "train.eval_every=2", "train.save_every=2"]
-    assert cli.main(["train", str(conf), "--run", "teacher", *folders]) == 0  # all its steps, to learn to stop
+    learns_to_stop = ["train.steps=60", "train.eval_every=0", "train.save_every=0"]
+    assert cli.main(["train", str(conf), "--run", "teacher", *folders, *learns_to_stop]) == 0
     assert cli.main(["train", str(conf), "--run", "base", *folders, *steps]) == 0
-    assert cli.main(["label", str(conf), *folders]) == 0
+    assert cli.main(["label", str(conf), *folders, "teacher.options.max_new_tokens=40"]) == 0
     assert cli.main(["train", str(conf), "--run", "base_opd", *folders, *steps]) == 0
     runs = ["--runs", "teacher", "base", "base_opd"]
     assert cli.main(["decode", *folders, *runs]) == 0
