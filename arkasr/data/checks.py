@@ -40,25 +40,29 @@ class Rules:
         language: Language of cuts that name none. Empty: such cuts are an error.
         language_from: Where `language` comes from, for messages.
         needs_text: Refuse clips without text. If False, their text is empty.
+        empty_text: Accept texts without a word. A reference without a word counts the words of a hypothesis as errors,
+            a missing reference (`needs_text`) does not.
     """
 
     channels: str = "auto"
     language: str = ""
     language_from: str = ""
     needs_text: bool = True
+    empty_text: bool = False
 
     @classmethod
-    def of(cls, config: DataConfig, needs_text: bool = True) -> Rules:
+    def of(cls, config: DataConfig, needs_text: bool = True, empty_text: bool = False) -> Rules:
         """Return the rules that a configuration sets.
 
         Args:
             config: The section `data`.
             needs_text: See the attribute.
+            empty_text: See the attribute.
 
         Returns:
             The rules, before `corpus.json` is read.
         """
-        return cls(config.channels, config.language, "data.language", needs_text)
+        return cls(config.channels, config.language, "data.language", needs_text, empty_text)
 
 
 class Place(NamedTuple):
@@ -191,8 +195,10 @@ def _require_text(supervision: SupervisionSegment, rules: Rules) -> None:
     text = supervision.text
     if text is not None and not isinstance(text, str):
         raise Unusable(NO_TEXT, f"the text is {text!r}, not text; put it in quotes")
-    if rules.needs_text and not (text or "").strip():
-        raise Unusable(NO_TEXT if text is None else EMPTY_TEXT)
+    if rules.needs_text and text is None:
+        raise Unusable(NO_TEXT)
+    if rules.needs_text and not rules.empty_text and not _is_text(text):
+        raise Unusable(EMPTY_TEXT)
 
 
 def _trimmed(cut: Cut, supervision: SupervisionSegment, notes: list[str]) -> Cut:

@@ -139,7 +139,7 @@ class Source:
         Returns:
             The file, with the rules and limits of the configuration.
         """
-        data, rules = self.config.data, Rules.of(self.config.data, needs_text=False)
+        data, rules = self.config.data, Rules.of(self.config.data, empty_text=True)
         advice = f"raise decode.max_new_tokens and decode.tokens_per_second in {self.config_path}"
         if self.is_teacher:
             advice = f"raise its token limits, such as teacher.options.max_new_tokens in {self.config_path}"

@@ -142,6 +142,8 @@ def test_texts_are_optional_if_the_reader_says_so(tmp_path):
     path = manifest(tmp_path, *supervisions)
     (batch,) = evaluation_batches(path, 100.0, rules=Rules(needs_text=False))
     assert sorted(batch.texts) == ["", "", "two"] and batch.num_failed == 0
+    (batch,) = evaluation_batches(path, 100.0, rules=Rules(empty_text=True))  # references of a test set
+    assert sorted(batch.texts) == ["", "two"] and [one.kind for one in batch.failures] == ["no text"]
     bare = write_cuts(tmp_path / "bare.jsonl", [Recording.from_file(tmp_path / "long.wav").to_cut()])
     (batch,) = evaluation_batches(bare, 100.0, rules=Rules(needs_text=False, language="Chinese"))
     assert (batch.ids, batch.texts, batch.languages) == (["long"], [""], ["Chinese"])
