@@ -14,7 +14,7 @@ import pytest
 
 from arkasr import __version__, cli
 from arkasr.errors import UserError
-from arkasr.planning.forecast import Assumptions
+from arkasr.planning.assumptions import Assumptions
 
 DIRS = ["--expdir", "exp", "--datadir", "data"]
 CALLS = {

@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import re
 import signal
 from collections import Counter
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from corpus_fixture import metrics
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from shard_files import NUM_CLIPS, counted, epoch, settings, shards  # noqa: F401
 from training_runs import cost_free, train_until
 
 from arkasr import cli
+from arkasr.data.manifests import read_cuts
 from arkasr.data.sampling import TrainingBatches
 from arkasr.training.train import Trainer, train
 
@@ -218,3 +224,77 @@ def test_reseeded_epoch_can_be_resumed_exactly(shards):
     after = iter(resumed(shards, state, "exact"))
     assert [next(after).ids for _ in range(3)] == following
     assert resumed(shards, state, "reseed").state_dict()["start"] == state["read"] > state["start"] > [0, 0]
+
+
+def test_order_does_not_depend_on_global_generators(shards):
+    drawn = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        states = random.getstate(), torch.get_rng_state()
+        drawn.append(epoch(TrainingBatches(settings(shards), 1)))
+        assert random.getstate() == states[0] and torch.equal(torch.get_rng_state(), states[1])
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("lazy", ["always", "never"])
+def test_state_of_a_version_with_another_order_resumes_with_a_warning(shards, capsys, lazy):
+    before = TrainingBatches(settings(shards, lazy=lazy), 1)
+    taken(before, 4)
+    state = before.state_dict()
+    resumed(shards, state, "exact", lazy=lazy)
+    assert "another version" not in capsys.readouterr().out
+    del state["order"]
+    after = resumed(shards, state, "exact", lazy=lazy)
+    assert "warning: epoch 0 was begun by another version of arkasr" in capsys.readouterr().out
+    rest = epoch(after)
+    assert rest and len(set(rest)) == len(rest)
+
+
+def test_clip_above_max_seconds_forms_its_own_batch_and_is_logged_once(shards, capsys):
+    batches = TrainingBatches(settings(shards, max_seconds=6.0), 1)
+    drawn = []
+    for batch in batches:
+        if batches.epoch == 2:
+            break
+        drawn.append(batch.ids)
+    seconds = {cut.id: cut.duration for cut in read_cuts(str(shards))}
+    for names in drawn:
+        assert len(names) == 1 or len(names) * max(seconds[name] for name in names) <= 6.0
+    assert any(seconds[names[0]] > 6.0 for names in drawn)
+    assert sorted(sum(drawn, [])) == sorted([*seconds] * 2)
+    assert capsys.readouterr().out.count("above data.max_seconds=6; it forms its own batch") == 1
+
+
+@given(
+    seed=st.integers(0, 99),
+    worlds=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=4),
+    lazy=st.sampled_from(["always", "never"]),
+    buckets=st.integers(1, 10),
+)
+@hypothesis_settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_history_of_ranks_keeps_every_clip_once_within_the_limits(shards, seed, worlds, lazy, buckets):
+    config = settings(shards, lazy=lazy, num_buckets=buckets, max_seconds=12.0, max_cuts=4)
+    seconds = {cut.id: cut.duration for cut in read_cuts(str(shards))}
+    seen, state = [], None
+    for place, (world_size, number) in enumerate(worlds):
+        last = place == len(worlds) - 1
+        ranks = [TrainingBatches(config, seed, rank, world_size) for rank in range(world_size)]
+        for batches in ranks:
+            if state is not None:
+                batches.load_state_dict(state)
+            drawn = []
+            for batch in batches if last else islice(batches, number):
+                if batches.epoch:
+                    break
+                drawn.append([name.partition("_dup")[0] for name in batch.ids if "_dup" not in name])
+                assert (
+                    len(batch.ids) == 1
+                    or len(batch.ids) * max(seconds[n.partition("_dup")[0]] for n in batch.ids) <= 12
+                )
+            seen += [name for names in drawn for name in names]
+        if any(batches.epoch for batches in ranks):
+            return
+        state = ranks[0].state_dict()
+    assert sorted(seen) == sorted(seconds)
