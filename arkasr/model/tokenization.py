@@ -247,7 +247,16 @@ def blocked_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], voc
 
     Returns:
         Tensor [V], bool.
+
+    Raises:
+        UserError: The tokenizer has more tokens than the model.
     """
+    last = max([*tokenizer.added_tokens_decoder, len(tokenizer) - 1])
+    if last >= vocab_size:
+        raise UserError(
+            f"{tokenizer.name_or_path or 'the tokenizer'}: the tokenizer has the id {last}, but the model has only "
+            f"{vocab_size} tokens; use the tokenizer of this model"
+        )
     blocked = torch.arange(vocab_size) >= len(tokenizer)
     blocked[[*tokenizer.added_tokens_decoder]] = True
     if tokenizer.unk_token_id is not None:

@@ -266,3 +266,10 @@ def test_load_speech_lm_names_a_configuration_value_of_another_type(folder):
     config["text_config"]["hidden_size"] = "many"
     (folder / "config.json").write_text(json.dumps(config))
     refused(folder, "hidden_size", "many")
+
+
+def test_load_speech_lm_refuses_a_tokenizer_with_more_tokens_than_the_model(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["extra_special_tokens"] = [*config["extra_special_tokens"], "<|surprise|>"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    refused(folder, "the tokenizer has the id", "use the tokenizer of this model")

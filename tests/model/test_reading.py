@@ -119,6 +119,9 @@ def test_damaged_json_files_are_named(folder, name, damage):
         ("config.json", {"model_type": ["arkasr"]}, "teacher"),
         ("processor_config.json", {"feature_extractor": {"feature_size": "many"}}, "processor"),
         ("processor_config.json", {"feature_extractor": 4}, "processor"),
+        ("processor_config.json", {"merge_factor": "x"}, "processor"),
+        ("processor_config.json", {"instruction": 3}, "processor"),
+        ("processor_config.json", {"audio_token": True}, "processor"),
     ],
 )
 def test_files_with_values_of_a_wrong_type_are_refused_in_one_sentence(folder, name, content, way_in):

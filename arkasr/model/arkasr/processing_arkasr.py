@@ -34,7 +34,7 @@ class ArkasrProcessor(ProcessorMixin):
         instruction: Text of the prompt if a conversation has none.
 
     Raises:
-        UserError: The tokenizer lacks special tokens of the prompt, or `audio_token` is another one.
+        UserError: The tokenizer lacks special tokens of the prompt, or another argument is not one of Ark-ASR.
     """
 
     def __init__(
@@ -45,9 +45,14 @@ class ArkasrProcessor(ProcessorMixin):
         merge_factor: int = 4,
         instruction: str = prompt.INSTRUCTION,
     ):
-        prompt.require_tokens(tokenizer, {*prompt.TOKENS, audio_token})
         if audio_token != prompt.AUDIO:
             raise UserError(f"audio_token must be {prompt.AUDIO!r}, as in Ark-ASR's prompt, got {audio_token!r}")
+        if type(merge_factor) is not int or merge_factor < 1 or not isinstance(instruction, str):
+            raise UserError(
+                "merge_factor must be a whole number from 1 and instruction a text, got "
+                f"{merge_factor!r} and {instruction!r}; export the model again"
+            )
+        prompt.require_tokens(tokenizer, prompt.TOKENS)
         self.audio_token, self.audio_token_id = audio_token, tokenizer.convert_tokens_to_ids(audio_token)
         self.merge_factor, self.instruction = merge_factor, instruction
         super().__init__(feature_extractor, tokenizer, chat_template=prompt.CHAT_TEMPLATE)
