@@ -46,10 +46,13 @@ class ArkasrProcessor(ProcessorMixin):
         instruction: str = prompt.INSTRUCTION,
     ):
         if audio_token != prompt.AUDIO:
-            raise UserError(f"audio_token must be {prompt.AUDIO!r}, as in Ark-ASR's prompt, got {audio_token!r}")
+            raise UserError(
+                f"{tokenizer.name_or_path}: audio_token must be {prompt.AUDIO!r}, as in Ark-ASR's prompt, got "
+                f"{audio_token!r}; export the model again"
+            )
         if type(merge_factor) is not int or merge_factor < 1 or not isinstance(instruction, str):
             raise UserError(
-                "merge_factor must be a whole number from 1 and instruction a text, got "
+                f"{tokenizer.name_or_path}: merge_factor must be a whole number from 1 and instruction a text, got "
                 f"{merge_factor!r} and {instruction!r}; export the model again"
             )
         prompt.require_tokens(tokenizer, prompt.TOKENS)
