@@ -205,14 +205,15 @@ def needs_full_distribution(config: Config) -> bool:
 
 
 def step_flops(
-    config: Config, student: Any, teachers: Sequence[Any], load: flops.Workload, dense: bool
+    config: Config, student: Any, teachers: Sequence[tuple[Any, float]], load: flops.Workload, dense: bool
 ) -> dict[str, float]:
     """Return the operations of one step.
 
     Args:
         config: The run's configuration.
         student: Configuration of the student model.
-        teachers: Configurations of the teacher's models, as far as they compute in this process and are known.
+        teachers: Pairs of a model of the teacher and the text tokens of its prompt: the configurations of the models
+            that compute in this process and are known.
         load: What the step processes.
         dense: Result of `needs_full_distribution`.
 
@@ -223,9 +224,8 @@ def step_flops(
     if config.objective == "sft":
         return flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0)
     work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense)
-    for teacher in teachers:
-        prompts = (load.prompts[0], flops.PROMPT[teacher.model_type])
-        work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=prompts))
+    for teacher, prompt in teachers:
+        work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=(load.prompts[0], prompt)))
     return work
 
 

@@ -78,7 +78,8 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
     prompts = float(flops.PROMPT[student.config.model_type]), 0.0
     load = workload(batch, config.train.accumulate, prompts, config.objective == "opd")
     dense = needs_full_distribution(config)
-    work = step_flops(config, student.config, [model.config for model in teacher.models], load, dense)
+    teachers = [(model.config, float(flops.PROMPT[model.config.model_type])) for model in teacher.models]
+    work = step_flops(config, student.config, teachers, load, dense)
     seconds = phase_seconds(config, assumptions, student, work)
     gpus, steps = assumptions.gpus, config.train.steps
     step_seconds, step_hours = sum(seconds.values()), load.seconds * gpus / 3600

@@ -114,7 +114,8 @@ class Throughput:
             teacher_tokens=sums.get("teacher_tokens", 0.0),
             prompts=self.prompts,
         )
-        return sum(step_flops(self.config, self.student, self.teacher, workload, self.dense).values())
+        teachers = [(self.teacher, self.prompts[1])] if self.teacher is not None else []
+        return sum(step_flops(self.config, self.student, teachers, workload, self.dense).values())
 
     def __call__(self, sums: dict[str, float]) -> dict[str, float]:
         """Return the utilisation metrics of one step.
