@@ -44,6 +44,7 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
     "train.peak_tflops",
     "fsdp",
     "distill.diagnose_every",
+    "decode",
 )
 
 

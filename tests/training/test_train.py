@@ -227,10 +227,11 @@ def test_changed_settings_are_refused_and_named(conf, trained, datadir):
 def test_settings_without_effect_on_results_may_change(conf, datadir, tmp_path, capsys):
     train(str(conf), "base", str(tmp_path), str(datadir), ["train.steps=1"])
     changes = ["train.steps=1", "data.num_workers=1", "train.keep=9", "train.log_every=3", "train.threads=2"]
-    changes += ["distill.diagnose_every=3"]
+    changes += ["distill.diagnose_every=3", "decode.max_new_tokens=99"]
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert "already trained" in capsys.readouterr().out
-    assert read_config(tmp_path / "base" / "config.yaml").train.keep == 9
+    saved = read_config(tmp_path / "base" / "config.yaml")
+    assert (saved.train.keep, saved.decode.max_new_tokens) == (9, 99)
 
 
 @pytest.mark.parametrize(
