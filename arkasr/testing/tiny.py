@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.build import build_fresh
 from arkasr.model.speech_lm.auto import SpeechLM
-from arkasr.model.tokenization import train_byte_bpe, train_sentencepiece
+from arkasr.model.train_tokenizer import train_byte_bpe, train_sentencepiece
 
 TEXTS = [
     "the quick brown fox jumps over the lazy dog",

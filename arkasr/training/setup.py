@@ -15,7 +15,7 @@ from arkasr.config.schema import Config, OptimConfig
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
-from arkasr.model import build, tokenization
+from arkasr.model import build, tokenization, train_tokenizer
 from arkasr.model.build import assemble, freeze, student_sizes
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.reading import load_tokenizer
@@ -111,9 +111,9 @@ def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
             "with transcripts, or set tokenizer.path"
         )
     samples = texts + build.prompt_examples(config.model.type) * max(1, len(texts) // 20)
-    kinds = {"sentencepiece": tokenization.train_sentencepiece, "byte_bpe": tokenization.train_byte_bpe}
+    kinds = {"sentencepiece": train_tokenizer.train_sentencepiece, "byte_bpe": train_tokenizer.train_byte_bpe}
     tokenizer = kinds[settings.kind](samples, settings.vocab_size)
-    split, different, share = tokenization.spelled_in_bytes(tokenizer, texts)
+    split, different, share = train_tokenizer.spelled_in_bytes(tokenizer, texts)
     if split:
         log(
             f"tokenizer: {split} of {different} different characters ({100 * share:.1f} % of the text) have no token "

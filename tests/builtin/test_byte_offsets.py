@@ -35,7 +35,7 @@ from arkasr.distill.support import union_support
 from arkasr.distributions.views import DenseView, HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import TokenMapper
-from arkasr.model.tokenization import train_byte_bpe, train_sentencepiece
+from arkasr.model.train_tokenizer import train_byte_bpe, train_sentencepiece
 from arkasr.plugins.registry import create
 from arkasr.testing import check_token_mapper
 from arkasr.utils.timing import Phases

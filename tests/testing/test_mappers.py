@@ -12,7 +12,7 @@ from kit import failure_message, student, teacher
 
 from arkasr.distributions.views import DenseView
 from arkasr.interfaces import Alignment
-from arkasr.model.tokenization import train_byte_bpe
+from arkasr.model.train_tokenizer import train_byte_bpe
 from arkasr.testing import TableView, check_token_mapper, create
 from arkasr.testing.rollouts import TEXTS, make_rollouts, shared_boundaries, vocabulary
 

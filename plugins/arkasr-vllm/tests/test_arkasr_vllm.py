@@ -32,7 +32,7 @@ import arkasr
 from arkasr.errors import UserError
 from arkasr.model.log_mel import HOP
 from arkasr.model.speech_lm.qwen3_asr import QwenSpeechLM
-from arkasr.model.tokenization import train_byte_bpe
+from arkasr.model.train_tokenizer import train_byte_bpe
 from arkasr.plugins import loader, registry
 from arkasr.testing import check_teacher
 from arkasr.utils.timing import Phases
