@@ -136,7 +136,7 @@ def checked_files(path: str) -> list[Path]:
 
 
 def with_corpus(path: str, rules: Rules) -> Rules:
-    """Take the language from `corpus.json` in the folder of a manifest, or in the folder above its shards.
+    """Take the language from `corpus.json` in the folder of a manifest or, of a folder of shards, beside that folder.
 
     Args:
         path: See `shards`.
@@ -148,7 +148,8 @@ def with_corpus(path: str, rules: Rules) -> Rules:
     Raises:
         UserError: `corpus.json` is broken.
     """
-    folders = {file.parent: None for file in shards(path)} | {file.parent.parent: None for file in shards(path)}
+    beside = list(dict.fromkeys(file.parent for file in shards(path)))
+    folders = [*beside, Path(path).absolute().parent] if Path(path).is_dir() else beside
     for file in (folder / "corpus.json" for folder in folders):
         if file.is_file():
             language = read_json(file, "delete it and run the recipe from --stage 1").get("language")

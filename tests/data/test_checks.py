@@ -164,6 +164,8 @@ def test_language_comes_from_the_corpus_or_the_configuration(tmp_path, capsys):
     (tmp_path / "shards").mkdir()
     Path(path).rename(tmp_path / "shards" / "train.000.jsonl.gz")
     assert every_reader(str(tmp_path / "shards"))[0].languages == ["Chinese", "French"]
+    with pytest.raises(UserError, match="names no language"):  # the file alone is no part of that corpus
+        list(read_cuts(str(tmp_path / "shards" / "train.000.jsonl.gz")))
     (tmp_path / "corpus.json").write_text("{")
     with pytest.raises(UserError, match="corpus.json: not valid JSON"):
         read_cuts(str(tmp_path / "shards"))
