@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 
@@ -91,6 +93,30 @@ def test_full_shared_memory_is_an_error_with_the_remedy(namespaces, manifest):
     (message,) = run(*in_small_shared_memory(fill, sys.executable, "-c", PROGRAM, manifest))
     assert message.startswith("data.num_workers=2: loader processes cannot start (")
     assert "--shm-size" in message and message.endswith("or set data.num_workers=0")
+
+
+@pytest.mark.slow
+def test_exhausted_open_files_are_an_error_with_the_remedy(manifest):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))\ntry:\n    for"
+    (message,) = run(sys.executable, "-c", PROGRAM.replace("try:\n    for", limit), manifest)
+    assert message.startswith("data.num_workers=2: loader processes cannot start (") and "ulimit -n" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.003, 0.01, 0.03])
+def test_loader_killed_while_it_sends_audio_is_an_error(cuts, monkeypatch, delay):
+    """The pipe then holds a part of the batch."""
+    load_batch = loading.load_batch
+
+    def load_and_die(cuts):
+        batch = load_batch(cuts * 30)
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return batch
+
+    monkeypatch.setattr(loading, "load_batch", load_and_die)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
+        for _ in loaded([cuts[:1]] * 40, 2, 30.0):
+            time.sleep(0.01)
 
 
 @pytest.mark.slow
