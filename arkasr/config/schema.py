@@ -22,6 +22,7 @@ PARTS = ("encoder", "adapter", "decoder")  # of a model, as named in `model.free
 CHANNEL_POLICIES = ("auto", "mix", "refuse")
 # Limits of a temperature above 0. Logits up to 1e3 and -inf, divided by it, are still numbers in float32.
 COLDEST, WARMEST = 0.01, 100.0
+LEAST_MASS = 1e-6  # of top_p: less than rounding errors of probabilities in float32
 MOST_SEED = 2**31 - 1  # leaves room below 2**32, numpy's limit, for the seeds of other ranks
 MOST_PROCESSES = 1024  # of loader processes and threads per rank: more is a mistake that stops the machine
 MOST_TOKENS = 100_000  # of one transcript: larger caps cost memory before the first token
@@ -299,8 +300,8 @@ class RolloutConfig:
         max_new_tokens: Maximum number of tokens per transcript, from 1 to 100,000.
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         temperature: Sampling temperature, from 0.01 to 100. 0 decodes greedily.
-        top_p: Probability mass to sample from: the smallest set of most probable tokens with this mass. Above 0 and at
-            most 1, which is all tokens.
+        top_p: Probability mass to sample from: the smallest set of most probable tokens with this mass. From 1e-6 to 1,
+            which is all tokens.
         samples: Number of transcripts per clip, from 1 to 1024. More than one needs a temperature above 0.
         empty: Policy for transcripts without a word.
         looping: Policy for transcripts that end in a repeated pattern.
@@ -318,7 +319,7 @@ class RolloutConfig:
         _require_token_limits(self)
         allowed = self.temperature == 0 or COLDEST <= self.temperature <= WARMEST
         _require(allowed, "temperature", f"0, or from {COLDEST:g} to {WARMEST:g}", self.temperature)
-        _require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
+        _require(LEAST_MASS <= self.top_p <= 1, "top_p", f"from {LEAST_MASS:g} to 1", self.top_p)
         allowed = self.samples == 1 or (1 < self.samples <= 1024 and self.temperature != 0)
         _require(allowed, "samples", "1, or up to 1024 with a temperature above 0", self.samples)
 

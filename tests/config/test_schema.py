@@ -131,6 +131,7 @@ def test_every_number_is_accepted_with_a_meaning_or_refused_in_one_sentence(text
         ),
         (["rollout.max_new_tokens=1000000"], "rollout.max_new_tokens must be from 1 to 100000, got 1000000"),
         (["decode.max_seconds=0"], "decode.max_seconds must be above 0, got 0.0"),
+        (["rollout.top_p=1e-300"], "rollout.top_p must be from 1e-06 to 1, got 1e-300"),
         (["seed=-1"], "seed must be from 0 to 2147483647, got -1"),
         (
             ["optim.lr=1" + "0" * 400],
