@@ -13,7 +13,7 @@ import torch
 from arkasr.config.load import load_config
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.generation import token_caps
-from arkasr.model.tokenization import train_byte_bpe, train_sentencepiece
+from arkasr.model.train_tokenizer import train_byte_bpe, train_sentencepiece
 from arkasr.plugins import registry
 
 EGS = Path(__file__).parents[2] / "egs"
