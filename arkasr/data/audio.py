@@ -10,6 +10,7 @@ from lhotse import AudioSource, MonoCut
 from lhotse.cut import Cut, MixedCut
 from torch import Tensor
 
+from arkasr.data.commands import refuse_commands
 from arkasr.data.reasons import (
     CHANNELS,
     EMPTY,
@@ -48,8 +49,11 @@ def read_waveform(clip: Cut) -> Tensor:
             raise Unusable(NO_AUDIO, f"its source is {source.source!r}; write its path")
     try:
         clip = with_audio(clip)
+        refuse_commands(clip)
         clip = clip if clip.sampling_rate == SAMPLE_RATE else clip.resample(SAMPLE_RATE)
         channels = torch.from_numpy(clip.load_audio())
+    except Unusable:
+        raise
     except Exception as error:  # every decoder has its own exceptions
         raise _reason(clip, error) from error
     _require_speech(clip, channels)

@@ -17,7 +17,7 @@ OUTSIDE, AMBIGUOUS, CHANNELS = "text outside of the audio", "supervisions with e
 # Kinds that show when the audio is read.
 MISSING, UNREADABLE, UNLIKE = "missing audio file", "unreadable audio", "audio unlike its manifest"
 EMPTY, NOT_FINITE, SILENT = "empty audio", "audio that is not finite", "silent audio"
-SCALE = "audio at the scale of integers"
+SCALE, COMMAND = "audio at the scale of integers", "audio from a command"
 
 
 class Unusable(Exception):  # noqa: N818 (the name of a state, like StopIteration)
