@@ -66,10 +66,13 @@ class FileBlocks(Sequence[tuple[Path, Block]]):
         return self._files[file], self._indices[file].block(number - self._ends[file] + len(self._indices[file]))
 
     def longer_than(self, lines: int) -> Path | None:
-        """Return the first file with a block of more than so many lines, None if there is none.
+        """Find a file with a block of more lines than a limit.
 
         Args:
-            lines: Number of lines.
+            lines: The limit, in lines.
+
+        Returns:
+            The first such file, or None if there is none.
         """
         return next((file for file, index in zip(self._files, self._indices) if index.longest() > lines), None)
 

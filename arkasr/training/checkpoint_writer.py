@@ -32,7 +32,15 @@ class Writer(dcp.FileSystemWriter):
         self.checkpoint, self.rank_number = checkpoint, rank
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Any:
-        """Write this rank's weights, then the digests. See torch's `StorageWriter`."""
+        """Write this rank's weights, then the digests. See torch's `StorageWriter`.
+
+        Args:
+            plan: What this rank writes.
+            planner: Resolves the plan's entries to tensors.
+
+        Returns:
+            torch's future of the write results.
+        """
         future = super().write_data(plan, planner)
         names = {f"{WEIGHTS}/{result.storage_data.relative_path}" for result in future.wait()}
         names.add(random_state.file_name(self.rank_number))

@@ -43,7 +43,7 @@ def arguments(function: Function, in_class: bool) -> list[str]:
 
 def returns_value(function: Function) -> bool:
     annotation = ast.unparse(function.returns) if function.returns else "None"
-    return not (annotation == "None" or decorators(function) & NO_RETURN_VALUE)
+    return not (annotation in ("None", "NoReturn") or decorators(function) & NO_RETURN_VALUE)
 
 
 def section(docstring: str, name: str) -> str | None:
