@@ -7,6 +7,7 @@ it for ever. This happens with Docker's default size of /dev/shm, and with a pat
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -70,6 +71,7 @@ def loaded(cuts: Iterable[list[Cut]], num_workers: int, timeout: float) -> Itera
         RuntimeError: A loader process died (torch's message names it).
     """
     try:
+        _try_queues(num_workers)
         loader = iter(
             DataLoader(
                 _ClipDataset(),
@@ -90,6 +92,17 @@ def loaded(cuts: Iterable[list[Cut]], num_workers: int, timeout: float) -> Itera
         ) from error
     while (batch := _next(loader, num_workers, timeout)) is not None:
         yield replace(batch, waveforms=[torch.as_tensor(waveform) for waveform in batch.waveforms])
+
+
+def _try_queues(num_workers: int) -> None:
+    """Create the queues and the event that a DataLoader needs, and discard them.
+
+    Raises OSError if they cannot be created. A DataLoader would print a traceback about its own deletion beside it.
+    """
+    if num_workers:
+        context = multiprocessing.get_context()
+        kept = [context.Event(), *(context.Queue() for _ in range(num_workers + 1))]
+        kept.clear()
 
 
 def _next(loader: Iterator[Batch], num_workers: int, timeout: float) -> Batch | None:

@@ -56,7 +56,7 @@ def expected(cuts) -> list[str]:
 def run(*words: str, **variables: str) -> list[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     return done.stdout.splitlines()
 
 
