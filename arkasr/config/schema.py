@@ -377,7 +377,8 @@ class DecodeConfig:
     Attributes:
         max_new_tokens: Maximum number of tokens per transcript, from 1 to 100,000.
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
-        max_seconds: Maximum audio seconds per batch, above 0. `.inf` sets no limit.
+        max_seconds: Maximum padded audio seconds per batch, above 0: number of clips times longest clip. A longer clip
+            forms its own batch. `.inf` sets no limit.
     """
 
     max_new_tokens: int = 256
