@@ -72,8 +72,8 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
 
 
 def _checked_texts(texts: Iterable[str], vocab_size: int, least: int) -> list[str]:
-    kept = [text for text in texts if text.strip(_NOT_PIECES)]
-    if not kept:
+    kept = [text for text in texts if text.strip(_NOT_PIECES.strip(" "))]  # a space may become a piece
+    if not any(map(str.strip, kept)):
         raise UserError("the text to train a tokenizer on is empty; set tokenizer.text to cuts with transcripts")
     for text in kept:
         try:
