@@ -31,6 +31,19 @@ def test_find_files_follows_linked_folders_at_every_depth(tmp_path, link):
     assert names(root) == ["a/1/x/1.flac", "b/2/y/2.flac"]
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_link_to_a_folder_that_was_copied_as_text_is_an_error(tmp_path, absolute):
+    root = tmp_path / "root"
+    touch(root / "100" / "1.flac")
+    touch(tmp_path / "far" / "2.flac")
+    (root / "README").write_text("100 and 200 are speakers\n")
+    assert names(root) == ["100/1.flac"]
+    (root / "200").write_text(str(tmp_path / "far") if absolute else "../far")
+    for walk in (names, subfolders, lambda folder: require_readable(folder, 1)):
+        with pytest.raises(UserError, match=r"200: is a text file with the path of a folder \(.*far\)"):
+            walk(root)
+
+
 def test_find_files_follows_a_linked_root_and_linked_files(tmp_path):
     touch(tmp_path / "real" / "1.flac")
     touch(tmp_path / "far.flac")

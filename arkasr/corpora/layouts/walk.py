@@ -9,6 +9,8 @@ from pathlib import Path
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 
+_LONGEST_TARGET = 4096  # bytes of the path that a symbolic link holds
+
 
 def find_files(root: Path, suffixes: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Path]:
     """List files by their suffix, at any depth, also in folders behind symbolic links.
@@ -64,15 +66,18 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
         Its entries, sorted by name.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: It cannot be read, or a file in it is a link to a folder that was copied as text.
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            found = sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError as error:
         raise _broken(str(folder)) from error
     except OSError as error:
         raise _unreadable(str(folder), error) from error
+    for entry in found:
+        _require_no_written_link(entry)
+    return found
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -104,6 +109,25 @@ def require_readable(folder: Path, depth: int) -> None:
     for entry in list_folder(folder):
         if _is_folder(entry, ()) and depth > 0:
             require_readable(Path(entry.path), depth - 1)
+
+
+def _require_no_written_link(entry: os.DirEntry[str]) -> None:
+    """Refuse a file that stands for a folder. git and file systems without symbolic links write their target as text.
+
+    Only names without a dot are looked at, as folders have, because reading every file of a corpus takes long.
+    """
+    try:
+        if "." in entry.name or not entry.is_file() or not 0 < entry.stat().st_size <= _LONGEST_TARGET:
+            return
+        target = os.fsdecode(Path(entry.path).read_bytes()).strip()
+        leads = "\0" not in target and os.path.isdir(os.path.join(os.path.dirname(entry.path), target))
+    except OSError:
+        return  # unreadable entries are the concern of the caller
+    if leads:
+        raise UserError(
+            f"{entry.path}: is a text file with the path of a folder ({target}), as left by a copy of a symbolic link; "
+            "replace it by that link or by the folder itself"
+        )
 
 
 def _is_folder(entry: os.DirEntry[str], optional: tuple[str, ...]) -> bool:
