@@ -63,13 +63,32 @@ class FailedClips:
         Raises:
             UserError: More than `max_share` have failed. All ranks raise it.
         """
-        if self.failed > self.max_share * self.tried:
+        if self._too_many():
             found = counts(sum(self.ranks.gather(self.kinds), Counter()))
             kinds = f"; {found}" if found else ""
             raise UserError(
                 f"{self.failed / self.tried:.1%} of the clips could not be read ({self._counts()}{kinds}); last "
                 f"failure: {self.last_of_all()}; {REPAIR}, or raise data.max_failed_share"
             )
+
+    def allow_checkpoint(self, step: int) -> bool:
+        """Return whether a checkpoint may be written, and log if not.
+
+        A run that resumes from a checkpoint keeps its counts. With too many failed clips, it would fail again after
+        the audio has been repaired.
+
+        Args:
+            step: Number of the step, for the log.
+
+        Returns:
+            False if more than `max_share` have failed so far.
+        """
+        if self._too_many():
+            log(f"step {step}: no checkpoint is written, because too many clips could not be read ({self._counts()})")
+        return not self._too_many()
+
+    def _too_many(self) -> bool:
+        return self.failed > self.max_share * self.tried
 
     def _counts(self) -> str:
         return f"{self.failed:.0f} of {self.tried:.0f}; data.max_failed_share={self.max_share:g}"

@@ -132,7 +132,7 @@ class Trainer:
                 dev_error, metrics.dev = dev.measure(self.student)
                 row |= {} if dev_error is None else {"dev_error": dev_error}
             metrics.add(self.step, row, due=due["log"] or "dev_error" in row or self.step == last)
-            if self.step < last and (stop or due["save"]):
+            if self.step < last and (stop or due["save"]) and self.failed.allow_checkpoint(self.step):
                 self.save(dev_error)
             self.checkpoints.poll()
             metrics.advance(row)

@@ -73,7 +73,7 @@ def test_run_with_missing_audio_ends_and_resumes_after_repair(conf, datadir, tmp
     assert 0 < len(rows) < 6 and sum(row["failed_clips"] for row in rows) in (1, 2, 3)
     for name in ("clip-0", "clip-1"):
         (tmp_path / f"{name}.away").rename(tmp_path / f"{name}.wav")
-    train(*arguments, [*changes, "data.max_failed_share=0.5"])
+    train(*arguments, changes)  # the same command: no checkpoint holds counts above the limit
     assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2, 3, 4, 5, 6]
 
 
@@ -95,6 +95,24 @@ def test_short_run_is_judged_at_its_end(conf, datadir, tmp_path):
         train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert not (tmp_path / "base" / "final").exists() and not list(tmp_path.glob("base/checkpoints/*"))
     train(str(conf), "base", str(tmp_path), str(datadir), [*changes, "data.max_failed_share=0.5"])
+    assert (tmp_path / "base" / "final" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_short_run_without_audio_succeeds_after_repair(conf, datadir, tmp_path, capsys):
+    """It saves at steps that could read nothing, below `MIN_CLIPS` clips. The same command must not resume there."""
+    cuts = [make_cut(tmp_path, f"clip-{i}", 0.5, "one two") for i in range(4)]
+    changes = [f"data.train={write_cuts(tmp_path / 'cuts.jsonl.gz', cuts)}", "train.eval_every=0", "train.save_every=1"]
+    changes += ["train.steps=3"]
+    for i in range(4):
+        (tmp_path / f"clip-{i}.wav").rename(tmp_path / f"clip-{i}.away")
+    with pytest.raises(UserError, match="no clip could be read"):
+        train(str(conf), "base", str(tmp_path), str(datadir), changes)
+    assert not list(tmp_path.glob("base/checkpoints/*"))
+    assert "step 1: no checkpoint is written, because too many clips could not be read" in capsys.readouterr().out
+    for i in range(4):
+        (tmp_path / f"clip-{i}.away").rename(tmp_path / f"clip-{i}.wav")
+    train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert (tmp_path / "base" / "final" / "config.json").is_file()
 
 
