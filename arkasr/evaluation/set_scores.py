@@ -117,6 +117,6 @@ def _doubts(
 def _reason(entry: dict[str, Any], record: dict[str, Any] | None) -> str:
     examples = (record or {}).get("failed_examples") or []
     if record and entry["failed_clips"]:
-        shown = "; ".join(str(example) for example in examples[:MOST_EXAMPLES])
+        shown = "; ".join(str(example).split("; ")[0] for example in examples[:MOST_EXAMPLES])  # without the remedies
         return shown or "their audio could not be read"
     return f"no hypothesis in the file (first: {entry['missing_examples'][0]})"

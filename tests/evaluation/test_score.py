@@ -260,7 +260,7 @@ def test_score_refuses_if_nothing_was_scored(workspace, rows):
 def test_score_shows_recorded_reason_of_clips_that_were_not_decoded(workspace, capsys):
     exp, data = workspace
     write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "the cat sat"), hypothesis("u3", "")])
-    write_record(exp, data, failed=1, failed_examples=["u2 (u2.wav): unreadable audio"])
+    write_record(exp, data, failed=1, failed_examples=["u2 (u2.wav): unreadable audio; put it back; see the docs"])
     score(str(exp), str(data), ["base"])
     line = "Base, test: 1 of 3 clips not decoded: u2 (u2.wav): unreadable audio; their words count as deletions"
     assert line in capsys.readouterr().out and line in (exp / "RESULTS.md").read_text()
