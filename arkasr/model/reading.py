@@ -26,7 +26,16 @@ JSON_FILES = (
     "vocab.json",
 )
 # What transformers raises on files with unexpected contents.
-_ERRORS = (OSError, ValueError, TypeError, AttributeError, LookupError, StrictDataclassError, SafetensorError)
+_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ImportError,
+    StrictDataclassError,
+    SafetensorError,
+)
 
 
 @contextmanager
@@ -48,6 +57,8 @@ def reading(path: str) -> Iterator[None]:
             raise
         kind = f"{type(error).__name__}: " if isinstance(error, LookupError | TypeError | AttributeError) else ""
         cause = " ".join(f"{kind}{error}".split()).rstrip(". ")
+        if "trust_remote_code" in cause:
+            cause = "it needs its own code (auto_map), which is never run"
         raise UserError(
             f"{path}: cannot be read as a model: {cause}; give the folder of a model or a Hub id (owner/name)"
         ) from error

@@ -1,4 +1,4 @@
-"""Bounds of the sizes of models, checked before a model is built: a wrong number can use up the memory."""
+"""Checks of config.json before a model is built: a wrong size can use up memory, and a kernel's name can run code."""
 
 from __future__ import annotations
 
@@ -20,18 +20,30 @@ LIMITS = {
     **dict.fromkeys(("vocab_size", "sliding_window"), 2**24),
     "merge_factor": 64,
 }
+# transformers downloads and runs other names as kernels from the Hub, whatever `trust_remote_code` says.
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
 def check_config(config: Mapping[str, Any], place: str) -> None:
-    """Check the sizes in a config.json, at any depth.
+    """Check the sizes in a config.json, at any depth, and that it asks for no foreign code or quantised weights.
 
     Args:
         config: Its content.
         place: Folder or Hub id, for error messages.
 
     Raises:
-        UserError: A size is not a whole number or out of bounds, or heads do not divide the width.
+        UserError: A size is not a whole number or out of bounds, heads do not divide the width, the attention is not
+            one of `ATTENTION`, or the weights are quantised.
     """
+    for name in ("attn_implementation", "_attn_implementation"):
+        if (value := config.get(name)) is not None and value not in ATTENTION:
+            allowed = ", ".join(ATTENTION)
+            raise UserError(
+                f"{place}: {name} in config.json must be one of {allowed}, got {value!r}; delete it: kernels of the "
+                "Hub are never run"
+            )
+    if config.get("quantization_config") is not None:
+        raise UserError(f"{place}: quantization_config in config.json: quantised weights cannot be read; use others")
     check_table(config, f"{place}: {{}} in config.json")
     for name, value in config.items():
         if name.endswith("_config") and value is not None:

@@ -16,6 +16,7 @@ from arkasr.errors import UserError
 from arkasr.model.arkasr.processing_arkasr import ArkasrProcessor
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.reading import load_tokenizer, reading
+from arkasr.model.size_limits import check_config
 from arkasr.training.setup import _new_tokenizer
 
 
@@ -152,3 +153,27 @@ def test_reading_leaves_bugs_and_full_memory_alone():
 def test_damaged_folder_without_the_file_is_accepted(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         load_tokenizer(str(Path(tmp_path)))
+
+
+@pytest.mark.parametrize("section", ["", "text_config", "audio_config"])
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("value", ["kernels-community/evil", "someone/evil@v1:f", {"": "someone/evil"}])
+def test_kernels_of_the_hub_are_refused(section, key, value):
+    config = {"model_type": "arkasr", "text_config": {}, "audio_config": {}}
+    (config[section] if section else config)[key] = value
+    with pytest.raises(UserError, match=f"folder.*{key} in config.json must be one of eager, sdpa.*never run"):
+        check_config(config, "folder")
+
+
+def test_quantised_weights_are_refused_and_usual_attention_is_not():
+    with pytest.raises(UserError, match="folder: quantization_config in config.json: quantised weights cannot be read"):
+        check_config({"quantization_config": {"quant_method": "bitsandbytes"}}, "folder")
+    check_config({"quantization_config": None, "attn_implementation": "sdpa", "_attn_implementation": None}, "folder")
+
+
+@pytest.mark.parametrize("error", [ImportError("install it"), ValueError("pass the argument `trust_remote_code=True`")])
+def test_missing_packages_and_code_are_one_sentence(error):
+    with pytest.raises(UserError) as refused, reading("folder"):
+        raise error
+    assert "trust_remote_code" not in str(refused.value)
+    assert str(refused.value).startswith("folder: cannot be read as a model: ")
