@@ -83,6 +83,8 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
     known = {key: value for key, value in record.items() if value is not None}
     settings = read_yaml(config) if config.is_file() else {}
     check_types(str(config), settings, CONFIG_TYPES, AGAIN_3)
+    if config.is_file() and not settings:
+        raise UserError(f"{config}: is empty; {AGAIN_3}")
     return {**known, "config": settings}
 
 

@@ -111,3 +111,11 @@ def test_read_scores_checks_types(tmp_path):
         with pytest.raises(UserError, match="scores.json"):
             read_scores(tmp_path, "base")
     assert read_scores(tmp_path, "teacher") is None
+
+
+def test_read_run_refuses_an_empty_configuration(tmp_path):
+    (tmp_path / "base").mkdir()
+    assert read_run(tmp_path, "base") == {"config": {}}
+    (tmp_path / "base" / "config.yaml").write_bytes(b"")
+    with pytest.raises(UserError, match=r"base/config.yaml: is empty; "):
+        read_run(tmp_path, "base")
