@@ -156,7 +156,7 @@ set_option() { # set_option NAME VALUE: check the value by the option's kind and
             ;;
         bool) [[ $value == true || $value == false ]] || die "--$name takes true or false, not '$value'" ;;
         */*) # one of these words
-            [[ $value != */* && /${kind[$name]}/ == */$value/* ]] ||
+            [[ $value != */* && /${kind[$name]}/ == */"$value"/* ]] ||
                 die "--$name takes ${kind[$name]//\// or }, not '$value'"
             ;;
         word) [[ $value =~ ^[A-Za-z0-9_.:-]+$ ]] || die "--$name takes a name without blanks, not '$value'" ;;

@@ -15,7 +15,8 @@ from lhotse.cut import Cut
 from arkasr.config.schema import DecodeConfig
 from arkasr.data.batches import SILENCE, Batch, load_batch
 from arkasr.data.checks import Rules
-from arkasr.data.manifests import read_cuts
+from arkasr.data.manifests import read_cuts, shards
+from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts
@@ -66,6 +67,18 @@ def speaker_of(cut: Cut) -> str:
     return str(cut.supervisions[0].speaker or "") if cut.supervisions else ""
 
 
+def _corpus_of(path: str) -> dict[str, Any]:
+    """Return the content of `corpus.json` in the folder of a manifest, which own manifests may lack."""
+    folders = [shards(path)[0].parent, Path(path).absolute().parent]
+    for folder in folders if Path(path).is_dir() else folders[:1]:
+        if (folder / "corpus.json").is_file():
+            return read_corpus_facts(folder)
+    raise UserError(
+        f"{path}: there is no corpus.json beside it, which gives metric and normaliser of the dev error rate; run the "
+        "recipe from --stage 1, copy the corpus.json of this corpus there, or set train.eval_every=0"
+    )
+
+
 class DevSet:
     """One rank's share of a sample of a dev manifest, scored as `arkasr score` scores the test sets.
 
@@ -76,6 +89,9 @@ class DevSet:
         world_size: Number of processes.
         rules: See `arkasr.data.manifests.read_cuts`.
 
+    Raises:
+        UserError: The manifest or its `corpus.json` is missing or broken.
+
     Attributes:
         cuts: The cuts of this rank, longest first.
         metric: `wer` or `cer`.
@@ -85,7 +101,7 @@ class DevSet:
     """
 
     def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None):
-        corpus = read_corpus_facts(Path(path).parent)
+        corpus = _corpus_of(path)
         self.metric, self.normalize = corpus["metric"], normalizer(corpus["normalizer"])
         found = list(read_cuts(path, rules))
         sample = sample_over_speakers(found, num_clips)

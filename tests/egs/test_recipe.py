@@ -277,6 +277,7 @@ def test_recipe_needs_no_home_but_for_a_tilde():
         (["--nj", "0"], "--nj takes a whole number of at least 1"),
         (["--dry_run", "yes"], "--dry_run takes true or false, not 'yes'"),
         (["--scale", "huge"], "--scale takes mini or paper, not 'huge'"),
+        (["--scale", "*"], "--scale takes mini or paper, not '*'"),
         (["--corpus_dir", ""], "--corpus_dir is empty"),
         (["--variants", " "], "--variants is empty: name at least one run"),
         (["extra"], "unexpected argument 'extra'"),

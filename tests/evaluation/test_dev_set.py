@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from lhotse import MonoCut, SupervisionSegment
 from tiny import ARK_SIZES, student_tokenizer
 
 from arkasr.config.schema import DecodeConfig
+from arkasr.errors import UserError
 from arkasr.evaluation.dev_set import DevSet, sample_over_speakers, speaker_of
 from arkasr.model.build import build_fresh
 
@@ -79,3 +81,19 @@ def test_clips_longer_than_the_model_accepts_are_left_out_and_counted(datadir, c
     found = whole.errors(lm, DecodeConfig(max_new_tokens=3, max_seconds=8))
     assert found["clips"] == short and found["failed"] == len(durations) - short and found["words"] > 0
     assert f"dev: {len(durations) - short} clips are left out, longer than the" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["inside", "beside"])
+def test_a_dev_folder_of_shards_has_corpus_json_inside_or_beside(datadir, tmp_path, place):
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    shutil.copy(datadir / "dev.jsonl.gz", folder)
+    with pytest.raises(UserError, match="dev: there is no corpus.json beside it.* or set train.eval_every=0"):
+        DevSet(str(folder), 2)
+    shutil.copy(datadir / "corpus.json", folder if place == "inside" else tmp_path)
+    assert DevSet(str(folder), 2).metric in ("wer", "cer")
+
+
+def test_a_missing_dev_manifest_is_named_as_such(tmp_path):
+    with pytest.raises(UserError, match="dev.jsonl.gz: no such manifest; run the recipe from --stage 1"):
+        DevSet(str(tmp_path / "dev.jsonl.gz"), 2)
