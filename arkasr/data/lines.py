@@ -8,6 +8,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ LINE_SUFFIXES = (".jsonl", ".jsonl.gz")  # formats that can be read line by line
 WHOLE_SUFFIXES = (".json", ".json.gz", ".yaml", ".yaml.gz", ".yml", ".yml.gz")  # read as a whole
 MIXED = "MixedCut"
 CUTS = ("MonoCut", "MultiCut", MIXED, "PaddingCut", "Cut")  # "Cut": what Lhotse below 0.8 called a MonoCut
+MOST_BYTES = 2**26  # of a line. A few MB of gzip can unpack to more than fits into memory
 WRITE_AGAIN = "write or copy this file again"
 MAKE_CUTS = "make cuts of it, see 'Own manifests' in docs/large_corpora.md"
 
@@ -88,7 +90,8 @@ def _opened(file: Path, offset: int = 0) -> Iterator[IO[bytes]]:
 
 
 def _lines(file: Path, start: int, block: Block) -> Iterator[tuple[int, Any]]:
-    with _opened(file, block.offset) as lines:
+    with _opened(file, block.offset) as content:
+        lines = iter(partial(content.readline, MOST_BYTES + 1), b"")
         numbered = enumerate(islice(lines, block.lines), block.first)
         yield from parse_lines(file, ((n, line) for n, line in numbered if n >= start))
 
@@ -109,6 +112,9 @@ def parse_lines(file: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tupl
     number = -1
     try:
         for number, line in lines:
+            if len(line) > MOST_BYTES:
+                problem = f"line {number + 1} has more than {MOST_BYTES} bytes, which no cut needs"
+                raise UserError(f"{file}: {problem}; {WRITE_AGAIN}, with one cut per line")
             if line.strip():
                 yield number, decode_json_line(line.decode("utf-8-sig" if number == 0 else "utf-8"))
     except EOFError as error:

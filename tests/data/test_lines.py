@@ -163,3 +163,12 @@ def test_links_to_nothing_and_hidden_files(shards, tmp_path):
     assert len(list(read_cuts(str(shards)))) == 60
     (shards / "train.006.jsonl.gz").symlink_to(tmp_path / "gone.jsonl.gz")
     assert_error(shards, "train.006.jsonl.gz: a link to", "gone.jsonl.gz, which does not exist")
+
+
+def test_line_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("arkasr.data.lines.MOST_BYTES", 1000)
+    path = tmp_path / "cuts.jsonl.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(b'{"id": "' + b"a" * 100_000 + b'"}\n')
+    with pytest.raises(UserError, match="cuts.jsonl.gz: line 1 has more than 1000 bytes, which no cut needs; write or"):
+        list(entries(path))
