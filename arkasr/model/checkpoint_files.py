@@ -65,6 +65,8 @@ def damage(path: Path, part: int = 0, parts: int = 1, contents: bool = True) -> 
         sizes = {name: int(entry["bytes"]) for name, entry in entries.items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return f"its {COMPLETE} cannot be read"
+    if not sizes:
+        return f"its {COMPLETE} lists no files"
     for name, size in sizes.items():
         if not (path / name).is_file():
             return f"{name} is missing"

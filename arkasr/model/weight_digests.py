@@ -57,6 +57,8 @@ def _digests(folder: Path) -> dict[str, str]:
         if not (match := _LINE.fullmatch(line)):
             raise UserError(f"{file}: {line[:80]!r} is not a digest and a file name; copy or export the model again")
         found[match[2]] = match[1]
+    if not found:
+        raise UserError(f"{file}: is empty; copy or export the model again")
     return found
 
 

@@ -72,10 +72,7 @@ def test_saving_again_replaces_the_digests(tmp_path):
 def test_damaged_list_of_digests_is_named(tmp_path, content):
     student(3).save(tmp_path)
     (tmp_path / "SHA256SUMS").write_bytes(content)
-    if not content:  # an empty list has no digest to compare with
-        load_speech_lm(str(tmp_path))
-        return
-    with pytest.raises(UserError, match=f"{tmp_path}/SHA256SUMS: .* is not a digest and a file name"):
+    with pytest.raises(UserError, match=f"{tmp_path}/SHA256SUMS: (is empty|.* is not a digest and a file name)"):
         load_speech_lm(str(tmp_path))
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from training_runs import cost_free, train_until
 
 from arkasr.errors import UserError
-from arkasr.model.checkpoint_files import load_checkpoint
+from arkasr.model.checkpoint_files import damage, load_checkpoint
 from arkasr.training.checkpoint import COMPLETE, Checkpoints
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer, train
@@ -391,3 +391,8 @@ def test_full_disk_ends_the_run_and_keeps_previous_checkpoint(conf, datadir, tmp
     monkeypatch.undo()
     train(str(conf), "base", str(tmp_path), str(datadir), changes)
     assert [row["step"] for row in metrics(tmp_path / "base")] == list(range(1, 9))
+
+
+def test_marker_without_files_is_damaged(tmp_path):
+    (tmp_path / COMPLETE).write_text("{}")
+    assert damage(tmp_path) == "its COMPLETE lists no files"
