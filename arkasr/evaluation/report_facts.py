@@ -12,7 +12,7 @@ from arkasr.evaluation import inputs, paper_numbers, run_records
 from arkasr.evaluation.markdown import format_number, markdown_table
 from arkasr.evaluation.tables import Scores
 from arkasr.utils.console import log
-from arkasr.utils.redact import without_secrets
+from arkasr.utils.redact import command_without_secrets
 
 Metrics = dict[str, list[dict[str, Any]]]
 RunRecords = dict[str, dict[str, Any]]
@@ -155,20 +155,3 @@ def _read_or_skip(expdir: str, run: str) -> dict[str, Any] | None:
     except UserError as error:
         log(f"warning: {error} (its command is left out of RESULTS.md)")
         return None
-
-
-def command_without_secrets(command: str) -> str:
-    """Remove passwords and keys from a command line.
-
-    Args:
-        command: Command line in shell syntax.
-
-    Returns:
-        The command line. Only words that hold a secret are changed.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return without_secrets(command)
-    clean = [without_secrets(word) for word in words]
-    return command if clean == words else shlex.join(clean)

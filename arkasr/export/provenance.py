@@ -9,10 +9,9 @@ from typing import Any
 
 from arkasr.config.load import read_config
 from arkasr.evaluation import run_records
-from arkasr.evaluation.report_facts import command_without_secrets
 from arkasr.export.redact import folders_of, public_command, public_values
 from arkasr.model.weight_files import is_hub_id
-from arkasr.utils.redact import values_without_secrets
+from arkasr.utils.redact import command_without_secrets, values_without_secrets
 
 PLUGIN_KEYS = ("kind", "name", "distribution", "version")
 

@@ -25,7 +25,7 @@ from arkasr.training.inputs import changed_inputs, run_inputs
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
 from arkasr.utils.files import locked, read_json, write_text
-from arkasr.utils.redact import without_secrets
+from arkasr.utils.redact import command_without_secrets, without_secrets
 
 PACKAGES = ("arkasr", "torch", "torchaudio", "transformers", "lhotse", "pluggy", "sentencepiece", "tokenizers", "jiwer")
 CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because they do not change its results
@@ -197,7 +197,7 @@ class RunRecord:
 
     def _new_record(self) -> dict[str, Any]:
         return {
-            "recipe": os.environ.get("ARKASR_RECIPE", ""),
+            "recipe": command_without_secrets(os.environ.get("ARKASR_RECIPE", "")),
             "command": shlex.join(["arkasr", *map(without_secrets, sys.argv[1:])]),
             "commit": _commit(),
             "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ _NAMED = re.compile(rf"(?:^|[-_.]){_SECRET_NAME}$", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/\s?#]*@")
 _QUERY = re.compile(rf"([?&;#](?:[\w.-]*[-_.])?(?:{_SECRET_NAME}|key|token|auth|password)=)[^&;#\s'\"]+", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"((?:^|[-_.]){_SECRET_NAME}=)(?!$).+$", re.IGNORECASE | re.DOTALL)
+_MAPPED = re.compile(rf"((?:^|[-_.\s{{,'\"]){_SECRET_NAME}['\"]?:\s*)[^,}}\s][^,}}]*", re.IGNORECASE)  # {api_key: ...}
 
 
 def without_secrets(text: str) -> str:
@@ -24,9 +26,29 @@ def without_secrets(text: str) -> str:
 
     Returns:
         The text without logins of addresses (`user:password@`), keys in their queries, and values that are assigned
-        to names such as `api_key` or `password`.
+        to names such as `api_key` or `password`, also in mappings (`{api_key: ...}`).
     """
-    return _ASSIGNED.sub(rf"\1{HIDDEN}", _QUERY.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text)))
+    text = _LOGIN.sub(f"{HIDDEN}@", text)
+    for named in (_QUERY, _MAPPED, _ASSIGNED):
+        text = named.sub(rf"\1{HIDDEN}", text)
+    return text
+
+
+def command_without_secrets(command: str) -> str:
+    """Remove passwords and keys from a command line.
+
+    Args:
+        command: Command line in shell syntax.
+
+    Returns:
+        The command line. Only words that hold a secret are changed.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return without_secrets(command)
+    clean = [without_secrets(word) for word in words]
+    return command if clean == words else shlex.join(clean)
 
 
 def values_without_secrets(value: Any, name: str = "") -> Any:

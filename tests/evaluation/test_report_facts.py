@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from arkasr.evaluation.report_facts import command_without_secrets, commands, environment
+from arkasr.evaluation.report_facts import commands, environment
+from arkasr.utils.redact import command_without_secrets
 
 
 def test_commands_lists_other_runs_and_skips_damaged_ones(tmp_path, capsys):

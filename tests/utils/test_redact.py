@@ -52,3 +52,16 @@ def test_values_without_secrets_hides_by_name_and_in_addresses() -> None:
 def test_secrets_in_addresses_names_the_key() -> None:
     config = {"teacher": {"options": {"url": f"http://u:{SECRET}@h", "api_key_env": "KEY"}}, "data": {"train": "a.gz"}}
     assert list(secrets_in_addresses(config)) == [("teacher.options.url", "http://***@h")]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("teacher.options={url: x, api_key: hunter2}", "teacher.options={url: x, api_key: ***}"),
+        ("teacher.options={'api_key':'hunter2', url: x}", "teacher.options={'api_key':***, url: x}"),
+        ('{"password": "hunter2"}', '{"password": ***}'),
+        ("{api_key_env: NAME, keyword: x}", "{api_key_env: NAME, keyword: x}"),
+    ],
+)
+def test_values_in_mappings_are_hidden(text, clean):
+    assert without_secrets(text) == clean
