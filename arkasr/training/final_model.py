@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from arkasr.errors import UserError
 from arkasr.model.reading import check_json_files
 from arkasr.model.speech_lm.auto import SpeechLM
-from arkasr.model.weight_digests import check_digests
+from arkasr.model.weight_digests import check_digests, digested_files
 from arkasr.model.weight_files import weight_files
 from arkasr.training.ranks import Ranks
 from arkasr.utils.files import publish
@@ -65,7 +65,7 @@ def is_finished(run: Path) -> bool:
     try:
         check_json_files(str(final))
         weights = weight_files(final)
-        check_digests(weights)
+        check_digests([*weights, *digested_files(final)])
     except UserError as error:
         raise UserError(f"{str(error).partition(';')[0]}; {what_to_do}") from error
     for path in weights:

@@ -30,12 +30,24 @@ def test_empty_or_cut_file_is_named(run, name, share):
         is_finished(run)
 
 
-def test_flipped_bit_of_the_weights_is_named(run):
-    path = run / "final" / "model.safetensors"
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("model.safetensors", "weights were"), ("config.json", "file was"), ("tokenizer.json", "file was")],
+)
+def test_flipped_bit_is_named(run, name, what):
+    path = run / "final" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"^{path}: the weights were changed or damaged .*; delete {run / 'final'}"):
+    # a flipped bit may also make the JSON invalid
+    with pytest.raises(UserError, match=rf"^{path}: (the {what} changed or damaged|.*).*; delete {run / 'final'}"):
+        is_finished(run)
+
+
+def test_another_valid_configuration_is_named(run):
+    path = run / "final" / "config.json"
+    path.write_text(path.read_text().replace("{", "{ ", 1))
+    with pytest.raises(UserError, match=rf"^{path}: the file was changed or damaged .*; delete {run / 'final'}"):
         is_finished(run)
 
 

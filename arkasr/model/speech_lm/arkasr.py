@@ -69,7 +69,9 @@ class ArkSpeechLM(SpeechLM):
             state_dict: See `SpeechLM.save`.
             **options: See `SpeechLM.save`.
         """
-        config: Any = self.hf.config
         self.hf.generation_config.suppress_tokens = self.blocked.nonzero()[:, 0].tolist()
         super().save(folder, state_dict, **options)
+
+    def _save_processor(self, folder: Path) -> None:
+        config: Any = self.hf.config
         ArkasrProcessor.from_config(config, self.tokenizer).save_pretrained(folder)

@@ -256,7 +256,11 @@ class SpeechLM(nn.Module, ABC):
         """
         self.hf.save_pretrained(folder, state_dict=state_dict, **{"save_original_format": False, **options})
         self.tokenizer.save_pretrained(folder)
+        self._save_processor(Path(folder))
         for file in Path(folder).glob("*.safetensors"):
             copymode(Path(folder) / "config.json", file)
         if options.get("is_main_process", True):
             write_digests(Path(folder))
+
+    def _save_processor(self, folder: Path) -> None:
+        """Write what a model needs beside weights, configuration and tokenizer. `save` calls it before the digests."""
