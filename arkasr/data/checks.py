@@ -19,10 +19,11 @@ from lhotse.utils import fastcopy
 from arkasr.config.schema import DataConfig
 from arkasr.data.channels import choose_channels
 from arkasr.data.lines import WRITE_AGAIN
-from arkasr.data.reasons import AMBIGUOUS, EMPTY_TEXT, NO_AUDIO, NO_TEXT, OUTSIDE, Unusable, refuse
+from arkasr.data.reasons import AMBIGUOUS, EMPTY_TEXT, NO_AUDIO, NO_TEXT, OUTSIDE, UNLIKE, Unusable, refuse
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
 
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz, of recordings
 EDGE = 0.01  # seconds that a supervision may leave uncovered at either end, which is rounding
 BEYOND = 0.1  # seconds that a supervision may reach beyond the audio, which is careless annotation
 ODD = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError)  # Lhotse, on odd values
@@ -186,6 +187,7 @@ def _clip(cut: Cut, supervision: SupervisionSegment, rules: Rules, notes: list[s
     clip = _trimmed(choose_channels(cut, supervision, rules.channels, notes), supervision, notes)
     if not _is_text(supervision.language):
         clip = _with_language(clip, rules, notes, place)
+    _require_rate(clip.sampling_rate)
     if clip.sampling_rate != SAMPLE_RATE:
         notes.append(f"are resampled from {clip.sampling_rate} to {SAMPLE_RATE} Hz")
     return clip
@@ -199,6 +201,12 @@ def _require_text(supervision: SupervisionSegment, rules: Rules) -> None:
         raise Unusable(NO_TEXT)
     if rules.needs_text and not rules.empty_text and not _is_text(text):
         raise Unusable(EMPTY_TEXT)
+
+
+def _require_rate(rate: Any) -> None:
+    """Refuse rates that no audio has. Resampling from 1 Hz, for example, would not end."""
+    if isinstance(rate, bool) or not isinstance(rate, int) or not MIN_RATE <= rate <= MAX_RATE:
+        raise Unusable(UNLIKE, f"its sampling rate is {rate!r}, allowed are {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def _trimmed(cut: Cut, supervision: SupervisionSegment, notes: list[str]) -> Cut:

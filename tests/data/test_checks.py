@@ -242,6 +242,20 @@ def test_odd_values_in_cuts_never_give_a_traceback(tmp_path):
     assert min(kinds[kind] for kind in ("failed", "read", "refused")) > 5
 
 
+@pytest.mark.parametrize("rate", [True, 0, 1, 999, 16000.5, "16000", 10**30, -16000])
+def test_sampling_rate_that_no_audio_has_is_refused(tmp_path, rate):
+    """Resampling from 1 Hz, as which `true` counts, would not end."""
+    item = cut_of(tmp_path / "a.wav", AUDIO, "one").to_dict()
+    item["recording"]["sampling_rate"] = rate
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps(item) + "\n")
+    try:
+        (batch,) = evaluation_batches(str(path), 1e9)
+        assert batch.ids == [] and batch.num_failed == 1
+    except UserError as error:
+        assert str(path) in str(error)
+
+
 def test_number_as_source_is_not_an_open_file(tmp_path):
     cut = cut_of(tmp_path / "a.wav", AUDIO, "one")
     with open(tmp_path / "a.wav", "rb") as file:
