@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 class ClipTooLongError(UserError):
-    """A clip is longer than the model accepts. The other clips of a corpus can still be transcribed."""
+    """The clip is longer than the model accepts. The other clips of a corpus can still be transcribed."""
 
 
 # Messages of writers on a full disk: the system and safetensors, torch.save (three messages), libsndfile.

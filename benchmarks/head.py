@@ -4,7 +4,7 @@
 
 Each row of the table is one method at one number of scored positions P, with its ratio to the dense method. Time is
 the median of paired repeats: every repeat runs all methods in turn. Memory is the peak above the memory in use before:
-of torch's allocator on a GPU, of the process's resident set on a CPU (Linux). Every method ends with a gradient of the
+of torch's allocator on GPUs, of the process's resident set on CPUs (Linux). Every method ends with a gradient of the
 head. The column "extra" excludes its size, "with gradient" includes it.
 
 - dense: union_topk_kl with the logits of all V tokens formed at once, as autograd keeps them.

@@ -1,6 +1,6 @@
 """Compare one whole OPD step of arkasr against a dense reference implementation of Algorithm 1.
 
-    python benchmarks/opd_step.py --fresh paper --dtype bfloat16                  # the published sizes, on a GPU
+    python benchmarks/opd_step.py --fresh paper --dtype bfloat16                  # the published sizes, on one GPU
     python benchmarks/opd_step.py --fresh mini --clips 8 --cap 32                 # small bodies, the true vocabulary
     python benchmarks/opd_step.py --expdir egs/librispeech/exp/mini --datadir egs/librispeech/data/mini  # after a demo
 
@@ -17,8 +17,8 @@ The reference does what the published trainer does:
 
 Both implementations use the same models, clips and supports, and start from the same weights at every repeat. Their
 losses must agree. Each row of the table is one phase: the median over paired repeats in seconds, and the ratio
-reference / arkasr. Peak memory is that above the memory in use before: of torch's allocator on a GPU, of the process's
-resident set on a CPU (Linux).
+reference / arkasr. Peak memory is that above the memory in use before: of torch's allocator on GPUs, of the process's
+resident set on CPUs (Linux).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure the student's real-time factor, seconds of computing per second of audio, by batch size.
 
-    python benchmarks/rtf.py --size paper --dtype bfloat16 --batch 1 4 16 64      # the published sizes, on a GPU
+    python benchmarks/rtf.py --size paper --dtype bfloat16 --batch 1 4 16 64      # the published sizes, on one GPU
     python benchmarks/rtf.py --size mini --batch 1 8                              # on a CPU
 
 Weights are random and clips are noise. Every transcript therefore ends at its token cap, which --tokens_per_second of

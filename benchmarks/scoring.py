@@ -1,6 +1,6 @@
 """Compare a teacher's scoring with logits at transcript positions only against logits at every position.
 
-    python benchmarks/scoring.py --size paper --dtype bfloat16             # Qwen3-ASR-1.7B's sizes, on a GPU
+    python benchmarks/scoring.py --size paper --dtype bfloat16             # Qwen3-ASR-1.7B's sizes, on one GPU
     python benchmarks/scoring.py --size mini --threads 2                   # small body, the true vocabulary, on a CPU
 
 The teacher has random weights, and the clips are noise. Both methods run the same encoder and decoder over the same

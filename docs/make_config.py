@@ -60,7 +60,7 @@ model: {encoder: zai-org/GLM-ASR-Nano-2512, sizes: {audio: null}}
 ```
 
 Plain values follow YAML 1.2: only `true` and `false` are booleans, `1e-4` is a number, and `no` is text. Every number
-has bounds, which the tables name. `.inf` is allowed only where a table says so. A file has at most 256 KiB, 50 levels
+has bounds, which the tables name. `.inf` is allowed only where a table states it. A file has at most 256 KiB, 50 levels
 of nesting, and 20,000 values after aliases are expanded."""
 NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "any"}
 SECTION_OF = {"teacher": "teacher", "token_mapper": "mapper", "loss": "loss"}

@@ -241,7 +241,7 @@ class TrainConfig:
     Attributes:
         steps: Optimizer steps of the run. At least 1. You can raise it later to extend the run.
         accumulate: Batches per optimizer step and rank (gradient accumulation). At least 1.
-        log_every: Steps between rows of metrics.jsonl. The last step and steps with a dev error rate always have a row.
+        log_every: Steps between rows of metrics.jsonl. The last step and steps with a dev error rate always have rows.
             0 writes no others.
         eval_every: Steps between measurements of the dev error rate, which is also measured after the last step. 0
             never measures it.

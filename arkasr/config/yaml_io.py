@@ -158,7 +158,7 @@ class _Values:
         return value
 
     def mapping(self, node: yaml.MappingNode, key: str) -> dict[str, Any]:
-        """Return the mapping of a node, whose keys must be texts and differ."""
+        """Return the node's mapping, whose keys must be texts and differ."""
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
         for name_node, value_node in node.value:

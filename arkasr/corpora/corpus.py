@@ -131,8 +131,8 @@ class Corpus:
     """The contents of a corpus.yaml.
 
     Attributes:
-        name: Name of the corpus in messages and results. Another corpus in the layout of a published one gets a name
-            of its own, see `arkasr.corpora.published`.
+        name: Name of the corpus in messages and results. Another corpus in the layout of a published one gets
+            a distinct name, see `arkasr.corpora.published`.
         recipe: Layout on disk: `librispeech`, `aishell` or `wenet_speech`.
         language: Language of all utterances: `English` or `Chinese`.
         metric: Error rate: `wer` (over words) or `cer` (over characters).

@@ -239,7 +239,7 @@ def first_recording(data: Path, name: str) -> dict[str, Any] | None:
 
 
 def transcripts_digest(root: Path, transcripts: Iterable[Path]) -> str:
-    """Return a digest of transcripts, which tells a moved corpus from another one.
+    """Return a digest of transcripts, which distinguishes a moved corpus from another one.
 
     Args:
         root: Folder of the corpus.

@@ -1,7 +1,7 @@
 """Which corpus a folder holds: the published one, its synthetic miniature, or another in the same layout.
 
-Results of other data must not carry a published corpus's name or stand beside the paper's numbers. The number of
-utterances and speakers tells the published parts from others.
+Results of other data must not carry a published corpus's name or appear beside the paper's numbers. The number of
+utterances and speakers distinguishes the published parts from others.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def label(
         corpus: The corpus.yaml.
         facts: Its scale.
         folder: The folder that the user named.
-        synthetic: Whether stage 0 synthesised the corpus, and the scale is `mini`. Its results stand beside the
+        synthetic: Whether stage 0 synthesised the corpus, and the scale is `mini`. Its results appear beside the
             paper's, and say that they are a miniature.
         read: All parts in use.
         test: The test parts in use.

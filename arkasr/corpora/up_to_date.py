@@ -123,7 +123,7 @@ def _same_transcripts(old: dict[str, Any], layout: CorpusLayout) -> bool:
     known = (old.get("transcripts") or {}).get("sha256")
     try:
         return bool(known) and data_dir.transcripts_digest(layout.root, layout.transcripts(_parts(old))) == known
-    except UserError:  # a part is missing
+    except UserError:  # one of the parts is missing
         return False
 
 

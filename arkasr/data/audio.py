@@ -31,10 +31,10 @@ _DETAIL = re.compile(r"Exception #0 \(.*?\): <class '(?:.*\.)?(\w+)'>: (.*)|Deta
 
 
 def read_waveform(clip: Cut) -> Tensor:
-    """Read the audio of a clip, at 16 kHz and with its channels mixed into one.
+    """Read the clip's audio, at 16 kHz and with its channels mixed into one.
 
     Args:
-        clip: A clip, see `arkasr.data.checks`.
+        clip: The clip, see `arkasr.data.checks`.
 
     Returns:
         float32 [num_samples] at 16 kHz.
@@ -98,7 +98,7 @@ def _reason(clip: Cut, error: Exception) -> Unusable:
 
 
 def _files(clip: Cut) -> list[Path]:
-    """Return the local files that hold the audio of a clip."""
+    """Return the local files that hold the clip's audio."""
     if tar := tar_file(clip):
         return [tar]
     return [Path(each.source) for each in _sources(clip) if each.type == "file"]

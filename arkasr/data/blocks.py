@@ -110,7 +110,7 @@ def _line_starts(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _members(path: Path) -> Iterator[tuple[int, int]]:
-    """Yield the offset of every gzip member that begins a line and the number of the line, then the same of the end."""
+    """Yield offset and line number of every gzip member whose first line starts in it, then of the end."""
     lines, last, offset = 0, b"\n", 0
     with path.open("rb") as file, suppress(zlib.error):
         data = file.read(_CHUNK)

@@ -12,13 +12,13 @@ from lhotse.cut import Cut
 from arkasr.config.schema import DataConfig
 from arkasr.utils.console import log
 
-MOST_MISFITS = 10  # clips of a bucket that are tried in vain before a batch is closed
+MOST_MISFITS = 10  # clips of a bucket that are tried in vain before the batch is closed
 
 
 class BatchLimits:
     """The limits of one batch.
 
-    The length of a clip is its duration, or the time that its text takes at `data.text_bytes_per_second`, whichever is
+    A clip's length is its duration, or the time that its text takes at `data.text_bytes_per_second`, whichever is
     longer. The number of clips times the largest length is at most `data.max_seconds`. So padded audio has at most
     `max_seconds`, and padded text at most `max_seconds * text_bytes_per_second` bytes, and no more tokens.
 
@@ -44,11 +44,11 @@ class BatchLimits:
         return max(cut.duration, size / self.rate) if size else cut.duration
 
     def allow(self, clips: int, longest: float) -> bool:
-        """Check whether a batch is within the limits. One clip always forms a batch.
+        """Check whether the batch is within the limits. One clip is always allowed.
 
         Args:
             clips: Number of clips.
-            longest: Largest length of a clip, in seconds.
+            longest: Largest length of the clips, in seconds.
 
         Returns:
             True if it is.
@@ -106,7 +106,7 @@ class _Bucket:
         self.seconds = 0.0
 
     def add(self, length: float, cut: Cut, rng: Random) -> None:
-        """Put a clip at a random place. The clip of that place goes to the end."""
+        """Put the clip at a random place. The clip of that place goes to the end."""
         place = rng.randrange(len(self.clips) + 1)
         self.clips.append((length, cut))
         self.clips[place], self.clips[-1] = self.clips[-1], self.clips[place]
@@ -136,7 +136,7 @@ class Buckets:
 
     Args:
         stream: The clips of an epoch.
-        limits: Limits of a batch.
+        limits: Limits of each batch.
         bounds: Result of `bucket_limits`.
         size: Number of clips held.
         rng: Source of random numbers.
@@ -175,7 +175,7 @@ class Buckets:
             self._missing -= 1
 
     def _choose(self, ranks: int, last: int | None) -> int | None:
-        """Choose a bucket that can fill a batch, if there is one.
+        """Choose a bucket with enough clips for one batch, if there is any.
 
         For the first batch of a group, draw one in proportion to the batches it holds, if possible one with a batch for
         every rank. After that, stay with the last one, or take the next one in length.
@@ -192,7 +192,7 @@ class Buckets:
 
 
 def spread(batches: list[list[Cut]], ranks: int) -> list[list[Cut]]:
-    """Give every rank a batch, by halving the largest batches.
+    """Give every rank one batch, by halving the largest batches.
 
     Args:
         batches: At least one batch, none of them empty.

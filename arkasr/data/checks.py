@@ -1,6 +1,6 @@
 """The checks of cuts that every reader shares: training, dev set, decoding, labelling and tokenizer text.
 
-A cut of a manifest becomes clips. A clip is a cut with exactly one supervision, which covers it, with a text and a
+The cuts of manifests become clips: cuts with exactly one supervision, which covers the cut, with a text and a
 language. Clips that cannot be used stay in the data, marked with the reason, so that `load_batch` counts them as failed
 clips and `data.max_failed_share` limits their share.
 """

@@ -159,7 +159,7 @@ class ClipReader:
             Line number and clip. Several clips of one line have the same number.
 
         Raises:
-            UserError: The file cannot be read, or a line is not a cut.
+            UserError: The file cannot be read, or one of its lines is not a cut.
         """
         for number, found in self._checked(index, line):
             for clip in found:

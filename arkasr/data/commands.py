@@ -19,11 +19,11 @@ def refuse_commands(clip: Cut) -> None:
     """Refuse a clip whose audio comes from a shell command. Nothing is read or run.
 
     Lhotse runs a command for sources of type `command`, for addresses that begin with `pipe:`, and to convert `.sph`
-    files, whose path becomes a part of the command. Tracks of mixed cuts and the room impulse responses of
+    files, whose path becomes part of the command. Tracks of mixed cuts and the room impulse responses of
     transformations have sources too.
 
     Args:
-        clip: A clip.
+        clip: The clip.
 
     Raises:
         Unusable: One of its sources is a command.

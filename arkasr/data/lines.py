@@ -23,7 +23,7 @@ LINE_SUFFIXES = (".jsonl", ".jsonl.gz")  # formats that can be read line by line
 WHOLE_SUFFIXES = (".json", ".json.gz", ".yaml", ".yaml.gz", ".yml", ".yml.gz")  # read as a whole
 MIXED = "MixedCut"
 CUTS = ("MonoCut", "MultiCut", MIXED, "PaddingCut", "Cut")  # "Cut": what Lhotse below 0.8 called a MonoCut
-MOST_BYTES = 2**26  # of a line. A few MB of gzip can unpack to more than fits into memory
+MOST_BYTES = 2**26  # per line. A few MB of gzip can unpack to more than fits into memory
 WRITE_AGAIN = "write or copy this file again"
 MAKE_CUTS = "make cuts of it, see 'Own manifests' in docs/large_corpora.md"
 
@@ -107,7 +107,7 @@ def parse_lines(file: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[tupl
         Number and value of each line.
 
     Raises:
-        UserError: A line is not JSON, or the file is damaged or cut short.
+        UserError: One of the lines is not JSON, or the file is damaged or cut short.
     """
     number = -1
     try:

@@ -67,7 +67,7 @@ def loaded(cuts: Iterable[list[Cut]], num_workers: int, timeout: float) -> Itera
         The batches.
 
     Raises:
-        UserError: The loader processes cannot start, or do not deliver a batch in time.
+        UserError: The loader processes cannot start, or do not deliver the batch in time.
         RuntimeError: A loader process died (torch's message names it).
     """
     try:

@@ -65,8 +65,8 @@ def read_cuts(path: str, rules: Rules | None = None) -> CutSet:
         The clips of all its files (see `arkasr.data.checks`), also those that cannot be used.
 
     Raises:
-        UserError: If there is no file or no cut, or if a file cannot be read. While iterating: if a line is not a cut,
-            or an id comes twice.
+        UserError: If there is no file or no cut, or if a file cannot be read. While iterating: if one line is not a
+            cut, or an id comes twice.
     """
     cuts = CutSet(Clips(path, rules or Rules()))
     if next(iter(cuts), None) is None:

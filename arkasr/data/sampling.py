@@ -73,7 +73,7 @@ class TrainingBatches:
         seed: Seed of the order.
         rank: Number of this rank.
         world_size: Number of ranks.
-        timeout: Seconds to wait for a batch of the loader processes. 0 sets no limit.
+        timeout: Seconds to wait for each batch of the loader processes. 0 sets no limit.
 
     Attributes:
         epoch: Number of the epoch, from 0.

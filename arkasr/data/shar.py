@@ -1,9 +1,9 @@
-"""Audio of Lhotse Shar folders: read from the tar files at random access, when a clip is loaded.
+"""Audio of Lhotse Shar folders: read from the tar files at random access, when the clip is loaded.
 
 A Shar folder holds numbered shards such as `cuts.000000.jsonl.gz` and `recording.000000.tar`. Line i of the first
 belongs to entry i of the second. Lhotse reads both in order. Here the cuts are sampled first, and the audio is read
 afterwards, so that neither the buffer of clips nor exact resuming holds or reads audio. Each process reads the headers
-of a tar file once, when it first needs a clip of it.
+of a tar file once, when it first needs one of its clips.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def audio_of(file: Path) -> Path:
         file: For example `cuts.000000.jsonl.gz`.
 
     Returns:
-        For example `recording.000000.tar` in the same folder. It may not exist.
+        For example `recording.000000.tar` in the same folder, whether it exists or not.
     """
     found = CUTS_FILE.fullmatch(file.name)
     return file.with_name(f"recording{(found and found[1]) or ''}.tar")

@@ -66,13 +66,13 @@ def open_manifest(config: DataConfig) -> Manifest:
 
 
 class InMemory:
-    """A manifest held as one list, for small corpora. Each clip is a shard of its own, so an epoch can be permuted.
+    """A manifest held as one list, for small corpora. Each clip is one shard, so an epoch can be permuted.
 
     Args:
         config: The section `data`. `hours` draws clips at random with a fixed seed.
 
     Raises:
-        UserError: If there is no manifest, a line is not a cut, an id comes twice, or no clip can be used.
+        UserError: If there is no manifest, one line is not a cut, an id comes twice, or no clip can be used.
     """
 
     def __init__(self, config: DataConfig):

@@ -128,8 +128,8 @@ class Opd:
     def _provided_texts(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
         """Draw the source of each clip and return clip index -> (source, text) for clips that are not rolled out.
 
-        A clip is absent, so that the student transcribes it, if its text is empty, or if the teacher's transcript is
-        cut or looping: such a transcript must not be followed by a stop token.
+        Clips are absent, so that the student transcribes them, if their text is empty, or if the teacher's transcript
+        is cut or looping: such a transcript must not be followed by a stop token.
         """
         sources = draw_sources(self.distill.mix, len(batch.waveforms))
         texts = {i: batch.texts[i] for i, source in enumerate(sources) if source == "reference"}

@@ -86,7 +86,7 @@ class Source:
             run: Name of the run.
 
         Returns:
-            The run. It may not be trained yet.
+            The run, trained or not yet trained.
 
         Raises:
             UserError: There is no such run.

@@ -56,7 +56,7 @@ def sample_over_speakers(cuts: Sequence[Cut], size: int) -> list[Cut]:
 
 
 def speaker_of(cut: Cut) -> str:
-    """Return the speaker of a clip.
+    """Return the clip's speaker.
 
     Args:
         cut: The clip.

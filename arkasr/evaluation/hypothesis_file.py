@@ -27,7 +27,7 @@ SAME_LENGTH = 0.1  # seconds by which the audio of a clip may differ from its ma
 class HypothesisFile:
     """The transcription of one manifest into one hypothesis file.
 
-    Rows are written to `<path>.part`. The file gets its final name when all clips have a row, except for a limited
+    Rows are written to `<path>.part`. The file gets its final name when all clips have their row, except for a limited
     share of failed clips. An interrupted transcription resumes from the rows in the partial file.
 
     Attributes:

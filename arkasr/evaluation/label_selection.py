@@ -22,9 +22,9 @@ def select(
 ) -> tuple[list[Cut], dict[str, int]]:
     """Select the clips to train on.
 
-    A clip is left out for the first of these reasons: it has no transcript (it failed), the transcript is empty, ends
-    in a loop, or is cut, or its error rate exceeds `max_error`. Transcripts of teachers that do not report loops and
-    cuts stay in.
+    Clips are left out for the first of these reasons: there is no transcript (the clip failed), the transcript is
+    empty, ends in a loop, or is cut, or its error rate exceeds `max_error`. Transcripts of teachers that do not report
+    loops and cuts stay in.
 
     Args:
         cuts: Clips with their reference as text.
@@ -83,7 +83,7 @@ def select_by_error(cuts: list[Cut], texts: Mapping[str, str], max_error: float,
 
 
 def with_teacher_text(cut: Cut, text: str) -> Cut:
-    """Make a teacher's transcript the text of a clip. The reference becomes the custom field `reference`.
+    """Make a teacher's transcript the text of the clip. The reference becomes the custom field `reference`.
 
     Args:
         cut: The clip. Its supervision is changed.

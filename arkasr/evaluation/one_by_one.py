@@ -22,10 +22,10 @@ class InvalidTranscriptsError(UserError):
 
 
 def transcribe_or_fail(transcriber: Transcriber, batch: Batch) -> tuple[list[dict[str, Any]], list[Failure]]:
-    """Transcribe a batch. If that raises, transcribe its clips one by one.
+    """Transcribe the batch. If that raises, transcribe its clips one by one.
 
     Args:
-        transcriber: Function from a batch to one row per clip.
+        transcriber: Function from one batch to one row per clip.
         batch: B clips, at least one.
 
     Returns:

@@ -45,7 +45,7 @@ def marker(content: dict[str, Any], test_set: str) -> str:
 
 
 def row_title(run: str, content: dict[str, Any]) -> str:
-    """Return the title of a row. The teacher's says which teacher it is.
+    """Return the title of the run's row. The teacher's names the teacher.
 
     Args:
         run: Name of the run.

@@ -53,7 +53,7 @@ class CardFacts:
 
     @property
     def is_published_corpus(self) -> bool:
-        """Whether the corpus is a published one, so that its name says what the data are."""
+        """Whether the corpus is a published one, so that its name describes the data."""
         return self.synthetic is False and self.corpus["name"] in UTTERANCES
 
     @property

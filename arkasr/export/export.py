@@ -184,7 +184,7 @@ def _scores(source: WeightSource, expdir: str) -> dict[str, Any] | None:
 
 
 def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
-    """Return whether stage 0 synthesised the corpus, or None if its folder or its marker no longer says."""
+    """Return whether stage 0 synthesised the corpus, or None if its folder or marker cannot be read."""
     folder = Path(corpus.get("corpus_dir") or "")
     if corpus.get("scale") == "paper":
         return False

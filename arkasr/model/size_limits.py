@@ -20,7 +20,7 @@ LIMITS = {
     **dict.fromkeys(("vocab_size", "sliding_window"), 2**24),
     "merge_factor": 64,
 }
-# transformers downloads and runs other names as kernels from the Hub, whatever `trust_remote_code` says.
+# transformers downloads and runs other names as kernels from the Hub, even without `trust_remote_code`.
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 

@@ -17,7 +17,7 @@ BUILTIN = "arkasr"  # distribution of the built-in plugins
 
 @dataclass(frozen=True)
 class TeacherSize:
-    """The size of the teacher of a run.
+    """The size of the run's teacher.
 
     Attributes:
         name: Name of the plugin. Empty for supervised runs.

@@ -38,7 +38,7 @@ class FailedClips:
         """Remember why clips of this rank failed, for messages.
 
         Args:
-            failures: The failed clips of a batch.
+            failures: The failed clips of the batch.
         """
         self.kinds.update(failure.kind for failure in failures)
         self.last = str(failures[-1]) if failures else self.last

@@ -1,4 +1,4 @@
-"""What a run is trained from: its data, its parent model and its teacher. Digests tell whether they have changed."""
+"""What runs are trained from: data, parent model and teacher. Digests show whether they have changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS = {"data": "data.train", "dev": "data.dev"}
 
 
 def run_inputs(config: Config, missing_ok: bool = False) -> dict[str, Any]:
-    """Describe the inputs of a run, for run.json.
+    """Describe the run's inputs, for run.json.
 
     Args:
         config: The run's configuration.
@@ -47,7 +47,7 @@ def _manifest(path: str, missing_ok: bool) -> dict[str, str] | None:
 
 
 def changed_inputs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Compare the inputs that a run was started with to the present ones.
+    """Compare the inputs that the run was started with to the present ones.
 
     Args:
         old: Recorded result of `run_inputs`.

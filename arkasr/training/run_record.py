@@ -1,4 +1,4 @@
-"""The directory of a run: its lock, its settings (config.yaml), and the record of its start (run.json)."""
+"""The run's directory: its lock, its settings (config.yaml), and the record of its start (run.json)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
 def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[bool]:
     """Create and lock the directory of the run, compare it with earlier starts, and write config.yaml and run.json.
 
-    Earlier starts count only if they took a step. The settings of a start that failed before that are replaced.
+    Earlier starts count only if they took steps. The settings of a start that failed before that are replaced.
 
     Args:
         folder: The run's directory, `<expdir>/<run>`.

@@ -157,8 +157,8 @@ def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch
 def restore_schedule(optimizer: torch.optim.Optimizer, schedule: LambdaLR, state: dict[str, Any]) -> None:
     """Continue a schedule from a checkpoint.
 
-    The learning rate of each step follows from the present settings. If `train.steps` was raised, it is that of a run
-    which had this number of steps from the start, so it may jump at this step.
+    The learning rate of each step follows from the present settings. If `train.steps` was raised, it is that of
+    a run that had this number of steps from the start, so it may jump at this step.
 
     Args:
         optimizer: The optimizer, with the learning rates of the checkpoint.

@@ -30,7 +30,7 @@ REMEDIES = {  # what to do about a hang, by phase
 
 
 class Watchdog:
-    """Context manager that watches the progress of a run.
+    """Context manager that watches the run's progress.
 
     If this rank begins no phase for `timeout` seconds, a thread ends the process with status `HANG_STATUS` and one
     sentence. With several ranks, the threads write the progress of each rank to the store of the process group every

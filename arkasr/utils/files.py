@@ -97,7 +97,7 @@ def sha256(path: Path) -> str:
 def sampled_digest(path: Path) -> str:
     """Return a digest of a model: names and sizes of its files, and samples of their contents.
 
-    Training changes nearly all weights, so samples tell two models apart. Reading whole files would take long.
+    Training changes nearly all weights, so samples distinguish two models. Reading whole files would take long.
 
     Args:
         path: A file or a folder. Hidden files and Markdown files of a folder are left out.

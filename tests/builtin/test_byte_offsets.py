@@ -330,7 +330,7 @@ def test_student_letters_under_teacher_words_worked_example():
 
 
 def test_mass_of_tokens_past_an_unusual_spelling_is_dropped():
-    """SEVEN 0.5 and SEVENTY 0.2 begin a row. After S E V E N, a student with the token SEVEN cannot get SEVENTY's T."""
+    """SEVEN 0.5, SEVENTY 0.2 begin the row. After S E V E N, a student with the token SEVEN cannot get SEVENTY's T."""
     one = Case(words(), words())
     pieces = [one.piece_of[letter.encode()] for letter in "SEVEN"]
     alignment = one.mapper.align([[*pieces, one.stop]])

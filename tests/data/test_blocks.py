@@ -67,7 +67,7 @@ def test_gzip_members_of_other_programs(tmp_path, name):
     for data, blocks in (
         (compressed(rows), 1),  # one member
         (compressed(rows[:3], rows[3:4], [], rows[4:]), 4),  # files that were joined, one of them empty
-        (gzip.compress(whole[:1000]) + gzip.compress(whole[1000:]), 1),  # a member that begins inside a line
+        (gzip.compress(whole[:1000]) + gzip.compress(whole[1000:]), 1),  # a member that begins inside one line
         (compressed(rows[:5], rows[5:]) + b"\0" * 512, 2),  # padded, as on tapes
         (compressed([b"".join(rows)[:-1]]), 1),  # no line end at the end
     ):

@@ -1,4 +1,4 @@
-"""Checks of cuts: each supervision becomes a clip of its own audio, text and language, or is refused and counted."""
+"""Checks of cuts: each supervision becomes one clip with its audio, text and language, or is refused and counted."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_exhausted_open_files_are_an_error_with_the_remedy(manifest):
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.003, 0.01, 0.03])
 def test_loader_killed_while_it_sends_audio_is_an_error(cuts, monkeypatch, delay):
-    """The pipe then holds a part of the batch."""
+    """The pipe then holds only part of the batch."""
     load_batch = loading.load_batch
 
     def load_and_die(cuts):

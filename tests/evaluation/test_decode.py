@@ -45,7 +45,7 @@ def rows(path: Path) -> list[dict]:
 
 
 def change_config(expdir: Path, key: str, value: object, run: str = "base") -> None:
-    """Change a key of the config.yaml of a run."""
+    """Change a key of the run's config.yaml."""
     config, (section, name) = read_config(expdir / run / "config.yaml"), key.split(".")
     setattr(getattr(config, section), name, value)
     dump_config(config, expdir / run / "config.yaml")

@@ -52,7 +52,7 @@ def test_results_warns_about_comparison_at_miniature_scale_only():
 def test_results_of_a_corpus_that_is_not_in_the_paper_have_no_numbers_of_the_paper():
     text = results(name="own", paper={}, scale="paper")
     assert "This corpus is not in the paper" in text and "paper:" not in text and "Qwen3-ASR-0.6B" not in text
-    assert "## Table 2" in text  # a run was distilled
+    assert "## Table 2" in text  # one of the runs was distilled
 
 
 def test_results_state_that_the_split_of_errors_depends_on_the_aligner():

@@ -114,7 +114,7 @@ def clips(manifest: str | Path, indices: Sequence[int] | None = None) -> Batch:
 
 
 def make_trainer(conf: Path, run: str, expdir: Path, datadir: Path, *overrides: str) -> Trainer:
-    """Create the trainer for a run in this process, as `arkasr train` does, but do not lock the run directory."""
+    """Create the run's trainer in this process, as `arkasr train` does, but do not lock the run directory."""
     config = load_config(conf, run, str(expdir), str(datadir), overrides)
     (expdir / run).mkdir(parents=True, exist_ok=True)
     return Trainer(config, expdir / run, Ranks(config.train.threads, replicate=config.fsdp.replicate))

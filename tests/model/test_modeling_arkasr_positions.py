@@ -250,7 +250,7 @@ def real():
 
 
 def speech(samples: int, seed: int = 0):
-    """A clip of real speech, or noise if the corpus is absent."""
+    """One clip of real speech, or noise if the corpus is absent."""
     if not SPEECH.is_dir():
         return waveform(samples, seed)
     import soundfile

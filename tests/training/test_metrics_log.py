@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl: digits of small numbers, torn lines, and which steps have a row."""
+"""Rows of metrics.jsonl: digits of small numbers, torn lines, and which steps have rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory of a run: its lock, and which changes of settings and inputs a later start may have."""
+"""The run's directory: its lock, and which changes of settings and inputs a later start may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparation of a run: learning rate schedule and weight decay."""
+"""Preparation of runs: learning rate schedule and weight decay."""
 
 from __future__ import annotations
 

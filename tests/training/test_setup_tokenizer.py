@@ -1,4 +1,4 @@
-"""The tokenizer of a run: text without words is refused, and characters without a token are reported."""
+"""The run's tokenizer: text without words is refused, and characters without tokens are reported."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Entry:
         audio: Path of the audio file.
         text: Transcript.
         reason: Why the utterance cannot be used. Empty if it can.
-        speaker: Name of the speaker. None if the corpus does not tell.
+        speaker: Name of the speaker. None if the corpus does not name one.
         recording: Id of the long recording. Empty if the utterance is the whole file.
         begin: Start in a long recording, in seconds.
         end: End in a long recording, in seconds. None if the utterance is the whole file.

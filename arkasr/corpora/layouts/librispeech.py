@@ -68,7 +68,7 @@ class LibriSpeech:
         return entries + [Entry(part, path.stem, path, reason=NO_TRANSCRIPT) for path in spare]
 
     def _audio(self, part: str, chapter: Path, name: str, audio: set[Path]) -> Path:
-        """Return the audio file beside the transcript, or else where the id says (`1-2-3`: `1/2/1-2-3.flac`)."""
+        """Return the audio file beside the transcript, or else in the folder of its id (`1-2-3`: `1/2/1-2-3.flac`)."""
         beside = chapter / f"{name}{_AUDIO}"
         if beside in audio:
             return beside

@@ -112,7 +112,7 @@ def require_readable(folder: Path, depth: int) -> None:
 
 
 def _require_no_written_link(entry: os.DirEntry[str]) -> None:
-    """Refuse a file that stands for a folder. git and file systems without symbolic links write their target as text.
+    """Refuse a file that replaces a folder. git and file systems without symbolic links write their target as text.
 
     Only names without a dot are looked at, as folders have, because reading every file of a corpus takes long.
     """
@@ -131,7 +131,7 @@ def _require_no_written_link(entry: os.DirEntry[str]) -> None:
 
 
 def _is_folder(entry: os.DirEntry[str], optional: tuple[str, ...]) -> bool:
-    """Return whether an entry is a folder or leads to one. Links to nothing are errors, but for `optional` names."""
+    """Return whether an entry is a folder or leads to one. Links to nothing are errors, except `optional` names."""
     if _leads_nowhere(entry):
         if not entry.name.endswith(optional):
             raise _broken(entry.path)

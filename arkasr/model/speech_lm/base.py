@@ -134,7 +134,7 @@ class SpeechLM(nn.Module, ABC):
             B tensors [N_i, H], one row per audio token.
 
         Raises:
-            ClipTooLongError: A clip is longer than `max_seconds`.
+            ClipTooLongError: One of the clips is longer than `max_seconds`.
             UserError: See `log_mel.check_waveforms`.
         """
         check_waveforms(waveforms)
