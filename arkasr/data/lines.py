@@ -24,6 +24,7 @@ WHOLE_SUFFIXES = (".json", ".json.gz", ".yaml", ".yaml.gz", ".yml", ".yml.gz")  
 MIXED = "MixedCut"
 CUTS = ("MonoCut", "MultiCut", MIXED, "PaddingCut", "Cut")  # "Cut": what Lhotse below 0.8 called a MonoCut
 MOST_BYTES = 2**26  # per line. A few MB of gzip can unpack to more than fits into memory
+MOST_WHOLE_BYTES = 2**30  # of a file that is read as a whole
 WRITE_AGAIN = "write or copy this file again"
 MAKE_CUTS = "make cuts of it, see 'Own manifests' in docs/large_corpora.md"
 
@@ -132,7 +133,11 @@ def _whole(file: Path) -> list[Any]:
     """Read a file that holds one list."""
     try:
         with _opened(file) as content:
-            text = content.read().decode("utf-8-sig")
+            data = content.read(MOST_WHOLE_BYTES + 1)
+        if len(data) > MOST_WHOLE_BYTES:
+            problem = f"has more than {MOST_WHOLE_BYTES} bytes, too many to be read as a whole"
+            raise UserError(f"{file}: {problem}; write it as .jsonl.gz, with one cut per line")
+        text = data.decode("utf-8-sig")
         items = json.loads(text) if ".json" in file.suffixes else yaml.safe_load(text)
     except EOFError as error:
         raise UserError(f"{file}: the file is truncated; {WRITE_AGAIN}") from error
@@ -140,8 +145,11 @@ def _whole(file: Path) -> list[Any]:
         raise UserError(f"{file}: damaged ({error}); {WRITE_AGAIN}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text; convert the file to UTF-8") from error
-    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+    except UserError:
+        raise
+    # YAML raises ValueError, KeyError or AttributeError for dates and booleans that do not exist
+    except (ValueError, LookupError, AttributeError, TypeError, yaml.YAMLError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         advice = "a file with one cut per line must be named .jsonl"
         raise UserError(f"{file}: cannot be read as a whole ({reason}); {WRITE_AGAIN}; {advice}") from error
     if not isinstance(items, list):

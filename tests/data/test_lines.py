@@ -172,3 +172,20 @@ def test_line_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
         file.write(b'{"id": "' + b"a" * 100_000 + b'"}\n')
     with pytest.raises(UserError, match="cuts.jsonl.gz: line 1 has more than 1000 bytes, which no cut needs; write or"):
         list(entries(path))
+
+
+@pytest.mark.parametrize("text", ["- 2026-13-45", "- !!bool maybe", "- !!int x", "- !!timestamp x"])
+def test_odd_values_of_a_yaml_manifest_are_one_sentence(tmp_path, text):
+    path = tmp_path / "cuts.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^{path}: ") as error:
+        list(entries(path))
+    assert "\n" not in str(error.value)
+
+
+def test_whole_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("arkasr.data.lines.MOST_WHOLE_BYTES", 1000)
+    path = tmp_path / "cuts.json.gz"
+    path.write_bytes(gzip.compress(b"[" + b" " * 5000 + b"]"))
+    with pytest.raises(UserError, match=r"more than 1000 bytes.*write it as \.jsonl\.gz"):
+        list(entries(path))
