@@ -11,6 +11,16 @@ from pathlib import Path
 import torch
 
 
+def wait(device: str) -> None:
+    """Wait for the pending work of a device.
+
+    Args:
+        device: Device type. Nothing happens unless it is `cuda`.
+    """
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
 def seconds(work: Callable[[], object], device: str) -> float:
     """Measure the wall-clock time of a function, including the device's pending work.
 
@@ -21,10 +31,10 @@ def seconds(work: Callable[[], object], device: str) -> float:
     Returns:
         Seconds.
     """
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     work()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
 
 
@@ -49,11 +59,6 @@ def peak_bytes(work: Callable[[], object], device: str) -> int:
     before = _resident("VmRSS")
     work()
     return _resident("VmHWM") - before
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 def _resident(field: str) -> int:
