@@ -98,9 +98,9 @@ def _waveform(cut: Cut) -> Tensor | Failure:
         return Failure(cut.id, source_of(cut), reason.kind, reason.detail)
 
 
-def evaluation_batches(
+def evaluation_cuts(
     path: str, max_seconds: float, done: Container[str] = (), rules: Rules | None = None
-) -> Iterator[Batch]:
+) -> Iterator[list[Cut]]:
     """Yield every clip of a manifest once, longest first, so that running out of memory shows in the first batch.
 
     Args:
@@ -111,13 +111,13 @@ def evaluation_batches(
         rules: See `arkasr.data.manifests.read_cuts`.
 
     Yields:
-        The batches.
+        The cuts of each batch, which `load_batch` reads.
     """
     pending: list[Cut] = []
     for cut in sorted((c for c in read_cuts(path, rules) if c.id not in done), key=lambda c: (-c.duration, c.id)):
         if pending and pending[0].duration * (len(pending) + 1) > max_seconds:
-            yield load_batch(pending)
+            yield pending
             pending = []
         pending.append(cut)
     if pending:
-        yield load_batch(pending)
+        yield pending

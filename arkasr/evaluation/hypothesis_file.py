@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from arkasr.data.batches import Batch, evaluation_batches
+from arkasr.data.batches import Batch, evaluation_cuts, load_batch
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.data.reasons import Failure, counts
@@ -104,7 +104,7 @@ class HypothesisFile:
         clips, finished = self.clips, self._repair()
         done = sum(clip in finished for clip in clips)
         with self.part.open("a", encoding="utf-8") as file, Progress(self.name, len(clips), "clips", done) as progress:
-            for batch in evaluation_batches(str(self.manifest), self.max_seconds, finished, self.rules):
+            for batch in map(load_batch, evaluation_cuts(str(self.manifest), self.max_seconds, finished, self.rules)):
                 rows = self._rows(batch, transcriber, len(clips))
                 file.writelines(map(_line, rows))
                 file.flush()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus_fixture import WORDS, cut_of, make_cut, write_cuts
+from corpus_fixture import WORDS, cut_of, evaluation_batches, make_cut, write_cuts
 from lhotse import AudioSource, MonoCut, MultiCut, Recording, SupervisionSegment
 
 from arkasr.config.schema import DataConfig
-from arkasr.data.batches import Batch, evaluation_batches, load_batch
+from arkasr.data.batches import Batch, load_batch
 from arkasr.data.manifests import read_cuts
 from arkasr.data.reasons import counts
 from arkasr.data.sampling import TrainingBatches
@@ -265,7 +265,7 @@ def test_manifest_without_suitable_cuts_is_an_error(manifest, tmp_path):
 
 
 def test_evaluation_batches_hold_every_cut_once_longest_first(manifest):
-    drawn = list(evaluation_batches(manifest, 2.0))
+    drawn = evaluation_batches(manifest, 2.0)
     assert sorted(name for batch in drawn for name in batch.ids) == sorted(read_cuts(manifest).ids)
     lengths = [len(w) for batch in drawn for w in batch.waveforms]
     assert lengths == sorted(lengths, reverse=True)
@@ -277,9 +277,9 @@ def test_evaluation_batches_hold_every_cut_once_longest_first(manifest):
 def test_evaluation_batches_leave_out_done_cuts(manifest):
     everything = sorted(read_cuts(manifest).ids)
     done = set(everything[::3])
-    left = [name for batch in evaluation_batches(manifest, 2.0, done) for name in batch.ids]
+    left = [name for batch in evaluation_batches(manifest, 2.0, sorted(done)) for name in batch.ids]
     assert sorted(left) == sorted(set(everything) - done)
-    assert list(evaluation_batches(manifest, 2.0, set(everything))) == []
+    assert evaluation_batches(manifest, 2.0, everything) == []
 
 
 @pytest.mark.parametrize("in_manifest", [True, False])

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus_fixture import cut_of, write_cuts
+from corpus_fixture import cut_of, evaluation_batches, write_cuts
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from arkasr.config.schema import DataConfig
-from arkasr.data.batches import Batch, evaluation_batches, load_batch
+from arkasr.data.batches import Batch, load_batch
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.data.training_cuts import InMemory, OnDisk

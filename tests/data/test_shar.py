@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpus_fixture import WORDS, cut_of, make_cut, write_cuts
+from corpus_fixture import WORDS, cut_of, evaluation_batches, make_cut, write_cuts
 from lhotse import CutSet, MultiCut, Recording, SupervisionSegment
 from lhotse.shar import LazySharIterator
 
 from arkasr.config.schema import DataConfig
 from arkasr.data import shar
-from arkasr.data.batches import evaluation_batches, load_batch
+from arkasr.data.batches import load_batch
 from arkasr.data.manifests import digest, read_cuts
 from arkasr.data.sampling import TrainingBatches
 from arkasr.data.training_cuts import open_manifest
@@ -89,7 +89,7 @@ def test_files_patterns_and_folders_of_shar_give_the_same_clips(folder, tmp_path
     (folder / "features.000000.jsonl.gz").write_bytes(gzip.compress(b"not cuts"))  # another field is no shard
     for path in (folder, folder / "cuts.*.jsonl.gz", tmp_path / "sha?"):
         assert sorted(cut.id for cut in read_cuts(str(path))) == everything and len(everything) == NUM_CLIPS
-    one = list(evaluation_batches(str(folder / "cuts.000001.jsonl.gz"), 100.0))
+    one = evaluation_batches(folder / "cuts.000001.jsonl.gz", 100.0)
     assert sorted(name for batch in one for name in batch.ids) == [f"clip.{i:02d}" for i in range(5, 10)]
 
 

@@ -11,7 +11,8 @@ import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from arkasr.config.load import load_config
-from arkasr.data.batches import Batch, load_batch
+from arkasr.data.batches import Batch, evaluation_cuts, load_batch
+from arkasr.data.checks import Rules
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer
 
@@ -111,6 +112,13 @@ def clips(manifest: str | Path, indices: Sequence[int] | None = None) -> Batch:
     """Load the cuts of a manifest at these indices (default: all) as one batch."""
     cuts = list(CutSet.from_file(manifest))
     return load_batch([cuts[i] for i in (range(len(cuts)) if indices is None else indices)])
+
+
+def evaluation_batches(
+    path: str | Path, max_seconds: float, done: Sequence[str] = (), rules: Rules | None = None
+) -> list[Batch]:
+    """Load all batches that `arkasr decode` transcribes."""
+    return [load_batch(cuts) for cuts in evaluation_cuts(str(path), max_seconds, done, rules)]
 
 
 def make_trainer(conf: Path, run: str, expdir: Path, datadir: Path, *overrides: str) -> Trainer:
