@@ -17,7 +17,8 @@ from arkasr import SAMPLE_RATE, SpeechLM
 from arkasr.model.build import build_fresh
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 
-# mini: the sizes of egs/conf/mini.yaml. paper: the published student and Qwen3-ASR-1.7B.
+# mini: the sizes of egs/conf/mini.yaml. paper: the published student and Qwen3-ASR-1.7B. thin: their numbers of layers
+# with small widths, which a CPU computes quickly and which takes the same number of operations.
 STUDENTS: dict[str, dict[str, Any]] = {
     "mini": {
         "audio": {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -29,6 +30,12 @@ STUDENTS: dict[str, dict[str, Any]] = {
         "audio": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
         | {"num_mel_bins": 128},
         "text": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14}
+        | {"num_key_value_heads": 2, "max_position_embeddings": 32768},
+    },
+    "thin": {
+        "audio": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 32, "num_attention_heads": 2}
+        | {"num_mel_bins": 128},
+        "text": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 24, "num_attention_heads": 4}
         | {"num_key_value_heads": 2, "max_position_embeddings": 32768},
     },
 }
@@ -44,6 +51,12 @@ TEACHERS: dict[str, dict[str, Any]] = {
         | {"num_mel_bins": 128, "downsample_hidden_size": 480, "n_window": 50, "n_window_infer": 800},
         "text": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16}
         | {"num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 32768},
+    },
+    "thin": {
+        "audio": {"d_model": 32, "encoder_ffn_dim": 64, "encoder_layers": 24, "encoder_attention_heads": 2}
+        | {"num_mel_bins": 128, "downsample_hidden_size": 16, "n_window": 50, "n_window_infer": 800},
+        "text": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 28, "num_attention_heads": 4}
+        | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 32768},
     },
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import fresh
 import torch
@@ -74,18 +73,19 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer, phases: Phases) -> fl
     return float(loss.detach())
 
 
-def fresh_case(args: argparse.Namespace, device: str) -> Case:
+def fresh_case(size: str, folder: Path, args: argparse.Namespace, device: str) -> Case:
     """Make models with random weights over one vocabulary, and clips of noise.
 
     Args:
-        args: Command-line options.
+        size: Key of `fresh.STUDENTS`.
+        folder: An empty folder for the teacher's files. They are not needed afterwards.
+        args: Numbers `vocab`, `clips`, `seconds`, `top_k` and `cap`, and optionally `dtype`.
         device: Where the models are.
     """
-    tokens = fresh.tokenizer(args.vocab)
-    student = fresh.student(args.fresh, tokens, device, args.dtype)
-    with TemporaryDirectory() as folder:  # the teacher plugin loads its model from a folder
-        fresh.teacher(args.fresh, tokens, device, args.dtype).save(Path(folder))
-        teacher = registry.create("teacher", "qwen3_asr", {"path": folder, "dtype": args.dtype}, device=device)
+    dtype, tokens = getattr(args, "dtype", "float32"), fresh.tokenizer(args.vocab)
+    student = fresh.student(size, tokens, device, dtype)
+    fresh.teacher(size, tokens, device, dtype).save(folder)  # the teacher plugin loads its model from a folder
+    teacher = registry.create("teacher", "qwen3_asr", {"path": str(folder), "dtype": dtype}, device=device)
     clips = fresh.clips(args.clips, args.seconds)
     batch = Batch([f"clip-{i}" for i in range(len(clips))], clips, [""] * len(clips), ["English"] * len(clips))
     mapper = registry.create("token_mapper", "identity", {}, student=student, teacher=teacher)

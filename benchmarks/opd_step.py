@@ -28,6 +28,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fresh
 import torch
@@ -173,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--expdir requires --datadir, the data directory of the demo run")
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    case = fresh_case(args, device) if args.fresh else trained_case(args, device)
+    with TemporaryDirectory() as folder:
+        case = fresh_case(args.fresh, Path(folder), args, device) if args.fresh else trained_case(args, device)
     report(case, measure(case, args.repeats))
 
 
