@@ -14,6 +14,7 @@ AssertionError with one sentence: what the plugin does, and what the protocol re
   training run does. `kind` is "teacher" (context: `device`), "token_mapper" (context: `student`, `teacher`) or "loss".
 - `tiny_student`, `tiny_teacher`, `waveform`: small random models with tokenizers, and audio.
 - `make_case`, `TableView`: a student, a teacher and a support as a loss receives them, to test its numbers.
+- `count_host_reads`, `forbid_host_reads` (in `arkasr.testing.host_reads`): how often code would wait for a GPU.
 
 May import `distributions`, `interfaces`, `model` and `plugins`.
 """
