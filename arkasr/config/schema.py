@@ -379,14 +379,21 @@ class DecodeConfig:
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         max_seconds: Maximum padded audio seconds per batch, above 0: number of clips times longest clip. A longer clip
             forms its own batch. `.inf` sets no limit.
+        dtype: Data type of the weights of trained runs. `auto` is bfloat16 on a GPU and float32 on a CPU. Teachers
+            have their own option.
+        agreement_clips: Number of clips per test set that are transcribed again in float32 if the set was decoded in
+            bfloat16. Their agreement is logged and recorded. 0 measures none.
     """
 
     max_new_tokens: int = 256
     tokens_per_second: float = 50.0
     max_seconds: float = 160.0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    agreement_clips: int = 64
 
     def __post_init__(self) -> None:
         _require_token_limits(self)
+        _require_range(self, "agreement_clips", 0)
         _require_finite(self, "max_seconds")
         _require_positive(self, "max_seconds")
 
