@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -15,8 +16,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
-from arkasr.model import generation
-from arkasr.model.generation import Generation, cache_argument, generate, is_looping, nucleus, token_caps
+from arkasr.model.generation import Generation, cache_argument, generate, is_looping, schedule, token_caps
+from arkasr.model.generation.choosing import nucleus
 
 SIZES = [16000, 4000, 9000, 24000, 160, 12345]
 
@@ -71,7 +72,7 @@ def test_generate_stops_some_transcripts_and_cuts_others(lm):
 def test_generate_does_not_depend_on_batch_composition(lm, every, monkeypatch):
     prompts, caps = prompts_of(lm), [6, 20, 1, 13, 9, 20]
     expected = generate(lm, prompts, caps, top_k=3)
-    monkeypatch.setattr(generation, "CHECK_EVERY", every)
+    monkeypatch.setattr(schedule, "CPU", replace(schedule.CPU, every=every))
     assert same(generate(lm, prompts, caps, top_k=3), expected)
     alone = [generate(lm, [prompt], [cap], top_k=3) for prompt, cap in zip(prompts, caps)]
     joined = Generation(
@@ -88,7 +89,7 @@ def test_generate_drops_finished_clips_from_the_batch(lm):
     result = generate(lm, prompts_of(lm), [1, 3, 5, 9, 14, 20])
     hook.remove()
     lengths = [len(ids) for ids in result.ids]
-    every = generation.CHECK_EVERY
+    every = schedule.CPU.every
     expected = [
         sum(n > step // every * every for n in lengths) for step in range(math.ceil(max(lengths) / every) * every)
     ]
@@ -112,7 +113,7 @@ class Reads(TorchDispatchMode):
 def test_generate_reads_no_value_from_a_tensor_per_token(temperature, sizes, monkeypatch):
     lm, counts = student(10), []  # its transcripts run to the token cap
     prompts = prompts_of(lm, sizes)
-    monkeypatch.setattr(generation, "CHECK_EVERY", 10)
+    monkeypatch.setattr(schedule, "CPU", replace(schedule.CPU, every=10))
     for cap in (20, 60):
         with Reads() as reads:
             result = generate(lm, prompts, [cap] * len(sizes), 4, temperature, torch.Generator().manual_seed(0))

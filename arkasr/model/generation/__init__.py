@@ -1,0 +1,18 @@
+"""Greedy and sampled decoding with preallocated key-value caches.
+
+- `generate`: continue prompts until a stop id or a token cap.
+- `schedule`: which batch sizes and lengths the caches have, and when finished transcripts leave the batch.
+- `state`: the memory of one batch and the decoding step, which reads nothing on the host.
+- `cache`: keys and values as transformers' decoders read them.
+- `step_runner`: the step run eagerly, through torch.compile, or as a CUDA graph.
+- `weights`: the decoder and head that generate, which may be a copy in another dtype.
+- `choosing`: the choice of the next token.
+- `transcripts`: token caps and loops.
+"""
+
+from arkasr.model.generation.generate import Generation, generate
+from arkasr.model.generation.step_runner import StepMode
+from arkasr.model.generation.transcripts import is_looping, token_caps
+from arkasr.model.generation.weights import cache_argument
+
+__all__ = ["Generation", "StepMode", "cache_argument", "generate", "is_looping", "token_caps"]

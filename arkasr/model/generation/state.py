@@ -1,0 +1,143 @@
+"""The memory of one batch of transcripts, and the step that decodes their next tokens.
+
+Every tensor keeps its address, and the step reads nothing on the host and makes no shape that depends on values. So it
+can be captured in a CUDA graph.
+
+Shapes: B rows, L slots per row, h key-value heads, d head size, k top-k, V vocabulary size, H hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from arkasr.distributions.logits import best_tokens, head_logits
+from arkasr.errors import UserError
+from arkasr.model.generation.cache import Slots, make_cache
+from arkasr.model.generation.choosing import Choice
+from arkasr.model.generation.weights import DecoderWeights, cache_argument
+
+
+class DecodingState:
+    """B rows of at most L slots.
+
+    Args:
+        weights: Decoder and head.
+        memory: Tensor [layers, 2, B, h, L, d] for keys and values.
+        top_k: k.
+
+    Attributes:
+        slots: Slot of each row's present token.
+        token: Tensor [B], int64, the token that each row reads next.
+        count: Tensor [1], int64, number of tokens chosen so far.
+        ids: Tensor [B, L], int64, the tokens chosen.
+        topk: Tensor [B, L, k], int64, the k best allowed ids at each step.
+        limits: Tensor [B], int64, token cap of each row.
+        done: Tensor [B], bool, rows that have chosen a stop id or reached their cap.
+    """
+
+    def __init__(self, weights: DecoderWeights, memory: Tensor, top_k: int):
+        self.weights, self.memory = weights, memory
+        rows, length, device = memory.shape[2], memory.shape[4], memory.device
+        self.slots = Slots(rows, length, device)
+        self.token, self.limits, self.count = (torch.zeros(n, dtype=torch.long, device=device) for n in (rows, rows, 1))
+        self.done = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.ids = torch.zeros(rows, length, dtype=torch.long, device=device)
+        self.topk = torch.zeros(rows, length, top_k, dtype=torch.long, device=device)
+        argument = cache_argument(weights.decoder)
+        self._cached = {argument: make_cache(memory, self.slots), "use_cache": True}
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.memory.shape[2]
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.memory.shape[4]
+
+    def prefill(self, embeds: Tensor, lengths: Tensor, limits: Tensor, choice: Choice) -> None:
+        """Read prompts and choose the first token of each row.
+
+        Args:
+            embeds: Tensor [B, S, H], prompts padded on the right, where causal attention does not look.
+            lengths: Tensor [B], int64, positions of each prompt.
+            limits: Tensor [B], int64, token caps.
+            choice: How tokens are chosen.
+        """
+        self.slots.span = 0
+        self.slots.position.copy_(lengths - 1)
+        self.limits.copy_(limits)
+        self.done.zero_()
+        self.count.zero_()
+        states = self.weights.decoder(inputs_embeds=embeds, **self._cached).last_hidden_state
+        rows = torch.arange(len(embeds), device=embeds.device)
+        self.choose(head_logits(states[rows, lengths - 1], self.weights.head), choice)
+
+    def advance(self, span: int) -> None:
+        """Move to the slot of the present token.
+
+        Args:
+            span: Number of slots that attention reads, above the largest position.
+        """
+        self.slots.span = span
+        self.slots.position += 1
+
+    def logits(self) -> Tensor:
+        """Read the present token of each row, at its slot.
+
+        Returns:
+            Logits of the next token, float32 [B, V].
+        """
+        embeds = self.weights.decoder.get_input_embeddings()(self.token)[:, None]
+        states = self.weights.decoder(
+            inputs_embeds=embeds,
+            attention_mask=self._mask(embeds.dtype),
+            position_ids=self.slots.position[:, None],
+            **self._cached,
+        )
+        return head_logits(states.last_hidden_state[:, -1], self.weights.head)
+
+    def _mask(self, dtype: torch.dtype) -> Tensor:
+        """Return the mask in the form of the attention implementation."""
+        kind, mask = self.weights.decoder.config._attn_implementation, self.slots.mask()
+        if kind == "sdpa":
+            return mask
+        if kind == "eager":
+            return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+        raise UserError(
+            f"attention implementation {kind!r}: cannot generate with preallocated caches; allowed are sdpa and eager; "
+            "call hf.set_attn_implementation('sdpa')"
+        )
+
+    def choose(self, logits: Tensor, choice: Choice) -> None:
+        """Choose the next token of each row, and keep the top k.
+
+        Args:
+            logits: Tensor [B, V], float32. Blocked ids are set to -inf in place.
+            choice: How tokens are chosen.
+        """
+        logits.masked_fill_(self.weights.blocked, -torch.inf)
+        best = best_tokens(logits, max(1, self.topk.shape[-1]))[0]
+        chosen = choice(logits, best)
+        self.ids.index_copy_(1, self.count, chosen[:, None])
+        self.topk.index_copy_(1, self.count, best[:, None, : self.topk.shape[-1]])
+        self.token.copy_(chosen)
+        self.count += 1
+        self.done |= (chosen[:, None] == self.weights.stops).any(-1) | (self.limits <= self.count)
+
+    def take_rows(self, other: DecodingState, rows: Tensor) -> None:
+        """Continue rows of another state. Both may use the same memory, from its start on.
+
+        Args:
+            other: A state with as many slots and at least as many rows.
+            rows: Tensor [B], int64, rows of `other`.
+        """
+        self.weights = other.weights
+        for name in ("token", "limits", "done", "ids", "topk"):
+            getattr(self, name).copy_(getattr(other, name)[rows])
+        self.slots.position.copy_(other.slots.position[rows])
+        self.count.copy_(other.count)
+        for mine, theirs in zip(self.memory, other.memory):  # ascending: a layer never overwrites a later one
+            mine.copy_(theirs[:, rows])

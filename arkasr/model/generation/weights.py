@@ -1,0 +1,135 @@
+"""The decoder and head that generate: the model's own, or a copy of them in the dtype of the computation.
+
+A sharded model, or one under autocast, would gather or cast every weight again at every token. Such a model generates
+with a copy, which `current_weights` refreshes once per call. The copy keeps its memory, so that captured CUDA graphs
+stay valid.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from transformers import AutoModel
+
+from arkasr.model.generation.merging import UnmergeableError, merged_value, require_mergeable
+from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.utils.console import log
+
+
+@dataclass
+class DecoderWeights:
+    """What a decoding step reads.
+
+    Attributes:
+        decoder: A decoder of transformers, without head.
+        head: Tensor [V, H].
+        blocked: Tensor [V], bool, ids that are never chosen.
+        stops: Tensor [number of stop ids], int64.
+        is_copy: Whether decoder and head are a copy.
+    """
+
+    decoder: nn.Module
+    head: Tensor
+    blocked: Tensor
+    stops: Tensor
+    is_copy: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the computation."""
+        return self.head.dtype
+
+    def addresses(self) -> tuple[int, ...]:
+        """Return where the weights are. A captured graph is valid as long as this is the same."""
+        tensors = [*self.decoder.parameters(), *self.decoder.buffers(), self.head, self.blocked, self.stops]
+        return tuple(tensor.data_ptr() for tensor in tensors)
+
+
+_copies: WeakKeyDictionary[SpeechLM, DecoderWeights] = WeakKeyDictionary()
+_warned: WeakKeyDictionary[SpeechLM, bool] = WeakKeyDictionary()
+
+
+def cache_argument(module: nn.Module) -> str:
+    """Return the name of the argument by which a transformers module takes its key-value cache.
+
+    transformers 5.24 renamed `past_key_values` to `cache` and will remove the old name in 5.40.
+
+    Args:
+        module: A transformers model or decoder whose `forward` can use a cache.
+
+    Returns:
+        "cache" or "past_key_values".
+    """
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
+
+
+def current_weights(lm: SpeechLM) -> DecoderWeights:
+    """Return decoder and head with the present weights of a model.
+
+    The model's own are returned if they can be used as they are: whole, and in the dtype of the computation. Otherwise
+    they are copied. Adapters of PEFT and parametrizations are merged in the copy. Without autocast and sharding,
+    nothing is copied.
+
+    Args:
+        lm: The model. If it is sharded, all ranks must call this together, or inside `arkasr.model.sharding.gathered`.
+
+    Returns:
+        The weights, detached.
+    """
+    device = lm.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else lm.head.dtype
+    if isinstance(lm, FSDPModule) or dtype != lm.head.dtype:
+        try:
+            return _refreshed(lm, dtype)
+        except UnmergeableError as error:
+            if lm not in _warned:
+                log(f"warning: {error}; every generated token gathers or casts the decoder's weights again")
+                _warned[lm] = True
+    return _own(lm)
+
+
+def _own(lm: SpeechLM) -> DecoderWeights:
+    stops = torch.tensor(lm.stop_ids, device=lm.device)
+    return DecoderWeights(lm.hf.model.language_model, lm.head.detach(), lm.blocked, stops, False)
+
+
+@torch.no_grad()
+def _refreshed(lm: SpeechLM, dtype: torch.dtype) -> DecoderWeights:
+    """Copy the present weights. `_foreach_copy_` casts all of them in a few kernels."""
+    copy = _copies.get(lm)
+    if copy is None or copy.dtype != dtype or copy.head.device != lm.device:
+        copy = _copies[lm] = _empty_copy(lm, dtype)
+    targets = {**dict(copy.decoder.named_parameters()), **dict(copy.decoder.named_buffers())}
+    sources = [merged_value(lm.hf.model.language_model, name) for name in targets]
+    tensors = list(targets.values())
+    if not _is_tied(lm):
+        tensors.append(copy.head)
+        sources.append(merged_value(lm.hf, "lm_head.weight"))
+    torch._foreach_copy_(tensors, sources)
+    return copy
+
+
+def _empty_copy(lm: SpeechLM, dtype: torch.dtype) -> DecoderWeights:
+    """Allocate a copy. Buffers keep their dtype, because rotary frequencies are float32 in any model."""
+    source, own = lm.hf.model.language_model, _own(lm)
+    with torch.device("meta"):
+        decoder = AutoModel.from_config(lm.hf.config.text_config, trust_remote_code=False)
+    require_mergeable(source, {name for name, _ in decoder.named_parameters()})
+    decoder.to(dtype)
+    buffers = {name: merged_value(source, name) for name, _ in decoder.named_buffers()}
+    decoder.to_empty(device=lm.device)
+    for name, buffer in buffers.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(decoder.get_submodule(owner), attribute, torch.empty_like(buffer, device=lm.device))
+    table = decoder.get_input_embeddings().weight
+    head = table if _is_tied(lm) else torch.empty(own.head.shape, dtype=dtype, device=lm.device)
+    return DecoderWeights(decoder.eval().requires_grad_(False), head.detach(), own.blocked, own.stops, True)
+
+
+def _is_tied(lm: SpeechLM) -> bool:
+    return lm.hf.lm_head.weight is lm.hf.get_input_embeddings().weight

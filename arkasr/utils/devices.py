@@ -1,0 +1,23 @@
+"""Copies between host and device that do not make the host wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def to_device(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Copy numbers to a device. On a GPU the copy runs from pinned memory, behind the work that is already queued.
+
+    Args:
+        values: A tensor on the host, or numbers as `torch.as_tensor` accepts them.
+        device: Target.
+        dtype: dtype of the result. None keeps that of the values.
+
+    Returns:
+        A tensor on the device.
+    """
+    tensor = torch.as_tensor(values, dtype=dtype)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
