@@ -37,7 +37,7 @@ def _prepare(args: argparse.Namespace) -> None:
 def _label(args: argparse.Namespace) -> None:
     from arkasr.evaluation.label import label
 
-    label(args.conf, args.expdir, args.datadir, args.overrides)
+    label(args.conf, args.expdir, args.datadir, args.overrides, args.ngpu)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def _train(args: argparse.Namespace) -> None:
 def _decode(args: argparse.Namespace) -> None:
     from arkasr.evaluation.decode import decode
 
-    decode(args.expdir, args.datadir, _names(args.runs))
+    decode(args.expdir, args.datadir, _names(args.runs), args.ngpu)
 
 
 def _score(args: argparse.Namespace) -> None:
@@ -124,9 +124,11 @@ RENAMED = {
 VERBS = {
     "download": Verb(_download, "stage 0: download a corpus, or synthesise its miniature", _CORPUS),
     "prepare": Verb(_prepare, "stage 1: convert a corpus to Lhotse cuts", (*_CORPUS, "--datadir", "--nj")),
-    "label": Verb(_label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "overrides")),
+    "label": Verb(
+        _label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "--ngpu", "overrides")
+    ),
     "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
-    "decode": Verb(_decode, "stage 4: transcribe the test sets", (*_DIRS, "--runs")),
+    "decode": Verb(_decode, "stage 4: transcribe the test sets", (*_DIRS, "--runs", "--ngpu")),
     "score": Verb(_score, "stage 5: count errors, and write tables and figures", (*_DIRS, "--runs")),
     "export": Verb(
         _export,
@@ -200,6 +202,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "run of the configuration, such as base_opd",
     },
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
+    "--ngpu": {
+        "type": _jobs,
+        "default": 1,
+        "metavar": "N",
+        "help": "number of processes, each on its own GPU, or on the CPU if there is none (default: 1)",
+    },
     "--nj": {"type": _jobs, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
     "--checkpoint": {
         "default": "final",

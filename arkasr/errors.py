@@ -65,7 +65,7 @@ def _dead_loader(error: BaseException) -> str | None:
     message = next((str(each) for each in _causes(error) if str(each).startswith(_DEAD_LOADER)), None)
     return message and (
         f"a data loader process died ({message.splitlines()[0].rstrip('. ')}), most often because memory ran out; run "
-        "the same command again to resume from the last checkpoint; lower data.num_workers if it dies again"
+        "the same command again to resume; lower data.num_workers if it dies again"
     )
 
 

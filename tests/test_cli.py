@@ -27,12 +27,15 @@ CALLS = {
         ["c.yaml", "--scale", "paper", "--corpus_dir", "d", "--datadir", "data", "--nj", "3"],
         ("c.yaml", "paper", "d", "data", 3),
     ),
-    "label": ("arkasr.evaluation.label", "label", ["c.yaml", *DIRS, "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"])),
+    "label": (
+        "arkasr.evaluation.label", "label",
+        ["c.yaml", *DIRS, "--ngpu", "2", "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"], 2),
+    ),
     "train": (
         "arkasr.training.train", "train",
         ["c.yaml", "a.b=1", "--run", "base", *DIRS, "c=d e"], ("c.yaml", "base", "exp", "data", ["a.b=1", "c=d e"]),
     ),
-    "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"])),
+    "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"], 1)),
     "score": ("arkasr.evaluation.score", "score", [*DIRS, "--runs", "a", "b"], ("exp", "data", ["a", "b"])),
     "export": (
         "arkasr.export.export", "export",

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers.utils import logging as transformers_logging
-
 from arkasr.config.load import read_config
 from arkasr.config.schema import Config
-from arkasr.data.batches import Batch
+from arkasr.data.batches import evaluation_cuts
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import digest
 from arkasr.errors import UserError
+from arkasr.evaluation.agreement import agreement, in_words, sample
 from arkasr.evaluation.decode_record import changed_inputs, read_record, write_record
-from arkasr.evaluation.hypotheses import row, transcribe
-from arkasr.evaluation.hypothesis_file import HypothesisFile
+from arkasr.evaluation.hypothesis_file import HypothesisFile, read_rows
 from arkasr.evaluation.identity import changed_teacher, teacher_identity
-from arkasr.evaluation.one_by_one import Transcriber, check_transcripts
+from arkasr.evaluation.processes import Processes
 from arkasr.evaluation.results_io import hypothesis_file, read_corpus_facts
-from arkasr.model.loading import load_speech_lm
-from arkasr.plugins import registry
+from arkasr.evaluation.transcribers import dtype_of, quiet_transformers, run_transcriber, teacher_transcriber
 from arkasr.utils.console import log
 from arkasr.utils.files import locked, sampled_digest
 
 TEACHER = "teacher"
 
 
-def decode(expdir: str, datadir: str, runs: list[str]) -> None:
+def decode(expdir: str, datadir: str, runs: list[str], ngpu: int = 1) -> None:
     """Transcribe every test set with every run and write `<expdir>/<run>/decode/<set>.jsonl`.
 
     Complete hypotheses are kept, and partial ones are resumed, unless their record beside them shows that the clips,
@@ -42,23 +38,24 @@ def decode(expdir: str, datadir: str, runs: list[str]) -> None:
         datadir: Prepared data directory with `corpus.json` and one manifest per test set.
         runs: Names of the runs. The name `teacher` selects the teacher plugin of the distilled runs: of those among
             `runs`, or of all in `expdir` if there are none.
+        ngpu: Number of processes, each on its own GPU, or on the CPU if there is none.
 
     Raises:
-        UserError: No run is named, a run does not exist or is not trained, no run or several different ones name a
-            teacher, another process decodes the run, or too many clips failed.
+        UserError: There are fewer GPUs than processes, or a process ended. No run is named, a run does not exist or is
+            not trained, no run or several different ones name a teacher, another process decodes the run, or too many
+            clips failed.
     """
     if not runs:
         raise UserError("--runs is empty; name the runs to decode, such as --runs 'teacher base base_opd'")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     runs = list(dict.fromkeys(runs))
-    test_sets = read_corpus_facts(datadir)["test_sets"]
+    corpus = read_corpus_facts(datadir)
     for run in runs:
         source = Source.teacher(Path(expdir), runs) if run == TEACHER else Source.run(Path(expdir), run)
-        with locked(source.folder / "decode", f"decoding {run}"):
-            for name in test_sets:
+        with locked(source.folder / "decode", f"decoding {run}"), source.processes(ngpu) as processes:
+            for name in corpus["test_sets"]:
                 path, manifest = hypothesis_file(expdir, run, name), Path(datadir) / f"{name}.jsonl.gz"
-                source.decode(source.file(path, manifest, f"decode {run} {name}"))
+                source.decode(source.file(path, manifest, f"decode {run} {name}"), processes, corpus)
 
 
 @dataclass
@@ -147,11 +144,35 @@ class Source:
             path, manifest, rules, self.config.decode.max_seconds, data.max_failed_share, name, f"{advice}, and repeat"
         )
 
-    def decode(self, file: HypothesisFile) -> None:
+    def processes(self, count: int) -> Processes:
+        """Return the processes that transcribe.
+
+        Args:
+            count: Number of processes.
+
+        Returns:
+            The processes. They load the model with their first batch.
+
+        Raises:
+            UserError: There are fewer GPUs than processes.
+        """
+        make = partial(teacher_transcriber, self.config)
+        if not self.is_teacher:
+            make = partial(run_transcriber, self.folder, self.config.decode)
+        return Processes(make, count, self.config.data.num_workers, self.config.train.hang_seconds)
+
+    @property
+    def dtype(self) -> str:
+        """Dtype in which the model is loaded on this machine. Empty for the teacher."""
+        return "" if self.is_teacher else dtype_of(self.config.decode)
+
+    def decode(self, file: HypothesisFile, processes: Processes, corpus: dict[str, Any]) -> None:
         """Transcribe a manifest, unless its hypotheses are complete.
 
         Args:
             file: The hypothesis file.
+            processes: The processes that transcribe.
+            corpus: Content of corpus.json.
 
         Raises:
             UserError: The run is not trained, or too many clips failed.
@@ -160,9 +181,22 @@ class Source:
         if self._is_done(file, inputs):
             return
         write_record(file.path, inputs)
-        file.transcribe(lambda: self.transcriber)
-        write_record(file.path, inputs, file.failures)
+        file.transcribe(partial(processes.transcribe, dtype=self.dtype))
+        write_record(file.path, inputs, file.failures, self._agreement(file, processes, corpus))
         file.finish()
+
+    def _agreement(self, file: HypothesisFile, processes: Processes, corpus: dict[str, Any]) -> dict[str, Any] | None:
+        """Transcribe a sample in float32 and compare. None if all clips were transcribed in float32, or no sample."""
+        rows, settings = read_rows(file.part)[0], self.config.decode
+        clips = sample(rows.keys() & file.clips.keys(), settings.agreement_clips)
+        if self.dtype in ("", "float32") or not clips:
+            return None
+        seconds = settings.max_seconds / 2  # float32 needs twice the memory
+        batches = evaluation_cuts(str(file.manifest), seconds, file.clips.keys() - clips, file.rules)
+        exact = [row for result in processes.transcribe(batches, "float32") for row in result.rows]
+        found = agreement(rows, {row["id"]: row["hypothesis"] for row in exact}, corpus)
+        log(f"{file.path}: decoded in {self.dtype}; {in_words(found, corpus)}")
+        return found
 
     def _inputs(self, file: HypothesisFile) -> dict[str, Any]:
         """Return the record of hypotheses that would be decoded now."""
@@ -171,13 +205,15 @@ class Source:
             "manifest": digest(str(file.manifest)),
             "weights": "" if self.is_teacher else sampled_digest(self.folder / "final"),
             "teacher": teacher,
-            "settings": {} if self.is_teacher else asdict(self.config.decode),
+            "settings": {} if self.is_teacher else asdict(self.config.decode) | {"dtype": self.dtype},
             "clips": len(file.clips),
         }
 
     def _is_done(self, file: HypothesisFile, inputs: dict[str, Any]) -> bool:
         """Return whether the hypotheses can stay. Otherwise delete outdated rows and keep the others."""
         record, is_complete = read_record(file.path), file.is_complete()
+        if is_complete and not self.is_teacher:
+            inputs = inputs | {"settings": asdict(self.config.decode)}  # `auto` accepts what another machine decoded
         reasons = ["there is no record of what they were decoded from"]
         if record:
             changed = changed_inputs(record, inputs, str(file.manifest), str(self.folder / "final"))
@@ -196,34 +232,3 @@ class Source:
     def _require_model(self) -> None:
         if not self.is_teacher and not (self.folder / "final" / "config.json").is_file():
             raise UserError(f"{self.folder / 'final'}: no trained model here; run the recipe with --stage 3 first")
-
-    @cached_property
-    def transcriber(self) -> Transcriber:
-        """The function that transcribes batches. The first use loads the model."""
-        if self.is_teacher:
-            return teacher_transcriber(self.config)
-        lm, settings = load_speech_lm(str(self.folder / "final"), device=_device()), self.config.decode
-        return lambda batch: transcribe(lm, batch, settings)
-
-
-def teacher_transcriber(config: Config) -> Transcriber:
-    """Create the teacher plugin and return a function that transcribes batches with it.
-
-    Args:
-        config: Run configuration. Its `teacher` section names the plugin and its options.
-
-    Returns:
-        Function from one batch to its hypothesis rows (see `row`). `num_tokens`, `stopped` and `looping` are None if
-        the teacher returns plain strings.
-    """
-    teacher = registry.create("teacher", config.teacher.name, config.teacher.options, device=_device())
-
-    def transcriber(batch: Batch) -> list[dict[str, Any]]:
-        texts = check_transcripts(teacher.transcribe(batch.waveforms, batch.languages), batch, config.teacher.name)
-        return [row(batch, i, text) for i, text in enumerate(texts)]
-
-    return transcriber
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,8 +2,9 @@
 
 `<set>.json` has the keys `manifest` (digest of the clips), `weights` (digest of the run's weights, empty for the
 teacher), `teacher` (identity of the teacher, None for runs), `settings` (section `decode`, empty for the teacher) and
-`clips` (number of clips in the manifest). When the hypotheses are complete, it also has `failed` (number of clips
-without a hypothesis) and `failed_examples`.
+`clips` (number of clips in the manifest). In `settings`, `dtype` is the dtype of the weights, never `auto`. When the
+hypotheses are complete, it also has `failed` (number of clips without a hypothesis), `failed_examples`, and `agreement`
+(see `arkasr.evaluation.agreement`), which is absent if it was not measured.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from arkasr.evaluation.results_io import RECORD_TYPES, TEACHER_TYPES
 from arkasr.utils.files import read_json, write_text
 
 EXAMPLES = 5  # failed clips that a record names
-_FREE = "max_seconds"  # a transcript does not depend on the other clips of its batch
+_FREE = {"max_seconds", "agreement_clips"}  # no transcript depends on them
 
 
 def read_record(hypotheses: Path) -> dict[str, Any] | None:
@@ -47,17 +48,25 @@ def read_record(hypotheses: Path) -> dict[str, Any] | None:
     return record
 
 
-def write_record(hypotheses: Path, inputs: dict[str, Any], failures: Sequence[Failure] | None = None) -> None:
+def write_record(
+    hypotheses: Path,
+    inputs: dict[str, Any],
+    failures: Sequence[Failure] | None = None,
+    agreement: dict[str, Any] | None = None,
+) -> None:
     """Write the record of hypotheses.
 
     Args:
         hypotheses: The hypothesis file.
         inputs: The keys of the record up to `clips`.
         failures: The clips without a hypothesis. None if the hypotheses are not complete.
+        agreement: Return value of `arkasr.evaluation.agreement.agreement`, or None if it was not measured.
     """
-    counts = {}
+    counts: dict[str, Any] = {}
     if failures is not None:
         counts = {"failed": len(failures), "failed_examples": [str(one) for one in failures[:EXAMPLES]]}
+    if agreement is not None:
+        counts["agreement"] = agreement
     write_text(hypotheses.with_suffix(".json"), json.dumps(inputs | counts, indent=1) + "\n")
 
 
@@ -71,13 +80,15 @@ def changed_inputs(old: dict[str, Any], new: dict[str, Any], manifest: str, weig
         weights: Name of the folder of the weights, for messages.
 
     Returns:
-        What has changed. Empty if nothing has. Weights that no longer exist count as unchanged.
+        What has changed. Empty if nothing has. Weights that no longer exist count as unchanged, and so does every
+        dtype if `decode.dtype` is now `auto`.
     """
     changed = [f"clips or texts of {manifest}"] if old["manifest"] != new["manifest"] else []
     if old["weights"] and new["weights"] and old["weights"] != new["weights"]:
         changed.append(f"weights in {weights}")
     if old.get("teacher") and new["teacher"]:
         changed += changed_teacher(old["teacher"], new["teacher"])
-    before, now = old["settings"], new["settings"]
-    keys = sorted((before.keys() & now.keys()) - {_FREE})
+    before, now = {"dtype": "float32"} | old["settings"], new["settings"]  # older versions knew only float32
+    free = _FREE | ({"dtype"} if now.get("dtype") == "auto" else set())
+    keys = sorted((before.keys() & now.keys()) - free)
     return changed + [f"decode.{key} ({before[key]}, now {now[key]})" for key in keys if before[key] != now[key]]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from arkasr.data.batches import Batch, evaluation_cuts, load_batch
+from lhotse.cut import Cut
+
+from arkasr.data.batches import evaluation_cuts
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.data.reasons import Failure, counts
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import has_type, json_lines
-from arkasr.evaluation.one_by_one import Transcriber, transcribe_or_fail
 from arkasr.evaluation.results_io import ROW_TYPES
+from arkasr.evaluation.transcribing import Result
 from arkasr.utils.console import Progress, log
 from arkasr.utils.files import publish
 
@@ -28,7 +30,8 @@ class HypothesisFile:
     """The transcription of one manifest into one hypothesis file.
 
     Rows are written to `<path>.part`. The file gets its final name when all clips have their row, except for a limited
-    share of failed clips. An interrupted transcription resumes from the rows in the partial file.
+    share of failed clips, and its rows are then in the order of the manifest. An interrupted transcription resumes from
+    the rows in the partial file.
 
     Attributes:
         path: The hypothesis file.
@@ -38,7 +41,7 @@ class HypothesisFile:
         max_failed_share: Largest share of failed clips, from 0 to 1. If all clips fail, it does not count.
         name: Label of the progress line, such as "decode base test-clean".
         advice: What the user can do about cut transcripts, for a warning.
-        failures: The clips that failed in `transcribe`.
+        failures: The clips that failed in `transcribe`, in the order of the manifest.
     """
 
     path: Path
@@ -90,12 +93,11 @@ class HypothesisFile:
             file.unlink()
         return num_rows
 
-    def transcribe(self, transcriber: Callable[[], Transcriber]) -> None:
+    def transcribe(self, results: Callable[[Iterator[list[Cut]]], Iterable[Result]]) -> None:
         """Transcribe all clips that have no row in the partial file.
 
         Args:
-            transcriber: Returns the function that transcribes batches. It is not called before the first batch with
-                clips, so that no model is loaded without need.
+            results: Function from the cuts of all batches to one result per batch, in any order.
 
         Raises:
             UserError: Too many clips failed. The rows of the others stay in the partial file.
@@ -104,13 +106,18 @@ class HypothesisFile:
         clips, finished = self.clips, self._repair()
         done = sum(clip in finished for clip in clips)
         with self.part.open("a", encoding="utf-8") as file, Progress(self.name, len(clips), "clips", done) as progress:
-            for batch in map(load_batch, evaluation_cuts(str(self.manifest), self.max_seconds, finished, self.rules)):
-                rows = self._rows(batch, transcriber, len(clips))
-                file.writelines(map(_line, rows))
+            for result in results(evaluation_cuts(str(self.manifest), self.max_seconds, finished, self.rules)):
+                self._count(result, len(clips))
+                file.writelines(map(_line, result.rows))
                 file.flush()
-                note = f"{len(self.failures)} failed" if self.failures else ""
-                progress.update(len(batch.ids) + batch.num_failed, note)
+                progress.update(result.num_clips, f"{len(self.failures)} failed" if self.failures else "")
+        place = self._places()
+        self.failures.sort(key=lambda failure: place.get(failure.id, len(place)))
         self._check_share(len(clips), least=1)
+
+    def _places(self) -> dict[str, int]:
+        """Return the place of each clip in the manifest."""
+        return {clip: place for place, clip in enumerate(self.clips)}
 
     def _repair(self) -> set[str]:
         """Return the ids in the partial file. Write it again if it has other lines than rows of these clips."""
@@ -120,22 +127,21 @@ class HypothesisFile:
             other = f"{damaged} damaged lines and {len(rows) - len(current)} of clips with another duration"
             log(f"{self.part}: {other} left out; their clips are transcribed again")
         if damaged or len(current) < len(rows) or (rows and not self.part.read_bytes().endswith(b"\n")):
-            repaired = self.part.with_name(f"{self.part.name}.new")
-            repaired.write_text("".join(map(_line, current.values())), encoding="utf-8")
-            publish(repaired, self.part)
+            self._replace(current.values())
         return set(current)
 
-    def _rows(self, batch: Batch, transcriber: Callable[[], Transcriber], total: int) -> list[dict[str, Any]]:
-        self.failures += batch.failures
-        if not batch.ids:
-            return []
-        rows, failures = transcribe_or_fail(transcriber(), batch)
-        for failure in failures:
+    def _replace(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write the partial file again, with these rows."""
+        new = self.part.with_name(f"{self.part.name}.new")
+        new.write_text("".join(map(_line, rows)), encoding="utf-8")
+        publish(new, self.part)
+
+    def _count(self, result: Result, total: int) -> None:
+        for failure in result.failures:
             log(f"dropped {failure}")
-        self.failures += failures
-        if failures:  # now, because a teacher that fails for every clip need not try all of them
+        self.failures += [*result.unread, *result.failures]
+        if result.failures:  # now, because a teacher that fails for every clip need not try all of them
             self._check_share(total)
-        return rows
 
     def _check_share(self, total: int, least: int = 0) -> None:
         """Raise UserError if too many of `total` clips have failed, or if fewer than `least` have not."""
@@ -149,9 +155,12 @@ class HypothesisFile:
         )
 
     def finish(self) -> None:
-        """Give the partial file its final name, and log its counts."""
+        """Sort the rows of the partial file, give it its final name, and log its counts."""
+        found, place = list(read_rows(self.part)[0].values()), self._places()
+        rows, failed = sorted(found, key=lambda row: place.get(row["id"], len(place))), len(self.failures)
+        if rows != found:
+            self._replace(rows)
         publish(self.part, self.path)
-        rows, failed = list(read_rows(self.path)[0].values()), len(self.failures)
         looping, stopped = ([row.get(key) for row in rows] for key in ("looping", "stopped"))
         ends = f"{looping.count(True)} looping, {stopped.count(False)} cut at the token cap"
         if None in (*looping, *stopped):

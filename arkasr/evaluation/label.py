@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config, run_names
 from arkasr.config.schema import Config
@@ -28,16 +26,17 @@ from arkasr.data.checks import Rules
 from arkasr.data.manifests import digest, read_cuts
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types
-from arkasr.evaluation.decode import teacher_transcriber
 from arkasr.evaluation.hypothesis_file import HypothesisFile, read_rows
 from arkasr.evaluation.identity import changed_teacher, teacher_identity
 from arkasr.evaluation.label_selection import ABOVE, select, with_teacher_text
+from arkasr.evaluation.processes import Processes
 from arkasr.evaluation.results_io import TEACHER_TYPES, read_corpus_facts
+from arkasr.evaluation.transcribers import quiet_transformers, teacher_transcriber
 from arkasr.utils.console import log
 from arkasr.utils.files import locked, publish, read_json, write_text
 
 
-def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
+def label(conf: str, expdir: str, datadir: str, overrides: list[str], ngpu: int = 1) -> None:
     """Transcribe `<datadir>/td.jsonl.gz` with the teacher and write `<expdir>/td_teacher.jsonl.gz`.
 
     The reference is kept in each supervision's custom field `reference`. Clips are left out and counted if they
@@ -49,13 +48,13 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
         expdir: Experiment directory to write to.
         datadir: Prepared data directory.
         overrides: Configuration overrides, such as `teacher_data.max_error=0.3`.
+        ngpu: Number of processes, each on its own GPU, or on the CPU if there is none.
 
     Raises:
         UserError: The existing transcripts are from another teacher, another process labels in `expdir`, too many
-            clips failed, or no clip is left.
+            clips failed, or no clip is left. There are fewer GPUs than processes, or a process ended.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     config = _config_with_teacher(
         {name: load_config(conf, name, expdir, datadir, overrides) for name in run_names(conf)}
     )
@@ -67,7 +66,9 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
         labels.begin()
         if not labels.file.is_complete():
             labels.file.reopen()
-            labels.file.transcribe(cache(partial(teacher_transcriber, config)))
+            make = partial(teacher_transcriber, config)
+            with Processes(make, ngpu, config.data.num_workers, config.train.hang_seconds) as processes:
+                labels.file.transcribe(partial(processes.transcribe, dtype=""))
             labels.file.finish()
         labels.finish()
 

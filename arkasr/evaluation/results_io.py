@@ -38,6 +38,7 @@ RECORD_TYPES = {
     "clips": int,
     "failed": int,
     "failed_examples": list,
+    "agreement": dict,
 }
 TEACHER_TYPES = {"name": str, "options": dict, "path": str, "weights": str}
 ROW_TYPES = {"id": str, "hypothesis": str, "reference": str, "stopped": bool, "looping": bool}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from arkasr.training.ending import end_process
+from arkasr.utils.process import end_with_parent
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-PR_SET_PDEATHSIG = 1  # prctl(2)
 REPEAT_SECONDS = 2.0  # a SIGTERM that follows sooner is a copy: launchers and schedulers may send it several times
 
 
@@ -25,8 +23,8 @@ def end_with_launcher() -> None:
     Otherwise a rank would continue after its torchrun was killed, and write to the directory of the next launch.
     A process that was started by hand is not affected, because its shell may exit earlier.
     """
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(os.getppid())
 
 
 class Preemption:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import pwd
 import select
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 CLOSED_OUTPUT = 141  # exit status of a shell's commands whose reader has ended (128 + SIGPIPE)
+PR_SET_PDEATHSIG = 1  # prctl(2)
 RECIPE = "ARKASR_RECIPE"  # the command line of run.sh
 USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # in the order in which Python's getpass reads them
 
@@ -33,6 +36,18 @@ def prepare_process() -> None:
             os.environ["USER"] = f"uid{os.getuid()}"
         if not os.environ.get("HOME"):
             os.environ["HOME"] = str(_own_folder())
+
+
+def end_with_parent(parent: int) -> None:
+    """Ask the kernel to send SIGTERM to this process when its parent dies (Linux only).
+
+    Args:
+        parent: Process id of the parent. If it has died already, this process ends now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def output_is_closed() -> bool:

@@ -16,7 +16,7 @@ from tiny import ARK_SIZES, eager_to_stop, student, student_tokenizer, teacher
 from arkasr.cli import main
 from arkasr.config.load import dump_config, load_config, read_config
 from arkasr.errors import UserError
-from arkasr.evaluation import decode as decode_module
+from arkasr.evaluation import transcribers
 from arkasr.evaluation.decode import decode
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.model.build import build_fresh
@@ -125,7 +125,7 @@ def test_decode_resumes_after_interruption(expdir, datadir, monkeypatch):
 
     change_config(expdir, "decode.max_seconds", 0.1)  # one clip per batch
     with monkeypatch.context() as patch:
-        patch.setattr(decode_module, "transcribe", interrupted)
+        patch.setattr(transcribers, "transcribe", interrupted)
         with pytest.raises(KeyboardInterrupt):
             decode(str(expdir), str(datadir), ["base"])
         target = expdir / "base" / "decode" / "test-a.jsonl"

@@ -7,9 +7,11 @@ import json
 import pytest
 from corpus_fixture import make_cut, write_cuts
 
+from arkasr.data.batches import load_batch
 from arkasr.data.checks import Rules
 from arkasr.evaluation.hypotheses import row
 from arkasr.evaluation.hypothesis_file import HypothesisFile, read_rows
+from arkasr.evaluation.transcribing import Result
 
 GOOD = {"id": "a", "hypothesis": "x", "reference": "y", "stopped": None, "looping": True}
 
@@ -50,7 +52,12 @@ def test_text_that_is_not_utf8_is_kept(tmp_path):
     """A model may write half of a surrogate pair."""
     file = hypotheses(tmp_path, make_cut(tmp_path, "a", 0.5, "one"), make_cut(tmp_path, "b", 0.6, "two"))
     texts = {"a": "half \ud83d", "b": "\u4e00 whole \U0001f600"}
-    file.transcribe(lambda: lambda batch: [row(batch, i, texts[name]) for i, name in enumerate(batch.ids)])
+    file.transcribe(
+        lambda batches: [
+            Result([row(batch, i, texts[name]) for i, name in enumerate(batch.ids)], [], [])
+            for batch in map(load_batch, batches)
+        ]
+    )
     file.finish()
     assert {name: one["hypothesis"] for name, one in read_rows(file.path)[0].items()} == texts
     assert "\u4e00" in file.path.read_text(encoding="utf-8")  # readable where it can be

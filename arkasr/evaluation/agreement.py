@@ -1,0 +1,56 @@
+"""Agreement of transcripts in a lower precision with those in float32, on a sample of clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from arkasr.evaluation.normalize import normalizer
+from arkasr.evaluation.tally import count
+
+
+def sample(clips: Iterable[str], size: int) -> set[str]:
+    """Draw clips. The draw depends on the ids only, so it is the same for all runs.
+
+    Args:
+        clips: Ids of the clips.
+        size: Number of clips to draw.
+
+    Returns:
+        The ids drawn, all if there are no more than `size`.
+    """
+    return set(sorted(clips, key=lambda clip: hashlib.sha256(clip.encode("utf-8", "replace")).digest())[:size])
+
+
+def agreement(rows: Mapping[str, Mapping[str, Any]], exact: Mapping[str, str], corpus: Mapping[str, Any]) -> dict:
+    """Compare transcripts with those in float32.
+
+    Args:
+        rows: Hypothesis rows by id (see `arkasr.evaluation.hypotheses.row`).
+        exact: Transcripts in float32 by id, of some of these clips.
+        corpus: Content of corpus.json, which gives metric and normaliser.
+
+    Returns:
+        Mapping with the keys `clips` (number of clips compared), `equal` (number of equal transcripts) and `error`:
+        the error rate against the transcripts in float32 after normalisation, or None if they have no word.
+    """
+    normalize, texts = normalizer(corpus["normalizer"]), {clip: rows[clip]["hypothesis"] for clip in exact}
+    tally = count([*map(normalize, exact.values())], [*map(normalize, texts.values())], corpus["metric"])
+    errors, length = int(tally.errors.sum()), int(tally.lengths.sum())
+    equal = sum(texts[clip] == exact[clip] for clip in exact)
+    return {"clips": len(exact), "equal": equal, "error": errors / length if length else None}
+
+
+def in_words(found: Mapping[str, Any], corpus: Mapping[str, Any]) -> str:
+    """Describe an agreement in one clause.
+
+    Args:
+        found: Return value of `agreement`.
+        corpus: Content of corpus.json.
+
+    Returns:
+        Such as "63 of 64 transcripts are equal to those in float32, WER between them 0.12 %".
+    """
+    rate = "" if found["error"] is None else f", {corpus['metric'].upper()} between them {100 * found['error']:.2f} %"
+    return f"{found['equal']} of {found['clips']} transcripts are equal to those in float32{rate}"

@@ -1,0 +1,90 @@
+"""Transcription of batches in one process: audio is read ahead, and a model is loaded for the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lhotse.cut import Cut
+
+from arkasr.data.loading import loaded
+from arkasr.data.reasons import Failure
+from arkasr.evaluation.one_by_one import Transcriber, transcribe_or_fail
+from arkasr.evaluation.transcribers import MakeTranscriber
+
+
+class Result(NamedTuple):
+    """What became of the clips of one batch.
+
+    Attributes:
+        rows: Hypothesis rows of the transcribed clips.
+        unread: Clips that could not be read. They are in the log already.
+        failures: Clips that could not be transcribed.
+    """
+
+    rows: list[dict[str, Any]]
+    unread: list[Failure]
+    failures: list[Failure]
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips of the batch."""
+        return len(self.rows) + len(self.unread) + len(self.failures)
+
+
+@dataclass
+class Transcribing:
+    """Transcribes batches on one device.
+
+    Attributes:
+        make: Returns the function that transcribes batches, for a device and a dtype.
+        num_workers: Processes that read audio ahead (`data.num_workers`). 0 reads it in this process.
+        timeout: Seconds to wait for one batch of these processes.
+        device: The device.
+    """
+
+    make: MakeTranscriber
+    num_workers: int
+    timeout: float
+    device: str
+    _transcribers: dict[str, Transcriber] = field(default_factory=dict)
+
+    def results(self, batches: Iterable[list[Cut]], dtype: str) -> Iterator[Result]:
+        """Transcribe batches in order.
+
+        Args:
+            batches: The cuts of each batch.
+            dtype: Passed to `make`, which is called once per dtype. It is not called before the first batch with clips
+                that can be read, so that no model is loaded without need.
+
+        Yields:
+            One result per batch.
+        """
+        for batch in loaded(batches, self.num_workers, self.timeout):
+            rows, failures = transcribe_or_fail(self._transcriber(dtype), batch) if batch.ids else ([], [])
+            yield Result(rows, batch.failures, failures)
+
+    def _transcriber(self, dtype: str) -> Transcriber:
+        if dtype not in self._transcribers:
+            self._transcribers[dtype] = self.make(self.device, dtype)
+        return self._transcribers[dtype]
+
+
+def deal(batches: Iterable[list[Cut]], shares: int) -> list[list[list[Cut]]]:
+    """Deal batches out, each one to the share with the least padded audio so far.
+
+    Args:
+        batches: The cuts of each batch. The order matters: if long batches come first, the shares differ least.
+        shares: Number of shares.
+
+    Returns:
+        The batches of each share, in order. The same arguments give the same shares.
+    """
+    dealt: list[list[list[Cut]]] = [[] for _ in range(shares)]
+    seconds = [0.0] * shares
+    for batch in batches:
+        least = seconds.index(min(seconds))
+        dealt[least].append(batch)
+        seconds[least] += len(batch) * max(cut.duration for cut in batch)
+    return dealt
