@@ -47,8 +47,8 @@ def outcomes(
         zeros: Whether tokens with teacher probability 0 stay in the student's softmax. It has no effect with `tail`.
 
     Returns:
-        Log-probabilities of the teacher (detached) and of the student, float32 [Q, U], or [Q, U + 1] with `tail`, at
-        the Q counted positions. Third, the mask of counted positions, bool [P].
+        Log-probabilities of the teacher (detached) and of the student, float32 [P, U], or [P, U + 1] with `tail`.
+        Third, the mask of counted positions, bool [P]. Rows of other positions may be NaN: `masked_sum` omits them.
     """
     log_p_t = teacher.logprobs_at(support.teacher_ids).detach().float()
     possible = log_p_t > -torch.inf
@@ -60,12 +60,25 @@ def outcomes(
     )
     valid = chosen & ~scores.isneginf()
     counted = (valid & possible).sum(-1) >= (1 if tail else 2)
-    if not bool(counted.all()):  # avoids copies if all positions count
-        log_p_t, scores, valid = log_p_t[counted], scores[counted], valid[counted]
-        rest = None if rest is None else rest[counted]
+    valid = valid & counted[:, None]  # no gradient reaches the student's scores of other positions, not even NaN
     if tail:
         return with_tail(log_p_t, valid), with_tail(scores, valid, rest), counted
     return renormalised(log_p_t, valid, temperature), renormalised(scores, valid, temperature), counted
+
+
+def masked_sum(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the sum over the counted positions.
+
+    No rows are selected, because the host would have to wait for their number.
+
+    Args:
+        values: Tensor [P], one number per position.
+        counted: Tensor [P], bool.
+
+    Returns:
+        Scalar.
+    """
+    return values.where(counted, 0.0).sum()
 
 
 def _logprobs_and_rest(student: arkasr.StudentView, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -148,8 +161,7 @@ def jsd(log_p_t: Tensor, log_p_s: Tensor, beta: float) -> Tensor:
     """
     inside = (log_p_t != -torch.inf) & (log_p_s != -torch.inf)
     log_p_t, log_p_s = torch.where(inside, log_p_t, 0.0), torch.where(inside, log_p_s, 0.0)
-    weights = torch.tensor([beta, 1 - beta], device=log_p_t.device).log()
-    log_m = torch.logaddexp(log_p_t + weights[0], log_p_s + weights[1])
+    log_m = torch.logaddexp(log_p_t + math.log(beta), log_p_s + math.log(1 - beta))
     terms = beta * log_p_t.exp() * (log_p_t - log_m) + (1 - beta) * log_p_s.exp() * (log_p_s - log_m)
     return (terms * inside).sum(-1)
 
@@ -165,8 +177,8 @@ def sum_over_positions(
     If the student's view has `sum_in_parts`, the logits of only a few positions exist at one time.
 
     Args:
-        divergence: Function of the teacher's and the student's outcomes [Q, U + 1] that returns one number per
-            position [Q].
+        divergence: Function of the teacher's and the student's outcomes [P, U + 1] that returns one number per
+            position [P].
         student: Student's view of P positions.
         teacher: Teacher's view of P positions.
         support: The support at the P positions.
@@ -176,11 +188,11 @@ def sum_over_positions(
     """
 
     def part(view: arkasr.StudentView, rows: Tensor) -> tuple[Tensor, Tensor]:
-        start = int(rows[0]) if len(rows) else 0
+        start = int(rows[0]) if len(rows) else 0  # the rows are on the host
         tables = {item.name: getattr(support, item.name)[start : start + len(rows)] for item in fields(support)}
         part_support = replace(support, **tables)
         log_p_t, log_p_s, counted = outcomes(view, teacher.at(rows), part_support, part_support.valid, tail=True)
-        return divergence(log_p_t, log_p_s).sum(), counted.sum()
+        return masked_sum(divergence(log_p_t, log_p_s), counted), counted.sum()
 
     rows = torch.arange(len(support.valid))
     return student.sum_in_parts(part, rows) if hasattr(student, "sum_in_parts") else part(student, rows)

@@ -68,10 +68,10 @@ class UnionTopkKl:
         self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
     ) -> tuple[Tensor, Tensor]:
         """Return the sum and the number of counted positions. See `arkasr.Loss`."""
-        from arkasr.builtin.divergences import kl, outcomes
+        from arkasr.builtin.divergences import kl, masked_sum, outcomes
 
         log_p_t, log_p_s, counted = outcomes(student, teacher, support, support.valid, self.temperature, self.tail)
-        return kl(log_p_t, log_p_s).sum() * self.temperature**2, counted.sum()
+        return masked_sum(kl(log_p_t, log_p_s), counted) * self.temperature**2, counted.sum()
 
 
 def _check_temperature(temperature: float) -> None:
@@ -104,11 +104,11 @@ class TeacherTopkKl(UnionTopkKl):
         self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
     ) -> tuple[Tensor, Tensor]:
         """Return the sum and the number of counted positions. See `arkasr.Loss`."""
-        from arkasr.builtin.divergences import kl, outcomes
+        from arkasr.builtin.divergences import kl, masked_sum, outcomes
 
         chosen = support.valid & support.from_teacher
         log_p_t, log_p_s, counted = outcomes(student, teacher, support, chosen, self.temperature, self.tail)
-        return kl(log_p_t, log_p_s).sum() * self.temperature**2, counted.sum()
+        return masked_sum(kl(log_p_t, log_p_s), counted) * self.temperature**2, counted.sum()
 
 
 class StudentTopkReverseKl(UnionTopkKl):
@@ -125,13 +125,13 @@ class StudentTopkReverseKl(UnionTopkKl):
         self, student: arkasr.StudentView, teacher: arkasr.DistributionView, support: arkasr.Support
     ) -> tuple[Tensor, Tensor]:
         """Return the sum and the number of counted positions. See `arkasr.Loss`."""
-        from arkasr.builtin.divergences import kl, outcomes
+        from arkasr.builtin.divergences import kl, masked_sum, outcomes
 
         chosen = support.valid & support.from_student
         log_p_t, log_p_s, counted = outcomes(
             student, teacher, support, chosen, self.temperature, self.tail, zeros=False
         )
-        return kl(log_p_s, log_p_t).sum() * self.temperature**2, counted.sum()
+        return masked_sum(kl(log_p_s, log_p_t), counted) * self.temperature**2, counted.sum()
 
 
 @dataclass
@@ -263,7 +263,7 @@ class SampledReverseKl:
         log_p_t = teacher.logprobs_at(support.visited_teacher.clamp(min=0)[:, None])[:, 0].detach().float()
         log_p_s = student.logprobs_at(support.visited_student[:, None])[:, 0]
         counted = shared & log_p_t.isfinite() & ~log_p_s.isneginf()
-        log_p_t, log_p_s = log_p_t[counted], log_p_s[counted]
+        log_p_t, log_p_s = log_p_t.where(counted, 0.0), log_p_s.where(counted, 0.0)
         gap = log_p_s.detach() - log_p_t
         return (gap + gap * (log_p_s - log_p_s.detach())).sum(), counted.sum()
 
@@ -316,7 +316,7 @@ class ArkCompat:
         """
         import torch
 
-        from arkasr.builtin.divergences import kl, renormalised
+        from arkasr.builtin.divergences import kl, masked_sum, renormalised
 
         if not hasattr(teacher, "scores_at"):
             raise arkasr.UserError(
@@ -327,8 +327,9 @@ class ArkCompat:
         x_t, z_s = torch.where(support.from_teacher, raw, true), student.scores_at(support.student_ids)
         valid = support.valid & ~x_t.isnan() & ~z_s.isneginf()
         counted = (valid & (x_t > -torch.inf)).sum(-1) >= 2
-        log_p_t, log_p_s = (renormalised(side[counted], valid[counted], self.temperature) for side in (x_t, z_s))
-        return kl(log_p_t, log_p_s).sum() * self.temperature**2, counted.sum()
+        valid = valid & counted[:, None]
+        log_p_t, log_p_s = (renormalised(side, valid, self.temperature) for side in (x_t, z_s))
+        return masked_sum(kl(log_p_t, log_p_s), counted) * self.temperature**2, counted.sum()
 
 
 @arkasr.hookimpl

@@ -14,9 +14,9 @@ equation (1) of the paper (arXiv 2605.28139). "Rethinking OPD" is arXiv 2604.130
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from arkasr.distill.rollout import Rollout  # not imported at run time: it imports the model code
 
 MAXIMA = ("vuss_max", "neg_vuss_min")  # reduced by the maximum, all other sums by addition
+Name = TypeVar("Name", bound=Hashable)
 CHUNK = 256  # positions whose full student logits are in memory at the same time
 
 
@@ -46,22 +47,21 @@ def support_sums(support: Support, top_k: int) -> dict[str, Tensor]:
 
     Returns:
         `positions`, `vuss` and `overlap` (sums), `vuss_max` and `neg_vuss_min` (maxima, -inf without a counted
-        position), as scalars.
+        position), as float64 scalars on the device of the support.
     """
-    sizes = support.valid.sum(-1)
+    sizes, overlap = support.valid.sum(-1).double(), support.num_overlap.double() / top_k
     counted = sizes >= 2
-    sizes, overlap = sizes[counted].double(), support.num_overlap[counted].double() / top_k
-    some = sizes.numel() > 0
+    nothing = sizes.new_full((1,), -torch.inf)  # so that the maximum over no position exists
     return {
-        "positions": torch.tensor(float(sizes.numel())),
-        "vuss": sizes.sum().cpu(),
-        "overlap": overlap.sum().cpu(),
-        "vuss_max": sizes.max().cpu() if some else torch.tensor(-torch.inf),
-        "neg_vuss_min": -sizes.min().cpu() if some else torch.tensor(-torch.inf),
+        "positions": counted.sum(dtype=torch.double),
+        "vuss": sizes.where(counted, 0.0).sum(),
+        "overlap": overlap.where(counted, 0.0).sum(),
+        "vuss_max": torch.cat([sizes.where(counted, -torch.inf), nothing]).max(),
+        "neg_vuss_min": torch.cat([(-sizes).where(counted, -torch.inf), nothing]).max(),
     }
 
 
-def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict[str, Tensor]:
+def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict[str, float]:
     """Count clips, generated transcripts, scored transcripts by source, tokens and aligned positions.
 
     Args:
@@ -70,7 +70,7 @@ def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict
         num_clips: Clips of the micro-batch.
 
     Returns:
-        Scalars. The counts of scored transcripts are 0 if `rollout.scored` is False.
+        Numbers. The counts of scored transcripts are 0 if `rollout.scored` is False.
     """
     sources = rollout.sources if rollout.scored else []
     counts = {
@@ -86,7 +86,7 @@ def rollout_sums(rollout: Rollout, alignment: Alignment, num_clips: int) -> dict
         "teacher_tokens": sum(map(len, alignment.teacher_ids)) if sources else 0,
         "paired": len(alignment.student_rows),
     }
-    return {name: torch.tensor(float(n)) for name, n in counts.items()}
+    return {name: float(n) for name, n in counts.items()}
 
 
 def teacher_sums(view: DistributionView, logprobs: Tensor, support: Support) -> dict[str, Tensor]:
@@ -102,13 +102,33 @@ def teacher_sums(view: DistributionView, logprobs: Tensor, support: Support) -> 
 
     Returns:
         `dropped_mass` and its count `dropped_mass#` over positions with a distribution, and `teacher_missing`, the
-        number of positions without one, as scalars.
+        number of positions without one, as float64 scalars on the device of `logprobs`.
     """
     missing = logprobs.isnan().any(-1)
     lost = logprobs.exp().masked_fill(support.from_teacher[:, : logprobs.shape[1]], 0.0).sum(-1)
-    lost = (lost + getattr(view, "dropped", torch.zeros_like(lost)))[~missing]
-    counts = {"dropped_mass#": lost.numel(), "teacher_missing": int(missing.sum())}
-    return {"dropped_mass": lost.double().sum().cpu()} | {name: torch.tensor(float(n)) for name, n in counts.items()}
+    lost = (lost + getattr(view, "dropped", torch.zeros_like(lost))).where(~missing, 0.0)
+    return {
+        "dropped_mass": lost.double().sum(),
+        "dropped_mass#": (~missing).sum(dtype=torch.double),
+        "teacher_missing": missing.sum(dtype=torch.double),
+    }
+
+
+def read_sums(sums: Mapping[Name, Tensor | float]) -> dict[Name, float]:
+    """Copy all sums to the host. The host waits for each device once.
+
+    Args:
+        sums: Scalars, usually on one device, and numbers, by name.
+
+    Returns:
+        The same names with numbers.
+    """
+    numbers = {name: float(value) for name, value in sums.items() if not isinstance(value, Tensor)}
+    tensors = {name: value for name, value in sums.items() if isinstance(value, Tensor)}
+    for device in {value.device for value in tensors.values()}:
+        scalars = {name: value.detach().double() for name, value in tensors.items() if value.device == device}
+        numbers |= zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True)
+    return {name: numbers[name] for name in sums}
 
 
 # Formulas at P positions

@@ -170,7 +170,7 @@ def _usable_texts(lm: SpeechLM, texts: Mapping[int, tuple[str, str]]) -> dict[in
     A text that spells out a special token is not a transcript. Supervised training drops such clips too.
     """
     ids = {clip: lm.text_ids(text) for clip, (_, text) in texts.items()}
-    reserved = {clip for clip, row in ids.items() if holds_reserved_tokens(row, lm.blocked, lm.stop_ids)}
+    reserved = {clip for clip, row in ids.items() if holds_reserved_tokens(row, lm.blocked_ids, lm.stop_ids)}
     for clip in sorted(reserved):
         source, text = texts[clip]
         log(f"{source} text {text!r} contains reserved tokens; the student's transcript is scored instead", True)

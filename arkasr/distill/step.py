@@ -16,7 +16,7 @@ The comments `# line 1` to `# line 7` mark where the lines of the algorithm are 
 from __future__ import annotations
 
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,13 +25,14 @@ from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.data.batches import Batch
 from arkasr.distill.metrics import diagnostic_sums, position_groups, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
-from arkasr.distill.support import drop_missing_positions, shared_support, union_support
+from arkasr.distill.support import drop_missing_positions, shared_support, shared_tokens, union_support
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
+from arkasr.utils.devices import to_device
 from arkasr.utils.timing import Phases
 
 
@@ -45,7 +46,8 @@ class ScoredRollout:
         student_rows: Positions of the student that are scored, int64 [P].
         teacher_view: The teacher's distributions at these P positions.
         support: The union support at these P positions.
-        sums: Metric sums of this micro-batch, as `arkasr.distill.metrics` names them.
+        sums: Metric sums of this micro-batch, as `arkasr.distill.metrics` names them. Tensors are on the device:
+            `metrics.read_sums` reads all of them at once.
     """
 
     batch: Batch
@@ -73,6 +75,7 @@ class Opd:
     loss: Loss
     rollout: RolloutConfig
     distill: DistillConfig
+    _shared: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self._needs not in ("topk", "shared"):
@@ -107,7 +110,7 @@ class Opd:
         alignment = self.mapper.align(token_ids)  # line 2
         if not rollout.scored:
             alignment.student_rows, alignment.teacher_rows = alignment.student_rows[:0], alignment.teacher_rows[:0]
-        student_rows = alignment.student_rows.to(student.device)
+        student_rows = to_device(alignment.student_rows, student.device)
         with phases("teacher"), torch.no_grad():
             scores = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids)  # line 3
             _check_positions(f"teacher {type(self.teacher).__name__}", scores, sum(map(len, alignment.teacher_ids)))
@@ -115,7 +118,7 @@ class Opd:
             _check_positions(f"mapper {type(self.mapper).__name__}", view, len(student_rows))
             best, logprobs = view.topk(k)  # line 4 (union_support maps the ids to student ids)
             candidates = rollout.generation.topk[student_rows]
-            visited = torch.tensor([i for ids in token_ids for i in ids], device=student.device)[student_rows]
+            visited = to_device([i for ids in token_ids for i in ids], student.device, torch.long)[student_rows]
             support = union_support(best, candidates, visited, self.mapper)  # line 6
             support = drop_missing_positions(support, logprobs)
         sums: dict[str, Tensor | float] = {
@@ -181,7 +184,9 @@ class Opd:
     def _loss_support(self, lm: SpeechLM, support: Support) -> Support:
         if self._needs == "topk":
             return support
-        return shared_support(len(lm.blocked), support.visited_student, self.mapper)
+        if self._shared is None:
+            self._shared = shared_tokens(len(lm.blocked), lm.device, self.mapper)
+        return shared_support(*self._shared, support.visited_student, self.mapper)
 
     def _diagnose(self, lm: SpeechLM, view: HeadView, scored: ScoredRollout) -> dict[str, float]:
         token_ids, languages = scored.rollout.generation.ids, scored.batch.languages

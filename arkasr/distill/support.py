@@ -54,23 +54,37 @@ def drop_missing_positions(support: Support, logprobs: Tensor) -> Support:
     return replace(support, **masks)
 
 
-def shared_support(vocab_size: int, visited: Tensor, mapper: TokenMapper) -> Support:
-    """Return a support of all n tokens that both vocabularies share, the same tokens at each of P positions.
+def shared_tokens(vocab_size: int, device: torch.device, mapper: TokenMapper) -> tuple[Tensor, Tensor]:
+    """Return the n tokens that both vocabularies share. The host waits for their number.
 
     A student token is shared if its teacher token maps back to it.
 
     Args:
         vocab_size: Size of the student's vocabulary.
+        device: Device of the result.
+        mapper: Maps ids between the two vocabularies.
+
+    Returns:
+        The student's ids and the teacher's ids of these tokens, both int64 [n].
+    """
+    student_ids = torch.arange(vocab_size, device=device)
+    teacher_ids = mapper.to_teacher(student_ids)
+    shared = (teacher_ids >= 0) & (mapper.to_student(teacher_ids) == student_ids)
+    return student_ids[shared], teacher_ids[shared]
+
+
+def shared_support(student_ids: Tensor, teacher_ids: Tensor, visited: Tensor, mapper: TokenMapper) -> Support:
+    """Return a support of all n tokens that both vocabularies share, the same tokens at each of P positions.
+
+    Args:
+        student_ids: Student ids of the shared tokens, int64 [n].
+        teacher_ids: Teacher ids of the same tokens, int64 [n].
         visited: Student ids that the transcript has at these positions, int64 [P].
         mapper: Maps ids between the two vocabularies.
 
     Returns:
         A support whose tables [P, n] are one row expanded over the positions, not copied.
     """
-    student_ids = torch.arange(vocab_size, device=visited.device)
-    teacher_ids = mapper.to_teacher(student_ids)
-    shared = (teacher_ids >= 0) & (mapper.to_student(teacher_ids) == student_ids)
-    student_ids, teacher_ids, every = (
-        table[shared].expand(len(visited), -1) for table in (student_ids, teacher_ids, shared)
-    )
+    every = torch.ones_like(student_ids, dtype=torch.bool)
+    student_ids, teacher_ids, every = (table.expand(len(visited), -1) for table in (student_ids, teacher_ids, every))
     return Support(student_ids, teacher_ids, every, every, every, visited, mapper.to_teacher(visited))

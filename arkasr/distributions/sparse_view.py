@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from arkasr.errors import UserError
+from arkasr.utils.devices import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,8 @@ class SparseView:
             A view of Q positions that shares its known tokens with this one.
         """
         view = object.__new__(SparseView)
-        view.vocab_size, view._known, view._rows = self.vocab_size, self._known, self._rows[rows.to(self._rows.device)]
+        view.vocab_size, view._known = self.vocab_size, self._known
+        view._rows = self._rows[to_device(rows, self._rows.device)]
         return view
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from arkasr.distributions import chunked_head
 from arkasr.distributions.chunked_head import Read
 from arkasr.distributions.logits import best_tokens, log_norm
+from arkasr.utils.devices import to_device
 
 
 class DenseView:
@@ -75,7 +76,7 @@ class DenseView:
         return -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
 
     def at(self, rows: Tensor) -> DenseView:
-        """Return the view of some positions. Consecutive rows are not copied.
+        """Return the view of some positions. Consecutive rows are not copied if `rows` is on the host.
 
         Args:
             rows: Tensor [Q], int64, positions of this view.
@@ -83,12 +84,7 @@ class DenseView:
         Returns:
             A view of Q positions.
         """
-        start, size = int(rows[0]) if len(rows) else 0, len(rows)
-        index: Tensor | slice
-        if start + size <= len(self) and torch.equal(rows, torch.arange(start, start + size, device=rows.device)):
-            index = slice(start, start + size)  # the usual case if both models read the same ids
-        else:
-            index = rows.to(self.logits.device)
+        index = _span(rows, len(self)) or to_device(rows, self.logits.device)
         view = object.__new__(DenseView)
         view.logits, view.log_norm, view.vocab_size = self.logits[index], self.log_norm[index], self.vocab_size
         return view
@@ -144,7 +140,7 @@ class HeadView:
 
     def at(self, rows: Tensor) -> HeadView:
         """See `arkasr.DistributionView.at`."""
-        return HeadView(self.states[rows.to(self.states.device)], self.weight, self.blocked)
+        return HeadView(self.states[to_device(rows, self.states.device)], self.weight, self.blocked)
 
     def in_parts(self, read: Read, *tables: Tensor) -> tuple[Tensor, ...]:
         """Call `read` on the dense view of a few positions at a time and concatenate the results.
@@ -176,3 +172,15 @@ class HeadView:
 
     def _with_view(self, read: Read) -> Read:
         return lambda scores, *tables: read(DenseView(scores, self.blocked), *tables)
+
+
+def _span(rows: Tensor, num_positions: int) -> slice | None:
+    """Return consecutive rows as a slice, or None. Both models reading the same ids is the usual case.
+
+    Rows on a GPU are not read, because the host would have to wait for them.
+    """
+    if rows.is_cuda:
+        return None
+    numbers = rows.tolist()
+    span = range(numbers[0], numbers[0] + len(numbers)) if numbers else range(0)
+    return slice(span.start, span.stop) if span.stop <= num_positions and numbers == list(span) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 
 import torch
@@ -119,15 +119,15 @@ def blocked_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], voc
     return blocked
 
 
-def holds_reserved_tokens(ids: Sequence[int], blocked: Tensor, stop_ids: Sequence[int]) -> bool:
+def holds_reserved_tokens(ids: Sequence[int], blocked: Container[int], stop_ids: Sequence[int]) -> bool:
     """Return whether a text spells out special tokens, which no transcript may contain.
 
     Args:
         ids: Token ids of the text, with the final stop token.
-        blocked: Result of `blocked_ids`, bool [V].
+        blocked: The ids that `blocked_ids` marks, as a set (`SpeechLM.blocked_ids`).
         stop_ids: Ids that end a transcript.
 
     Returns:
         True if an id is blocked, or if a stop token is not the last id.
     """
-    return bool(blocked[torch.tensor(ids, device=blocked.device)].any()) or not set(stop_ids).isdisjoint(ids[:-1])
+    return any(i in blocked for i in ids) or not set(stop_ids).isdisjoint(ids[:-1])

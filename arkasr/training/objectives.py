@@ -25,23 +25,28 @@ from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.model.tokenization import holds_reserved_tokens
 from arkasr.plugins import registry
 from arkasr.utils.console import log
+from arkasr.utils.devices import to_device
 from arkasr.utils.timing import Phases
 
 
 @dataclass
 class MicroLoss:
-    """The loss of one micro-batch, not yet divided by its count."""
+    """The loss of one micro-batch, not yet divided by its count.
+
+    Tensors stay on the device until the trainer reads all of them at once, so that the host need not wait for the loss
+    before it starts the backward pass.
+    """
 
     total: Tensor  # scalar with gradient: sum of the loss over tokens or positions
-    count: float  # number of tokens (supervised) or counted positions (distillation)
-    sums: dict[str, float] = field(default_factory=dict)  # values to log, added up over micro-batches and ranks
+    count: Tensor | float  # number of tokens (supervised) or counted positions (distillation)
+    sums: dict[str, Tensor | float] = field(default_factory=dict)  # to log, added up over micro-batches and ranks
 
     def unweighted(self) -> MicroLoss:
         """Return a loss with the same graph and weight zero.
 
         A rank without usable clips back-propagates it, so that collectives of the other ranks do not block.
         """
-        neutral = {name: -math.inf if name in MAXIMA else 0.0 for name in self.sums}
+        neutral: dict[str, Tensor | float] = {name: -math.inf if name in MAXIMA else 0.0 for name in self.sums}
         return MicroLoss(0.0 * self.total, 0.0, neutral)
 
 
@@ -87,7 +92,7 @@ class SupervisedObjective:
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
         """See `Objective.__call__`. Clips whose transcript contains reserved tokens are dropped and logged."""
         targets = [student.text_ids(text) for text in batch.texts]
-        reserved = [holds_reserved_tokens(ids, student.blocked, student.stop_ids) for ids in targets]
+        reserved = [holds_reserved_tokens(ids, student.blocked_ids, student.stop_ids) for ids in targets]
         usable = [i for i, is_reserved in enumerate(reserved) if not is_reserved]
         for i in set(range(len(targets))) - set(usable):
             reason = f"its transcript contains reserved tokens: {batch.texts[i]!r}"
@@ -97,7 +102,7 @@ class SupervisedObjective:
         targets = [targets[i] for i in usable] or [[student.stop_ids[0]]]
         with phases("student"):
             ce, ctc, unaligned = student(lambda lm: self._losses(lm, batch, targets))
-        sums = {"ce": float(ce.detach()), "ctc": float(ctc.detach()), "ctc_unaligned": float(unaligned)}
+        sums: dict[str, Tensor | float] = {"ce": ce.detach(), "ctc": ctc.detach(), "ctc_unaligned": float(unaligned)}
         micro = MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, sum(map(len, targets)), sums)
         micro = micro if usable else micro.unweighted()
         micro.sums["dropped"] = float(dropped)
@@ -107,12 +112,12 @@ class SupervisedObjective:
         """Return both sums, and the number of clips with more tokens than frames, whose CTC loss counts as 0."""
         audio = lm.encode_audio(batch.waveforms)
         states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
-        flat = torch.tensor([i for ids in targets for i in ids], device=lm.device)
+        flat = to_device([i for ids in targets for i in ids], lm.device, torch.long)
         ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # in float32, also with bfloat16 weights
         if lm.ctc_head is None:
             return ce, ce.new_zeros(()), 0
         logprobs = pad_sequence([lm.ctc_head(a).float().log_softmax(-1) for a in audio])
-        texts = torch.tensor([i for ids in targets for i in ids[:-1]], device=lm.device)
+        texts = to_device([i for ids in targets for i in ids[:-1]], lm.device, torch.long)
         sizes = torch.tensor([len(a) for a in audio]), torch.tensor([len(ids) - 1 for ids in targets])
         blank = logprobs.shape[-1] - 1
         unaligned = sum(len(a) < _fewest_frames(ids[:-1]) for a, ids in zip(audio, targets, strict=True))
@@ -156,7 +161,7 @@ class DistillationObjective:
         scored, every = self.opd.collect(student, batch, phases), self.opd.distill.diagnose_every
         with phases("student"):
             total, count = self.opd.rescore(student, scored, diagnose=every > 0 and step % every == 0)
-        return MicroLoss(total, float(count), {name: float(value) for name, value in scored.sums.items()})
+        return MicroLoss(total, count, scored.sums)
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
         """See `Objective.rates`. Returns VUSS, overlap, coverage, rollout rates, and this step's diagnostics if any."""

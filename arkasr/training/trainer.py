@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from arkasr.config.schema import Config
 from arkasr.data.batches import SILENCE, Batch
 from arkasr.data.sampling import TrainingBatches
-from arkasr.distill.metrics import MAXIMA
+from arkasr.distill.metrics import MAXIMA, read_sums
 from arkasr.plugins import registry
 from arkasr.training.checkpoint import Checkpoints
 from arkasr.training.clip_counts import CutRollouts, FailedClips
 from arkasr.training.dev_error import DevError
+from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.guards import Guards
 from arkasr.training.metrics_log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
@@ -152,7 +152,8 @@ class Trainer:
         """Take one optimizer step over `train.accumulate` micro-batches.
 
         Losses are sums. Gradients are divided by the count over all ranks and micro-batches, so the step does not
-        depend on how the global batch is split. The guards may skip the update.
+        depend on how the global batch is split. The guards may skip the update. The host waits for the device once,
+        after all backward passes: it then reads losses, metrics and the gradient's norm together.
 
         Args:
             batches: Iterator over the micro-batches of this rank.
@@ -160,7 +161,7 @@ class Trainer:
         Returns:
             The metrics of the step by name.
         """
-        sums: dict[str, float] = {}
+        micros: list[dict[str, Tensor | float]] = []
         clips: list[str] = []
         for _ in range(self.config.train.accumulate):
             with self.phases("data"):
@@ -170,15 +171,18 @@ class Trainer:
             micro = micro if batch.ids else micro.unweighted()
             with self.phases("backward"):
                 micro.total.backward()
-            _add(sums, micro, batch.seconds, len(batch.ids), batch.num_failed)
+            micros.append(_values(micro, batch))
             clips += batch.ids
             self.failed.note(batch.failures)
+        with self.phases("optimizer"):
+            grads = gradients(self.student.parameters())
+            sums, norm = _read(micros, gradient_norm(grads))
         sums = self.ranks.reduce(sums | self._rank_values())
         self.failed.add(sums["failed"], sums["num_clips"])
         self.cut.add(sums)
         learning_rate = float(self.schedule.get_last_lr()[0])
         with self.phases("optimizer"):
-            norm = self._update(sums, clips)
+            norm = self._update(grads, norm, sums, clips)
         return self._row(sums, norm, learning_rate)
 
     def _rank_values(self) -> dict[str, float]:
@@ -191,16 +195,14 @@ class Trainer:
         needed = self.ranks.mesh is None and dtype != torch.float32  # with several ranks FSDP2 casts
         return torch.autocast(self.ranks.device.type, dtype) if needed else nullcontext()
 
-    def _update(self, sums: dict[str, float], clips: list[str]) -> float:
-        """Scale, clip and apply the gradients. Return their norm before clipping."""
-        params = [p for p in self.student.parameters() if p.grad is not None]
-        for p in params:  # undo the mean over ranks of FSDP2. The sum over ranks is divided by the global count.
-            assert p.grad is not None
-            p.grad.mul_(self.ranks.world_size / max(sums["count"], 1.0))
-        total = torch.nn.utils.clip_grad_norm_(params, self.config.optim.clip)
-        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
+    def _update(self, grads: list[Tensor], norm: float, sums: dict[str, float], clips: list[str]) -> float:
+        """Scale, clip and apply the gradients of this norm. Return the norm after scaling, before clipping."""
+        # Undo the mean over ranks of FSDP2. The sum over ranks is divided by the global count.
+        scale = self.ranks.world_size / max(sums["count"], 1.0)
+        unscaled, norm = norm, norm * scale
         unread = self.failed if sums["failed"] and not sums["num_clips"] else None
         if self.guards.allow(self.step + 1, sums["loss"], sums["count"], norm, clips, unread):
+            scale_and_clip(grads, scale, unscaled, self.config.optim.clip)
             self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -231,14 +233,24 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _add(sums: dict[str, float], micro: MicroLoss, seconds: float, clips: int, failed: int) -> None:
-    """Add the values of one micro-batch to `sums`. Values in `MAXIMA` are compared, not added."""
-    more: dict[str, Any] = {
-        "loss": float(micro.total.detach()),
+def _values(micro: MicroLoss, batch: Batch) -> dict[str, Tensor | float]:
+    """Return all values of one micro-batch by name. Tensors are still on the device."""
+    return {
+        **micro.sums,
+        "loss": micro.total.detach(),
         "count": micro.count,
-        "seconds": seconds,
-        "num_clips": clips,
-        "failed": failed,
+        "seconds": batch.seconds,
+        "num_clips": len(batch.ids),
+        "failed": batch.num_failed,
     }
-    for name, value in (micro.sums | more).items():
-        sums[name] = max(sums.get(name, value), value) if name in MAXIMA else sums.get(name, 0.0) + value
+
+
+def _read(micros: list[dict[str, Tensor | float]], norm: Tensor) -> tuple[dict[str, float], float]:
+    """Read the values of all micro-batches and the norm at once. Values in `MAXIMA` are compared, not added."""
+    numbers = read_sums({"norm": norm} | {(i, name): v for i, micro in enumerate(micros) for name, v in micro.items()})
+    sums: dict[str, float] = {}
+    for i, micro in enumerate(micros):
+        for name in micro:
+            value = numbers[i, name]
+            sums[name] = max(sums.get(name, value), value) if name in MAXIMA else sums.get(name, 0.0) + value
+    return sums, numbers["norm"]

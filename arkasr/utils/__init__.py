@@ -1,4 +1,4 @@
 """Console output, timing, and durable files.
 
-May import `errors` from arkasr, and tqdm. `timing` also imports torch, inside a function.
+May import `errors` from arkasr, and tqdm. `timing` and `devices` also import torch, inside functions.
 """

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
 from arkasr.distill.step import Opd
-from arkasr.distill.support import shared_support, union_support
+from arkasr.distill.support import shared_support, shared_tokens, union_support
 from arkasr.distributions import chunked_head
 from arkasr.distributions.views import DenseView, HeadView
 from arkasr.errors import UserError
@@ -457,8 +457,12 @@ class Same:
     to_student = to_teacher
 
 
+def support_of_shared_tokens(vocab_size, visited, mapper):
+    return shared_support(*shared_tokens(vocab_size, visited.device, mapper), visited, mapper)
+
+
 def test_shared_support_lists_shared_tokens_once_without_copies():
-    support = shared_support(9, torch.tensor([3, 5, 7]), Same(missing=[2, 5], twin=8))
+    support = support_of_shared_tokens(9, torch.tensor([3, 5, 7]), Same(missing=[2, 5], twin=8))
     assert support.student_ids.tolist() == support.teacher_ids.tolist() == [[0, 1, 3, 4, 6, 7]] * 3
     assert support.valid.all() and support.from_teacher.all() and support.from_student.all()
     assert support.visited_student.tolist() == [3, 5, 7] and support.visited_teacher.tolist() == [3, -1, 7]
@@ -468,7 +472,7 @@ def test_shared_support_lists_shared_tokens_once_without_copies():
 @pytest.mark.parametrize("name", IN_FULL)
 def test_whole_vocabulary_losses_sum_unshared_tokens_into_one_outcome(name):
     student, teacher, _ = case(21)
-    support = shared_support(17, torch.zeros(9, dtype=torch.long), Same(missing=range(5, 17)))
+    support = support_of_shared_tokens(17, torch.zeros(9, dtype=torch.long), Same(missing=range(5, 17)))
     loss = create("loss", name, {})
     assert loss.needs == "shared"
     options = {"beta": 0.5}

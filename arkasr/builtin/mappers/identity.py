@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 import arkasr
@@ -41,9 +40,10 @@ class Identity(IdTables):
         super().__init__(torch.full((len(student_bytes),), -1), torch.full((len(teacher_bytes),), -1))
         index = torch.tensor(sorted(shared))
         self._forward[index], self._backward[index] = index, index
-        self.student_stop, self.teacher_stop = list(student.stop_ids), teacher.stop_ids[0]
+        self.student_stop = list(student.stop_ids)
         for s, t in stop_pairs(student, teacher):
             self._forward[s], self._backward[t] = t, s
+        self._teacher_ids = self._forward.tolist()
 
     translate = staticmethod(aligned_rows)
 
@@ -53,10 +53,11 @@ class Identity(IdTables):
 
         lengths = [len(ids) for ids in student_ids]
         rows = torch.arange(sum(lengths))
-        flat = [self.student_stop[0] if i in self.student_stop else i for ids in student_ids for i in ids]
-        mapped = self.to_teacher(torch.tensor(flat, dtype=torch.long)).tolist()
-        ends = list(accumulate(lengths, initial=0))
-        return arkasr.Alignment([mapped[a:b] for a, b in pairwise(ends)], rows, rows, len(rows))
+        teacher_ids = [
+            [self._teacher_ids[self.student_stop[0] if i in self.student_stop else i] for i in ids]
+            for ids in student_ids
+        ]
+        return arkasr.Alignment(teacher_ids, rows, rows, len(rows))
 
 
 @arkasr.hookimpl

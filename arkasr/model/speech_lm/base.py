@@ -24,6 +24,7 @@ from arkasr.model.arkasr.prompt import require_tokens
 from arkasr.model.log_mel import HOP, check_waveforms, mel_and_mask, num_frames
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_digests import write_digests
+from arkasr.utils.devices import to_device
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class SpeechLM(nn.Module, ABC):
         tokenizer: Its tokenizer.
         stop_ids: Ids that end a transcript. The first one is appended to transcripts for training and scoring.
         blocked: Tensor [V], bool, ids that must not occur in a transcript (`tokenization.blocked_ids`).
+        blocked_ids: The same ids as a set on the host.
         ctc_head: Auxiliary linear layer [H to V + 1] on the audio embeddings, for training from scratch, or None. It is
             not part of the exported model.
 
@@ -62,6 +64,7 @@ class SpeechLM(nn.Module, ABC):
         self.stop_ids = cast(list[int], tokenizer.convert_tokens_to_ids(list(self.stop_tokens)))
         blocked = blocked_ids(tokenizer, self.stop_ids, hf.config.text_config.vocab_size)
         self.register_buffer("blocked", blocked, persistent=False)
+        self.blocked_ids = frozenset(blocked.nonzero()[:, 0].tolist())
 
     def forward(self, work: Callable[[SpeechLM], T]) -> T:
         """Run a function on this model.
@@ -188,7 +191,7 @@ class SpeechLM(nn.Module, ABC):
 
         All share one call, because each call costs a gradient of the whole table [V, H] in backward.
         """
-        ids = torch.tensor([i for row in token_ids for i in row], dtype=torch.long, device=self.device)
+        ids = to_device([i for row in token_ids for i in row], self.device, torch.long)
         return list(self.hf.get_input_embeddings()(ids).split([len(row) for row in token_ids]))
 
     def transcript_states(self, prompts: Sequence[Tensor], token_ids: Sequence[Sequence[int]]) -> Tensor:
