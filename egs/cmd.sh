@@ -53,9 +53,9 @@ launch_slurm() { # with a job that starts torchrun on each of its nodes
     launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$(training_script "$1")") show=show_job
 }
 
-launch_job() { # launch_job NAME: run the command in `launch`, which is one process, as a job
+launch_job() { # launch_job NAME: run the command in `launch`, which starts its own processes, as a job of one machine
     local text
-    text=$(directives "$1" 1 "$((opt[ngpu] > 0))" --requeue)
+    text=$(directives "$1" 1 "${opt[ngpu]}" --requeue)
     text+=$'\n'"export ARKASR_RECIPE=${ARKASR_RECIPE@Q}"
     text+=$'\n'"exec srun --input=none --kill-on-bad-exit=1 $(quoted "${launch[@]}")"
     launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$text") show=show_job

@@ -19,7 +19,7 @@ asr_args|ESPnet|--train_args "section.key=value"|
 inference_config|ESPnet|--train_args "decode.key=value"|set it when you train; stage 4 reads it from config.yaml of the run
 decode_config|ESPnet|--train_args "decode.key=value"|set it when you train; stage 4 reads it from config.yaml of the run
 inference_args|ESPnet|--train_args "decode.key=value"|set it when you train; stage 4 reads it from config.yaml of the run
-inference_nj|ESPnet||stage 4 decodes in one process
+inference_nj|ESPnet|--ngpu|processes of stages 2 to 4, one per GPU
 gpu_inference|ESPnet|--ngpu|0 decodes on the CPU, 1 or more on a GPU if there is one
 inference_asr_model|ESPnet||stage 4 decodes the final weights (arkasr export --checkpoint writes others)
 asr_exp|ESPnet|--expdir|

@@ -21,7 +21,7 @@ expdir|path|exp/{tag}|folder of checkpoints, hypotheses, RESULTS.md and figures
 conf|path|conf/{scale}.yaml|configuration file with the settings of all runs
 variants|text|base base_opd base_td_opd|names of the runs to train and score
 train_args|text||configuration overrides in stages 2 and 3: "section.key=value ..."
-ngpu|number|1|processes per machine, one per GPU; 1: CPU if there is no GPU; 0: CPU
+ngpu|number|1|processes per machine, one per GPU (CPU if there is none); 0: one on the CPU
 num_nodes|count|1|number of machines that train together
 node_rank|number|0|index of this machine; machine 0 also runs the other stages
 master_addr|word|localhost|host name of machine 0
@@ -193,7 +193,7 @@ on_first_node() { # like run, for commands that only machine 0 runs
     fi
 }
 
-on_one_gpu() { # on_one_gpu STAGE TITLE NAME COMMAND...: like on_first_node, but with --cmd slurm as a job of one process
+on_one_machine() { # on_one_machine STAGE TITLE NAME COMMAND...: like on_first_node, but with --cmd slurm as a job
     local -a launch=("${@:4}")
     local show=quoted
     [[ ${opt[cmd]} != slurm ]] || launch_job "$3"
@@ -241,6 +241,7 @@ main() {
     local -a python=("${opt[python]}") overrides dirs=(--expdir "${opt[expdir]}" --datadir "${opt[datadir]}")
     ((opt[ngpu] > 0)) || python=(env CUDA_VISIBLE_DEVICES= "${opt[python]}")
     local -a arkasr=("${python[@]}" -m arkasr) source=(corpus.yaml --scale "${opt[scale]}" --corpus_dir "${opt[corpus_dir]}")
+    local -a gpus=(--ngpu "${slots[0]-$processes}") # of machine 0
     read -ra overrides <<<"${opt[train_args]}"
     needed=$(with_parents)
 
@@ -252,10 +253,11 @@ main() {
     on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}"
     # Scale mini trains its teacher here. The names of the runs show whether they need one.
     [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
-    [[ $needed != *_td* ]] || on_one_gpu 2 "Label" label "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
+    [[ $needed != *_td* ]] ||
+        on_one_machine 2 "Label" label "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${gpus[@]}" "${overrides[@]}"
     for name in $needed; do train 3 "$name"; done
     [[ $needed != *_opd* ]] || runs="teacher $runs"
-    on_one_gpu 4 "Decode" decode "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs"
+    on_one_machine 4 "Decode" decode "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs" "${gpus[@]}"
     on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" --runs "$runs"
     on_first_node 6 "Export" "${arkasr[@]}" export "${dirs[@]}" --runs "${opt[variants]}"
 

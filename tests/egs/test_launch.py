@@ -277,7 +277,7 @@ def test_job_is_cancelled_with_its_recipe(fake):
     wait_until(lambda: all(map(has_ended, fake.pids())))  # the fake scancel signals them and does not wait
 
 
-def test_stages_2_and_4_are_submitted_as_jobs_of_one_process(fake):
+def test_stages_2_and_4_are_submitted_as_jobs_of_one_machine(fake):
     words = [
         "--python",
         str(fake.folder / "bin" / "stub"),
@@ -297,18 +297,26 @@ def test_stages_2_and_4_are_submitted_as_jobs_of_one_process(fake):
     for name, verb in (("label", "label conf/mini.yaml"), ("decode", "decode")):
         text = (folder / f"exp/mini/slurm/{name}.sh").read_text()
         assert directives(text) == [
-            *(f"--job-name=arkasr-{name}", "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"),
+            *(f"--job-name=arkasr-{name}", "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=4"),
             *(f"--chdir={folder}", f"--output={folder}/exp/mini/slurm/{name}-%j.log", "--open-mode=append"),
             *("--requeue", "--partition=gpu"),
         ]
         assert f" -m arkasr {verb} --expdir exp/mini --datadir data/mini" in text.splitlines()[-1]
+        assert " --ngpu 4" in text.splitlines()[-1]
     verbs = [words for *_, words in fake.ran() if "torch.distributed" not in words]
     assert [" ".join(words.split()[2:3]) for words in sorted(verbs)] == ["decode", "decode", "label", "label", "score"]
     shown = fake.run(*words, "--dry_run", "true").stdout
     assert shown.count("\nsbatch --wait ") == 5 and "\nsbatch --wait exp/mini/slurm/decode.sh\n" in shown
 
 
-def test_failing_job_of_one_process_sets_the_exit_status(fake):
+def test_decoding_over_ssh_uses_the_slots_of_the_first_host(fake):
+    (fake.folder / "hosts").write_text("n0 slots=3\nn1\n")
+    words = ["4" if word == "3" else word for word in fake.ssh]
+    (decode,) = [line for line in commands(fake.run(*words, "--dry_run", "true", "--ngpu", "2")) if "decode" in line]
+    assert decode[decode.index("--ngpu") + 1] == "3"
+
+
+def test_failing_job_of_one_machine_sets_the_exit_status(fake):
     (fake.folder / "does-").write_text("fail")
     words = ["--python", str(fake.folder / "bin" / "stub"), "--stage", "4", "--stop_stage", "4", "--cmd", "slurm"]
     done = fake.run(*words)

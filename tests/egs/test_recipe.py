@@ -126,6 +126,15 @@ def test_torchrun_parses_the_24_worker_command():
     assert [command, *words] == line[line.index("--") + 1 :]
 
 
+@pytest.mark.parametrize(("ngpu", "processes"), [("8", "8"), ("1", "1"), ("0", "1")])
+def test_labelling_and_decoding_start_one_process_per_gpu(ngpu, processes):
+    words = ["--stage", "2", "--scale", "paper", "--variants", "base_td", "--ngpu", ngpu, "--train_args", "a.b=1"]
+    label, *_, decode, score = [line for line in dry(*words) if "train" not in line]
+    assert verbs([label, decode, score]) == ["label", "decode", "score"]
+    assert flag(label, "--ngpu") == flag(decode, "--ngpu") == processes and label[-1] == "a.b=1"
+    assert "--ngpu" not in score
+
+
 @pytest.mark.slow
 def test_one_process_needs_no_torchrun_and_several_do():
     assert flag(dry("--stage", "3", "--ngpu", "2")[0], "--nproc-per-node") == "2"
