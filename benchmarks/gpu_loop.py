@@ -1,0 +1,172 @@
+"""Section `loop` of `gpu.py`: steps of `arkasr train` with egs/conf/paper.yaml, random weights and clips of noise."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import fresh
+import soundfile
+import torch
+from gpu_bench import ROOT, Bench
+from gpu_check import AGAINST_FLOAT32, same_losses, same_transcripts, worst_gap
+from gpu_rollout import prompts_of
+from gpu_table import Row
+from gpu_trace import trace
+from lhotse import CutSet, Recording, SupervisionSegment
+from measured import seconds
+
+from arkasr import SAMPLE_RATE, generate
+from arkasr.config.load import load_config
+from arkasr.config.schema import Config
+from arkasr.model.sharding import gathered
+from arkasr.training.ranks import Ranks
+from arkasr.training.trainer import Trainer
+
+WARM_UP, BATCHES = 2, 3  # steps before the timed ones, and batches in an epoch
+PHASES = ("data", "rollout", "teacher", "student", "backward", "optimizer")
+WAYS = {"checkpointed blocks": "blocks", "no checkpointing": "none"}  # fsdp.activation_checkpointing
+
+
+def write_corpus(folder: Path, count: int, length: float) -> None:
+    """Write clips of noise and their manifest, base.jsonl.gz.
+
+    Args:
+        folder: A new folder.
+        count: Number of clips.
+        length: Length of each clip in seconds.
+    """
+    folder.mkdir()
+    cuts = []
+    for number, waveform in enumerate(fresh.clips(count, length)):
+        path, name = folder / f"{number}.wav", f"clip-{number}"
+        soundfile.write(path, waveform.numpy(), SAMPLE_RATE)
+        cut = Recording.from_file(path, recording_id=name).to_cut().with_id(name)
+        cut.supervisions = [SupervisionSegment(name, name, 0.0, cut.duration, text="noise", language="English")]
+        cuts.append(cut)
+    CutSet.from_cuts(cuts).to_file(folder / "base.jsonl.gz")
+
+
+def settings(bench: Bench, checkpointing: str) -> Config:
+    """Return the configuration of run `base_opd` of paper.yaml, with the models of the benchmark.
+
+    Args:
+        bench: The inputs. Its folder holds the models.
+        checkpointing: Value of `fsdp.activation_checkpointing`.
+    """
+    numbers, folder = bench.numbers, bench.folder
+    words = {
+        "model.path": folder / "student",
+        "teacher.options.path": folder / "teacher",
+        "data.max_cuts": numbers.clips,
+        "data.max_seconds": 1.2 * numbers.clips * numbers.seconds,
+        "data.num_workers": 4 if bench.device == "cuda" else 0,
+        "distill.top_k": numbers.top_k,
+        "distill.diagnose_every": 0,
+        "rollout.max_new_tokens": numbers.cap,  # as in the published launcher
+        "train.steps": 1_000_000,  # so that no checkpoint is due
+        "train.threads": torch.get_num_threads(),
+        "fsdp.activation_checkpointing": checkpointing,
+    }
+    overrides = [f"{key}={value}" for key, value in words.items()]
+    conf, datadir = ROOT / "egs" / "conf" / "paper.yaml", str(folder / "data")
+    return load_config(conf, "base_opd", str(folder / "exp"), datadir, overrides)
+
+
+def loop(bench: Bench) -> Iterator[Row]:
+    """Train with and without checkpointed activations. The ratio is the first way's time per step / this one.
+
+    Args:
+        bench: The inputs.
+
+    Yields:
+        Phases of the first way, steps and transcripts of both, and the comparison of the losses of the first steps.
+    """
+    write_corpus(bench.folder / "data", BATCHES * bench.numbers.clips, bench.numbers.seconds)
+    train = settings(bench, "none").train
+    ranks = Ranks(train.threads, train.hang_seconds)
+    losses: list[float] = []
+    first: Row | None = None
+    try:
+        for name, checkpointing in WAYS.items():
+            training = Training(bench, name, settings(bench, checkpointing), ranks)
+            yield Row("loop", f"{name}: transcripts before the first step", result=training.transcripts())
+            rows = training.rows()
+            rows[-1].ratio = first.value / rows[-1].value if first else 1.0
+            yield from rows[-1:] if first else rows
+            first = first or rows[-1]
+            losses.append(training.steps[0]["loss"])
+            del training
+            gc.collect()
+    finally:
+        ranks.close()
+    yield Row("loop", "loss of the first step, both ways", result=same_losses(*losses, "bfloat16"))
+
+
+class Training:
+    """A training run of which some steps are measured.
+
+    Args:
+        bench: The inputs.
+        name: Name of the run, for the rows.
+        config: Its configuration.
+        ranks: The process.
+
+    Attributes:
+        steps: Metrics of the steps so far.
+    """
+
+    def __init__(self, bench: Bench, name: str, config: Config, ranks: Ranks):
+        self.bench, self.name, self.cuda = bench, name, bench.device == "cuda"
+        folder = bench.folder / "exp" / name.replace(" ", "-")
+        folder.mkdir(parents=True)
+        if self.cuda:
+            torch.cuda.empty_cache()
+        self.before = torch.cuda.memory_allocated() if self.cuda else 0
+        self.trainer, self.steps = Trainer(config, folder, ranks), []
+        self.batches = iter(self.trainer.batches)
+
+    @torch.no_grad()
+    def transcripts(self) -> str:
+        """Compare the transcripts of the run's student with those of the plain model, which has the same weights.
+
+        Returns:
+            A result for the table.
+        """
+        numbers, plain, clips = self.bench.numbers, self.bench.student, self.bench.inputs.batch.waveforms
+        caps = [numbers.cap] * len(clips)
+        transcribe = lambda lm: generate(lm, prompts_of(lm, clips), caps, numbers.top_k)  # noqa: E731
+        base, student = transcribe(plain), self.trainer.student
+        with gathered(student):
+            found = student(transcribe)
+        gap = worst_gap(plain, prompts_of(plain, clips), caps, found)
+        same = plain.head.dtype == torch.bfloat16  # as the run computes
+        return same_transcripts(base, found, gap, "bfloat16", None if same else AGAINST_FLOAT32)
+
+    def step(self) -> None:
+        """Take one step."""
+        with self.trainer.phases("step"):
+            self.steps.append(self.trainer.take_step(self.batches))
+        self.trainer.step += 1
+
+    def rows(self) -> list[Row]:
+        """Take the steps.
+
+        Returns:
+            One row per phase, and that of the whole step.
+        """
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        repeats, device = self.bench.repeats, self.bench.device
+        row = Row("loop", self.name, unit="s per step")
+        row.value = statistics.median([seconds(self.step, device) for _ in range(WARM_UP + repeats)][WARM_UP:])
+        row.memory = torch.cuda.max_memory_allocated() - self.before if self.cuda else None
+        timed = self.steps[WARM_UP:]
+        row.limit = statistics.median(each["mfu"] for each in timed) if "mfu" in timed[-1] else None
+        row.result = f"{timed[-1]['clips']:.0f} clips, loss {timed[-1]['loss']:.4f}"
+        row.traced(trace(self.step, device), row.value)
+        phases = {name: statistics.median(each.get(f"time/{name}", 0.0) for each in timed) for name in PHASES}
+        shares = {name: f"{value / row.value:.1%} of the step" for name, value in phases.items()}
+        return [Row("loop", f"{self.name}: {name}", phases[name], "s", result=shares[name]) for name in PHASES] + [row]
