@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Event(Protocol):
+    """A point in the queue of a device, such as `torch.cuda.Event(enable_timing=True)`."""
+
+    def record(self) -> None:
+        """Put the event into the queue."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has reached the event."""
+
+    def elapsed_time(self, end: Any) -> float:
+        """Return the milliseconds from this event to a later one. The device must have reached both."""
 
 
 class Phases:
     """Sums of wall-clock seconds per phase. `with phases(name):` times its body as one phase.
 
+    On a GPU, a phase lasts from the moment at which the device reaches its start in the queue of work to that at which
+    it reaches its end. The host does not wait for either: only `take` waits once, for all phases together.
+
     Args:
-        device: Device of the work, such as "cuda:0". On CUDA, the end of every phase waits for the device.
+        device: Device of the work, such as "cuda:0".
+        new_event: Creates an event. None: events of CUDA on a GPU, the host's clock elsewhere.
 
     Attributes:
-        current: Name of the innermost open phase, empty if none is open.
+        current: Name of the innermost open phase on the host, empty if none is open.
         entered: Number of phases that were opened so far, and of calls of `advance`: it shows progress.
-        seconds: Sum of seconds per phase since the last `take`.
     """
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: str = "cpu", new_event: Callable[[], Event] | None = None):
         self.device, self.current, self.entered = device, "", 0
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._since: dict[str, float] = {}
+        self._new_event = _cuda_event if new_event is None and device.startswith("cuda") else new_event
+        self._since: dict[str, Any] = {}
+        self._spans: list[tuple[str, Any, Any]] = []
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -36,16 +54,19 @@ class Phases:
             None, while the phase is open.
         """
         outer, self.current, self.entered = self.current, name, self.entered + 1
-        self._since[name] = time.perf_counter()
+        self._since[name] = self._mark()
         try:
             yield
         finally:
-            if self.device.startswith("cuda"):
-                import torch
-
-                torch.cuda.synchronize()
-            self.seconds[name] += time.perf_counter() - self._since.pop(name)
+            self._spans.append((name, self._since.pop(name), self._mark()))
             self.current = outer
+
+    def _mark(self) -> Any:
+        if self._new_event is None:
+            return time.perf_counter()
+        event = self._new_event()
+        event.record()
+        return event
 
     def advance(self) -> None:
         """Count progress inside a long phase, such as one batch of an evaluation."""
@@ -57,10 +78,19 @@ class Phases:
         Returns:
             Seconds by `time/<phase>`.
         """
-        now = time.perf_counter()
-        for name, start in self._since.items():
-            self.seconds[name] += now - start
-            self._since[name] = now
-        taken = {f"time/{name}": seconds for name, seconds in self.seconds.items()}
-        self.seconds.clear()
-        return taken
+        now = self._mark()
+        spans, self._spans = [*self._spans, *((name, start, now) for name, start in self._since.items())], []
+        self._since = dict.fromkeys(self._since, now)
+        if self._new_event is not None:
+            now.synchronize()  # all earlier events have then been reached too
+        seconds: dict[str, float] = defaultdict(float)
+        for name, start, end in spans:
+            seconds[f"time/{name}"] += end - start if self._new_event is None else start.elapsed_time(end) / 1000
+        return dict(seconds)
+
+
+def _cuda_event() -> Event:
+    import torch
+
+    event: Event = torch.cuda.Event(enable_timing=True)
+    return event
