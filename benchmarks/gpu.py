@@ -1,7 +1,7 @@
 """Run all benchmarks of a GPU at the published sizes within 5 minutes, and print one table.
 
     benchmarks/gpu.sh                                      # on a machine with a GPU
-    benchmarks/gpu.sh --sections models rollout            # some sections
+    benchmarks/gpu.sh --sections models rollout profiles   # some sections
     benchmarks/gpu.sh --device cpu --size mini             # the same code on a CPU, to test it
 
 Weights are random and clips are noise, which changes neither times nor memory. Sections:
@@ -14,11 +14,12 @@ Weights are random and clips are noise, which changes neither times nor memory. 
 - inference: seconds of audio transcribed per second (RTFx), by batch size, and the agreement with float32.
 - head, scoring: as in `head.py` and `scoring.py`. Ratio: dense or full / this way.
 - compile: as rollout, with `rollout.compile: on`.
+- profiles: extra runs under torch's profiler, which fill in the columns "busy", "launches" and "syncs".
 
 Columns: "of limit" is the share of the data sheet's memory bandwidth (rollout, compile: all decoder and head weights
 per token) or of its bfloat16 arithmetic (encoders, loop). "peak GiB" is above the memory in use before. "busy" is the
 share of the time in which the device runs anything. "launches" are kernels and CUDA graphs that the host launches,
-"syncs" calls by which it waits. Profiles are taken of an extra run. "-": not measured.
+"syncs" calls by which it waits. "-": not measured.
 
 Exit code: 0 if all paths agree, 1 if losses or transcripts differ or a section failed, 2 without a GPU, 3 if the time
 did not suffice for all sections. Transcripts may differ where two tokens are tied (`gpu_check.py` has the tolerances).
@@ -61,6 +62,21 @@ def models(bench: Bench) -> Iterator[Row]:
         yield Row("models", name, sum(p.numel() for p in lm.parameters()) / 1e9, "1e9 weights")
 
 
+def profiles(bench: Bench) -> Iterator[Row]:
+    """Profile what the other sections asked for. Their rows get the results.
+
+    Args:
+        bench: The inputs.
+
+    Yields:
+        One row with the number of profiles.
+    """
+    number = len(bench.profiles)
+    while bench.profiles:
+        bench.profiles.pop(0)()
+    yield Row("profiles", "extra runs", number, "runs")
+
+
 # Each section, and the seconds that it may need at the published sizes. The important ones come first.
 SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float]] = {
     "models": (models, 30),
@@ -71,7 +87,8 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float]] = {
     "inference": (inference, 20),
     "head": (heads, 10),
     "scoring": (scorings, 8),
-    "compile": (compiled, 50),
+    "compile": (compiled, 40),
+    "profiles": (profiles, 30),
 }
 
 
@@ -118,11 +135,13 @@ def run(bench: Bench, names: Sequence[str], budget: float, started: float) -> li
         The rows of the table.
     """
     rows: list[Row] = []
+    reserved = SECTIONS["profiles"][1] if "profiles" in names and bench.size == "paper" else 0.0
     for name in names:
         section, needed = SECTIONS[name]
-        left = budget - (time.perf_counter() - started)
-        print(f"{budget - left:5.0f} s: {name}", file=sys.stderr, flush=True)
-        if left < (needed if bench.size == "paper" else 0):
+        spent = time.perf_counter() - started
+        left = budget - spent - (reserved if name != "profiles" else 0.0)
+        print(f"{spent:5.0f} s: {name}", file=sys.stderr, flush=True)
+        if left < (needed if bench.size == "paper" else 0.0):
             rows.append(Row(name, "-", result=NOT_RUN))
             continue
         try:
@@ -148,7 +167,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu only with --size mini")
     parser.add_argument("--size", choices=list(NUMBERS), default="paper", help="model sizes (default: %(default)s)")
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), help="default: all, on a CPU without compile")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), help="default: all, without compile on a CPU")
     parser.add_argument("--budget", type=float, default=290.0, help="seconds for everything (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
@@ -180,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = environment(card) | {"size": args.size, "repeats": str(args.repeats), "step": str(numbers)}
     with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # the package logs to standard output
         bench = Bench(args.size, args.device, args.repeats, Path(folder), card, numbers)
-        rows = run(bench, args.sections, args.budget, started)
+        with bench.ending:
+            rows = run(bench, args.sections, args.budget, started)
     facts["seconds"] = f"{time.perf_counter() - started:.0f}"
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()) + f"\n\n{table(rows)}", flush=True)
     if args.json:

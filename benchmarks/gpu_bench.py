@@ -6,7 +6,8 @@ import argparse
 import statistics
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -113,6 +114,8 @@ class Bench:
         card: The device and its limits.
         numbers: The numbers of the size.
         case: Models, clips and loss of a step. `build` sets it.
+        profiles: What the section `profiles` has to do, after all times are taken.
+        ending: Closes what the sections opened.
     """
 
     size: str
@@ -122,6 +125,8 @@ class Bench:
     card: Card
     numbers: Numbers
     case: Case | None = None
+    profiles: list[Callable[[], None]] = field(default_factory=list)
+    ending: ExitStack = field(default_factory=ExitStack)
 
     def build(self) -> None:
         """Make the models and write them into the folder, for the training loop."""
@@ -146,20 +151,33 @@ class Bench:
             raise RuntimeError("the models were not built")
         return self.case
 
-    def measure(self, work: Callable[[], object], row: Row) -> float:
-        """Measure a piece of work: once to warm up, then its memory, its time and its trace.
+    def measure(self, work: Callable[[], object], row: Row, graphs: bool = False) -> float:
+        """Measure a piece of work: once to warm up, then its memory and its time, and at the end its profile.
 
         Args:
             work: The work.
-            row: The row that gets memory and trace.
+            row: The row that gets memory and profile.
+            graphs: Whether the work must launch CUDA graphs on a GPU.
 
         Returns:
             The median time of the repeats in seconds.
         """
         work()
         row.memory, spent = peak_bytes(work, self.device), self.median(work)
-        row.traced(trace(work, self.device), spent)
+        self.profile_later(work, row, spent, graphs)
         return spent
+
+    def profile_later(self, work: Callable[[], object], row: Row, seconds: float, graphs: bool = False) -> None:
+        """Let the section `profiles` profile a piece of work.
+
+        Args:
+            work: The work.
+            row: The row that gets the profile.
+            seconds: Time of the work.
+            graphs: Whether the work must launch CUDA graphs on a GPU.
+        """
+        if self.device == "cuda":
+            self.profiles.append(lambda: row.add(trace(work), seconds, graphs))
 
     def median(self, work: Callable[[], object]) -> float:
         """Return the median time of a piece of work in seconds.

@@ -14,7 +14,6 @@ from gpu_bench import ROOT, Bench
 from gpu_check import AGAINST_FLOAT32, same_losses, same_transcripts, worst_gap
 from gpu_rollout import prompts_of
 from gpu_table import Row
-from gpu_trace import trace
 from lhotse import CutSet, Recording, SupervisionSegment
 from measured import seconds
 
@@ -27,7 +26,7 @@ from arkasr.training.trainer import Trainer
 
 WARM_UP, BATCHES = 2, 3  # steps before the timed ones, and batches in an epoch
 PHASES = ("data", "rollout", "teacher", "student", "backward", "optimizer")
-WAYS = {"checkpointed blocks": "blocks", "no checkpointing": "none"}  # fsdp.activation_checkpointing
+WAYS = {"no checkpointing": "none", "checkpointed blocks": "blocks"}  # fsdp.activation_checkpointing
 
 
 def write_corpus(folder: Path, count: int, length: float) -> None:
@@ -82,26 +81,24 @@ def loop(bench: Bench) -> Iterator[Row]:
         bench: The inputs.
 
     Yields:
-        Phases of the first way, steps and transcripts of both, and the comparison of the losses of the first steps.
+        Transcripts, phases and step of each way, and the comparison of the losses of the first steps.
     """
     write_corpus(bench.folder / "data", BATCHES * bench.numbers.clips, bench.numbers.seconds)
     train = settings(bench, "none").train
-    ranks = Ranks(train.threads, train.hang_seconds)
-    losses: list[float] = []
-    first: Row | None = None
-    try:
-        for name, checkpointing in WAYS.items():
-            training = Training(bench, name, settings(bench, checkpointing), ranks)
-            yield Row("loop", f"{name}: transcripts before the first step", result=training.transcripts())
-            rows = training.rows()
-            rows[-1].ratio = first.value / rows[-1].value if first else 1.0
-            yield from rows[-1:] if first else rows
-            first = first or rows[-1]
-            losses.append(training.steps[0]["loss"])
-            del training
-            gc.collect()
-    finally:
-        ranks.close()
+    ranks = Ranks.of(config)
+    bench.ending.callback(ranks.close)
+    times, losses = [], []
+    for name, checkpointing in WAYS.items():
+        training = None  # frees the memory of the way before
+        gc.collect()
+        training = Training(bench, name, settings(bench, checkpointing), ranks)
+        yield Row("loop", f"{name}: transcripts before the first step", result=training.transcripts())
+        rows = training.rows()
+        times.append(rows[-1].value)
+        losses.append(training.steps[0]["loss"])
+        rows[-1].ratio = times[0] / times[-1]
+        yield from rows
+    bench.profile_later(training.step, rows[-1], times[-1], graphs=True)
     yield Row("loop", "loss of the first step, both ways", result=same_losses(*losses, "bfloat16"))
 
 
@@ -166,7 +163,6 @@ class Training:
         timed = self.steps[WARM_UP:]
         row.limit = statistics.median(each["mfu"] for each in timed) if "mfu" in timed[-1] else None
         row.result = f"{timed[-1]['clips']:.0f} clips, loss {timed[-1]['loss']:.4f}"
-        row.traced(trace(self.step, device), row.value)
         phases = {name: statistics.median(each.get(f"time/{name}", 0.0) for each in timed) for name in PHASES}
         shares = {name: f"{value / row.value:.1%} of the step" for name, value in phases.items()}
         return [Row("loop", f"{self.name}: {name}", phases[name], "s", result=shares[name]) for name in PHASES] + [row]

@@ -92,24 +92,18 @@ def _compare(
         if name != EAGER:
             yield Row(section, f"{title}: first call", seconds(work, bench.device), "s")
         row = Row(section, title, unit="ms per token")
-        times[name] = bench.measure(work, row)
+        times[name] = bench.measure(work, row, graphs=name != EAGER)
         found = work()
         base = base or found
         row.value, row.ratio = 1000 * times[name] / numbers.cap, times[names[0]] / times[name]
         if bench.card.bandwidth:
             row.limit = decoder_bytes(lm) * numbers.cap / bench.card.bandwidth / times[name]
         row.result = same_transcripts(base, found, worst_gap(lm, prompts, caps, found), numbers.dtype)
-        row.result = _missing(name, row) + row.result
+        if name != EAGER and StepRunner.failed:
+            row.result = f"FAILED: fell back from {' and '.join(sorted(StepRunner.failed))}; {row.result}"
         yield row
     assert base is not None
     return base
-
-
-def _missing(name: str, row: Row) -> str:
-    """Return why a path other than the eager step was not taken, or an empty string."""
-    if name != EAGER and StepRunner.failed:
-        return f"FAILED: decoding fell back from {' and '.join(sorted(StepRunner.failed))}; "
-    return "FAILED: no CUDA graph was launched; " if name != EAGER and row.graphs == 0 else ""
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ import torch
 from gpu_bench import Bench
 from gpu_check import same_losses
 from gpu_table import Row
-from gpu_trace import trace
 from measured import peak_bytes
 from opd_case import Case
 from opd_reference import reference_loss
@@ -43,8 +42,8 @@ def step(bench: Bench) -> Iterator[Row]:
     row.result = "losses of the first steps: reference {reference:.5f}, arkasr {arkasr:.5f}".format(**found.losses)
     optimizer = torch.optim.AdamW(case.student.parameters(), lr=0.0)  # keeps the weights
     work = lambda: opd_step.arkasr_step(case, optimizer, Phases(bench.device))  # noqa: E731
-    work()
-    yield row.traced(trace(work, bench.device), found.median("arkasr", "step"))
+    bench.profile_later(work, row, found.median("arkasr", "step"), graphs=True)
+    yield row
     yield Row("step", "loss of the same transcripts", result=same_losses(*both_losses(case), bench.numbers.dtype))
 
 

@@ -55,22 +55,18 @@ class Row:
     launches: int | None = None
     syncs: int | None = None
     result: str = ""
-    graphs: int | None = None  # CUDA graphs among the launches, not a column
 
-    def traced(self, found: Trace | None, seconds: float) -> Row:
+    def add(self, found: Trace, seconds: float, graphs: bool = False) -> None:
         """Add the columns that come from a trace.
 
         Args:
-            found: The trace, or None on a CPU.
+            found: The trace.
             seconds: Time of the same work without the profiler.
-
-        Returns:
-            This row.
+            graphs: Whether the work must launch CUDA graphs. It fails if it launched none.
         """
-        if found is not None:
-            self.busy, self.launches = found.busy / seconds, found.launches
-            self.syncs, self.graphs = found.syncs, found.graphs
-        return self
+        self.busy, self.launches, self.syncs = found.busy / seconds, found.launches, found.syncs
+        if graphs and not found.graphs:
+            self.result = f"FAILED: no CUDA graph was launched; {self.result}"
 
     @property
     def faulty(self) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -86,22 +88,30 @@ def summarise(events: Iterable[dict[str, Any]]) -> Trace:
     return Trace(covered(spans) / 1e6, launches, graphs, syncs, copies)
 
 
-def trace(work: Callable[[], object], device: str) -> Trace | None:
-    """Run a piece of work once under the profiler. The profiler's own synchronisations are left out.
+def trace(work: Callable[[], object]) -> Trace:
+    """Run a piece of work on a GPU, once to warm up and once under the profiler.
+
+    After the first profile, the profiler slows down later launches. Take profiles after all times.
 
     Args:
-        work: The work. Run it before, so that nothing is compiled or captured here.
-        device: Device type.
+        work: The work.
 
     Returns:
-        The counts, or None unless the device is `cuda`.
+        Its counts, without those of the profiler itself.
     """
-    if not device.startswith("cuda"):
-        return None
-    return _profiled(work).less(_profiled(lambda: None))
+    work()
+    return _profiled(work).less(_empty())
+
+
+@cache
+def _empty() -> Trace:
+    return _profiled(lambda: None)
 
 
 def _profiled(work: Callable[[], object]) -> Trace:
+    # If CUPTI were torn down after a profile, a following profile could miss the events of the device, and CUDA graphs
+    # could crash before CUDA 12.6: https://github.com/pytorch/kineto/pull/1554
+    os.environ["TEARDOWN_CUPTI"], os.environ["DISABLE_CUPTI_LAZY_REINIT"] = "0", "1"
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         work()
@@ -109,4 +119,5 @@ def _profiled(work: Callable[[], object]) -> Trace:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        return summarise(json.loads(path.read_text(encoding="utf-8"))["traceEvents"])
+        text = path.read_text(encoding="utf-8", errors="replace")
+    return summarise(json.loads(text, strict=False)["traceEvents"])

@@ -16,6 +16,7 @@ from tiny import waveform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu
+import gpu_bench
 import gpu_rollout
 import gpu_step
 import gpu_table
@@ -63,11 +64,20 @@ def test_trace_without_the_profilers_own_calls_keeps_the_busy_time():
 
 
 def test_row_shows_measurements_and_dashes():
-    row = Row("step", "arkasr", 0.61234, "s", 3.0, memory=2**30).traced(Trace(0.3, 40000, 1, 139, 2), 0.6)
+    row = Row("step", "arkasr", 0.61234, "s", 3.0, memory=2**30)
+    row.add(Trace(0.3, 40000, 1, 139, 2), 0.6, graphs=True)
     assert row.cells()[2:] == ["0.6123", "s", "3.00", "-", "1.00", "50%", "40,000", "139", "-"]
-    assert Row("a", "b").traced(None, 1.0).cells() == ["a", "b", *["-"] * 9]
+    assert Row("a", "b").cells() == ["a", "b", *["-"] * 9]
     lines = gpu_table.table([row]).splitlines()
     assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
+
+
+def test_row_fails_without_the_cuda_graphs_that_it_measures():
+    row = Row("rollout", "CUDA graph", result="equal")
+    row.add(Trace(0.3, 40000, 0, 139, 2), 0.6)
+    assert not row.faulty
+    row.add(Trace(0.3, 40000, 0, 139, 2), 0.6, graphs=True)
+    assert row.faulty and "no CUDA graph" in row.result
 
 
 @pytest.mark.parametrize(
@@ -149,8 +159,8 @@ def test_a_failed_section_does_not_end_the_others(monkeypatch, capsys):
         yield Row("first", "before the error", 1.0)
         raise ValueError("two\nlines")
 
-    sections = {"first": (fails, 1), "second": (lambda bench: iter([Row("second", "row")]), 1)}
-    monkeypatch.setattr(gpu, "SECTIONS", sections)
+    monkeypatch.setitem(gpu.SECTIONS, "first", (fails, 1))
+    monkeypatch.setitem(gpu.SECTIONS, "second", (lambda bench: iter([Row("second", "row")]), 1))
     assert gpu.main([*MINI, "--sections", "first", "second"]) == 1
     printed = capsys.readouterr().out
     assert "| first | before the error | 1 |" in printed
@@ -165,11 +175,23 @@ def test_sections_stop_when_the_time_is_used_up(monkeypatch, capsys):
         except Exception:  # as a fallback of the package would
             yield Row("first", "after the wait")
 
-    monkeypatch.setattr(gpu, "SECTIONS", {"first": (waits, 1), "second": (waits, 1)})
+    monkeypatch.setitem(gpu.SECTIONS, "first", (waits, 1))
+    monkeypatch.setitem(gpu.SECTIONS, "second", (waits, 1))
     assert gpu.main([*MINI, "--budget", "0.5", "--sections", "first", "second"]) == 3
     printed = capsys.readouterr().out
     assert "before the wait" in printed and "after the wait" not in printed
     assert printed.count(gpu_table.NOT_RUN) == 2
+
+
+def test_profiles_are_taken_after_all_times_and_fill_in_earlier_rows(monkeypatch):
+    order, row = [], Row("step", "arkasr", result="equal")
+    bench = gpu.Bench("mini", "cuda", 1, Path(), gpu.Card("card"), gpu.NUMBERS["mini"])
+    monkeypatch.setattr(gpu_bench, "trace", lambda work: (work(), Trace(0.1, 7, 0, 3, 1))[1])
+    bench.profile_later(lambda: order.append("profiled"), row, 0.2, graphs=True)
+    assert order == [] and row.busy is None
+    assert [found.value for found in gpu.profiles(bench)] == [1]
+    assert order == ["profiled"] and (row.busy, row.launches, row.syncs) == (0.5, 7, 3)
+    assert row.result == "FAILED: no CUDA graph was launched; equal"
 
 
 @pytest.mark.slow
