@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from corpus_fixture import clips
+from corpus_fixture import clips, evaluation_batches
 from lhotse import CutSet
 from locks import lock_held
 from tiny import ARK_SIZES, eager_to_stop, student, student_tokenizer, teacher
@@ -17,6 +17,7 @@ from arkasr.cli import main
 from arkasr.config.load import dump_config, load_config, read_config
 from arkasr.errors import UserError
 from arkasr.evaluation import transcribers
+from arkasr.evaluation.agreement import sample
 from arkasr.evaluation.decode import decode
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.model.build import build_fresh
@@ -373,6 +374,67 @@ def test_decode_replaces_incomplete_hypotheses_without_record(expdir, datadir, c
     target.with_suffix(".json").unlink()
     target.write_bytes(content)
     assert decoded(expdir, datadir) == before
+
+
+# The dtype
+
+
+def record_of(expdir, name="test-a") -> dict:
+    return json.loads((expdir / "base" / "decode" / f"{name}.json").read_text())
+
+
+def test_decode_in_bfloat16_reports_the_agreement_with_float32(expdir, datadir, capsys):
+    """Float32 is decoded first, and compared with bfloat16 here."""
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    exact = {row["id"]: row["hypothesis"] for row in map(json.loads, decoded(expdir, datadir).splitlines())}
+    assert record_of(expdir)["settings"]["dtype"] == "float32" and "agreement" not in record_of(expdir)
+    change_config(expdir, "decode.dtype", "bfloat16")
+    change_config(expdir, "decode.agreement_clips", 4)
+    capsys.readouterr()
+    found = {row["id"]: row["hypothesis"] for row in map(json.loads, decoded(expdir, datadir).splitlines())}
+    output, record = capsys.readouterr().out, record_of(expdir)
+    assert "(changed: decode.dtype (float32, now bfloat16)); decoding again" in output
+    assert record["settings"]["dtype"] == "bfloat16" and record["agreement"]["clips"] == 4
+    clips = sample(exact, 4)
+    assert record["agreement"]["equal"] == sum(found[clip] == exact[clip] for clip in clips)
+    assert f"{target}: decoded in bfloat16; {record['agreement']['equal']} of 4 transcripts are equal to" in output
+    lm = load_speech_lm(str(expdir / "base" / "final"), "bfloat16")
+    settings = read_config(expdir / "base" / "config.yaml").decode
+    batches = evaluation_batches(datadir / "test-a.jsonl.gz", settings.max_seconds)
+    assert {row["id"]: row["hypothesis"] for batch in batches for row in transcribe(lm, batch, settings)} == found
+
+
+def test_decode_in_bfloat16_without_a_sample_records_no_agreement(expdir, datadir, capsys):
+    change_config(expdir, "decode.dtype", "bfloat16")
+    change_config(expdir, "decode.agreement_clips", 0)
+    assert decoded(expdir, datadir) and "agreement" not in record_of(expdir)
+    assert "equal to those in float32" not in capsys.readouterr().out
+    change_config(expdir, "decode.agreement_clips", 9)  # no reason to decode again
+    assert decoded(expdir, datadir) and capsys.readouterr().out.count("already exists") == 2
+
+
+def test_agreement_leaves_out_clips_without_a_hypothesis(expdir, own_data, tmp_path, capsys):
+    cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
+    cuts[2].recording.sources[0].source = str(tmp_path / "absent.wav")
+    CutSet.from_cuts(cuts).to_file(own_data / "test-a.jsonl.gz")
+    change_config(expdir, "data.max_failed_share", 0.2)
+    change_config(expdir, "decode.dtype", "bfloat16")
+    assert decoded(expdir, own_data) and record_of(expdir)["agreement"]["clips"] == 4
+    assert capsys.readouterr().out.count(f"dropped {cuts[2].id}") == 1
+
+
+def test_automatic_dtype_keeps_what_a_machine_with_a_gpu_has_decoded(expdir, datadir, capsys):
+    """Complete hypotheses are kept. Incomplete ones are not continued in another dtype."""
+    change_config(expdir, "decode.dtype", "bfloat16")
+    before = decoded(expdir, datadir)
+    change_config(expdir, "decode.dtype", "auto")
+    capsys.readouterr()
+    assert decoded(expdir, datadir) == before and capsys.readouterr().out.count("already exists") == 2
+    target = expdir / "base" / "decode" / "test-a.jsonl"
+    target.replace(target.with_name("test-a.jsonl.part"))
+    decoded(expdir, datadir)
+    assert "5 hypotheses are out of date (changed: decode.dtype (bfloat16, now float32))" in capsys.readouterr().out
+    assert record_of(expdir)["settings"]["dtype"] == "float32"
 
 
 # Damaged files, and two processes

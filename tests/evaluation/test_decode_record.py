@@ -18,6 +18,7 @@ RUN = {
     "settings": {"max_new_tokens": 40, "tokens_per_second": 50.0, "max_seconds": 160.0},
     "clips": 3,
 }
+IN_BFLOAT16 = RUN | {"settings": RUN["settings"] | {"dtype": "bfloat16"}}
 OF_TEACHER = RUN | {"weights": "", "teacher": TEACHER, "settings": {}}
 
 
@@ -31,6 +32,11 @@ OF_TEACHER = RUN | {"weights": "", "teacher": TEACHER, "settings": {}}
         (RUN, {"settings": RUN["settings"] | {"max_new_tokens": 64}}, ["decode.max_new_tokens (40, now 64)"]),
         (RUN, {"settings": RUN["settings"] | {"max_seconds": 20.0}}, []),
         (RUN, {"settings": RUN["settings"] | {"new_key": 1}}, []),  # of a newer version
+        (RUN, {"settings": RUN["settings"] | {"agreement_clips": 9}}, []),
+        (RUN, {"settings": RUN["settings"] | {"dtype": "float32"}}, []),  # the only one of older versions
+        (RUN, {"settings": RUN["settings"] | {"dtype": "bfloat16"}}, ["decode.dtype (float32, now bfloat16)"]),
+        (IN_BFLOAT16, {"settings": RUN["settings"] | {"dtype": "auto"}}, []),
+        (IN_BFLOAT16, {"settings": RUN["settings"] | {"dtype": "float32"}}, ["decode.dtype (bfloat16, now float32)"]),
         (OF_TEACHER, {"teacher": TEACHER | {"weights": "v"}}, ["weights in teacher.options.path"]),
         (OF_TEACHER, {"teacher": TEACHER | {"options": {"max_new_tokens": 9}}}, ["teacher.options.max_new_tokens"]),
         (OF_TEACHER, {"teacher": TEACHER | {"path": "moved"}}, []),
@@ -49,6 +55,9 @@ def test_record_is_complete_only_with_failures(tmp_path):
     record = read_record(path)
     assert record["failed"] == 9 and len(record["failed_examples"]) == 5
     assert record["failed_examples"][0] == "c0 (c.wav): missing audio file"
+    assert "agreement" not in record
+    write_record(path, RUN, [], {"clips": 2, "equal": 1, "error": None})
+    assert read_record(path)["agreement"] == {"clips": 2, "equal": 1, "error": None}
 
 
 @pytest.mark.parametrize(
