@@ -43,6 +43,9 @@ def read_record(hypotheses: Path) -> dict[str, Any] | None:
     record = read_json(path, again)
     check_types(str(path), record, RECORD_TYPES, again)
     check_types(str(path), record, {"manifest": str, "weights": str, "settings": dict}, again, needed=True)
+    if record.get("agreement") is not None:
+        kinds = {"clips": int, "equal": int}
+        check_types(f"{path}, agreement", record["agreement"], kinds, again, needed=True)
     if record.get("teacher") is not None:
         check_types(f"{path}, teacher", record["teacher"], TEACHER_TYPES, again, needed=True)
     return record

@@ -39,6 +39,9 @@ TRANSCRIPTS = """\
 Not decoded: clips without a transcript, whose words count as deletions. Cut off: no stop token within the token cap.
 Looping: the transcript ends in a pattern of at most 24 tokens that is repeated four times or more. Distinct: different
 transcripts after normalisation. Most frequent: clips with the most frequent transcript. A dash: not reported."""
+AGREEMENT = """\
+Equal in float32: a sample of clips of runs that were decoded in bfloat16 was decoded again in float32, with the same
+weights. The column shows how many transcripts are equal."""
 
 
 def _figures(expdir: str, drawn: Sequence[Path]) -> str:
@@ -77,6 +80,7 @@ def results(
         run: report_facts.setting(record.get("config"), report_facts.SETTINGS["top-k"])
         for run, record in records.items()
     }
+    agreement = [AGREEMENT] if tables.has_agreement(scores) else []
     vuss = tables.vuss(metrics, top_k, paper)
     sections = [
         (f"# Results: {corpus['name']}{', miniature' if mini else ''}", *_introduction(mini, paper)),
@@ -87,7 +91,7 @@ def results(
         ("## Table 2: VUSS during distillation", VUSS, vuss) if paper or _is_distilled(metrics) else (),
         ("## Figures", _figures(expdir, drawn)) if drawn else (),
         ("## Counts", COUNTS.format(units=units, unit=unit, empty=empty), tables.counts(corpus, scores)),
-        ("### Transcripts", TRANSCRIPTS, tables.transcripts(corpus, scores)),
+        ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(corpus, scores)),
         ("## Corpus", report_facts.corpus_facts(corpus)) if corpus.get("sets") else (),
         ("## Runs", report_facts.training_facts(metrics, records), report_facts.commands(expdir, datadir, records)),
     ]

@@ -81,7 +81,7 @@ def _check_references(
 def _transcripts(
     rows: dict[str, dict], texts: dict[str, str], references: dict[str, str], record: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the counts of missing, failed, empty, cut, looping and distinct transcripts. None: not reported."""
+    """Return counts of transcripts, and their agreement with those in float32. None: not reported."""
     stopped, looping = ([row.get(key) for row in rows.values()] for key in ("stopped", "looping"))
     found = repetition(list(texts.values())) if texts else None
     return {
@@ -94,6 +94,7 @@ def _transcripts(
         "looping": None if not rows or None in looping else looping.count(True),
         "distinct_hypotheses": found.distinct if found else None,
         "most_frequent_hypothesis": {"text": found.most_frequent, "count": found.count} if found else None,
+        "agreement": (record or {}).get("agreement"),
     }
 
 

@@ -148,6 +148,18 @@ def counts(corpus: dict, scores: Scores) -> str:
     return markdown_table(header, rows)
 
 
+def has_agreement(scores: Scores) -> bool:
+    """Return whether the agreement with transcripts in float32 was measured.
+
+    Args:
+        scores: Content of scores.json by run.
+
+    Returns:
+        True if it was, for any run and test set.
+    """
+    return any(entry.get("agreement") for content in scores.values() for entry in content["sets"].values())
+
+
 def transcripts(corpus: dict, scores: Scores) -> str:
     """Format in Markdown what the transcripts of each run and test set are like.
 
@@ -157,9 +169,12 @@ def transcripts(corpus: dict, scores: Scores) -> str:
 
     Returns:
         Counts of clips that were not decoded, and of empty, cut, looping, distinct and most frequent transcripts, with
-        their shares of all transcripts. A dash: not reported.
+        their shares of all transcripts. If a run was decoded in bfloat16, also the number of transcripts in a sample
+        that are equal in float32. A dash: not reported.
     """
+    measured = has_agreement(scores)
     header = ["Model", "Set", "Clips", "Not decoded", "Empty", "Cut off", "Looping", "Distinct", "Most frequent"]
+    header += ["Equal in float32"] if measured else []
     rows = []
     for name in corpus["test_sets"]:
         for run, content in scores.items():
@@ -168,6 +183,9 @@ def transcripts(corpus: dict, scores: Scores) -> str:
             values = [entry["empty_hypotheses"], entry["not_stopped"], entry["looping"], entry["distinct_hypotheses"]]
             cells = [_share_cell(value, entry["transcripts"]) for value in (*values, frequent)]
             missing = _share_cell(entry["missing_hypotheses"], entry["utterances"])
+            if measured:
+                found = entry.get("agreement")
+                cells.append(f"{found['equal']} of {found['clips']}" if found else "-")
             rows.append([row_title(run, content), name, str(entry["utterances"]), missing, *cells])
     return markdown_table(header, rows)
 

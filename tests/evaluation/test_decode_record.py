@@ -70,6 +70,7 @@ def test_record_is_complete_only_with_failures(tmp_path):
         b"{}",
         json.dumps(RUN | {"settings": 3}).encode(),
         json.dumps(RUN | {"teacher": {"name": "x"}}).encode(),
+        json.dumps(RUN | {"agreement": {"clips": 3}}).encode(),
     ],
 )
 def test_damaged_record_gives_one_sentence(tmp_path, content):

@@ -220,6 +220,20 @@ def write_record(exp, data, run="base", **changes):
     path.write_text(json.dumps(known | {"clips": 3, "failed": 0, "failed_examples": []} | changes))
 
 
+def test_score_shows_the_agreement_with_float32(workspace):
+    exp, data = workspace
+    assert "Equal in float32" not in scored_report(exp, data)
+    write_record(exp, data, agreement={"clips": 2, "equal": 1, "error": 0.5})
+    text = scored_report(exp, data)
+    assert "Equal in float32: a sample" in text and " | 1 of 2 |" in text
+    assert scores_of(exp)["sets"]["test"]["agreement"] == {"clips": 2, "equal": 1, "error": 0.5}
+
+
+def scored_report(exp, data) -> str:
+    score(str(exp), str(data), ["base"])
+    return (exp / "RESULTS.md").read_text()
+
+
 def test_score_gives_dash_to_set_without_hypotheses_and_scores_the_others(workspace, capsys):
     exp, data = workspace
     add_set(exp, data, "other", {"v1": "A B"}, [])

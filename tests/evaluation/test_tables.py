@@ -90,6 +90,15 @@ def test_transcripts_has_counts_and_shares_of_each_run():
     }
 
 
+def test_transcripts_shows_agreement_with_float32_where_it_was_measured():
+    assert not tables.has_agreement(SCORES)
+    entry = {**SCORES["base_opd"]["sets"]["test-clean"], "agreement": {"clips": 64, "equal": 63, "error": 0.001}}
+    scores = SCORES | {"base_opd": {**SCORES["base_opd"], "sets": SCORES["base_opd"]["sets"] | {"test-clean": entry}}}
+    header, _, *rows = rows_of(tables.transcripts(CORPUS, scores))
+    assert tables.has_agreement(scores) and header[-1] == "Equal in float32"
+    assert sorted(row[-1] for row in rows) == ["-"] * (len(rows) - 1) + ["63 of 64"]
+
+
 def test_row_title_says_which_teacher():
     assert tables.row_title("teacher", {}) == "Teacher (not recorded)"
     remote = {"name": "qwen3_asr_http", "options": {"url": "http://host:8000"}, "path": "", "weights": ""}
