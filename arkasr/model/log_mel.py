@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.functional import melscale_fbanks, resample
 
+from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
+from arkasr.utils.devices import to_device
 
 HOP = 160  # samples, 10 ms
 N_FFT = 400  # samples, 25 ms
@@ -27,7 +29,7 @@ def check_waveforms(waveforms: Sequence[Tensor], names: Sequence[str] | None = N
     """Check that all waveforms are floating-point tensors [num_samples] with at least one sample, all finite.
 
     Integers are rejected rather than scaled, because their full scale is unknown. Waveforms on a GPU cost one
-    synchronisation in total.
+    synchronisation in total. A `Waveforms` object that passed is not checked again.
 
     Args:
         waveforms: B tensors at 16 kHz.
@@ -36,6 +38,13 @@ def check_waveforms(waveforms: Sequence[Tensor], names: Sequence[str] | None = N
     Raises:
         UserError: A waveform has another shape or dtype, no samples, or NaN or infinite samples.
     """
+    if isinstance(waveforms, Waveforms):
+        waveforms.once("checked", lambda: _check(waveforms, names))
+    else:
+        _check(waveforms, names)
+
+
+def _check(waveforms: Sequence[Tensor], names: Sequence[str] | None) -> None:
     names = names or [f"clip {i} of {len(waveforms)}" for i in range(len(waveforms))]
     for name, waveform in zip(names, waveforms):
         if waveform.dim() != 1:
@@ -114,40 +123,66 @@ def num_frames(waveform: Tensor) -> int:
     return max(waveform.shape[-1] // HOP, 1)
 
 
-def _with_edges(waveform: Tensor) -> Tensor:
-    """Pad half a window at both ends by reflection, as a centred STFT does. Shorter clips get silence first."""
-    short = N_FFT // 2 + 1 - waveform.shape[-1]
-    waveform = pad(waveform, (0, max(short, 0)))
-    return pad(waveform[None, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[0, 0]
-
-
 @torch.no_grad()
-def log_mel(waveforms: Sequence[Tensor], num_mel: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def log_mel(
+    waveforms: Sequence[Tensor],
+    num_mel: int,
+    device: torch.device | str = "cpu",
+    kept: Sequence[int] | None = None,
+    min_samples: int = 0,
+) -> tuple[Tensor, Tensor]:
     """Compute log-mel features of B clips (Radford et al. 2022, arXiv 2212.04356; WhisperFeatureExtractor).
 
     The features of each clip equal those computed from this clip alone. The window is reflected at the clip's own end,
     and values are limited to 8 below the clip's own maximum (log10 of power). Digital silence gives -1.5 everywhere.
+    A `Waveforms` object is copied to the device once, and equal features of it are computed once.
 
     Args:
         waveforms: B floating-point tensors [num_samples] at 16 kHz. They are not checked (see `check_waveforms`).
         num_mel: Number of mel filters M.
         device: Where the features are computed.
+        kept: Use the first samples of each clip only: their numbers, length B. None uses all.
+        min_samples: Pad shorter clips with silence to this number of samples.
 
     Returns:
         Features [B, M, T], float32, 0 after the end of each clip, and the numbers of frames [B], int64.
     """
-    lengths = torch.tensor([num_frames(w) for w in waveforms])
-    edged = [_with_edges(w.to(torch.float32)) for w in waveforms]
-    batch = torch.nn.utils.rnn.pad_sequence(edged, batch_first=True).to(device)
+    clips, device = Waveforms.of(waveforms), torch.device(device)
+    used = [min(n, k) for n, k in zip(clips.lengths, kept or clips.lengths)]
+    totals = [max(n, min_samples, N_FFT // 2 + 1) for n in used]  # one window needs 201 samples
+    key = ("log_mel", num_mel, device, tuple(used), tuple(totals))
+    return clips.once(key, lambda: _log_mel(clips, num_mel, device, used, totals))
+
+
+def _log_mel(
+    clips: Waveforms, num_mel: int, device: torch.device, used: Sequence[int], totals: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    batch, ends = clips.padded(device), to_device([used, totals], device)
+    if any(u < min(n, t) for n, u, t in zip(clips.lengths, used, totals)):  # silence where samples are not used
+        batch = batch * (torch.arange(batch.shape[-1], device=device) < ends[0, :, None])
     window = torch.hann_window(N_FFT, device=device)
-    spectrum = torch.stft(batch, N_FFT, HOP, window=window, center=False, return_complex=True)
-    spectrum = spectrum[..., : int(lengths.max())]
+    edged = _with_edges(batch, ends[1], max(totals))
+    spectrum = torch.stft(edged, N_FFT, HOP, window=window, center=False, return_complex=True)
+    spectrum = spectrum[..., : max(totals) // HOP]
     power = spectrum.real.square() + spectrum.imag.square()
-    log = (_filters(num_mel, power.device).T @ power).clamp(min=1e-10).log10()
-    valid = (torch.arange(log.shape[-1]) < lengths[:, None]).to(device)[:, None]
+    log = (_filters(num_mel, device).T @ power).clamp(min=1e-10).log10()
+    lengths = ends[1] // HOP
+    valid = (torch.arange(log.shape[-1], device=device) < lengths[:, None])[:, None]
     peak = log.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
     log = (torch.maximum(log, peak - 8.0) + 4.0) / 4.0
-    return log * valid, lengths.to(device)
+    return log * valid, lengths
+
+
+def _with_edges(batch: Tensor, lengths: Tensor, longest: int) -> Tensor:
+    """Pad half a window at both ends of each clip by reflection, as a centred STFT does.
+
+    Later samples keep their values, because no frame of the clip reads them.
+    """
+    reach = N_FFT // 2
+    edged = pad(batch[:, :longest], (reach, reach + max(longest - batch.shape[-1], 0)))
+    edged[:, :reach] = edged[:, reach + 1 : 2 * reach + 1].flip(1)
+    steps, last = torch.arange(reach, device=batch.device), reach - 1 + lengths[:, None]
+    return edged.scatter_(1, last + 1 + steps, edged.gather(1, last - 1 - steps))
 
 
 def mel_and_mask(
@@ -165,11 +200,21 @@ def mel_and_mask(
     Returns:
         Features [B, M, T], float32, and mask [B, T], int64, 1 in the frames of the clip and 0 in padding.
     """
-    mel, _ = log_mel(waveforms if mask_padding else _padded_to_longest(waveforms), num_mel, device)
-    lengths = torch.tensor([num_frames(w) for w in waveforms], device=mel.device)
-    return mel, (torch.arange(mel.shape[-1], device=mel.device) < lengths[:, None]).long()
+    clips = Waveforms.of(waveforms)
+    longest = 0 if mask_padding else max(clips.lengths, default=0)
+    mel, _ = log_mel(clips, num_mel, device, min_samples=longest)
+    return mel, frame_mask([num_frames(w) for w in clips], mel)
 
 
-def _padded_to_longest(waveforms: Sequence[Tensor]) -> list[Tensor]:
-    longest = max((w.shape[-1] for w in waveforms), default=0)
-    return [pad(w, (0, longest - w.shape[-1])) for w in waveforms]
+def frame_mask(frames: Sequence[int], mel: Tensor) -> Tensor:
+    """Return the mask of features.
+
+    Args:
+        frames: Frames of each clip, length B.
+        mel: Tensor [B, M, T].
+
+    Returns:
+        Tensor [B, T], int64, 1 in the frames of the clip and 0 in padding.
+    """
+    ends = to_device(list(frames), mel.device)
+    return (torch.arange(mel.shape[-1], device=mel.device) < ends[:, None]).long()

@@ -220,7 +220,7 @@ def test_hugging_face_generate_matches_arkasr_generate(lm):
         pad_token_id=lm.tokenizer.pad_token_id,
     )[:, longest:]
     with torch.no_grad():
-        audio = lm.hf.model.get_audio_features(features, mask).pooler_output.split(lm.count_audio_tokens(mask))
+        audio = lm.hf.model.get_audio_features(features, mask).pooler_output.split(lm.count_audio_tokens(lengths))
         result = generate(lm, lm.embed_prompts(audio, ["English"] * 3), [11] * 3)
     assert len({tuple(got) for got in result.ids}) == 3
     for row, (got, expected) in enumerate(zip(result.ids, expected_ids.tolist())):

@@ -17,10 +17,12 @@ Only what differs from transformers' classes is defined here.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
@@ -39,15 +41,18 @@ from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.whisper.modeling_whisper import sinusoids
+from transformers.utils import can_return_tuple, is_tracing
 
 from arkasr.errors import ClipTooLongError, UserError
 from arkasr.model.arkasr import published_weights
 from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrConfig, ArkasrEncoderConfig
 from arkasr.model.arkasr.prompt import STOP
+from arkasr.model.packing import packed, take, use_packed_attention
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_checks import check_tensors
 from arkasr.model.weight_digests import SUMS
 from arkasr.model.weight_files import check_loading_info, tensor_shapes
+from arkasr.utils.devices import to_device
 
 STATES_PER_SECOND = 50  # of the encoder: two mel frames of 10 ms each
 FLOAT16_LIMIT = torch.finfo(torch.float16).max - 1000
@@ -105,31 +110,72 @@ class ArkasrEncoder(GlmAsrEncoder):
         Raises:
             ClipTooLongError: T exceeds twice the rows of a table of learned positions.
         """
-        input_features = input_features.to(self.conv1.weight.dtype)
-        keep = None
+        keep, mask = None, None
         if lengths is not None:
             keep = torch.arange(input_features.shape[-1], device=lengths.device) < lengths[:, None]
-        hidden = gelu(self.conv1(input_features if keep is None else input_features * keep[:, None]))
-        hidden = gelu(self.conv2(hidden if keep is None else hidden * keep[:, None])).transpose(1, 2)
+        hidden = self._convolved(input_features, keep)
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        hidden, rope = self._with_positions(hidden, positions)
-        mask = None
+        hidden, rope = self._with_positions(hidden, positions, hidden.shape[1])
         if lengths is not None:  # in the format of this attention implementation, or None without padding
             mask = create_bidirectional_mask(self.config, hidden, positions < (lengths[:, None] + 1) // 2)
+        return self._transformed(hidden, rope, attention_mask=mask)
+
+    def packed(self, input_features: Tensor, frames: Sequence[int], mask_padding: bool) -> tuple[Tensor, np.ndarray]:
+        """Encode log-mel features of clips whose lengths the host knows, without reading from the device.
+
+        Attention is computed for groups of clips of similar length (see `packing`).
+
+        Args:
+            input_features: Tensor [B, M, T] of any dtype, 0 after the end of each clip if `mask_padding` is true.
+            frames: Frames of each clip, at most T.
+            mask_padding: False attends to padding.
+
+        Returns:
+            States [N, d] with padded rows, and the host index [sum of states] of the rows of all clips, clip after
+            clip. Clip i has ceil(frames[i] / 2) states, or ceil(T/2) if padding is not masked.
+
+        Raises:
+            ClipTooLongError: See `forward`.
+        """
+        use_packed_attention(self.config)
+        total = input_features.shape[-1]
+        used, keep = (frames if mask_padding else [total] * len(frames)), None
+        if min(used) < total:
+            keep = torch.arange(total, device=input_features.device) < to_device(used, input_features.device)[:, None]
+        hidden = self._convolved(input_features, keep)
+        states = [(n + 1) // 2 for n in used]
+        starts = range(0, hidden.shape[0] * hidden.shape[1], hidden.shape[1])
+        packing = packed(states, starts, hidden.device, hidden.dtype)
+        hidden = take(hidden.flatten(0, 1), packing.sources)[None]
+        positions = to_device(packing.positions, hidden.device)[None]
+        hidden, rope = self._with_positions(hidden, positions, max(states))
+        return self._transformed(hidden, rope, packing=packing)[0], packing.real
+
+    def _convolved(self, features: Tensor, keep: Tensor | None) -> Tensor:
+        """Return states [B, ceil(T/2), d]. Where `keep` is false, the convolutions see zeros.
+
+        The result is contiguous. All layers would otherwise compute on transposed memory, which is slow on a GPU.
+        """
+        hidden = features.to(self.conv1.weight.dtype)
+        hidden = gelu(self.conv1(hidden if keep is None else hidden * keep[:, None]))
+        hidden = gelu(self.conv2(hidden if keep is None else hidden * keep[:, None]))
+        return hidden.transpose(1, 2).contiguous()
+
+    def _transformed(self, hidden: Tensor, rope: tuple[Tensor, Tensor], **attention: Any) -> Tensor:
         for layer in self.layers:
-            hidden = layer(hidden, position_embeddings=rope, attention_mask=mask)
+            hidden = layer(hidden, position_embeddings=rope, **attention)
             if hidden.dtype == torch.float16:  # as published: deep layers would exceed the range of float16
                 hidden = hidden.clamp(-FLOAT16_LIMIT, FLOAT16_LIMIT)
         return self.norm(hidden)
 
-    def _with_positions(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _with_positions(self, hidden: Tensor, positions: Tensor, longest: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return states with learned positions added, and the cosines and sines of RoPE, which then have width 0."""
         if self.embed_positions is None:
             return hidden, self.rotary_emb(hidden, position_ids=positions)
         rows = len(self.embed_positions.weight)
-        if hidden.shape[1] > rows:
+        if longest > rows:
             raise ClipTooLongError(
-                f"audio of {hidden.shape[1]} encoder states, but this encoder has {rows} learned positions "
+                f"audio of {longest} encoder states, but this encoder has {rows} learned positions "
                 f"({rows / STATES_PER_SECOND:g} s); use shorter clips"
             )
         nothing = hidden.new_empty(1, hidden.shape[1], 0)
@@ -194,33 +240,64 @@ class ArkasrModel(GlmAsrModel):
             `last_hidden_state` [B, T', d], with T' = ceil(T/2) padded to a multiple of merge_factor. `pooler_output`
             [sum(N_i), H], the embeddings of all audio tokens, clip after clip.
         """
-        lengths = input_features_mask.sum(-1)
-        states = self.audio_tower(input_features, lengths if self.config.mask_padding else None)
+        states, rows, counts = self._padded_rows(input_features, input_features_mask)
+        valid = torch.arange(rows.shape[1], device=counts.device) < counts[:, None]
+        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=rows[valid])
+
+    def _padded_rows(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return states [B, T', d], embeddings [B, T' / merge_factor, H] and the number of audio tokens [B]."""
+        lengths = mask.sum(-1)
+        states = self.audio_tower(features, lengths if self.config.mask_padding else None)
         factor = self.config.merge_factor
         if self.config.mask_padding:  # an audio token with under 4 states is completed with zeros in any batch
             frames = torch.arange(states.shape[1], device=lengths.device)
             states = states * (frames < (lengths[:, None] + 1) // 2)[..., None]
         states = pad(states, (0, 0, 0, -states.shape[1] % factor))
         merged = states.reshape(states.shape[0], -1, factor * states.shape[-1])
-        counts = num_audio_tokens(lengths, factor)
-        valid = torch.arange(merged.shape[1], device=counts.device) < counts[:, None]
-        return BaseModelOutputWithPooling(
-            last_hidden_state=states, pooler_output=self.multi_modal_projector(merged[valid])
-        )
+        return states, self.multi_modal_projector(merged), num_audio_tokens(lengths, factor)
 
+    def audio_rows(self, features: Tensor, frames: Sequence[int]) -> Tensor:
+        """Compute the same embeddings as `get_audio_features`, without reading from the device.
+
+        Args:
+            features: Tensor [B, M, T], log-mel features, 0 after the end of each clip if padding is masked.
+            frames: Frames of each clip, at most T.
+
+        Returns:
+            Tensor [sum(N_i), H], the embeddings of all audio tokens, clip after clip.
+        """
+        states, real = self.audio_tower.packed(features, frames, self.config.mask_padding)
+        factor, begin, index = self.config.merge_factor, 0, []
+        for n in frames:
+            own = ((n if self.config.mask_padding else features.shape[-1]) + 1) // 2
+            rows = real[begin : begin + own][: factor * num_audio_tokens(n, factor)]
+            missing = -len(rows) % factor  # of an audio token with under 4 states, which zeros complete
+            index += [rows, np.full(missing, len(states))]
+            begin += own
+        taken = np.concatenate(index)
+        if taken.max() == len(states):
+            states = pad(states, (0, 0, 0, 1))
+        return self.multi_modal_projector(take(states, taken).view(-1, factor * states.shape[-1]))
+
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
         input_features: Tensor | None = None,
         input_features_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute the decoder's states, as in GLM-ASR's model.
+
+        It has no operation whose shape depends on values, so `torch.compile` and `torch.export` make one graph of it.
+        While they trace, audio tokens and clips are not compared, and the output has no `audio_hidden_states`.
 
         Args:
             input_ids: Tensor [B, S], int64, prompts with `config.audio_token_id` once per audio token.
             input_features: Tensor [B, M, T], log-mel features of the B clips in the order of the prompts.
             input_features_mask: Tensor [B, T], 1 in the frames of the clip and 0 in padding.
+            inputs_embeds: Tensor [B, S, H], used instead of the embeddings of `input_ids`.
             **kwargs: See `GlmAsrModel.forward`.
 
         Returns:
@@ -229,21 +306,34 @@ class ArkasrModel(GlmAsrModel):
         Raises:
             UserError: The audio tokens of a prompt do not match the length of its clip.
         """
-        if input_ids is not None and input_features is not None:
-            self._check_rows(input_ids, input_features_mask)
-        return super().forward(input_ids, input_features, input_features_mask, **kwargs)
-
-    def _check_rows(self, input_ids: Tensor, mask: Tensor | None) -> None:
-        """Compare audio tokens per row. The parent class compares the batch's total only and could mix up clips."""
-        if mask is None:
+        if input_ids is None or input_features is None:
+            return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        if input_features_mask is None:
             raise UserError("input_features without input_features_mask; pass both, as ArkasrProcessor returns them")
-        in_prompts = (input_ids == self.config.audio_token_id).sum(-1).tolist()
-        in_clips = num_audio_tokens(mask.sum(-1), self.config.merge_factor).tolist()
-        if in_prompts != in_clips:
-            raise UserError(
-                f"input_ids hold {in_prompts} audio tokens per row, but the clips have {in_clips}; pass prompts and "
-                "clips in the same order"
-            )
+        _, rows, counts = self._padded_rows(input_features, input_features_mask)
+        is_audio = input_ids == self.config.audio_token_id
+        packed_rows = None if is_tracing(input_ids) else _checked_rows(rows, is_audio.sum(-1), counts)
+        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        place = (is_audio.cumsum(-1) - 1).clamp(0, rows.shape[1] - 1)
+        audio = rows.gather(1, place[..., None].expand(-1, -1, rows.shape[-1])).to(embeds.dtype)
+        embeds = torch.where(is_audio[..., None], audio, embeds)
+        outputs: Any = super().forward(inputs_embeds=embeds, return_dict=True, **kwargs)
+        outputs.audio_hidden_states = packed_rows
+        return outputs
+
+
+def _checked_rows(rows: Tensor, in_prompts: Tensor, in_clips: Tensor) -> Tensor:
+    """Return the rows [sum(N_i), H] of the audio tokens, whose number must agree per clip. Reads once from the device.
+
+    The parent class compares the batch's total only and could mix up clips.
+    """
+    prompts, clips = torch.stack([in_prompts, in_clips]).tolist()
+    if prompts != clips:
+        raise UserError(
+            f"input_ids hold {prompts} audio tokens per row, but the clips have {clips}; pass prompts and "
+            "clips in the same order"
+        )
+    return torch.cat([row[:count] for row, count in zip(rows, clips)])
 
 
 class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):

@@ -1,5 +1,5 @@
 """`SpeechLM`: one interface for training, sampling and scoring every supported recogniser.
 
-It may import `model.arkasr`, `interfaces`, `errors` and, from `model`, the modules `log_mel`, `tokenization` and
-`weight_digests`.
+It may import `model.arkasr`, `data`, `interfaces`, `utils`, `errors` and, from `model`, the modules `log_mel`,
+`packing`, `tokenization` and `weight_digests`.
 """

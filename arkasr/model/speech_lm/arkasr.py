@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from arkasr.data.waveforms import Waveforms
 from arkasr.model.arkasr import prompt
 from arkasr.model.arkasr.configuration_arkasr import LEARNED
 from arkasr.model.arkasr.modeling_arkasr import STATES_PER_SECOND, num_audio_tokens
@@ -28,27 +29,39 @@ class ArkSpeechLM(SpeechLM):
         audio = self.hf.config.audio_config
         return audio.max_position_embeddings / STATES_PER_SECOND if audio.positions == LEARNED else None
 
-    def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """See `SpeechLM.features`. If the model does not mask padding, these are the authors' features.
+    def mel(self, waveforms: Waveforms) -> Tensor:
+        """See `SpeechLM.mel`. If the model does not mask padding, these are the authors' features.
 
         Args:
-            waveforms: B tensors [num_samples] at 16 kHz.
+            waveforms: B waveforms at 16 kHz.
 
         Returns:
-            Features [B, M, T], float32, and mask [B, T], int64.
+            Tensor [B, M, T], float32.
         """
-        return mel_and_mask(waveforms, self.num_mel, self.device, self.hf.config.mask_padding)
+        return mel_and_mask(waveforms, self.num_mel, self.device, self.hf.config.mask_padding)[0]
 
-    def count_audio_tokens(self, mask: Tensor) -> list[int]:
+    def count_audio_tokens(self, frames: Sequence[int]) -> list[int]:
         """See `SpeechLM.count_audio_tokens`: 12.5 per second, at least one (`num_audio_tokens`).
 
         Args:
-            mask: Tensor [B, T].
+            frames: Mel frames of each clip.
 
         Returns:
             B counts.
         """
-        return num_audio_tokens(mask.sum(-1), self.hf.config.merge_factor).tolist()
+        return [num_audio_tokens(n, self.hf.config.merge_factor) for n in frames]
+
+    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """See `SpeechLM.audio_rows`.
+
+        Args:
+            mel: Tensor [B, M, T].
+            frames: Mel frames of each clip.
+
+        Returns:
+            Tensor [sum(N_i), H].
+        """
+        return self.hf.model.audio_rows(mel, frames)
 
     def prompt_text(self, language: str) -> tuple[str, str]:
         """See `SpeechLM.prompt_text`.

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from arkasr.data.waveforms import Waveforms
 from arkasr.errors import ClipTooLongError
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.arkasr.prompt import require_tokens
-from arkasr.model.log_mel import HOP, check_waveforms, mel_and_mask, num_frames
+from arkasr.model.log_mel import HOP, check_waveforms, frame_mask, log_mel, num_frames
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_digests import write_digests
 from arkasr.utils.devices import to_device
@@ -62,8 +63,9 @@ class SpeechLM(nn.Module, ABC):
         needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
         require_tokens(tokenizer, needed)
         self.stop_ids = cast(list[int], tokenizer.convert_tokens_to_ids(list(self.stop_tokens)))
-        blocked = blocked_ids(tokenizer, self.stop_ids, hf.config.text_config.vocab_size)
-        self.register_buffer("blocked", blocked, persistent=False)
+        with torch.device("cpu"):  # a draft is built on the meta device, which has no values
+            blocked = blocked_ids(tokenizer, self.stop_ids, hf.config.text_config.vocab_size)
+        self.register_buffer("blocked", blocked.to(torch.get_default_device()), persistent=False)
         self.blocked_ids = frozenset(blocked.nonzero()[:, 0].tolist())
 
     def forward(self, work: Callable[[SpeechLM], T]) -> T:
@@ -95,7 +97,7 @@ class SpeechLM(nn.Module, ABC):
         return None
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute log-mel features on the model's device.
+        """Compute log-mel features on the model's device, with their mask.
 
         Args:
             waveforms: B floating-point tensors [num_samples] at 16 kHz.
@@ -103,17 +105,52 @@ class SpeechLM(nn.Module, ABC):
         Returns:
             Features [B, M, T], float32, and mask [B, T], int64, 1 in the frames of the clip and 0 in padding.
         """
-        return mel_and_mask(waveforms, self.num_mel, self.device)
+        mel = self.mel(Waveforms.of(waveforms))
+        return mel, frame_mask(self.count_frames(waveforms), mel)
+
+    def mel(self, waveforms: Waveforms) -> Tensor:
+        """Compute log-mel features on the model's device.
+
+        Args:
+            waveforms: B waveforms at 16 kHz.
+
+        Returns:
+            Tensor [B, M, T], float32. Do not change it: other models may share it.
+        """
+        return log_mel(waveforms, self.num_mel, self.device)[0]
+
+    def count_frames(self, waveforms: Sequence[Tensor]) -> list[int]:
+        """Count the mel frames of each clip that the encoder reads, from the numbers of samples.
+
+        Args:
+            waveforms: B tensors [num_samples] at 16 kHz.
+
+        Returns:
+            B counts, at most T of `features`.
+        """
+        return [num_frames(w) for w in waveforms]
 
     @abstractmethod
-    def count_audio_tokens(self, mask: Tensor) -> list[int]:
+    def count_audio_tokens(self, frames: Sequence[int]) -> list[int]:
         """Count the audio tokens of each clip.
 
         Args:
-            mask: Tensor [B, T] from `features`.
+            frames: Mel frames of each clip, see `count_frames`.
 
         Returns:
             B counts N_i.
+        """
+
+    @abstractmethod
+    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """Encode log-mel features, without reading from the device.
+
+        Args:
+            mel: Tensor [B, M, T] from `mel`, in the dtype of the weights.
+            frames: Mel frames of each clip.
+
+        Returns:
+            Tensor [sum(N_i), H], one row per audio token, clip after clip.
         """
 
     @abstractmethod
@@ -128,10 +165,11 @@ class SpeechLM(nn.Module, ABC):
         """
 
     def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Compute the audio embeddings of B clips.
+        """Compute the audio embeddings of B clips. For waveforms on the host, the host never waits for the device.
 
         Args:
-            waveforms: B floating-point tensors [num_samples] at 16 kHz, on any device.
+            waveforms: B floating-point tensors [num_samples] at 16 kHz, on any device. A `Waveforms` object is copied
+                to the device once, whatever models encode it.
 
         Returns:
             B tensors [N_i, H], one row per audio token.
@@ -140,13 +178,12 @@ class SpeechLM(nn.Module, ABC):
             ClipTooLongError: One of the clips is longer than `max_seconds`.
             UserError: See `log_mel.check_waveforms`.
         """
-        check_waveforms(waveforms)
-        self._check_lengths(waveforms)
-        mel, mask = self.features(waveforms)
-        counts = self.count_audio_tokens(mask)
+        clips = Waveforms.of(waveforms)
+        check_waveforms(clips)
+        self._check_lengths(clips)
+        frames, mel = self.count_frames(clips), self.mel(clips)
         dtype = next(self.hf.model.audio_tower.parameters()).dtype
-        rows = self.hf.model.get_audio_features(mel.to(dtype), mask, **self.encoder_arguments(counts)).pooler_output
-        return list(rows.split(counts))
+        return list(self.audio_rows(mel.to(dtype), frames).split(self.count_audio_tokens(frames)))
 
     def _check_lengths(self, waveforms: Sequence[Tensor]) -> None:
         limit = self.max_seconds
@@ -156,17 +193,6 @@ class SpeechLM(nn.Module, ABC):
                 f"a clip has {longest:.2f} s, but the encoder of this model has positions for {limit:g} s; use shorter "
                 f"clips (data.max_clip_seconds: {limit:g}), or an encoder with rotary positions"
             )
-
-    def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
-        """Return further arguments of the encoder, beside features and mask.
-
-        Args:
-            counts: B numbers of audio tokens.
-
-        Returns:
-            Keyword arguments of `get_audio_features`.
-        """
-        return {}
 
     def embed_prompts(self, audio: Sequence[Tensor], languages: Sequence[str]) -> list[Tensor]:
         """Insert audio embeddings into their prompts.

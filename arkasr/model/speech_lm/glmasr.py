@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from arkasr.model.log_mel import HOP, check_waveforms
+from arkasr.data.waveforms import Waveforms
+from arkasr.model.log_mel import HOP, check_waveforms, log_mel
+from arkasr.model.packing import take
 from arkasr.model.speech_lm.base import SpeechLM
 
 MERGE_FACTOR = 4  # encoder states per audio token
@@ -59,30 +61,54 @@ class GlmSpeechLM(SpeechLM):
         first, *others = waveform.split(self.window * HOP)
         return [first, *(part for part in others if -(-len(part) // HOP) >= MIN_FRAMES)]
 
-    def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the log-mel features of windows.
+    def mel(self, waveforms: Waveforms) -> Tensor:
+        """See `SpeechLM.mel`. Windows are padded with silence to the same length.
 
         Args:
-            waveforms: W tensors [num_samples] at 16 kHz, each at most one window long.
+            waveforms: W waveforms at 16 kHz, each at most one window long.
 
         Returns:
-            Features [W, M, window], float32, and mask [W, window], int64, 0 in padding.
+            Tensor [W, M, window], float32.
         """
-        samples = self.window * HOP
-        mel, _ = super().features([pad(w, (0, samples - len(w))) for w in waveforms])
-        frames = torch.tensor([max(-(-len(w) // HOP), MIN_FRAMES) for w in waveforms], device=self.device)
-        return mel, (torch.arange(mel.shape[-1], device=self.device) < frames[:, None]).long()
+        return log_mel(waveforms, self.num_mel, self.device, min_samples=self.window * HOP)[0]
 
-    def count_audio_tokens(self, mask: Tensor) -> list[int]:
-        """Count the audio tokens of each window: ceil(frames / 2) // 4.
+    def count_frames(self, waveforms: Sequence[Tensor]) -> list[int]:
+        """See `SpeechLM.count_frames`: at least those of one audio token.
 
         Args:
-            mask: Tensor [W, window] from `features`.
+            waveforms: W tensors [num_samples] at 16 kHz.
 
         Returns:
             W counts.
         """
-        return ((mask.sum(-1) + 1) // 2 // MERGE_FACTOR).tolist()
+        return [max(-(-len(w) // HOP), MIN_FRAMES) for w in waveforms]
+
+    def count_audio_tokens(self, frames: Sequence[int]) -> list[int]:
+        """Count the audio tokens of each window: ceil(frames / 2) // 4.
+
+        Args:
+            frames: Mel frames of each window.
+
+        Returns:
+            W counts.
+        """
+        return [(n + 1) // 2 // MERGE_FACTOR for n in frames]
+
+    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """See `SpeechLM.audio_rows`.
+
+        Args:
+            mel: Tensor [W, M, window].
+            frames: Mel frames of each window.
+
+        Returns:
+            Tensor [sum(N_i), H].
+        """
+        states = self.hf.model.audio_tower(mel, return_dict=True).last_hidden_state
+        merged = states.unflatten(1, (-1, MERGE_FACTOR)).flatten(2)
+        counts = np.asarray(self.count_audio_tokens(frames))
+        index = (np.arange(merged.shape[1]) < counts[:, None]).reshape(-1).nonzero()[0]
+        return self.hf.model.multi_modal_projector(take(merged.flatten(0, 1), index))
 
     def prompt_text(self, language: str) -> tuple[str, str]:
         """See `SpeechLM.prompt_text`.

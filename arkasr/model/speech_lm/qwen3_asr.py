@@ -1,12 +1,10 @@
-"""Qwen3-ASR as a SpeechLM: prompt, features and attention windows, and the names of the original layout."""
+"""Qwen3-ASR as a SpeechLM: prompt and features, and the names of the original layout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import (
@@ -16,10 +14,12 @@ from transformers import (
 )
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
+from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
-from arkasr.model.log_mel import HOP
+from arkasr.model.log_mel import HOP, log_mel
 from arkasr.model.speech_lm.base import SpeechLM
+from arkasr.model.speech_lm.qwen3_encoder import encode
 
 LANGUAGES = sorted(LANGUAGE_CODE_TO_NAME.values())
 # Original to transformers' names, first match first. transformers knows none of these and would draw random weights.
@@ -43,50 +43,60 @@ class QwenSpeechLM(SpeechLM):
     stop_tokens = ("<|im_end|>", "<|endoftext|>")
     min_samples = SAMPLE_RATE // 2  # 0.5 s
 
-    def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute log-mel features padded to whole chunks. Samples after the last whole hop are dropped.
+    def mel(self, waveforms: Waveforms) -> Tensor:
+        """See `SpeechLM.mel`. Features are padded to whole chunks. Samples after the last whole hop are dropped.
+
+        They equal those of other models for clips of at least 0.5 s and a whole number of hops. They differ in the
+        last frame of most other clips, where the last window is reflected at another sample.
+
+        Args:
+            waveforms: B waveforms at 16 kHz.
+
+        Returns:
+            Tensor [B, M, T], float32, with T a multiple of the chunk length (100 frames).
+        """
+        whole = [n // HOP * HOP or n for n in waveforms.lengths]
+        mel, _ = log_mel(waveforms, self.num_mel, self.device, whole, self.min_samples)
+        return pad(mel, (0, -mel.shape[-1] % self.chunk))
+
+    def count_frames(self, waveforms: Sequence[Tensor]) -> list[int]:
+        """See `SpeechLM.count_frames`: at least those of 0.5 s.
 
         Args:
             waveforms: B tensors [num_samples] at 16 kHz.
 
         Returns:
-            Features [B, M, T], float32, and mask [B, T], int64, with T a multiple of the chunk length (100 frames).
+            B counts.
         """
-        whole = [w[: max(len(w) // HOP, 1) * HOP] for w in waveforms]
-        mel, mask = super().features([pad(w, (0, max(self.min_samples - len(w), 0))) for w in whole])
-        short = -mel.shape[-1] % (2 * self.hf.config.audio_config.n_window)
-        return pad(mel, (0, short)), pad(mask, (0, short))
+        return [max(len(w), self.min_samples) // HOP for w in waveforms]
 
-    def count_audio_tokens(self, mask: Tensor) -> list[int]:
+    @property
+    def chunk(self) -> int:
+        """Mel frames of one chunk, which the convolutions see alone."""
+        return 2 * self.hf.config.audio_config.n_window
+
+    def count_audio_tokens(self, frames: Sequence[int]) -> list[int]:
         """Count the audio tokens of each clip: 13 per whole chunk, and ceil(frames / 8) for the rest.
 
         Args:
-            mask: Tensor [B, T] from `features`.
+            frames: Mel frames of each clip.
 
         Returns:
             B counts.
         """
-        frames, chunk = mask.sum(-1), 2 * self.hf.config.audio_config.n_window
-        return (-(-(frames % chunk) // 8) + frames // chunk * -(-chunk // 8)).tolist()
+        return [-(-(n % self.chunk) // 8) + n // self.chunk * -(-self.chunk // 8) for n in frames]
 
-    def encoder_arguments(self, counts: list[int]) -> dict[str, Any]:
-        """Return the boundaries of the encoder's attention windows. transformers computes them for chunks of 1 s only.
+    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """See `SpeechLM.audio_rows`.
 
         Args:
-            counts: B numbers of audio tokens.
+            mel: Tensor [B, M, T].
+            frames: Mel frames of each clip.
 
         Returns:
-            `cu_seqlens`, int32, cumulative numbers of audio tokens at the boundaries of all clips' windows.
+            Tensor [sum(N_i), H].
         """
-        audio = self.hf.config.audio_config
-        chunk = 2 * audio.n_window
-        window = -(-chunk // 8) * (audio.n_window_infer // chunk)
-        ends = [
-            start + min(at + window, n)
-            for start, n in zip(accumulate(counts, initial=0), counts)
-            for at in range(0, n, window)
-        ]
-        return {"cu_seqlens": torch.tensor([0, *ends], dtype=torch.int32, device=self.device)}
+        return self.hf.model.multi_modal_projector(encode(self.hf.model.audio_tower, mel, frames))
 
     def prompt_text(self, language: str) -> tuple[str, str]:
         """See `SpeechLM.prompt_text`. The answer begins with the language.
