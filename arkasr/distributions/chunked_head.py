@@ -1,8 +1,8 @@
 """Losses from hidden states and the output head, computed without a full logit table [P, V].
 
-The logits are `states @ weight.T` with states [P, H] and weight [V, H]. Only the logits of ROWS positions exist at one
-time. All arithmetic is float32 for any dtype of states and weight, under autocast too. Each gradient has the dtype of
-its tensor.
+The logits are `states @ weight.T` with states [P, H] and weight [V, H]. Only the logits of a few positions exist at one
+time (`block_rows`). All arithmetic is float32 for any dtype of states and weight, under autocast too (see `products`).
+Each gradient has the dtype of its tensor.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from arkasr.distributions.logits import row_spans
+from arkasr.distributions.products import add_product, product, scores, widened
 
 ROWS = 128  # positions whose logits exist at one time. With fewer, products with the head use a CPU badly
+GPU_LOGITS = 2**28  # logits that exist at one time on a GPU: 1 GiB in float32
 GATHERED = 2**21  # elements of the head that are gathered at one time: 8 MiB in float32
+GPU_GATHERED = 2**26  # the same on a GPU: 256 MiB in float32
 
 Read = Callable[..., tuple[Tensor, ...]]
 
@@ -32,8 +35,20 @@ def full_scores(states: Tensor, weight: Tensor) -> Tensor:
     Returns:
         Tensor [P, V], float32.
     """
-    with torch.autocast(states.device.type, enabled=False):
-        return states.float() @ weight.float().T
+    return scores(states, weight)
+
+
+def block_rows(vocab_size: int, device_type: str) -> int:
+    """Return the number of positions whose logits exist at one time.
+
+    Args:
+        vocab_size: V.
+        device_type: Type of the device, such as "cuda".
+
+    Returns:
+        At least `ROWS`.
+    """
+    return max(ROWS, GPU_LOGITS // vocab_size) if device_type == "cuda" else ROWS
 
 
 def pair_scores(states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
@@ -101,9 +116,9 @@ class _Parts(torch.autograd.Function):
         ctx.read = read
         ctx.save_for_backward(states, weight, *tables)
         parts = [
-            read(scores[span], *(table[rows][span] for table in tables))
-            for rows, scores in _blocks(states, weight.float())
-            for span in row_spans(scores)
+            read(logits[span], *(table[rows][span] for table in tables))
+            for rows, logits in _blocks(states, widened(weight))
+            for span in row_spans(logits)
         ]
         joined = tuple(torch.cat(pieces) for pieces in zip(*parts))
         ctx.mark_non_differentiable(*(piece for piece in joined if not piece.is_floating_point()))
@@ -115,15 +130,15 @@ class _Parts(torch.autograd.Function):
         """Compute the logits of each part again, and the gradient through them."""
         states, weight, *tables = ctx.saved_tensors
         gradients = _Gradients(ctx.needs_input_grad[1:3], states, weight)
-        for rows, scores in _blocks(states, gradients.wide):
-            for span in row_spans(scores):
-                leaf = scores[span].detach().requires_grad_()
+        for rows, logits in _blocks(states, gradients.wide):
+            for span in row_spans(logits):
+                leaf = logits[span].detach().requires_grad_()
                 with torch.enable_grad():
                     outputs = ctx.read(leaf, *(table[rows][span] for table in tables))
                 pairs = [(out, grad[rows][span]) for out, grad in zip(outputs, grads) if out.requires_grad]
                 outputs, upstream = zip(*pairs)
-                scores[span] = torch.autograd.grad(outputs, leaf, upstream)[0]
-            gradients.add(rows, scores)
+                logits[span] = torch.autograd.grad(outputs, leaf, upstream)[0]
+            gradients.add(rows, logits)
         return (None, *gradients.in_own_dtypes(), *(None for _ in tables))
 
 
@@ -133,12 +148,12 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, read: Read, states: Tensor, weight: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
         gradients, results = _Gradients(ctx.needs_input_grad[1:3], states, weight), []
-        for rows, scores in _blocks(states, gradients.wide):
+        for rows, logits in _blocks(states, gradients.wide):
             results += [
-                _read_over(read, scores[span], [t[rows][span] for t in tables], gradients.wanted)
-                for span in row_spans(scores)
+                _read_over(read, logits[span], [t[rows][span] for t in tables], gradients.wanted)
+                for span in row_spans(logits)
             ]
-            gradients.add(rows, scores)
+            gradients.add(rows, logits)
         ctx.sums, ctx.dtypes, ctx.num_tables = gradients.sums, gradients.dtypes, len(tables)
         if not results:
             return states.new_zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.long, device=states.device)
@@ -157,19 +172,20 @@ class _Sum(torch.autograd.Function):
 
 
 def _blocks(states: Tensor, wide: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield ROWS positions at a time with their logits [R, V]. The caller may overwrite the logits."""
-    for start in range(0, len(states), ROWS):
-        rows = slice(start, start + ROWS)
+    """Yield a few positions at a time with their logits [R, V]. The caller may overwrite the logits."""
+    size = block_rows(len(wide), wide.device.type)
+    for start in range(0, len(states), size):
+        rows = slice(start, start + size)
         yield rows, full_scores(states[rows], wide)
 
 
-def _read_over(read: Read, scores: Tensor, tables: list[Tensor], wanted: bool) -> tuple[Tensor, Tensor]:
+def _read_over(read: Read, logits: Tensor, tables: list[Tensor], wanted: bool) -> tuple[Tensor, Tensor]:
     """Return sum and count of one part. If a gradient is wanted, it overwrites the logits."""
-    leaf = scores.detach().requires_grad_(wanted)
+    leaf = logits.detach().requires_grad_(wanted)
     with torch.set_grad_enabled(wanted):
         total, count = read(leaf, *tables)
     if wanted:
-        scores.copy_(torch.autograd.grad(total, leaf)[0]) if total.requires_grad else scores.zero_()
+        logits.copy_(torch.autograd.grad(total, leaf)[0]) if total.requires_grad else logits.zero_()
     return total.detach(), count
 
 
@@ -179,11 +195,10 @@ class _PairScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(states, weight, ids)
-        scores = torch.empty(ids.shape, dtype=torch.float32, device=states.device)
-        with torch.autocast(states.device.type, enabled=False):
-            for rows in _gathers(ids, weight):
-                scores[rows] = (weight[ids[rows]].float() @ states[rows].float()[:, :, None]).squeeze(-1)
-        return scores
+        logits = torch.empty(ids.shape, dtype=torch.float32, device=states.device)
+        for rows in _gathers(ids, weight):
+            logits[rows] = product(weight[ids[rows]], states[rows][:, :, None]).squeeze(-1)
+        return logits
 
     @staticmethod
     @once_differentiable
@@ -191,18 +206,18 @@ class _PairScores(torch.autograd.Function):
         """Accumulate both gradients in float32."""
         states, weight, ids = ctx.saved_tensors
         grad_states, grad_weight = sums = _sums(ctx.needs_input_grad, states, weight)
-        with torch.autocast(states.device.type, enabled=False):
-            for rows in _gathers(ids, weight):
-                if grad_states is not None:
-                    grad_states[rows] = (grad[rows][:, None] @ weight[ids[rows]].float()).squeeze(1)
-                if grad_weight is not None:
-                    outer = grad[rows][:, :, None] * states[rows].float()[:, None]
-                    grad_weight.index_add_(0, ids[rows].flatten(), outer.flatten(0, 1))
+        for rows in _gathers(ids, weight):
+            if grad_states is not None:
+                grad_states[rows] = product(grad[rows][:, None], weight[ids[rows]]).squeeze(1)
+            if grad_weight is not None:
+                outer = grad[rows][:, :, None] * states[rows].float()[:, None]
+                grad_weight.index_add_(0, ids[rows].flatten(), outer.flatten(0, 1))
         return (*_cast(sums, (states.dtype, weight.dtype)), None)
 
 
 def _gathers(ids: Tensor, weight: Tensor) -> list[slice]:
-    size = max(1, GATHERED // max(1, ids.shape[1] * weight.shape[1]))
+    limit = GPU_GATHERED if weight.is_cuda else GATHERED
+    size = max(1, limit // max(1, ids.shape[1] * weight.shape[1]))
     return [slice(start, start + size) for start in range(0, len(ids), size)]
 
 
@@ -213,17 +228,16 @@ class _Gradients:
     """
 
     def __init__(self, needed: Sequence[bool], states: Tensor, weight: Tensor):
-        self.states, self.wide, self.dtypes = states, weight.float(), (states.dtype, weight.dtype)
+        self.states, self.wide, self.dtypes = states, widened(weight), (states.dtype, weight.dtype)
         self.sums, self.wanted = _sums(needed, states, weight), any(needed)
 
     def add(self, rows: slice, grad_scores: Tensor) -> None:
         """Add the contribution of the logits' gradient [R, V] at `rows`."""
         grad_states, grad_weight = self.sums
-        with torch.autocast(grad_scores.device.type, enabled=False):
-            if grad_states is not None:
-                grad_states[rows] = grad_scores @ self.wide
-            if grad_weight is not None:
-                torch.addmm(grad_weight, grad_scores.T, self.states[rows].float(), out=grad_weight)
+        if grad_states is not None:
+            grad_states[rows] = product(grad_scores, self.wide)
+        if grad_weight is not None:
+            add_product(grad_weight, grad_scores.T, self.states[rows])
 
     def in_own_dtypes(self) -> list[Tensor | None]:
         """Return both gradients in the dtypes of states and weight."""
