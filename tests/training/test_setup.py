@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 
 from arkasr.config.schema import OptimConfig
+from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.setup import make_optimizer
 
 
@@ -42,3 +44,81 @@ def test_weight_decay_applies_to_matrices_only():
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {id(lm.weight): 0.3, id(lm.bias): 0.0}
     assert all(group["betas"] == (0.5, 0.6) for group in optimizer.param_groups)
+
+
+def model(seed: int = 0) -> torch.nn.Linear:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(5, 4)
+
+
+def set_gradients(lm: torch.nn.Module, step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for p in lm.parameters():
+        p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
+
+
+def reference_adamw(lm, steps, lr, decay, betas, eps=1e-8):
+    """Return the parameters after AdamW (Loshchilov & Hutter 2019, algorithm 2), in float64."""
+    results = []
+    for number, p in enumerate(lm.parameters()):
+        theta, m, v = p.detach().double(), torch.zeros(p.shape).double(), torch.zeros(p.shape).double()
+        for t in range(1, steps + 1):
+            set_gradients(lm, t)
+            g = list(lm.parameters())[number].grad.double()
+            m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
+            step = (m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)
+            theta = theta - lr * (decay if p.ndim >= 2 else 0.0) * theta - lr * step
+        results.append(theta)
+    return results
+
+
+def test_optimizer_is_adamw():
+    lm, config = model(), OptimConfig(lr=0.1, weight_decay=0.2, betas=[0.8, 0.9], schedule="constant", warmup_steps=0)
+    expected = reference_adamw(lm, 6, 0.1, 0.2, (0.8, 0.9))
+    optimizer, _ = make_optimizer(config, 10, lm)
+    for step in range(1, 7):
+        set_gradients(lm, step)
+        optimizer.step()
+    for p, theta in zip(lm.parameters(), expected):
+        torch.testing.assert_close(p.detach().double(), theta, rtol=1e-5, atol=1e-6)
+
+
+def test_optimizer_continues_from_a_state_that_was_not_fused():
+    config = OptimConfig(lr=0.1, schedule="constant", warmup_steps=0)
+    lm, older = model(), model()
+    optimizer, _ = make_optimizer(config, 10, lm)
+    before = torch.optim.AdamW([{**g, "fused": False} for g in make_optimizer(config, 10, older)[0].param_groups])
+    for step in range(1, 4):
+        set_gradients(older, step)
+        before.step()
+    lm.load_state_dict(older.state_dict())
+    optimizer.load_state_dict(copy.deepcopy(before.state_dict()))
+    assert all(group["fused"] for group in optimizer.param_groups)
+    assert not any(group["fused"] for group in before.state_dict()["param_groups"])  # the given state is not changed
+    for step in range(4, 7):
+        for one, its_optimizer in ((lm, optimizer), (older, before)):
+            set_gradients(one, step)
+            its_optimizer.step()
+    assert all(state["step"] == 6 for state in optimizer.state.values())
+    torch.testing.assert_close(lm.state_dict(), older.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "limit"), [(0.01, 1e9), (0.01, 0.002), (2.0, 0.5)])
+def test_gradients_are_scaled_and_clipped_as_in_two_steps(scale, limit):
+    lm, other = model(), model()
+    for one in (lm, other):
+        set_gradients(one, 3)
+    norm = gradient_norm(gradients(lm.parameters()))
+    scale_and_clip(gradients(lm.parameters()), scale, float(norm), limit)
+    for p in other.parameters():
+        p.grad.mul_(scale)
+    expected = torch.nn.utils.clip_grad_norm_(other.parameters(), limit)
+    assert float(norm) * scale == pytest.approx(float(expected), rel=1e-6)
+    for p, q in zip(lm.parameters(), other.parameters()):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_gradients_without_any_are_left_alone():
+    lm = model()
+    assert gradients(lm.parameters()) == [] and float(gradient_norm([])) == 0.0
+    scale_and_clip([], 1.0, 0.0, 1.0)
