@@ -15,7 +15,8 @@ LIMITS = {
     "bandwidth": (0, 1e6),
     "network": (0, 1e6),
     "mfu": (0, 1),
-    "layer_ms": (0, 1e3),
+    "launch_us": (0, 1e4),
+    "kernel_us": (0, 1e4),
     "hours": (0, 1e9),
     "clip_seconds": (0, 86400),
     "tokens_per_second": (0, 1e3),
@@ -38,10 +39,11 @@ class Assumptions:
     gpus_per_node: int = 8  # GPUs per machine, for fsdp.replicate=0
     gpu_memory: float = 80.0  # GiB per GPU
     tflops: float = 989.0  # dense peak per GPU in the compute dtype, TFLOP/s
-    bandwidth: float = 3350.0  # memory bandwidth per GPU, GB/s
+    bandwidth: float = 3000.0  # memory bandwidth per GPU, GB/s
     network: float = 25.0  # bandwidth from one GPU to the others, GB/s
-    mfu: float = 0.4  # share of the peak that passes over audio and text reach
-    layer_ms: float = 0.8  # minimum time per decoder layer and generated token, ms
+    mfu: float = 0.4  # share of the peak that matrix products reach, except in decoding
+    launch_us: float = 19.0  # time in which the host starts one kernel, microseconds
+    kernel_us: float = 2.7  # minimum time of one kernel in a captured decoding step, microseconds
     hours: float = 0.0  # hours of audio in one epoch, 0 if unknown
     clip_seconds: float = 12.0  # mean length of the clips, seconds
     tokens_per_second: float = 3.5  # transcript tokens per second of audio

@@ -1,4 +1,4 @@
-"""Memory per GPU, operations and time of one training step. docs/plan.md describes the model."""
+"""Memory per GPU and operations of one training step. docs/plan.md describes the model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from arkasr.errors import UserError
 from arkasr.model.sharding import mesh_shape
 from arkasr.planning import flops, memory, model_sizes
 from arkasr.planning.assumptions import Assumptions
+from arkasr.planning.layout import BatchShape, ShardingLayout
 from arkasr.plugins import registry
 
 GIB, TERA = 2**30, 1e12
@@ -54,7 +55,7 @@ def trained_parameters(counts: model_sizes.ParameterCounts, frozen: list[str]) -
     return sum(getattr(counts, part) for part in PARTS if part not in frozen)
 
 
-def batch_shape(config: Config, assumptions: Assumptions, largest: bool) -> memory.BatchShape:
+def batch_shape(config: Config, assumptions: Assumptions, largest: bool) -> BatchShape:
     """Return the micro-batch of one rank.
 
     Args:
@@ -81,9 +82,9 @@ def batch_shape(config: Config, assumptions: Assumptions, largest: bool) -> memo
     if config.objective == "sft":
         most = data.text_bytes_per_second * seconds or math.inf  # a token has at least one byte
         longest = min(tokens * assumptions.max_length_ratio, max(most, tokens))
-        return memory.BatchShape(clips, seconds, clips, longest if largest else tokens)
+        return BatchShape(clips, seconds, clips, longest if largest else tokens)
     tokens = min(rollout.max_new_tokens, cap) if largest else min(tokens, rollout.max_new_tokens, cap)
-    return memory.BatchShape(clips, seconds, clips * rollout.samples, tokens)
+    return BatchShape(clips, seconds, clips * rollout.samples, tokens)
 
 
 def _padded_seconds(data: DataConfig) -> float:
@@ -92,7 +93,7 @@ def _padded_seconds(data: DataConfig) -> float:
     return max(data.max_seconds, alone)
 
 
-def sharding_layout(config: Config, assumptions: Assumptions) -> memory.ShardingLayout:
+def sharding_layout(config: Config, assumptions: Assumptions) -> ShardingLayout:
     """Return how the models are stored on its GPUs.
 
     Args:
@@ -107,12 +108,13 @@ def sharding_layout(config: Config, assumptions: Assumptions) -> memory.Sharding
     """
     node_size = min(assumptions.gpus_per_node, assumptions.gpus)
     shape, options = mesh_shape(assumptions.gpus, config.fsdp.replicate, node_size), config.teacher.options
-    return memory.ShardingLayout(
+    return ShardingLayout(
         shards=shape[-1],
         teacher_shards=shape[-1] if config.fsdp.teacher == "shard" else 1,
         weight=bytes_per_element(config.model.dtype),
         compute=bytes_per_element(config.fsdp.compute_dtype),
         teacher=bytes_per_element(options.get("dtype", "bfloat16")),
+        wrapped=assumptions.gpus > 1 or config.fsdp.compute_dtype != config.model.dtype,
         recompute=config.fsdp.activation_checkpointing == "blocks",
         reshard=config.fsdp.reshard_after_forward,
     )
@@ -146,16 +148,14 @@ def memory_gib(
         del items["weights gathered for rollout"]
         items["logits"] = text.vocab_size * (4 * ROWS + frames * (layout.compute + 4))
     else:
-        items |= memory.rollout_items(student.config, batch, layout)
+        items |= memory.rollout_items(student.config, student.counts, batch, layout, config.distill.top_k)
         items |= _teacher_items(teachers, batch, layout)
         items |= {"teacher": teacher_gib * GIB} if teacher_gib else {}
     peaks = memory.phase_peaks(items, config.train.accumulate > 1)
     return {key: {k: v / GIB for k, v in sizes.items()} for key, sizes in (("items", items), ("peaks", peaks))}
 
 
-def _teacher_items(
-    teachers: Sequence[ModelOutline], batch: memory.BatchShape, layout: memory.ShardingLayout
-) -> dict[str, float]:
+def _teacher_items(teachers: Sequence[ModelOutline], batch: BatchShape, layout: ShardingLayout) -> dict[str, float]:
     """Return the items of several models, which score one after the other. Their weights and logits exist together."""
     items: dict[str, float] = {}
     for teacher in teachers:
@@ -165,7 +165,7 @@ def _teacher_items(
     return items
 
 
-def workload(batch: memory.BatchShape, times: float, prompts: tuple[float, float], rollout: bool) -> flops.Workload:
+def workload(batch: BatchShape, times: float, prompts: tuple[float, float], rollout: bool) -> flops.Workload:
     """Return the work of several equal batches.
 
     Args:
@@ -227,40 +227,3 @@ def step_flops(
     for teacher, prompt in teachers:
         work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=(load.prompts[0], prompt)))
     return work
-
-
-def phase_seconds(
-    config: Config, assumptions: Assumptions, student: ModelOutline, work: dict[str, float]
-) -> dict[str, float]:
-    """Return the time of one step.
-
-    Decoding is limited by memory bandwidth or by the time to launch layers, whichever is longer, for each token of
-    the longest transcript. Passes with gradient overlap with their collectives, so the longer of both counts.
-
-    Args:
-        config: The run's configuration.
-        assumptions: Assumptions about hardware and corpus.
-        student: The model that is trained.
-        work: FLOPs of one GPU by phase.
-
-    Returns:
-        Seconds by phase.
-    """
-    batch, layout = batch_shape(config, assumptions, largest=False), sharding_layout(config, assumptions)
-    repeats, network = config.train.accumulate, assumptions.network * 1e9
-    rate = assumptions.tflops * TERA * assumptions.mfu
-    seconds = {name: operations / rate for name, operations in work.items()}
-    seconds["backward"] *= 1.5 if layout.recompute else 1.0  # one more forward pass beside two passes of backward
-    trained = trained_parameters(student.counts, config.model.freeze)
-    gather = repeats * layout.compute * student.counts.total / network * (layout.shards > 1)
-    if "decode" in seconds:
-        read = student.counts.decoder * layout.compute + memory.kv_cache(student.config, batch, layout.compute)
-        layers = student.config.text_config.num_hidden_layers
-        per_token = max(read / (assumptions.bandwidth * 1e9), layers * assumptions.layer_ms / 1000)
-        cap = batch_shape(config, assumptions, largest=True).tokens
-        seconds["rollout"] += gather
-        seconds["decode"] = repeats * per_token * min(batch.tokens * assumptions.max_length_ratio, cap)
-    reduce = repeats * 4 * trained / network * (layout.shards > 1)
-    seconds["student"] = max(seconds["student"], gather)
-    seconds["backward"] = max(seconds["backward"], gather + reduce)
-    return seconds

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -28,12 +27,13 @@ from arkasr.planning.forecast import (
     batch_shape,
     memory_gib,
     needs_full_distribution,
-    phase_seconds,
     step_flops,
     workload,
 )
 from arkasr.planning.model_sizes import config_folder, count_parameters, meta_model, read_model_config
+from arkasr.planning.table import table
 from arkasr.planning.teacher_size import teacher_size
+from arkasr.planning.timing import phase_seconds
 
 EXPDIR, DATADIR = "{expdir}", "{datadir}"  # placeholders stay in paths: a plan does not depend on directories
 
@@ -80,7 +80,9 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
     dense = needs_full_distribution(config)
     teachers = [(model.config, float(flops.PROMPT[model.config.model_type])) for model in teacher.models]
     work = step_flops(config, student.config, teachers, load, dense)
-    seconds = phase_seconds(config, assumptions, student, work)
+    sizes = student, teacher.models, teacher.memory_gib or 0.0
+    memory, seconds = memory_gib(config, assumptions, *sizes), phase_seconds(config, assumptions, *sizes[:2], work)
+    other = _with_other_checkpointing(config)
     gpus, steps = assumptions.gpus, config.train.steps
     step_seconds, step_hours = sum(seconds.values()), load.seconds * gpus / 3600
     corpus_hours = assumptions.hours or config.data.hours
@@ -90,7 +92,13 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
         "assumptions": asdict(assumptions),
         "student": {"source": student.source, "parameters": asdict(student.counts) | {"total": student.counts.total}},
         "teacher": teacher.describe(),
-        "memory_gib": memory_gib(config, assumptions, student, teacher.models, teacher.memory_gib or 0.0),
+        "memory_gib": memory,
+        "activation_checkpointing": {
+            "chosen": config.fsdp.activation_checkpointing,
+            "other": other.fsdp.activation_checkpointing,
+            "peak_gib": max(memory_gib(other, assumptions, *sizes)["peaks"].values()),
+            "step_seconds": sum(phase_seconds(other, assumptions, *sizes[:2], work).values()),
+        },
         "tflop": {name: operations / TERA for name, operations in work.items()},
         "seconds": seconds,
         "step": {
@@ -110,6 +118,13 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
             "epochs": steps * step_hours / corpus_hours if corpus_hours else None,
         },
     }
+
+
+def _with_other_checkpointing(config: Config) -> Config:
+    fsdp = config.fsdp
+    if fsdp.activation_checkpointing == "blocks":
+        return replace(config, fsdp=replace(fsdp, activation_checkpointing="none"))
+    return replace(config, fsdp=replace(fsdp, activation_checkpointing="blocks"))
 
 
 def student_outline(conf: str, config: Config) -> ModelOutline:
@@ -171,67 +186,3 @@ def _with_ctc_head(student: ModelOutline, weight: float) -> ModelOutline:
     text, counts = student.config.text_config, student.counts
     more = (text.vocab_size + 1) * (text.hidden_size + 1) if weight else 0
     return replace(student, counts=replace(counts, adapter=counts.adapter + more, outside=counts.outside + more))
-
-
-def table(result: dict[str, Any]) -> list[str]:
-    """Format a plan as text.
-
-    Args:
-        result: Return value of `forecast`.
-
-    Returns:
-        Lines of at most 80 columns.
-    """
-    assumptions, total = result["assumptions"], result["all"]
-    lines = [f"run {result['run']} ({result['objective']}), GPUs or processes: {assumptions['gpus']}", ""]
-    lines += _wrapped("student: " + _parameters(result["student"]))
-    if result["teacher"]:
-        lines += _wrapped(f"teacher {result['teacher']['name']}: " + _parameters(result["teacher"]))
-    lines += ["", *_memory_lines(result), "", *_step_lines(result), ""]
-    time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {total['gpu_hours']:,.0f} GPU hours"
-    lines += [f"{time}; {total['audio_hours']:,.0f} h of audio, {total['tokens'] / 1e6:,.0f} M tokens"]
-    if total["epochs"] is not None:
-        lines += [f"{total['steps_per_epoch']:,.0f} steps per epoch, {total['epochs']:.2f} epochs"]
-    lines += ["(data loading, evaluation and checkpoints are not included)", ""]
-    return lines + _wrapped("assumed: " + ", ".join(f"{name} {value:g}" for name, value in assumptions.items()))
-
-
-def _parameters(model: dict[str, Any]) -> str:
-    if model["parameters"]:
-        return f"{model['parameters']['total'] / 1e6:,.1f} M parameters; {model['source']}"
-    if not model["known"]:
-        return f"memory and time not known and not included ({model['source']})"
-    if model["memory_gib"]:
-        return f"{model['memory_gib']:g} GiB by its own account; time not included"
-    return "computes in another process; time not included"
-
-
-def _memory_lines(result: dict[str, Any]) -> list[str]:
-    assumptions, items, peaks = result["assumptions"], result["memory_gib"]["items"], result["memory_gib"]["peaks"]
-    total, reserved = assumptions["gpu_memory"], assumptions["reserved_memory"]
-    largest = max(peaks.values())
-    factor, unit = (1, "GiB") if largest >= 1 else (1024, "MiB")
-    lines = [f"{'memory per GPU: full batch, transcripts of maximum length':<60}{unit:>10}"]
-    lines += [f"  {name:<58}{factor * size:>10.2f}" for name, size in items.items() if size]
-    lines += [f"  {'peak in ' + name:<58}{factor * size:>10.2f}" for name, size in peaks.items()]
-    fits = "fits" if largest <= total - reserved else "DOES NOT FIT"
-    teacher = result["teacher"]
-    if teacher and not teacher["known"] and fits == "fits":
-        fits = "fits without the teacher, whose memory is not known"
-    room = f"{largest:.1f} GiB of {total - reserved:g} GiB ({total:g} minus {reserved:g} reserved)"
-    return [*lines, *("  " + line for line in textwrap.wrap(f"{fits}: {room}", 78))]
-
-
-def _step_lines(result: dict[str, Any]) -> list[str]:
-    work, step = result["tflop"], result["step"]
-    factor, unit = (1, "TFLOP") if sum(work.values()) >= 1 else (1000, "GFLOP")
-    lines = [f"{'one step: mean batch':<44}{unit + ' per GPU':>13}{'seconds':>13}"]
-    rows = [(name, work[name], seconds) for name, seconds in result["seconds"].items()]
-    rows += [("all", sum(work.values()), step["seconds"])]
-    lines += [f"  {name:<42}{factor * operations:>13.1f}{seconds:>13.3f}" for name, operations, seconds in rows]
-    counts = f"{step['clips']:,.0f} clips, {step['audio_seconds']:,.0f} s of audio, {step['tokens']:,.0f} tokens"
-    return [*lines, f"  on all GPUs: {counts}; MFU {100 * step['mfu']:.2g} %"]
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80, subsequent_indent="  ", break_long_words=False)

@@ -13,7 +13,8 @@ from tiny import student
 from arkasr import cli
 from arkasr.config.load import load_config
 from arkasr.errors import UserError
-from arkasr.planning.plan import student_outline, table
+from arkasr.planning.plan import student_outline
+from arkasr.planning.table import table
 
 
 def test_student_outline_predicts_vocabulary_of_trained_tokenizer(conf, tmp_path):
@@ -81,7 +82,7 @@ def test_forecast_errors_name_the_key_and_what_to_do(conf):
         ("reserved_memory", 80.0, "--reserved_memory 80: must be below --gpu_memory 80;"),
         ("tflops", 1e30, r"--tflops 1e\+30: must be above 0 and at most 100000;"),
         ("hours", -1.0, r"--hours -1: must be at least 0 and at most 1e\+09;"),
-        ("layer_ms", float("nan"), "--layer_ms nan: must be above 0 and at most 1000;"),
+        ("kernel_us", float("nan"), "--kernel_us nan: must be above 0 and at most 10000;"),
         ("gpus", 0, "--gpus 0: must be at least 1 and"),
     ],
 )
@@ -113,10 +114,24 @@ def test_forecast_totals_are_steps_times_step():
 
 @pytest.mark.parametrize("run", ["base", "base_opd"])
 def test_table_fits_80_columns_and_reports_insufficient_memory(run):
-    for assumptions, fits in (({}, True), ({"gpus": 1, "hours": 100000.0}, True), ({"gpu_memory": 12.0}, False)):
+    for assumptions, fits in (({}, True), ({"gpus": 1, "hours": 100000.0}, True), ({"gpu_memory": 5.0}, False)):
         lines = table(planned(run, **assumptions))
         assert max(map(len, lines)) <= 80
         assert any("DOES NOT FIT" in line for line in lines) is not fits
+
+
+def test_plan_names_activation_checkpointing_and_the_peak_of_the_other_choice():
+    kept = ("fsdp.activation_checkpointing=none",)
+    for overrides, other, chosen in (((), kept, "blocks"), (kept, (), "none")):
+        result, opposite = (planned("base_opd", words, gpus=1, clip_seconds=15.0) for words in (overrides, other))
+        choice = result["activation_checkpointing"]
+        assert choice["chosen"] == chosen
+        assert choice["peak_gib"] == max(opposite["memory_gib"]["peaks"].values())
+        assert choice["step_seconds"] == pytest.approx(opposite["step"]["seconds"])
+        shown = " ".join(" ".join(table(result)).split())
+        assert f"activation checkpointing: {chosen} (fsdp.activation_checkpointing); " in shown
+        fits = "does not fit" if chosen == "blocks" else "fits"
+        assert f"would make the peak {choice['peak_gib']:.1f} GiB, which {fits}, and a step" in shown
 
 
 def test_plan_verb_prints_table_and_json(capsys, conf):

@@ -11,7 +11,7 @@ from tiny import teacher
 
 from arkasr.errors import UserError
 from arkasr.planning import teacher_size as module
-from arkasr.planning.plan import table
+from arkasr.planning.table import table
 from arkasr.plugins import registry
 
 
