@@ -34,6 +34,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -169,6 +170,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=list(NUMBERS), default="paper", help="model sizes (default: %(default)s)")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), help="default: all, without compile on a CPU")
     parser.add_argument("--budget", type=float, default=290.0, help="seconds for everything (default: %(default)s)")
+    parser.add_argument("--clips", type=int, help="clips per batch (default: 40, as in the published launcher)")
+    parser.add_argument("--seconds", type=float, help="length of each clip (default: 10)")
+    parser.add_argument("--cap", type=int, help="token cap of each rollout (default: 64, as in the published launcher)")
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
     parser.add_argument("--json", help="also write the results to this file")
@@ -195,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()
     if args.threads:
         torch.set_num_threads(args.threads)
-    card, numbers = Card.of(args.device), NUMBERS[args.size]
+    changes = {name: value for name in ("clips", "seconds", "cap") if (value := getattr(args, name)) is not None}
+    card, numbers = Card.of(args.device), replace(NUMBERS[args.size], **changes)
     facts = environment(card) | {"size": args.size, "repeats": str(args.repeats), "step": str(numbers)}
     with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # the package logs to standard output
         bench = Bench(args.size, args.device, args.repeats, Path(folder), card, numbers)
