@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import pytest
 import torch
+from decoding import SIZES, prompts_of, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import eager_to_stop, student, teacher, waveform
@@ -18,14 +19,6 @@ from transformers import DynamicCache
 
 from arkasr.model.generation import Generation, cache_argument, generate, is_looping, schedule, token_caps
 from arkasr.model.generation.choosing import nucleus
-
-SIZES = [16000, 4000, 9000, 24000, 160, 12345]
-
-
-def prompts_of(lm, sizes=SIZES):
-    with torch.no_grad():
-        clips = [waveform(n, seed=i) for i, n in enumerate(sizes)]
-        return lm.embed_prompts(lm.encode_audio(clips), ["English"] * len(sizes))
 
 
 def reference_greedy(lm, prompt, cap, k):
@@ -120,10 +113,6 @@ def test_generate_reads_no_value_from_a_tensor_per_token(temperature, sizes, mon
         counts.append(reads.count)
         assert max(map(len, result.ids)) == cap
     assert counts[1] - counts[0] <= 2 * 4  # two reads per check: whether any clip is finished, and which
-
-
-def same(a, b):
-    return a.ids == b.ids and a.stopped == b.stopped and torch.equal(a.topk, b.topk)
 
 
 @settings(max_examples=15, deadline=None)

@@ -64,7 +64,7 @@ class DecodingBatch:
         embeds = pad_sequence([*prompts, *padding], batch_first=True).to(dtype)
         numbers = to_device([self.lengths + [1] * extra, self.caps + [0] * extra], embeds.device)
         self.state.memory.zero_()  # attention multiplies what it does not read by zero, which keeps NaN
-        self.state.prefill(embeds, *numbers, self.choice)
+        self.state.prefill(embeds, numbers[0], numbers[1], self.choice)
 
     def run(self, mode: StepMode) -> None:
         """Decode until all rows are finished.

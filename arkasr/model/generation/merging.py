@@ -64,4 +64,4 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _whole(value: Tensor) -> Tensor:
-    return value.detach().full_tensor() if isinstance(value, DTensor) else value.detach()
+    return value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()

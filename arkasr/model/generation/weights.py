@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 from arkasr.model.generation.merging import UnmergeableError, merged_value, require_mergeable
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -33,7 +33,7 @@ class DecoderWeights:
         is_copy: Whether decoder and head are a copy.
     """
 
-    decoder: nn.Module
+    decoder: PreTrainedModel
     head: Tensor
     blocked: Tensor
     stops: Tensor

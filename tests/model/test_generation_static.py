@@ -1,0 +1,291 @@
+"""Decoding with few shapes, captured or compiled steps, and copies of the weights, against plain decoding."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from decoding import prompts_of, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import eager_to_stop, student, teacher
+from tiny_teachers import glm
+
+from arkasr.errors import UserError
+from arkasr.model.generation import StepMode, cache, choosing, engine, generate, schedule, step_runner, weights
+from arkasr.model.generation.state import DecodingState
+from arkasr.testing.host_reads import count_host_reads, forbid_host_reads
+
+CAPS = [14, 3, 9, 17, 1, 12]
+SMALL_SHAPES = replace(schedule.GPU, length=lambda n: -(-n // 32) * 32, every=3)
+MODELS = {"qwen2": lambda: student(10), "qwen3": lambda: teacher(10), "llama": lambda: glm()}
+FACTORS = {"qwen2": 2.0, "qwen3": 2.0, "llama": 8.0}  # make some transcripts stop
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(scope="module", params=[(name, dtype) for name in MODELS for dtype in DTYPES], ids=str)
+def lm(request):
+    name, dtype = request.param
+    return eager_to_stop(MODELS[name](), FACTORS[name]).to(dtype).requires_grad_(False)
+
+
+def draw(lm, prompts, caps, temperature=0.0, **options):
+    generator = torch.Generator().manual_seed(4) if temperature else None
+    return generate(lm, prompts, caps, 4, temperature, generator, **options)
+
+
+def test_shapes_of_a_gpu_give_the_same_transcripts(lm, monkeypatch):
+    prompts = prompts_of(lm)
+    expected = draw(lm, prompts, CAPS)
+    monkeypatch.setattr(schedule, "CPU", SMALL_SHAPES)
+    found = draw(lm, prompts, CAPS)
+    assert found.ids == expected.ids and found.stopped == expected.stopped
+    if lm.head.dtype == torch.float32:
+        assert torch.equal(found.topk, expected.topk)
+    assert len({len(ids) for ids in found.ids}) > 2 and any(found.stopped)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("shrink", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("every", [1, 4])
+def test_rows_leave_at_any_time_without_a_change(late, shrink, every, monkeypatch):
+    lm = eager_to_stop(student(10), 2.0)
+    prompts = prompts_of(lm)
+    expected = draw(lm, prompts, CAPS)
+    monkeypatch.setattr(schedule, "CPU", replace(SMALL_SHAPES, late=late, shrink=shrink, every=every))
+    assert same(draw(lm, prompts, CAPS), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 14)), min_size=1, max_size=9), st.integers(1, 5))
+def test_any_batch_gives_what_each_clip_gives_alone(chosen, every):
+    lm = _shared()
+    prompts, before = prompts_of(lm), schedule.CPU
+    alone = [generate(lm, [prompts[i]], [cap], 2) for i, cap in chosen]
+    schedule.CPU = replace(SMALL_SHAPES, every=every)
+    try:
+        found = generate(lm, [prompts[i] for i, _ in chosen], [cap for _, cap in chosen], 2)
+    finally:
+        schedule.CPU = before
+    assert found.ids == [one.ids[0] for one in alone] and found.stopped == [one.stopped[0] for one in alone]
+    assert torch.equal(found.topk, torch.cat([one.topk for one in alone]))
+
+
+_models = {}
+
+
+def _shared():
+    return _models.setdefault("shared", eager_to_stop(student(10), 2.0))
+
+
+def test_samples_with_the_shapes_of_a_gpu_come_from_the_same_distribution(monkeypatch):
+    lm, [prompt] = _shared(), prompts_of(_shared(), [8000])
+    monkeypatch.setattr(schedule, "CPU", SMALL_SHAPES)
+    number = 2000
+    result = generate(lm, [prompt] * number, [1] * number, 1, 0.7, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        logits = lm.hf(inputs_embeds=prompt[None]).logits[0, -1].double()
+    expected = (logits.masked_fill(lm.blocked, -torch.inf) / 0.7).softmax(0)
+    drawn = torch.tensor([ids[0] for ids in result.ids]).bincount(minlength=len(expected)) / number
+    assert (drawn - expected).abs().max() < 4 * (0.25 / number) ** 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_step_reads_nothing_on_the_host(lm, temperature):
+    state, choice = prefilled(lm, temperature), choosing.Choice(temperature, 0.9)
+    with torch.no_grad(), forbid_host_reads():
+        for step in range(3):
+            state.advance(64 + step)
+            state.choose(state.logits(), choice)
+
+
+def prefilled(lm, temperature=0.0):
+    prompts = prompts_of(lm)
+    current = weights.current_weights(lm)
+    state = engine.Engine(current).state(len(prompts), 128, 4)
+    embeds = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    lengths = torch.tensor([len(p) for p in prompts])
+    with torch.no_grad():
+        state.prefill(embeds, lengths, torch.full_like(lengths, 60), choosing.Choice(temperature))
+    return state
+
+
+def test_generate_reads_per_look_not_per_token(monkeypatch):
+    lm = student(10)  # its transcripts run to the token cap
+    prompts, reads = prompts_of(lm), []
+    monkeypatch.setattr(schedule, "CPU", replace(schedule.GPU, every=10))
+    for cap in (20, 60):
+        with count_host_reads() as counts:
+            result = generate(lm, prompts, [cap] * len(prompts), 4)
+        reads.append(counts.total)
+        assert max(map(len, result.ids)) == cap
+    assert reads[0] <= 5 and reads[1] - reads[0] <= 4  # one read per look
+
+
+def test_the_step_keeps_all_addresses():
+    state = prefilled(student(10))
+    tensors = [state.token, state.count, state.ids, state.topk, state.limits, state.done, state.slots.position]
+    before = [tensor.data_ptr() for tensor in tensors]
+    with torch.no_grad():
+        state.advance(64)
+        state.choose(state.logits(), choosing.Choice())
+    assert before == [tensor.data_ptr() for tensor in tensors]
+
+
+def test_bucket_sizes():
+    rows = [schedule.rows_bucket(n) for n in range(1, 200)]
+    assert all(n <= size < 1.25 * n or size == n for n, size in enumerate(rows, 1))
+    assert len(set(rows)) < 28 and rows[39] == 40 and rows[:8] == list(range(1, 9))
+    assert [schedule.length_bucket(n) for n in (1, 256, 257)] == [256, 256, 512]
+
+
+# Captured and compiled steps
+
+
+class FakeGraph:
+    """Replays what `capturing` has recorded. Capturing executes nothing, so the state is put back."""
+
+    captures: list[FakeGraph] = []
+
+    def replay(self):
+        self.step()
+
+
+def fake_capture(state: DecodingState):
+    @contextmanager
+    def capturing(graph, **options):
+        assert options["capture_error_mode"] == "thread_local"
+        tensors = [v for v in [*vars(state).values(), *vars(state.slots).values()] if isinstance(v, torch.Tensor)]
+        before = [tensor.clone() for tensor in tensors]
+        yield
+        for tensor, old in zip(tensors, before):
+            tensor.copy_(old)
+        FakeGraph.captures.append(graph)
+
+    return capturing
+
+
+def test_warm_up_capture_and_replay_take_the_same_steps(monkeypatch):
+    lm = student(10)
+    expected, state, span = prefilled(lm), prefilled(lm), 100
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", fake_capture(state))
+    runner = step_runner.StepRunner(state, span, choosing.Choice(), StepMode(), pool=None)
+    runner.graphs = True  # as on a GPU
+    FakeGraph.step = lambda self: runner._step()
+    FakeGraph.captures.clear()
+    with torch.no_grad():
+        for _ in range(12):
+            runner()
+            expected.advance(span)
+            expected.choose(expected.logits(), choosing.Choice())
+    assert len(FakeGraph.captures) == 1 and torch.equal(state.ids, expected.ids)
+    assert torch.equal(state.topk, expected.topk) and torch.equal(state.slots.position, expected.slots.position)
+
+
+def test_a_failed_capture_is_logged_once_and_changes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(step_runner.StepRunner, "failed", set())
+    lm, states = student(10), []
+
+    @contextmanager
+    def failing(graph, **options):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", failing)
+    for _ in range(2):
+        state = prefilled(lm)
+        runner = step_runner.StepRunner(state, 100, choosing.Choice(), StepMode(), pool=None)
+        runner.graphs = True
+        with torch.no_grad():
+            for _ in range(6):
+                runner()
+        states.append(state)
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("decoding without a CUDA graph, which failed: RuntimeError") == 1
+    assert torch.equal(states[0].ids, states[1].ids) and int(states[0].count) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_the_compiled_step_gives_the_same_transcripts(temperature, monkeypatch):
+    monkeypatch.setattr(step_runner.StepRunner, "failed", set())
+    lm = eager_to_stop(student(10), 2.0)
+    prompts = prompts_of(lm)
+    monkeypatch.setattr(schedule, "CPU", schedule.GPU)
+    expected = draw(lm, prompts, CAPS, temperature)
+    found = draw(lm, prompts, CAPS, temperature, mode=StepMode("on"))
+    assert found.ids == expected.ids and not step_runner.StepRunner.failed
+
+
+def test_a_failed_compilation_is_logged_once_and_changes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(step_runner.StepRunner, "failed", set())
+
+    def failing(function, **options):
+        def compiled():
+            raise ValueError("no compiler")
+
+        return compiled
+
+    lm = eager_to_stop(student(10), 2.0)
+    prompts = prompts_of(lm)
+    expected = draw(lm, prompts, CAPS)
+    monkeypatch.setattr(torch, "compile", failing)
+    assert same(draw(lm, prompts, CAPS, mode=StepMode("on")), expected)
+    assert same(draw(lm, prompts, CAPS, mode=StepMode("on")), expected)
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("decoding without torch.compile, which failed: ValueError") == 1
+
+
+# Other attention implementations and decoders
+
+
+def test_eager_attention_gives_the_same_transcripts():
+    lm = eager_to_stop(student(10), 2.0)
+    prompts = prompts_of(lm)
+    expected = draw(lm, prompts, CAPS)
+    lm.hf.set_attn_implementation("eager")
+    assert same(draw(lm, prompts, CAPS), expected)
+
+
+def test_an_attention_without_masks_is_refused():
+    lm = student(10)
+    prompts = prompts_of(lm)
+    lm.hf.model.language_model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(UserError, match="'flash_attention_2': cannot generate .* sdpa and eager"):
+        weights_mask(lm, prompts)
+
+
+def weights_mask(lm, prompts):
+    state = engine.Engine(weights.current_weights(lm)).state(1, 64, 0)
+    state.advance(3)
+    return state.logits()
+
+
+def test_sliding_windows_are_refused():
+    lm = student(10)
+    lm.hf.config.text_config.layer_types = ["sliding_attention", "full_attention"]
+    with pytest.raises(UserError, match="layers of type sliding_attention: .* only full_attention"):
+        generate(lm, prompts_of(student(10)), CAPS)
+
+
+def test_the_cache_reports_its_sizes():
+    slots = cache.Slots(2, 8, torch.device("cpu"))
+    layer = cache.LayerCache(torch.zeros(2, 1, 8, 4), torch.zeros(2, 1, 8, 4), slots)
+    assert layer.get_mask_sizes(5) == (5, 0) and layer.get_seq_length() == 0 and layer.get_max_length() == 8
+
+
+def test_prompts_of_a_diverged_batch_do_not_reach_the_next_one(monkeypatch):
+    """Attention multiplies masked slots by 0, which would keep NaN."""
+    lm = _shared()
+    prompts = prompts_of(lm)
+    monkeypatch.setattr(schedule, "CPU", SMALL_SHAPES)
+    kept = engine.Engine(weights.current_weights(lm))
+    monkeypatch.setattr(sys.modules["arkasr.model.generation.generate"], "engine_of", lambda *_, **__: kept)
+    expected = draw(lm, prompts, CAPS)
+    draw(lm, [torch.full_like(p, torch.nan) for p in prompts], [30] * 6)
+    assert same(draw(lm, prompts, CAPS), expected)
