@@ -84,8 +84,7 @@ def loop(bench: Bench) -> Iterator[Row]:
         Transcripts, phases and step of each way, and the comparison of the losses of the first steps.
     """
     write_corpus(bench.folder / "data", BATCHES * bench.numbers.clips, bench.numbers.seconds)
-    train = settings(bench, "none").train
-    ranks = Ranks.of(config)
+    ranks = Ranks.of(settings(bench, "none"))
     bench.ending.callback(ranks.close)
     times, losses = [], []
     for name, checkpointing in WAYS.items():

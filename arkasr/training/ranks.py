@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from arkasr.config.schema import Config
 from arkasr.distill.metrics import MAXIMA
 from arkasr.model.sharding import mesh_shape
 from arkasr.training.rendezvous import meet
@@ -40,17 +41,19 @@ class Ranks:
         timeout: Seconds after which a collective fails.
         replicate: Number of groups of ranks that each hold a whole model, sharded inside the group. 0 makes one group
             per machine.
+        wrap_one: Make a mesh for a single process too, so that FSDP2 computes in another dtype than that of the
+            weights.
 
     Attributes:
         mesh: Device mesh with the dimensions `replicate` and `shard`, or only `shard` if there is one group. None
-            for a single process.
-        save_group: gloo group for checkpoints, which are written while training continues. None for a single process.
+            for a single process without `wrap_one`.
+        save_group: gloo group for checkpoints, which are written while training continues. None without a mesh.
 
     Raises:
         UserError: `replicate` does not divide the number of ranks, or the ranks do not find each other.
     """
 
-    def __init__(self, threads: int = 0, timeout: float = 1800.0, replicate: int = 1):
+    def __init__(self, threads: int = 0, timeout: float = 1800.0, replicate: int = 1, wrap_one: bool = False):
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available()
@@ -61,14 +64,28 @@ class Ranks:
             torch.set_num_threads(threads)
         self.mesh: DeviceMesh | None = None
         self.save_group: dist.ProcessGroup | None = None
-        if self.world_size > 1:
-            shape = mesh_shape(self.world_size, replicate, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        if self.world_size > 1 or wrap_one:
+            alone, node_size = self.world_size == 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            shape = (1,) if alone else mesh_shape(self.world_size, replicate, node_size)
             if not dist.is_initialized():
                 limit, backend = timedelta(seconds=timeout), "nccl" if cuda else "gloo"
-                store = meet(self.rank, self.world_size, timeout)
+                store = dist.HashStore() if alone else meet(self.rank, self.world_size, timeout)
                 dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=limit)
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
             self.save_group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+
+    @classmethod
+    def of(cls, config: Config) -> Ranks:
+        """Return the ranks of a training run.
+
+        Args:
+            config: The run's configuration.
+
+        Returns:
+            This process. It has a mesh if there are several ranks or if `fsdp.compute_dtype` is not `model.dtype`.
+        """
+        mixed = config.fsdp.compute_dtype != config.model.dtype
+        return cls(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate, wrap_one=mixed)
 
     @property
     def first(self) -> bool:

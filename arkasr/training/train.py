@@ -40,7 +40,7 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
     config = load_config(conf, run, expdir, datadir, overrides)
     _check_plugins(config)
     folder = Path(expdir) / run
-    ranks = Ranks(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate)
+    ranks = Ranks.of(config)
     if len(set(ranks.gather(registry.fingerprint()))) > 1:
         raise UserError(
             "the ranks of this run have different plugins; compare the output of `arkasr plugins` on all machines"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -166,8 +166,7 @@ class Trainer:
         for _ in range(self.config.train.accumulate):
             with self.phases("data"):
                 batch = next(batches)
-            with self._autocast():
-                micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases, self.step + 1)
+            micro = self.objective(self.student, batch if batch.ids else SILENCE, self.phases, self.step + 1)
             micro = micro if batch.ids else micro.unweighted()
             with self.phases("backward"):
                 micro.total.backward()
@@ -189,11 +188,6 @@ class Trainer:
         """Return values of this rank that travel with a step's sums. Times count from the previous call."""
         asked = {"asked_to_stop": float(self.preemption.requested)}
         return asked | self.phases.take() | {"memory/peak_gib": self.ranks.peak_memory() / 2**30}
-
-    def _autocast(self) -> AbstractContextManager:
-        dtype = getattr(torch, self.config.fsdp.compute_dtype)
-        needed = self.ranks.mesh is None and dtype != torch.float32  # with several ranks FSDP2 casts
-        return torch.autocast(self.ranks.device.type, dtype) if needed else nullcontext()
 
     def _update(self, grads: list[Tensor], norm: float, sums: dict[str, float], clips: list[str]) -> float:
         """Scale, clip and apply the gradients of this norm. Return the norm after scaling, before clipping."""

@@ -125,7 +125,7 @@ def make_trainer(conf: Path, run: str, expdir: Path, datadir: Path, *overrides: 
     """Create the run's trainer in this process, as `arkasr train` does, but do not lock the run directory."""
     config = load_config(conf, run, str(expdir), str(datadir), overrides)
     (expdir / run).mkdir(parents=True, exist_ok=True)
-    return Trainer(config, expdir / run, Ranks(config.train.threads, replicate=config.fsdp.replicate))
+    return Trainer(config, expdir / run, Ranks.of(config))
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
