@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from random import Random
 
-from lhotse.cut import Cut
-
 from arkasr.config.schema import DataConfig
+from arkasr.data.lazy_cut import LazyCut
 from arkasr.utils.console import log
 
 MOST_MISFITS = 10  # clips of a bucket that are tried in vain before the batch is closed
@@ -31,17 +30,16 @@ class BatchLimits:
         self.rate = config.text_bytes_per_second
         self._reported = False
 
-    def length(self, cut: Cut) -> float:
+    def length(self, clip: LazyCut) -> float:
         """Return the length of one clip in seconds.
 
         Args:
-            cut: The clip.
+            clip: The clip.
 
         Returns:
             Seconds.
         """
-        size = sum(len((each.text or "").encode()) for each in cut.supervisions) if self.rate else 0
-        return max(cut.duration, size / self.rate) if size else cut.duration
+        return max(clip.seconds, clip.text_bytes / self.rate) if self.rate else clip.seconds
 
     def allow(self, clips: int, longest: float) -> bool:
         """Check whether the batch is within the limits. One clip is always allowed.
@@ -55,18 +53,18 @@ class BatchLimits:
         """
         return clips <= 1 or (clips <= self.max_cuts and clips * longest <= self.max_seconds)
 
-    def report_long(self, cut: Cut, length: float) -> None:
+    def report_long(self, clip: LazyCut, length: float) -> None:
         """Log the first clip that is too long for a batch with other clips.
 
         Args:
-            cut: The clip.
+            clip: The clip.
             length: Its length in seconds.
         """
         if length > self.max_seconds and not self._reported:
             self._reported = True
             log(
-                f"{cut.id}: counts {length:g} s, above data.max_seconds={self.max_seconds:g}; it forms its own batch, "
-                "as do others of that kind; lower data.max_clip_seconds to leave them out"
+                f"{clip.cut().id}: counts {length:g} s, above data.max_seconds={self.max_seconds:g}; it forms its own "
+                "batch, as do others of that kind; lower data.max_clip_seconds to leave them out"
             )
 
     def batches(self, clips: int, seconds: float) -> float:
@@ -102,28 +100,28 @@ class _Bucket:
     """Clips in random order, with their total length."""
 
     def __init__(self) -> None:
-        self.clips: list[tuple[float, Cut]] = []
+        self.clips: list[tuple[float, LazyCut]] = []
         self.seconds = 0.0
 
-    def add(self, length: float, cut: Cut, rng: Random) -> None:
+    def add(self, length: float, clip: LazyCut, rng: Random) -> None:
         """Put the clip at a random place. The clip of that place goes to the end."""
         place = rng.randrange(len(self.clips) + 1)
-        self.clips.append((length, cut))
+        self.clips.append((length, clip))
         self.clips[place], self.clips[-1] = self.clips[-1], self.clips[place]
         self.seconds += length
 
-    def take(self, limits: BatchLimits) -> list[Cut]:
+    def take(self, limits: BatchLimits) -> list[LazyCut]:
         """Take clips from the end until the batch is full. Clips that do not fit begin the next batches."""
-        batch: list[Cut] = []
-        misfits: list[tuple[float, Cut]] = []
+        batch: list[LazyCut] = []
+        misfits: list[tuple[float, LazyCut]] = []
         longest = 0.0
         while self.clips and limits.allow(len(batch) + 1, longest) and len(misfits) < MOST_MISFITS:
-            length, cut = self.clips.pop()
+            length, clip = self.clips.pop()
             if limits.allow(len(batch) + 1, max(longest, length)):
-                batch.append(cut)
+                batch.append(clip)
                 longest, self.seconds = max(longest, length), self.seconds - length
             else:
-                misfits.append((length, cut))
+                misfits.append((length, clip))
         self.clips += reversed(misfits)
         self.seconds = self.seconds if self.clips else 0.0  # without rounding errors
         return batch
@@ -135,19 +133,27 @@ class Buckets:
     The result depends on the arguments only. No clip is left out.
 
     Args:
-        stream: The clips of an epoch.
+        stream: The clips of an epoch. After `pause` it is iterated again, and must then continue.
         limits: Limits of each batch.
         bounds: Result of `bucket_limits`.
         size: Number of clips held.
         rng: Source of random numbers.
     """
 
-    def __init__(self, stream: Iterable[Cut], limits: BatchLimits, bounds: Sequence[float], size: int, rng: Random):
-        self._stream, self._limits, self._bounds, self._rng = iter(stream), limits, bounds, rng
+    def __init__(self, stream: Iterable[LazyCut], limits: BatchLimits, bounds: Sequence[float], size: int, rng: Random):
+        self._stream, self._limits, self._bounds, self._rng = stream, limits, bounds, rng
+        self._clips: Iterator[LazyCut] | None = None
         self._buckets = [_Bucket() for _ in range(len(bounds) + 1)]
         self._missing = size
 
-    def draw(self, ranks: int) -> list[list[Cut]]:
+    def pause(self) -> None:
+        """Close the stream's files until the next draw.
+
+        Processes that are forked in between then do not share their positions.
+        """
+        self._clips = None
+
+    def draw(self, ranks: int) -> list[list[LazyCut]]:
         """Draw one batch per rank, of similar length, so that ranks wait little for each other.
 
         Args:
@@ -157,7 +163,7 @@ class Buckets:
             The batches. At the end of the stream fewer batches are left: their clips are spread over all ranks, see
             `spread`. Afterwards the result is empty.
         """
-        batches: list[list[Cut]] = []
+        batches: list[list[LazyCut]] = []
         place = None
         for _ in range(ranks):
             self._fill()
@@ -168,10 +174,12 @@ class Buckets:
         return spread(batches, ranks) if batches else []
 
     def _fill(self) -> None:
-        while self._missing and (cut := next(self._stream, None)) is not None:
-            length = self._limits.length(cut)
-            self._limits.report_long(cut, length)
-            self._buckets[bisect_left(self._bounds, length)].add(length, cut, self._rng)
+        if self._clips is None:
+            self._clips = iter(self._stream)
+        while self._missing and (clip := next(self._clips, None)) is not None:
+            length = self._limits.length(clip)
+            self._limits.report_long(clip, length)
+            self._buckets[bisect_left(self._bounds, length)].add(length, clip, self._rng)
             self._missing -= 1
 
     def _choose(self, ranks: int, last: int | None) -> int | None:
@@ -191,7 +199,7 @@ class Buckets:
         return min(choice, key=lambda place: abs(place - last))
 
 
-def spread(batches: list[list[Cut]], ranks: int) -> list[list[Cut]]:
+def spread(batches: list[list[LazyCut]], ranks: int) -> list[list[LazyCut]]:
     """Give every rank one batch, by halving the largest batches.
 
     Args:
@@ -212,5 +220,5 @@ def spread(batches: list[list[Cut]], ranks: int) -> list[list[Cut]]:
     return batches + [[_copy(batches[i % len(batches)][0], i // len(batches))] for i in range(copies)]
 
 
-def _copy(cut: Cut, number: int) -> Cut:
-    return cut.with_id(f"{cut.id}_dup{number}")
+def _copy(clip: LazyCut, number: int) -> LazyCut:
+    return clip._replace(suffix=f"_dup{number}")

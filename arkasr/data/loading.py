@@ -1,29 +1,170 @@
 """Loading of batches, in this process or in loader processes, with an error instead of an endless wait.
 
-Loader processes send waveforms through a pipe, as numpy arrays. torch's tensors would travel through files in /dev/shm
-and a socket in TMPDIR. If such a file or socket cannot be created, the batch is lost and the training process waits for
-it for ever. This happens with Docker's default size of /dev/shm, and with a path of more than 107 characters.
+Loader processes deal the batches themselves: each iterates over all of them, and loads every n-th. So the training
+process neither reads manifests nor sends anything.
+
+Waveforms travel in memory that is shared by inheritance (see `arkasr.data.shared_samples`), all else through a pipe.
+torch's tensors would travel through files in /dev/shm and a socket in TMPDIR. If such a file or socket cannot be
+created, the batch is lost and the training process waits for it for ever. This happens with Docker's default size of
+/dev/shm, and with a path of more than 107 characters.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from lhotse.cut import Cut
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch, load_batch
+from arkasr.data.dealing import Dealt
+from arkasr.data.shared_samples import SharedSamples
 from arkasr.errors import UserError
+from arkasr.interfaces import SAMPLE_RATE
+from arkasr.utils.console import log_on_every_rank_only
+
+AHEAD = 2  # batches that each loader process has ready
+SLOTS = AHEAD + 2  # per loader process: also the batch in training, and one that is written meanwhile
+MOST_SECONDS = 900.0  # of audio in a slot. Larger batches go through the pipe
+
+T = TypeVar("T")
 
 
-def _ignore_signals(worker: int) -> None:
+class Loaded(NamedTuple):
+    """A batch with its place in the training data.
+
+    Attributes:
+        epoch: See `Dealt`.
+        read: See `Dealt`.
+        batch: The batch.
+    """
+
+    epoch: int
+    read: tuple[int, int]
+    batch: Batch
+
+
+@dataclass
+class _Packed:
+    """A batch on its way. samples: the samples of all clips. None: they are in the batch."""
+
+    epoch: int
+    read: tuple[int, int]
+    batch: Batch
+    lengths: list[int]
+    samples: Any = None
+
+    def pin_memory(self) -> _Packed:
+        """Copy the samples to page-locked memory, in one piece. A thread of torch's DataLoader calls this."""
+        samples = torch.cat(list(self.batch.waveforms)) if self.samples is None else torch.as_tensor(self.samples)
+        return replace(self, samples=samples.pin_memory())
+
+    def unpacked(self) -> Loaded:
+        batch = self.batch
+        if self.samples is not None:
+            batch = replace(batch, waveforms=list(torch.as_tensor(self.samples).split(self.lengths)))
+        return Loaded(self.epoch, self.read, batch)
+
+
+class _Share(IterableDataset):
+    """The batches that this process loads. An error of the user comes in place of a batch, as the last item."""
+
+    def __init__(self, dealt: Iterable[Dealt], shared: SharedSamples | None):
+        self.dealt, self.shared = dealt, shared
+
+    def __iter__(self) -> Iterator[_Packed | UserError]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        try:
+            for one in islice(self.dealt, first, None, step):
+                yield self._loaded(one, first)
+        except UserError as error:  # torch would wrap it into a traceback
+            yield error
+
+    def _loaded(self, one: Dealt, loader: int) -> _Packed:
+        batch = load_batch([clip.cut() for clip in one.clips])
+        packed = _Packed(one.epoch, one.read, batch, [len(waveform) for waveform in batch.waveforms])
+        if self.shared is None:
+            return packed
+        return replace(packed, samples=self.shared.write(loader, list(batch.waveforms)), batch=replace(batch, waveforms=[]))
+
+
+def loaded(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool = False) -> Iterator[Loaded]:
+    """Load batches in order.
+
+    Args:
+        dealt: The clips of each batch. Each loader process iterates over all of it, in a copy of its own.
+        config: The section `data`. `num_workers` is the number of loader processes. 0 loads in this process.
+        timeout: Seconds to wait for one batch of the loader processes. 0 sets no limit.
+        pin: Put the waveforms of each batch into one piece of page-locked memory, from which a GPU can copy
+            asynchronously. Needs a GPU.
+
+    Yields:
+        The batches.
+
+    Raises:
+        UserError: The clips cannot be dealt, the loader processes cannot start, or they do not deliver the batch in
+            time.
+        RuntimeError: A loader process died (torch's message names it).
+    """
+    try:
+        loader = _loader(dealt, config, timeout, pin)
+    except OSError as error:
+        raise UserError(
+            f"data.num_workers={config.num_workers}: loader processes cannot start ({error}); free space in /dev/shm "
+            "or start the container with a larger --shm-size, raise the limits of open files and processes (ulimit "
+            "-n, ulimit -u), or set data.num_workers=0"
+        ) from error
+    while (packed := _next(loader, config.num_workers, timeout)) is not None:
+        if isinstance(packed, UserError):
+            raise packed
+        yield packed.unpacked()
+
+
+def _loader(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool) -> Iterator[_Packed | UserError]:
+    workers = config.num_workers
+    _try_queues(workers)
+    seconds = min(config.max_seconds, config.max_cuts * config.max_clip_seconds, MOST_SECONDS)
+    size = int((seconds + 1) * SAMPLE_RATE)  # lengths are rounded to whole samples
+    shared = SharedSamples(workers, SLOTS, size) if workers else None
+    # loader processes inherit the manifest and the shared memory, so they must be forked
+    options: dict[str, Any] = {"multiprocessing_context": "fork", "prefetch_factor": AHEAD, "timeout": timeout}
+    return iter(
+        DataLoader(
+            _Share(dealt, shared),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=_prepare,
+            pin_memory=pin,
+            generator=torch.Generator(),  # separate, so that loading does not change the global generator
+            **(options if workers else {}),
+        )
+    )
+
+
+def _unchanged(value: T) -> T:
+    return value
+
+
+def _prepare(worker: int) -> None:
+    """Prepare a loader process."""
+    gc.freeze()  # else the collector would write to all inherited objects, and so copy their memory
+    if worker:  # all loader processes read the same lines of the manifest. One reports on them
+        log_on_every_rank_only()
+    _ignore_signals()
+
+
+def _ignore_signals() -> None:
     """Make a loader process ignore signals that schedulers and terminals send to all processes.
 
     Only the training process ends its loaders.
@@ -41,71 +182,18 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-class _ClipDataset(Dataset):
-    """Loads one batch. In torch's map-style protocol the index is the list of the batch's cuts."""
-
-    def __getitem__(self, cuts: list[Cut]) -> Batch:
-        batch = load_batch(cuts)
-        if get_worker_info() is not None:
-            arrays: list[Any] = [waveform.numpy() for waveform in batch.waveforms]
-            batch = replace(batch, waveforms=arrays)
-        return batch
-
-    def __len__(self) -> int:
-        raise TypeError("the number of batches is not known in advance")
-
-
-def loaded(cuts: Iterable[list[Cut]], num_workers: int, timeout: float) -> Iterator[Batch]:
-    """Load batches in order.
-
-    Args:
-        cuts: The cuts of each batch. With loader processes, it is iterated ahead of the batches returned.
-        num_workers: Number of loader processes (`data.num_workers`). 0 loads in this process.
-        timeout: Seconds to wait for one batch of the loader processes. 0 sets no limit.
-
-    Yields:
-        The batches.
-
-    Raises:
-        UserError: The loader processes cannot start, or do not deliver the batch in time.
-        RuntimeError: A loader process died (torch's message names it).
-    """
-    try:
-        _try_queues(num_workers)
-        loader = iter(
-            DataLoader(
-                _ClipDataset(),
-                sampler=cuts,
-                batch_size=None,
-                num_workers=num_workers,
-                collate_fn=None,
-                worker_init_fn=_ignore_signals,
-                timeout=timeout if num_workers else 0,
-                generator=torch.Generator(),  # separate, so that loading does not change the global generator
-            )
-        )
-    except OSError as error:
-        raise UserError(
-            f"data.num_workers={num_workers}: loader processes cannot start ({error}); free space in /dev/shm or start "
-            "the container with a larger --shm-size, raise the limits of open files and processes (ulimit -n, "
-            "ulimit -u), or set data.num_workers=0"
-        ) from error
-    while (batch := _next(loader, num_workers, timeout)) is not None:
-        yield replace(batch, waveforms=[torch.as_tensor(waveform) for waveform in batch.waveforms])
-
-
 def _try_queues(num_workers: int) -> None:
     """Create the queues and the event that a DataLoader needs, and discard them.
 
     Raises OSError if they cannot be created. A DataLoader would print a traceback about its own deletion beside it.
     """
     if num_workers:
-        context = multiprocessing.get_context()
+        context = multiprocessing.get_context("fork")
         kept = [context.Event(), *(context.Queue() for _ in range(num_workers + 1))]
         kept.clear()
 
 
-def _next(loader: Iterator[Batch], num_workers: int, timeout: float) -> Batch | None:
+def _next(loader: Iterator[T], num_workers: int, timeout: float) -> T | None:
     try:
         return next(loader, None)
     except RuntimeError as error:
@@ -113,6 +201,7 @@ def _next(loader: Iterator[Batch], num_workers: int, timeout: float) -> Batch | 
             raise
         raise UserError(
             f"data.num_workers={num_workers}: the loader processes delivered no batch in {timeout:g} s; check that "
-            "the audio's file system answers, and that memory and /dev/shm are not full (df /dev/shm; a container gets "
-            "more with --shm-size), set data.num_workers=0 to see the error itself, or raise train.hang_seconds"
+            "the file systems of the manifest and of the audio answer, and that memory and /dev/shm are not full (df "
+            "/dev/shm; a container gets more with --shm-size), set data.num_workers=0 to see the error itself, or "
+            "raise train.hang_seconds"
         ) from error

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from lhotse.cut import Cut
-
+from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.training_cuts import Manifest
 
 START = (0, 0)  # index into the order of shards, line
@@ -29,7 +28,10 @@ def epoch_order(seed: int, epoch: int, num_shards: int) -> list[int]:
 
 
 class CutStream:
-    """The cuts of one epoch from a position on. Can be iterated once.
+    """The clips of one epoch from a position on.
+
+    Each iteration continues after the last clip that was read, with newly opened files. So a process can go on where
+    the process that started it stopped.
 
     Args:
         manifest: The cuts.
@@ -37,15 +39,20 @@ class CutStream:
         start: The position: index into `order`, and line in that shard.
 
     Attributes:
-        position: The position after the last cut read.
+        position: The position after the line of the last clip read.
     """
 
     def __init__(self, manifest: Manifest, order: Sequence[int], start: tuple[int, int] = START):
-        self.manifest, self.order, self.start, self.position = manifest, order, start, start
+        self.manifest, self.order, self.position = manifest, order, start
+        self._line, self._read = start, 0  # the line to begin with, and the number of its clips that were read
 
-    def __iter__(self) -> Iterator[Cut]:
-        first, line = self.start
+    def __iter__(self) -> Iterator[LazyCut]:
+        (first, line), skip = self._line, self._read
         for index in range(first, len(self.order)):
-            for number, cut in self.manifest.read(self.order[index], line if index == first else 0):
-                self.position = (index, number + 1)
-                yield cut
+            for number, clip in self.manifest.read(self.order[index], line if index == first else 0):
+                if skip and (index, number) == (first, line):
+                    skip -= 1
+                    continue
+                self._read = self._read + 1 if self._line == (index, number) else 1
+                self._line, self.position = (index, number), (index, number + 1)
+                yield clip

@@ -11,45 +11,17 @@ So no clip is lost or repeated within the epoch.
 
 from __future__ import annotations
 
-import random
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any
-
-from lhotse.cut import Cut
 
 from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch
-from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits
+from arkasr.data.dealing import Dealer, Deals
 from arkasr.data.loading import loaded
-from arkasr.data.order import START, CutStream, epoch_order
-from arkasr.data.training_cuts import open_manifest
+from arkasr.data.order import START
 from arkasr.utils.console import log
 
-NUM_CLIPS_FOR_BINS = 10_000  # number of clips from whose lengths the bucket limits are estimated
 ORDER = 2  # increase whenever the same seed and epoch would give other batches
-
-
-class _RankBatches:
-    """The cuts of this rank's batches in one epoch, without the batches that were trained on before.
-
-    taken: pairs (number of ranks, batches per rank), in order: how the epoch was trained on so far. These batches are
-    drawn again and discarded.
-    positions: the stream's position when each batch was drawn. The loader reads ahead, so they are queued here.
-    """
-
-    def __init__(self, buckets: Buckets, stream: CutStream, taken: Sequence[tuple[int, int]], rank: int, ranks: int):
-        self.buckets, self.stream, self.taken, self.rank, self.ranks = buckets, stream, taken, rank, ranks
-        self.positions: deque[tuple[int, int]] = deque()
-
-    def __iter__(self) -> Iterator[list[Cut]]:
-        for ranks, count in self.taken:
-            for _ in range(count):
-                self.buckets.draw(ranks)
-        while group := self.buckets.draw(self.ranks):
-            self.positions.append(self.stream.position)
-            yield group[self.rank]
 
 
 class TrainingBatches:
@@ -74,6 +46,7 @@ class TrainingBatches:
         rank: Number of this rank.
         world_size: Number of ranks.
         timeout: Seconds to wait for each batch of the loader processes. 0 sets no limit.
+        pin: See `arkasr.data.loading.loaded`.
 
     Attributes:
         epoch: Number of the epoch, from 0.
@@ -88,37 +61,28 @@ class TrainingBatches:
         UserError: See `arkasr.data.training_cuts.open_manifest`.
     """
 
-    def __init__(self, config: DataConfig, seed: int, rank: int = 0, world_size: int = 1, timeout: float = 0.0):
-        self.config, self.seed, self.rank, self.world_size = config, seed, rank, world_size
-        self.timeout, self.manifest, self.limits = timeout, open_manifest(config), BatchLimits(config)
-        self.bounds = self._bounds()
+    def __init__(
+        self,
+        config: DataConfig,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        timeout: float = 0.0,
+        pin: bool = False,
+    ):
+        self.config, self.world_size, self.timeout, self.pin = config, world_size, timeout, pin
+        self.dealer = Dealer(config, seed, rank, world_size)
         self.epoch = self.consumed = 0
         self.start = self.read = START
         self.taken: list[tuple[int, int]] = []
 
-    def _bounds(self) -> list[float]:
-        """Return the limits of the buckets, from the first clips of epoch 0. They are the same in every epoch."""
-        clips = list(islice(CutStream(self.manifest, self._order(0)), NUM_CLIPS_FOR_BINS))
-        return bucket_limits(map(self.limits.length, clips), min(self.config.num_buckets, max(len(clips) // 2, 1)))
-
-    def _order(self, epoch: int) -> Sequence[int]:
-        return epoch_order(self.seed, epoch, self.manifest.num_shards)
-
-    def _rank_batches(self) -> _RankBatches:
-        stream = CutStream(self.manifest, self._order(self.epoch), self.start)
-        rng = random.Random(f"batches {self.seed} {self.epoch} {self.start}")
-        buckets = Buckets(stream, self.limits, self.bounds, self.config.buffer_clips, rng)
-        return _RankBatches(
-            buckets, stream, [*self.taken, (self.world_size, self.consumed)], self.rank, self.world_size
-        )
-
     def __iter__(self) -> Iterator[Batch]:
-        while True:
-            rank_batches = self._rank_batches()
-            for batch in loaded(rank_batches, self.config.num_workers, self.timeout):
-                self.consumed, self.read = self.consumed + 1, rank_batches.positions.popleft()
-                yield batch
-            self.epoch, self.consumed, self.start, self.read, self.taken = self.epoch + 1, 0, START, START, []
+        deals = Deals(self.dealer, self.epoch, self.start, [*self.taken, (self.world_size, self.consumed)])
+        for epoch, read, batch in loaded(deals, self.config, self.timeout, self.pin):
+            if epoch != self.epoch:
+                self.epoch, self.consumed, self.start, self.taken = epoch, 0, START, []
+            self.consumed, self.read = self.consumed + 1, read
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch returned. It is the same on all ranks."""
@@ -150,6 +114,6 @@ class TrainingBatches:
     def _reseed(self) -> None:
         self.start, self.taken = self.read, []
         log(
-            f"epoch {self.epoch} continues at place {self.start[0] + 1} of {self.manifest.num_shards} in a new order, "
+            f"epoch {self.epoch} continues at place {self.start[0] + 1} of {self.dealer.num_shards} in a new order, "
             f"without up to {self.config.buffer_clips} clips read before (data.resume=reseed)"
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from lhotse.cut import Cut
@@ -13,6 +15,7 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.blocks import FileBlocks
 from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
+from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.lines import LINE_SUFFIXES
 from arkasr.data.manifests import Clips, checked_files, no_cuts, shards, with_corpus
 from arkasr.data.reasons import refusal
@@ -31,7 +34,7 @@ class Manifest(Protocol):
 
     num_shards: int
 
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
+    def read(self, shard: int, line: int) -> Iterator[tuple[int, LazyCut]]:
         """Yield the selected clips of one shard.
 
         Args:
@@ -68,6 +71,9 @@ def open_manifest(config: DataConfig) -> Manifest:
 class InMemory:
     """A manifest held as one list, for small corpora. Each clip is one shard, so an epoch can be permuted.
 
+    The lengths lie beside the list. Loader processes that deal clips therefore touch the cuts of their own batches
+    only, and the system does not copy the others for them.
+
     Args:
         config: The section `data`. `hours` draws clips at random with a fixed seed.
 
@@ -79,13 +85,17 @@ class InMemory:
         clips = Clips(config.train, Rules.of(config), Selection.of(config))
         self.cuts = _random_subset(list(clips), config.hours)
         self.num_shards = len(self.cuts)
+        lazy = [LazyCut.of(cut) for cut in self.cuts]
+        self._seconds = array("d", (clip.seconds for clip in lazy))
+        self._text_bytes = array("q", (clip.text_bytes for clip in lazy))
         _require_usable(config, clips.reader, iter(self.cuts))
         if len(self.cuts) < (total := clips.reader.tally.kept):
             log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")
 
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
+    def read(self, shard: int, line: int) -> Iterator[tuple[int, LazyCut]]:
         """See `Manifest.read`."""
-        return enumerate([self.cuts[shard]][line:], line)
+        if line == 0:
+            yield 0, LazyCut(self._seconds[shard], self._text_bytes[shard], partial(self.cuts.__getitem__, shard))
 
 
 class OnDisk:
@@ -112,7 +122,7 @@ class OnDisk:
             seconds = ClipReader(config.train, blocks, rules, selection).seconds()
             selection = replace(selection, hours=config.hours, share=config.hours * 3600 / max(seconds, 1e-9))
         self.reader = ClipReader(config.train, blocks, rules, selection)
-        clips = (clip for shard in range(self.num_shards) for _, clip in self.read(shard, 0))
+        clips = (clip for shard in range(self.num_shards) for _, clip in self.reader.read(shard))
         _require_usable(config, self.reader, clips)
         log(f"{config.train}: read line by line (data.lazy), {len(files)} files in {self.num_shards} blocks")
         if long := blocks.longer_than(config.buffer_clips):
@@ -122,13 +132,13 @@ class OnDisk:
                 "arkasr.data.blocks.write_cuts, to shuffle all of it"
             )
 
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, Cut]]:
+    def read(self, shard: int, line: int) -> Iterator[tuple[int, LazyCut]]:
         """See `Manifest.read`.
 
         Raises:
             UserError: If the shard has an invalid line or is truncated.
         """
-        return self.reader.read(shard, line)
+        return self.reader.read_lazily(shard, line)
 
 
 def _require_usable(config: DataConfig, reader: ClipReader, clips: Iterator[Cut]) -> None:

@@ -53,7 +53,8 @@ class Trainer:
         self.throughput = Throughput(config, self.student, teacher, ranks.world_size)
         self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
         timeout = LOADER_SHARE * config.train.hang_seconds
-        self.batches = TrainingBatches(config.data, config.seed, ranks.rank, ranks.world_size, timeout)
+        place, on_gpu = (ranks.rank, ranks.world_size), ranks.device.type == "cuda"
+        self.batches = TrainingBatches(config.data, config.seed, *place, timeout, pin=on_gpu)
         self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
         self.phases, self.preemption = Phases(ranks.device.type), Preemption()
         self.guards = Guards(folder, ranks, config.train)

@@ -14,6 +14,8 @@ from arkasr.utils.redact import without_secrets
 T = TypeVar("T")
 PLAIN_INTERVAL_S = 10.0  # seconds between progress lines if the output is not a terminal
 
+_every_rank_only = False
+
 
 def is_main_rank() -> bool:
     """Return whether this process prints for all ranks of a torchrun launch (rank 0)."""
@@ -33,6 +35,12 @@ def printable(text: str) -> str:
     return without_secrets(text)
 
 
+def log_on_every_rank_only() -> None:
+    """Make `log` print only what every rank prints. For a process that repeats the work of another one."""
+    global _every_rank_only
+    _every_rank_only = True
+
+
 def log(message: str, on_every_rank: bool = False) -> None:
     """Print one line with the time.
 
@@ -40,7 +48,7 @@ def log(message: str, on_every_rank: bool = False) -> None:
         message: Text of the line.
         on_every_rank: Print on every rank, with its number, not on rank 0 only.
     """
-    if is_main_rank() or on_every_rank:
+    if (is_main_rank() and not _every_rank_only) or on_every_rank:
         source = "arkasr" if is_main_rank() else f"arkasr, rank {os.environ['RANK']}"
         print(f"{datetime.now().isoformat(timespec='seconds')} ({source}) {printable(message)}", flush=True)
 

@@ -14,13 +14,15 @@ from lhotse import MonoCut, SupervisionSegment
 
 from arkasr.config.schema import DataConfig
 from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits, spread
+from arkasr.data.lazy_cut import LazyCut
 
 
-def cut(name: str, seconds: float, text: str = "") -> MonoCut:
-    return MonoCut(name, 0.0, seconds, 0, [SupervisionSegment(name, name, 0.0, seconds, text=text)])
+def lazy_cut(name: str, seconds: float, text: str = "") -> LazyCut:
+    cut = MonoCut(name, 0.0, seconds, 0, [SupervisionSegment(name, name, 0.0, seconds, text=text)])
+    return LazyCut.of(cut)
 
 
-def drawn(cuts, config: DataConfig, worlds, seed: int = 0) -> list[list[list[MonoCut]]]:
+def drawn(cuts, config: DataConfig, worlds, seed: int = 0) -> list[list[list[LazyCut]]]:
     """Draw all groups of batches. `worlds` gives the number of ranks of each group, the last that of all others."""
     limits = BatchLimits(config)
     bounds = bucket_limits(map(limits.length, cuts), config.num_buckets)
@@ -47,7 +49,7 @@ CLIPS = st.lists(st.tuples(st.floats(0.1, 30.0), st.integers(0, 400)), min_size=
     size=st.integers(1, 200),
 )
 def test_padded_batches_are_bounded_and_hold_every_clip_once(clips, buckets, worlds, max_seconds, max_cuts, rate, size):
-    cuts = [cut(f"c{i}", seconds, "é" * letters) for i, (seconds, letters) in enumerate(clips)]
+    cuts = [lazy_cut(f"c{i}", seconds, "é" * letters) for i, (seconds, letters) in enumerate(clips)]
     config = DataConfig(
         max_seconds=max_seconds,
         max_cuts=max_cuts,
@@ -57,25 +59,25 @@ def test_padded_batches_are_bounded_and_hold_every_clip_once(clips, buckets, wor
     )
     batches = [batch for group in drawn(cuts, config, worlds) for batch in group]
     for batch in batches:
-        longest = max(each.duration for each in batch)
-        most_bytes = max(len(each.supervisions[0].text.encode()) for each in batch)
+        longest = max(each.seconds for each in batch)
+        most_bytes = max(len(each.cut().supervisions[0].text.encode()) for each in batch)
         assert len(batch) <= max_cuts
         if len(batch) > 1:
             assert len(batch) * longest <= max_seconds
             assert not rate or len(batch) * most_bytes <= max_seconds * rate * (1 + 1e-9)
-    names = Counter(each.id for batch in batches for each in batch if "_dup" not in each.id)
-    assert names == Counter(each.id for each in cuts)
+    names = Counter(each.cut().id for batch in batches for each in batch if not each.suffix)
+    assert names == Counter(each.cut().id for each in cuts)
 
 
-def random_cuts(number: int = 400) -> list[MonoCut]:
+def random_cuts(number: int = 400) -> list[LazyCut]:
     seconds = np.clip(np.random.default_rng(1).lognormal(1.5, 0.6, number), 0.5, 30.0)
-    return [cut(f"c{i}", float(s), "word " * int(s)) for i, s in enumerate(seconds)]
+    return [lazy_cut(f"c{i}", float(s), "word " * int(s)) for i, s in enumerate(seconds)]
 
 
 def padding(buckets: int) -> float:
     """Return the padded audio per audio of all batches."""
     batches = [b for g in drawn(random_cuts(2000), DataConfig(num_buckets=buckets, max_seconds=60.0), [1]) for b in g]
-    return sum(len(b) * max(c.duration for c in b) for b in batches) / sum(c.duration for b in batches for c in b)
+    return sum(len(b) * max(c.seconds for c in b) for b in batches) / sum(c.seconds for b in batches for c in b)
 
 
 def test_more_buckets_pad_less():
@@ -89,34 +91,34 @@ def test_batches_do_not_depend_on_global_generators():
         torch.manual_seed(seed)
         groups = drawn(random_cuts(), DataConfig(max_seconds=60.0), [2])
         assert random.random() == random.Random(seed).random()
-        return [[[each.id for each in batch] for batch in group] for group in groups]
+        return [[[each.cut().id for each in batch] for batch in group] for group in groups]
 
     assert names(1) == names(2)
     other = drawn(random_cuts(), DataConfig(max_seconds=60.0), [2], seed=5)
-    assert names(1) != [[[each.id for each in batch] for batch in group] for group in other]
+    assert names(1) != [[[each.cut().id for each in batch] for batch in group] for group in other]
 
 
 @pytest.mark.parametrize(("ranks", "buckets"), [(1, 8), (2, 8), (8, 30)])
 def test_batches_are_full_until_few_clips_are_left(ranks, buckets):
     config = DataConfig(max_seconds=60.0, max_cuts=8, num_buckets=buckets, buffer_clips=800)
     batches = [b for g in drawn(random_cuts(4000), config, [ranks]) for b in g]
-    fill = [max(len(b) / 8, (len(b) + 1) * max(c.duration for c in b) / 60.0) for b in batches]
+    fill = [max(len(b) / 8, (len(b) + 1) * max(c.seconds for c in b) / 60.0) for b in batches]
     assert np.mean([each >= 1 for each in fill[: len(fill) * 7 // 10]]) > 0.98
 
 
 def test_ranks_get_batches_of_similar_length():
     groups = drawn(random_cuts(4000), DataConfig(max_seconds=60.0, num_buckets=10), [4])
-    spans = [max(x) - min(x) for g in groups for x in [[np.mean([c.duration for c in b]) for b in g]]]
-    alone = [np.mean([c.duration for c in b]) for g in groups for b in g]
+    spans = [max(x) - min(x) for g in groups for x in [[np.mean([c.seconds for c in b]) for b in g]]]
+    alone = [np.mean([c.seconds for c in b]) for g in groups for b in g]
     assert np.median(spans) < np.std(alone) / 3
 
 
 @pytest.mark.parametrize("text", ["a" * 1000, "字" * 334])
 def test_long_text_counts_as_longer_audio(text):
     limits = BatchLimits(DataConfig(text_bytes_per_second=50.0))
-    assert limits.length(cut("a", 2.0, text)) == pytest.approx(20.0, rel=0.01)
-    assert limits.length(cut("a", 25.0, text)) == 25.0
-    assert BatchLimits(DataConfig(text_bytes_per_second=0)).length(cut("a", 2.0, text)) == 2.0
+    assert limits.length(lazy_cut("a", 2.0, text)) == pytest.approx(20.0, rel=0.01)
+    assert limits.length(lazy_cut("a", 25.0, text)) == 25.0
+    assert BatchLimits(DataConfig(text_bytes_per_second=0)).length(lazy_cut("a", 2.0, text)) == 2.0
 
 
 def test_bucket_limits_split_the_total_length_evenly():
@@ -130,6 +132,6 @@ def test_bucket_limits_split_the_total_length_evenly():
 def test_spread_divides_clips_before_it_copies_them():
     clips = random_cuts(5)
     groups = spread([clips[:1], clips[1:]], 4)
-    assert len(groups) == 4 and sorted(c.id for g in groups for c in g) == sorted(c.id for c in clips)
-    names = [g[0].id for g in spread([clips[:1], clips[1:2]], 5)]
+    assert len(groups) == 4 and sorted(c.cut().id for g in groups for c in g) == sorted(c.cut().id for c in clips)
+    names = [g[0].cut().id for g in spread([clips[:1], clips[1:2]], 5)]
     assert names == ["c0", "c1", "c0_dup0", "c1_dup0", "c0_dup1"]

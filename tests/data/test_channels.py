@@ -39,7 +39,7 @@ def loaded(tmp_path, cut, policy):
     """Load a cut through every reader and return their equal batches as one."""
     path = write_cuts(tmp_path / f"{policy}.jsonl.gz", [cut])
     config = DataConfig(train=path, channels=policy)
-    clips = [clip for shard in range(OnDisk(config).num_shards) for _, clip in OnDisk(config).read(shard, 0)]
+    clips = [clip.cut() for shard in range(OnDisk(config).num_shards) for _, clip in OnDisk(config).read(shard, 0)]
     batches = [load_batch(cuts) for cuts in (InMemory(config).cuts, clips, read_cuts(path, Rules.of(config)))]
     for batch in batches[1:]:
         assert (batch.ids, batch.failures) == (batches[0].ids, batches[0].failures)

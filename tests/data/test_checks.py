@@ -45,7 +45,7 @@ def every_reader(path: str, **changes) -> list[Batch]:
     """Read a manifest in every way and load the audio of all clips as one batch each."""
     settings = config(path, **changes)
     on_disk = OnDisk(settings)
-    clips = [clip for shard in range(on_disk.num_shards) for _, clip in on_disk.read(shard, 0)]
+    clips = [clip.cut() for shard in range(on_disk.num_shards) for _, clip in on_disk.read(shard, 0)]
     return [load_batch(cuts) for cuts in (InMemory(settings).cuts, clips, read_cuts(path, Rules.of(settings)))]
 
 

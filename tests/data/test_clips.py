@@ -20,7 +20,7 @@ LONG = {"min_clip_seconds": 4.0, "max_clip_seconds": 6.0}
 
 
 def read_all(manifest) -> list[str]:
-    return [cut.id for shard in range(manifest.num_shards) for _, cut in manifest.read(shard, 0)]
+    return [clip.cut().id for shard in range(manifest.num_shards) for _, clip in manifest.read(shard, 0)]
 
 
 @pytest.mark.parametrize("lazy", ["always", "never"])

@@ -29,7 +29,7 @@ def readers(path):
 
     def on_disk() -> list:
         manifest = OnDisk(config)
-        return [cut for shard in range(manifest.num_shards) for _, cut in manifest.read(shard, 0)]
+        return [clip.cut() for shard in range(manifest.num_shards) for _, clip in manifest.read(shard, 0)]
 
     return lambda: list(InMemory(config).cuts), on_disk, lambda: list(read_cuts(str(path)))
 

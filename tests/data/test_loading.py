@@ -9,12 +9,17 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 
 import pytest
 import torch
 from corpus_fixture import make_cut
 
+from arkasr.config.schema import DataConfig
 from arkasr.data import loading
+from arkasr.data.batches import Batch
+from arkasr.data.dealing import Dealt
+from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.loading import loaded
 from arkasr.errors import UserError
 
@@ -22,12 +27,15 @@ PROGRAM = """
 import sys
 import zlib
 from lhotse import CutSet
+from arkasr.config.schema import DataConfig
+from arkasr.data.dealing import Dealt
+from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.loading import loaded
 from arkasr.errors import UserError
 
-batches = [[cut] for cut in CutSet.from_file(sys.argv[1])]
+dealt = [Dealt(0, (0, 0), [LazyCut.of(cut)]) for cut in CutSet.from_file(sys.argv[1])]
 try:
-    for batch in loaded(batches, 2, 30.0):
+    for _, _, batch in loaded(dealt, DataConfig(num_workers=2), 30.0):
         print(batch.ids[0], zlib.crc32(batch.waveforms[0].numpy()))
 except UserError as error:
     print(error)
@@ -49,8 +57,19 @@ def manifest(cuts, tmp_path_factory) -> str:
     return str(path)
 
 
+def dealt(batches) -> list[Dealt]:
+    return [Dealt(0, (0, place), [LazyCut.of(cut) for cut in batch]) for place, batch in enumerate(batches)]
+
+
+def load(batches, num_workers: int, timeout: float) -> Iterator[Batch]:
+    """Load batches of cuts."""
+    for place, (_, read, batch) in enumerate(loaded(dealt(batches), DataConfig(num_workers=num_workers), timeout)):
+        assert read == (0, place)
+        yield batch
+
+
 def expected(cuts) -> list[str]:
-    return [f"{b.ids[0]} {zlib.crc32(b.waveforms[0].numpy())}" for b in loaded([[cut] for cut in cuts], 0, 0.0)]
+    return [f"{b.ids[0]} {zlib.crc32(b.waveforms[0].numpy())}" for b in load([[cut] for cut in cuts], 0, 0.0)]
 
 
 def run(*words: str, **variables: str) -> list[str]:
@@ -115,7 +134,7 @@ def test_loader_killed_while_it_sends_audio_is_an_error(cuts, monkeypatch, delay
 
     monkeypatch.setattr(loading, "load_batch", load_and_die)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
-        for _ in loaded([cuts[:1]] * 40, 2, 30.0):
+        for _ in load([cuts[:1]] * 40, 2, 30.0):
             time.sleep(0.01)
 
 
@@ -123,7 +142,7 @@ def test_loader_killed_while_it_sends_audio_is_an_error(cuts, monkeypatch, delay
 def test_silent_loader_is_an_error_with_the_remedy(cuts, monkeypatch):
     monkeypatch.setattr(loading, "load_batch", lambda cuts: time.sleep(60))
     with pytest.raises(UserError, match=r"data.num_workers=1: .* no batch in 1.5 s; .*--shm-size.*train.hang_seconds"):
-        next(loaded([cuts[:1]], 1, 1.5))
+        next(load([cuts[:1]], 1, 1.5))
 
 
 @pytest.mark.slow
@@ -141,13 +160,13 @@ def test_batch_lost_on_its_way_is_an_error(cuts, monkeypatch, capfd):
 
     monkeypatch.setattr(loading, "load_batch", lose)
     with pytest.raises(UserError, match="no batch in 2 s"):
-        next(loaded([cuts[:1]], 1, 2.0))
+        next(load([cuts[:1]] * 9, 1, 2.0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_loaded_waveforms_are_tensors_that_can_be_changed(cuts, num_workers, recwarn):
-    for batch in loaded([[cut] for cut in cuts], num_workers, 60.0):
+    for batch in load([[cut] for cut in cuts], num_workers, 60.0):
         assert batch.waveforms[0].dtype == torch.float32 and batch.waveforms[0].shape == (320000,)
         batch.waveforms[0] += 1.0
     assert not [w for w in recwarn if "writ" in str(w.message)]

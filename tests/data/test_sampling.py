@@ -108,7 +108,7 @@ def test_killed_loader_ends_the_run_with_an_error_and_the_same_command_resumes(
     message = capsys.readouterr().err
     assert re.fullmatch(  # torch has two messages for this
         rf"arkasr train: error: a data loader process died \(DataLoader worker \(pid(\(s\))? {killed[0]}\) .*\), "
-        "most often because memory ran out; run the same command again to resume .*\n",
+        "most often because memory ran out; run the same command again to resume.*\n",
         message,
     )
     assert multiprocessing.active_children() == []

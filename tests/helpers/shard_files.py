@@ -54,8 +54,8 @@ def epoch(batches: TrainingBatches) -> list[str]:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Return a list that gets the id of every cut parsed from now on."""
-    parsed = []
-    deserialize = clips.deserialize_item
-    monkeypatch.setattr(clips, "deserialize_item", lambda item: parsed.append(item["id"]) or deserialize(item))
-    return parsed
+    """Return a list that gets the id of every cut read from now on."""
+    read = []
+    check = clips.check
+    monkeypatch.setattr(clips, "check", lambda item, *rest: read.append(item["id"]) or check(item, *rest))
+    return read
