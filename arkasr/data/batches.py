@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from arkasr.data.audio import read_waveform
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.data.reasons import Failure, Unusable, refusal, source_of
+from arkasr.data.waveforms import Waveforms
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.utils.console import log
 
@@ -23,7 +24,7 @@ class Batch:
 
     Attributes:
         ids: Cut ids, length B.
-        waveforms: Audio of each clip, float32 [num_samples] at 16 kHz.
+        waveforms: Audio of each clip, float32 [num_samples] at 16 kHz. A `Waveforms` object is copied to a device once.
         texts: Transcript of each clip. Empty if the cut has none.
         languages: Language of each clip as in the manifest.
         failures: The clips that cannot be used and are not among the B, each with its source and the kind of reason.
@@ -31,7 +32,7 @@ class Batch:
     """
 
     ids: list[str]
-    waveforms: list[Tensor]
+    waveforms: Sequence[Tensor]
     texts: list[str]
     languages: list[str]
     failures: list[Failure] = field(default_factory=list)
@@ -56,8 +57,8 @@ class Batch:
             The selected clips, with the failed clips of this batch.
         """
         pick = lambda items: [items[i] for i in clips]  # noqa: E731
-        picked = pick(self.ids), pick(self.waveforms), pick(self.texts), pick(self.languages)
-        return Batch(*picked, self.failures)
+        waveforms = Waveforms.of(self.waveforms).select(clips)
+        return Batch(pick(self.ids), waveforms, pick(self.texts), pick(self.languages), self.failures)
 
 
 # The batch of a rank that has no readable clip. The rank computes it so that other ranks do not wait, and discards the
@@ -74,7 +75,8 @@ def load_batch(cuts: Iterable[Cut]) -> Batch:
     Returns:
         The usable clips, in the order of the cuts.
     """
-    batch = Batch([], [], [], [])
+    waveforms: list[Tensor] = []
+    batch = Batch([], waveforms, [], [])
     for cut in cuts:
         waveform = _waveform(cut)
         if isinstance(waveform, Failure):
@@ -83,7 +85,7 @@ def load_batch(cuts: Iterable[Cut]) -> Batch:
             continue
         supervision = cut.supervisions[0]
         batch.ids.append(cut.id)
-        batch.waveforms.append(waveform)
+        waveforms.append(waveform)
         batch.texts.append(supervision.text or "")
         batch.languages.append(supervision.language or "English")
     return batch

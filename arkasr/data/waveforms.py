@@ -86,9 +86,13 @@ class Waveforms(Sequence[Tensor]):
     def _copied(self, device: torch.device) -> Tensor:
         if any(clip.device.type != "cpu" for clip in self._clips):
             return pad_sequence([clip.float() for clip in self._clips], batch_first=True).to(device)
-        batch = torch.zeros(len(self), max(self.lengths, default=0), pin_memory=device.type == "cuda")
+        shape, on_gpu = (len(self), max(self.lengths, default=0)), device.type == "cuda"
+        if on_gpu and all(clip.is_pinned() for clip in self._clips):
+            batch = torch.zeros(shape, device=device)
+        else:
+            batch = torch.zeros(shape, pin_memory=on_gpu)
         for row, clip in zip(batch, self._clips):
-            row[: len(clip)] = clip
+            row[: len(clip)].copy_(clip, non_blocking=True)
         return to_device(batch, device)
 
     def select(self, clips: Sequence[int]) -> Waveforms:
@@ -105,6 +109,6 @@ class Waveforms(Sequence[Tensor]):
         selected = Waveforms(self._clips[i] for i in clips)
         for key, result in self._results.items():
             if isinstance(key, tuple) and key[0] == "padded":
-                rows = result[to_device(list(clips), result.device)]
+                rows = result[to_device(list(clips), result.device, torch.long)]
                 selected._results[key] = rows[:, : max(selected.lengths, default=0)]
         return selected

@@ -16,13 +16,14 @@ The comments `# line 1` to `# line 7` mark where the lines of the algorithm are 
 from __future__ import annotations
 
 from collections.abc import Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.data.batches import Batch
+from arkasr.data.waveforms import Waveforms
 from arkasr.distill.metrics import diagnostic_sums, position_groups, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
 from arkasr.distill.support import drop_missing_positions, shared_support, shared_tokens, union_support
@@ -101,6 +102,7 @@ class Opd:
             UserError: The teacher or the mapper returned a wrong number of positions.
         """
         k, num_clips = self.distill.top_k, len(batch.waveforms)
+        batch = replace(batch, waveforms=Waveforms.of(batch.waveforms))  # copied to the device once for both models
         provided = self._provided_texts(batch, phases)
         inputs = (batch.waveforms, batch.languages, batch.texts)
         with phases("rollout"), gathered(student):
