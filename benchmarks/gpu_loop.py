@@ -1,4 +1,4 @@
-"""Section `loop` of `gpu.py`: steps of `arkasr train` with egs/conf/paper.yaml, random weights and clips of noise."""
+"""Section `loop` of `gpu.py`: steps of `arkasr train` with egs/conf/paper.yaml, random weights and noise."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from arkasr import SAMPLE_RATE, generate
 from arkasr.config.load import load_config
 from arkasr.config.schema import Config
 from arkasr.model.sharding import gathered
+from arkasr.planning.assumptions import Assumptions
+from arkasr.planning.plan import forecast
 from arkasr.training.ranks import Ranks
 from arkasr.training.trainer import Trainer
 
+CONF = ROOT / "egs" / "conf" / "paper.yaml"
 WARM_UP, BATCHES = 2, 3  # steps before the timed ones, and batches in an epoch
 PHASES = ("data", "rollout", "teacher", "student", "backward", "optimizer")
 WAYS = {"no checkpointing": "none", "checkpointed blocks": "blocks"}  # fsdp.activation_checkpointing
@@ -60,7 +63,7 @@ def settings(bench: Bench, checkpointing: str) -> Config:
         "model.path": folder / "student",
         "teacher.options.path": folder / "teacher",
         "data.max_cuts": numbers.clips,
-        "data.max_seconds": 1.2 * numbers.clips * numbers.seconds,
+        "data.max_seconds": numbers.clips * numbers.seconds,
         "data.num_workers": 4 if bench.device == "cuda" else 0,
         "distill.top_k": numbers.top_k,
         "distill.diagnose_every": 0,
@@ -70,8 +73,22 @@ def settings(bench: Bench, checkpointing: str) -> Config:
         "fsdp.activation_checkpointing": checkpointing,
     }
     overrides = [f"{key}={value}" for key, value in words.items()]
-    conf, datadir = ROOT / "egs" / "conf" / "paper.yaml", str(folder / "data")
-    return load_config(conf, "base_opd", str(folder / "exp"), datadir, overrides)
+    return load_config(CONF, "base_opd", str(folder / "exp"), str(folder / "data"), overrides)
+
+
+def predicted(bench: Bench, name: str, config: Config) -> Row:
+    """Return what `arkasr plan` predicts for a way, with its own assumptions about the GPU.
+
+    Args:
+        bench: The inputs.
+        name: Name of the way.
+        config: Its configuration.
+    """
+    numbers = bench.numbers
+    lengths = {"clip_seconds": numbers.seconds, "tokens_per_second": numbers.cap / numbers.seconds}
+    found = forecast(str(CONF), config, Assumptions(gpus=1, max_length_ratio=1.0, batch_fill=1.0, **lengths))
+    memory = 2**30 * max(found["memory_gib"]["peaks"].values())
+    return Row("loop", f"{name}: prediction of arkasr plan", found["step"]["seconds"], "s per step", memory=memory)
 
 
 def loop(bench: Bench) -> Iterator[Row]:
@@ -96,7 +113,7 @@ def loop(bench: Bench) -> Iterator[Row]:
         times.append(rows[-1].value)
         losses.append(training.steps[0]["loss"])
         rows[-1].ratio = times[0] / times[-1]
-        yield from rows
+        yield from [*rows, predicted(bench, name, training.config)]
     bench.profile_later(training.step, rows[-1], times[-1], graphs=True)
     yield Row("loop", "loss of the first step, both ways", result=same_losses(*losses, "bfloat16"))
 
@@ -121,7 +138,7 @@ class Training:
         if self.cuda:
             torch.cuda.empty_cache()
         self.before = torch.cuda.memory_allocated() if self.cuda else 0
-        self.trainer, self.steps = Trainer(config, folder, ranks), []
+        self.config, self.trainer, self.steps = config, Trainer(config, folder, ranks), []
         self.batches = iter(self.trainer.batches)
 
     @torch.no_grad()
