@@ -61,13 +61,14 @@ class Packing:
     real: np.ndarray
 
 
-def group_lengths(lengths: Sequence[int]) -> np.ndarray:
+def group_lengths(lengths: Sequence[int], masked: float = MASKED) -> np.ndarray:
     """Choose the padded lengths of groups, so that their cost is the lowest.
 
-    The cost is the number of rows with padding, 0.1 more per row of a group with a mask, and 128 per group.
+    The cost is the number of rows with padding, `masked` more per row of a group with padding, and 128 per group.
 
     Args:
         lengths: Rows of each window, at least 1 each.
+        masked: Additional cost of a row in a group with padding, 0 if padding needs no mask.
 
     Returns:
         Ascending lengths. A window belongs to the first group that is long enough.
@@ -78,7 +79,7 @@ def group_lengths(lengths: Sequence[int]) -> np.ndarray:
     for last, length in enumerate(distinct):  # best[i]: cost of the i shortest lengths
         rows = (before[last + 1] - before[: last + 1]) * length
         padded = np.arange(last + 1) < last
-        costs = best[: last + 1] + rows * (1 + MASKED * padded) + ROWS_PER_GROUP
+        costs = best[: last + 1] + rows * (1 + masked * padded) + ROWS_PER_GROUP
         first.append(int(costs.argmin()))
         best[last + 1] = costs.min()
     chosen, end = [], len(distinct)

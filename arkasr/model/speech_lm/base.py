@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,6 +23,7 @@ from arkasr.data.waveforms import Waveforms
 from arkasr.errors import ClipTooLongError
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.arkasr.prompt import require_tokens
+from arkasr.model.length_groups import length_groups
 from arkasr.model.log_mel import HOP, check_waveforms, frame_mask, log_mel, num_frames
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_digests import write_digests
@@ -224,7 +226,8 @@ class SpeechLM(nn.Module, ABC):
         """Compute the hidden states that predict each transcript token, by teacher forcing.
 
         `states @ head.T` are the logits. Sequences are padded on the right, where causal attention does not look, so
-        the result for each clip does not depend on batch composition.
+        the result for each clip does not depend on batch composition. Without gradient, clips of similar length form
+        groups, which saves padding. A sharded model runs once, because all ranks must gather its weights equally often.
 
         Args:
             prompts: B tensors [S_i, H] from `embed_prompts`.
@@ -234,9 +237,16 @@ class SpeechLM(nn.Module, ABC):
             Tensor [P, H], the decoder's last hidden states, clip after clip.
         """
         text = self._embed([ids[:-1] for ids in token_ids])
-        batch = pad_sequence([torch.cat([p, t.to(p.dtype)]) for p, t in zip(prompts, text)], batch_first=True)
-        states = self.hf.model.language_model(inputs_embeds=batch, use_cache=False).last_hidden_state
-        return torch.cat([s[len(p) - 1 : len(p) - 1 + len(ids)] for s, p, ids in zip(states, prompts, token_ids)])
+        inputs = [torch.cat([p, t.to(p.dtype)]) for p, t in zip(prompts, text)]
+        once = torch.is_grad_enabled() or isinstance(self, FSDPModule)
+        groups = [range(len(inputs))] if once else length_groups([len(i) for i in inputs])
+        states: dict[int, Tensor] = {}
+        for clips in groups:
+            batch = pad_sequence([inputs[i] for i in clips], batch_first=True)
+            last = self.hf.model.language_model(inputs_embeds=batch, use_cache=False).last_hidden_state
+            ends = ((len(prompts[i]) - 1, len(inputs[i])) for i in clips)
+            states |= {i: row[start:end] for i, row, (start, end) in zip(clips, last, ends)}
+        return torch.cat([states[i] for i in range(len(inputs))])
 
     @property
     def head(self) -> Tensor:
