@@ -305,6 +305,9 @@ class RolloutConfig:
         samples: Number of transcripts per clip, from 1 to 1024. More than one needs a temperature above 0.
         empty: Policy for transcripts without a word.
         looping: Policy for transcripts that end in a repeated pattern.
+        compile: Whether a decoding step goes through torch.compile. `auto` compiles it on a GPU for each shape that has
+            run 20,000 steps. Compiled steps round differently, so with `auto` a resumed run may choose another of two
+            almost equal tokens.
     """
 
     max_new_tokens: int = 64
@@ -314,6 +317,7 @@ class RolloutConfig:
     samples: int = 1
     empty: Literal["score", "skip", "reference"] = "score"
     looping: Literal["score", "skip", "reference"] = "score"
+    compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         _require_token_limits(self)

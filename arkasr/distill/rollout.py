@@ -14,7 +14,7 @@ from torch import Tensor
 
 from arkasr.config.schema import SOURCES, RolloutConfig
 from arkasr.distributions.logits import best_tokens, head_logits
-from arkasr.model.generation import Generation, generate, is_looping, token_caps
+from arkasr.model.generation import Generation, StepMode, generate, is_looping, token_caps
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.model.tokenization import holds_reserved_tokens
 from arkasr.utils.console import log
@@ -158,7 +158,8 @@ def _generate(
     if not clips:
         return []
     caps = token_caps([waveforms[i] for i in clips], config.max_new_tokens, config.tokens_per_second)
-    result = generate(lm, [prompts[i] for i in clips], caps, top_k, config.temperature, top_p=config.top_p)
+    sampling = {"temperature": config.temperature, "top_p": config.top_p}
+    result = generate(lm, [prompts[i] for i in clips], caps, top_k, **sampling, mode=StepMode(config.compile))
     candidates = torch.split(result.topk, [len(ids) for ids in result.ids])
     transcripts = zip(clips, result.ids, result.stopped, candidates)
     return [_Transcript(clip, "student", ids, stopped, topk) for clip, ids, stopped, topk in transcripts]

@@ -74,8 +74,8 @@ class LayerCache(CacheLayerMixin):
             self.values[:, :, : key_states.shape[2]] = value_states
             return key_states, value_states
         index = self.slots.position[:, None, None, None].expand_as(key_states)
-        self.keys.scatter_(2, index, key_states)
-        self.values.scatter_(2, index, value_states)
+        self.keys.scatter_(2, index, key_states.to(self.keys.dtype))  # under autocast both may have another dtype
+        self.values.scatter_(2, index, value_states.to(self.values.dtype))
         return self.keys[:, :, :span], self.values[:, :, :span]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

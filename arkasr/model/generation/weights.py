@@ -85,7 +85,8 @@ def current_weights(lm: SpeechLM) -> DecoderWeights:
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else lm.head.dtype
     if isinstance(lm, FSDPModule) or dtype != lm.head.dtype:
         try:
-            return _refreshed(lm, dtype)
+            with torch.autocast(device, enabled=False):  # adapters are merged in their own dtype
+                return _refreshed(lm, dtype)
         except UnmergeableError as error:
             if lm not in _warned:
                 log(f"warning: {error}; every generated token gathers or casts the decoder's weights again")
