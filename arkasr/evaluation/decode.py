@@ -159,7 +159,7 @@ class Source:
         make = partial(teacher_transcriber, self.config)
         if not self.is_teacher:
             make = partial(run_transcriber, self.folder, self.config.decode)
-        return Processes(make, count, self.config.data.num_workers, self.config.train.hang_seconds)
+        return Processes(make, count, self.config.data, self.config.train.hang_seconds)
 
     @property
     def dtype(self) -> str:

@@ -67,7 +67,7 @@ def label(conf: str, expdir: str, datadir: str, overrides: list[str], ngpu: int 
         if not labels.file.is_complete():
             labels.file.reopen()
             make = partial(teacher_transcriber, config)
-            with Processes(make, ngpu, config.data.num_workers, config.train.hang_seconds) as processes:
+            with Processes(make, ngpu, config.data, config.train.hang_seconds) as processes:
                 labels.file.transcribe(partial(processes.transcribe, dtype=""))
             labels.file.finish()
         labels.finish()

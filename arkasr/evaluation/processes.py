@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from lhotse.cut import Cut
 
+from arkasr.config.schema import DataConfig
 from arkasr.errors import UserError, explain
 from arkasr.evaluation.transcribers import MakeTranscriber, quiet_transformers
 from arkasr.evaluation.transcribing import Result, Transcribing, deal
@@ -35,20 +36,20 @@ class Processes:
     Args:
         make: See `Transcribing`. It must be picklable.
         count: Number of processes (`--ngpu`).
-        num_workers: See `Transcribing`, per process.
+        data: See `Transcribing`. Each process has `data.num_workers` processes of its own.
         timeout: See `Transcribing`.
 
     Raises:
         UserError: There are fewer GPUs than processes.
     """
 
-    def __init__(self, make: MakeTranscriber, count: int, num_workers: int, timeout: float):
+    def __init__(self, make: MakeTranscriber, count: int, data: DataConfig, timeout: float):
         has_gpus, found = torch.cuda.is_available(), torch.cuda.device_count()
         if has_gpus and count > found:
             raise UserError(f"--ngpu {count}: this machine has {found} GPUs that are visible; use at most {found}")
         self.count = count
         devices = [f"cuda:{index}" if has_gpus else "cpu" for index in range(count)]
-        self._parts = [Transcribing(make, num_workers, timeout, device) for device in devices]
+        self._parts = [Transcribing(make, data, timeout, device) for device in devices]
         self._started: dict[int, _Worker] = {}
 
     def transcribe(self, batches: Iterable[list[Cut]], dtype: str) -> Iterator[Result]:

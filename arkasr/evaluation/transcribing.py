@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 from lhotse.cut import Cut
 
+from arkasr.config.schema import DataConfig
+from arkasr.data.dealing import Dealt
+from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.loading import loaded
+from arkasr.data.order import START
 from arkasr.data.reasons import Failure
 from arkasr.evaluation.one_by_one import Transcriber, transcribe_or_fail
 from arkasr.evaluation.transcribers import MakeTranscriber
@@ -39,13 +43,13 @@ class Transcribing:
 
     Attributes:
         make: Returns the function that transcribes batches, for a device and a dtype.
-        num_workers: Processes that read audio ahead (`data.num_workers`). 0 reads it in this process.
+        data: The section `data`. Its `num_workers` is the number of processes that read audio ahead.
         timeout: Seconds to wait for one batch of these processes.
         device: The device.
     """
 
     make: MakeTranscriber
-    num_workers: int
+    data: DataConfig
     timeout: float
     device: str
     _transcribers: dict[str, Transcriber] = field(default_factory=dict)
@@ -61,7 +65,8 @@ class Transcribing:
         Yields:
             One result per batch.
         """
-        for batch in loaded(batches, self.num_workers, self.timeout):
+        dealt = [Dealt(0, START, [LazyCut.of(cut) for cut in cuts]) for cuts in batches]
+        for *_, batch in loaded(dealt, self.data, self.timeout, pin=self.device.startswith("cuda")):
             rows, failures = transcribe_or_fail(self._transcriber(dtype), batch) if batch.ids else ([], [])
             yield Result(rows, batch.failures, failures)
 
