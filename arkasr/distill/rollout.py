@@ -158,8 +158,8 @@ def _generate(
     if not clips:
         return []
     caps = token_caps([waveforms[i] for i in clips], config.max_new_tokens, config.tokens_per_second)
-    sampling = {"temperature": config.temperature, "top_p": config.top_p}
-    result = generate(lm, [prompts[i] for i in clips], caps, top_k, **sampling, mode=StepMode(config.compile))
+    chosen, mode = [prompts[i] for i in clips], StepMode(config.compile)
+    result = generate(lm, chosen, caps, top_k, config.temperature, top_p=config.top_p, mode=mode)
     candidates = torch.split(result.topk, [len(ids) for ids in result.ids])
     transcripts = zip(clips, result.ids, result.stopped, candidates)
     return [_Transcript(clip, "student", ids, stopped, topk) for clip, ids, stopped, topk in transcripts]
