@@ -10,7 +10,8 @@ The comments `# line 1` to `# line 7` mark where the lines of the algorithm are 
 6. Build the union U_t of both top-k sets. It needs no gradient, so it is built before line 5.
 7. Compute the loss on U_t, by default tau^2 KL(p_T || p_S), equation (1). The trainer takes the optimizer step.
 
-`Opd.collect` contains lines 1 to 4 and 6, `Opd.rescore` lines 5 and 7.
+`Opd.collect` contains lines 1 to 4 and 6, `Opd.rescore` lines 5 and 7. On a GPU, lines 3, 4 and 6 of a teacher in this
+process run beside line 5 (see `side_stream`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from arkasr.data.batches import Batch
 from arkasr.data.waveforms import Waveforms
 from arkasr.distill.metrics import diagnostic_sums, position_groups, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
+from arkasr.distill.side_stream import SideStream, side_stream
 from arkasr.distill.support import drop_missing_positions, shared_support, shared_tokens, union_support
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
@@ -49,6 +51,7 @@ class ScoredRollout:
         support: The union support at these P positions.
         sums: Metric sums of this micro-batch, as `arkasr.distill.metrics` names them. Tensors are on the device:
             `metrics.read_sums` reads all of them at once.
+        side: The stream of the last three. Call `side.join()` before you use them, as `Opd.rescore` does.
     """
 
     batch: Batch
@@ -57,6 +60,7 @@ class ScoredRollout:
     teacher_view: DistributionView
     support: Support
     sums: dict[str, Tensor | float]
+    side: SideStream = field(default_factory=SideStream)
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Opd:
     rollout: RolloutConfig
     distill: DistillConfig
     _shared: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _side: SideStream | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self._needs not in ("topk", "shared"):
@@ -102,9 +107,10 @@ class Opd:
             UserError: The teacher or the mapper returned a wrong number of positions.
         """
         k, num_clips = self.distill.top_k, len(batch.waveforms)
+        self._side = side = self._side or side_stream(self.teacher, student)
         batch = replace(batch, waveforms=Waveforms.of(batch.waveforms))  # copied to the device once for both models
         provided = self._provided_texts(batch, phases)
-        inputs = (batch.waveforms, batch.languages, batch.texts)
+        clips, inputs = batch, (batch.waveforms, batch.languages, batch.texts)
         with phases("rollout"), gathered(student):
             rollout = student(lambda lm: roll_out(lm, *inputs, self.rollout, k, provided))  # line 1
             batch = batch.select(rollout.kept)
@@ -113,7 +119,7 @@ class Opd:
         if not rollout.scored:
             alignment.student_rows, alignment.teacher_rows = alignment.student_rows[:0], alignment.teacher_rows[:0]
         student_rows = to_device(alignment.student_rows, student.device)
-        with phases("teacher"), torch.no_grad():
+        with side.beside(clips, batch, rollout, student_rows), phases("teacher"), torch.no_grad():
             scores = self.teacher.score(batch.waveforms, batch.languages, alignment.teacher_ids)  # line 3
             _check_positions(f"teacher {type(self.teacher).__name__}", scores, sum(map(len, alignment.teacher_ids)))
             view = self.mapper.translate(scores, alignment)
@@ -123,12 +129,12 @@ class Opd:
             visited = to_device([i for ids in token_ids for i in ids], student.device, torch.long)[student_rows]
             support = union_support(best, candidates, visited, self.mapper)  # line 6
             support = drop_missing_positions(support, logprobs)
-        sums: dict[str, Tensor | float] = {
-            **support_sums(support, min(k, best.shape[1], candidates.shape[1])),
-            **rollout_sums(rollout, alignment, num_clips),
-            **teacher_sums(view, logprobs, support),
-        }
-        return ScoredRollout(batch, rollout, student_rows, view, support, sums)
+            sums: dict[str, Tensor | float] = {
+                **support_sums(support, min(k, best.shape[1], candidates.shape[1])),
+                **rollout_sums(rollout, alignment, num_clips),
+                **teacher_sums(view, logprobs, support),
+            }
+        return ScoredRollout(batch, rollout, student_rows, view, support, sums, side)
 
     def _provided_texts(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
         """Draw the source of each clip and return clip index -> (source, text) for clips that are not rolled out.
@@ -175,6 +181,7 @@ class Opd:
             prompts = dict(zip(languages, lm.embed_prompts([audio[i] for i in languages], [*languages.values()])))
             states = lm.transcript_states([prompts[i] for i in kept], scored.rollout.generation.ids)  # line 5
             states = states[scored.student_rows]
+            scored.side.join()
             if diagnose:
                 scored.sums |= self._diagnose(lm, HeadView(states.detach(), lm.head.detach(), lm.blocked), scored)
             support = self._loss_support(lm, scored.support)

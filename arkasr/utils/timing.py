@@ -82,7 +82,8 @@ class Phases:
         spans, self._spans = [*self._spans, *((name, start, now) for name, start in self._since.items())], []
         self._since = dict.fromkeys(self._since, now)
         if self._new_event is not None:
-            now.synchronize()  # all earlier events have then been reached too
+            for event in (now, *(end for *_, end in spans)):
+                event.synchronize()  # returns at once after the first, except for a phase of another stream
         seconds: dict[str, float] = defaultdict(float)
         for name, start, end in spans:
             seconds[f"time/{name}"] += end - start if self._new_event is None else start.elapsed_time(end) / 1000

@@ -37,7 +37,7 @@ class FakeEvent:
         self.at = self.queue.device = max(self.queue.host, self.queue.device)
 
     def synchronize(self):
-        self.queue.waits += 1
+        self.queue.waits += self.at > self.queue.host
         self.queue.host = max(self.queue.host, self.at)
 
     def elapsed_time(self, end):
