@@ -68,7 +68,7 @@ class Schedule:
 
 # A CPU computes exactly the rows and slots there are. Every shape of a GPU is captured once and used again.
 CPU = Schedule(exact, exact, every=4, late=False, shrink=1.0)
-GPU = Schedule(rows_bucket, length_bucket, every=8, late=True, shrink=0.5)
+GPU = Schedule(rows_bucket, length_bucket, every=4, late=True, shrink=0.5)
 
 
 def schedule_of(device: torch.device, compiled: str) -> Schedule:
