@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import student, teacher, waveform
 from torch.nn.functional import pad
+from torchaudio.functional import melscale_fbanks
 from transformers import Qwen3ASRFeatureExtractor, WhisperFeatureExtractor
 
+from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
 from arkasr.model.log_mel import check_waveforms, log_mel, mel_and_mask, num_frames, read_audio
+from arkasr.testing.host_reads import forbid_host_reads
 
 EDGES = [0, 1, 100, 159, 160, 161, 199, 200, 201, 319, 320, 399, 400, 401, 4799, 4800, 7777, 16000, 16001]
 
@@ -142,3 +145,69 @@ def test_read_audio_keeps_samples_at_16_khz(tmp_path):
     samples = (waveform(700) * 32767).round() / 32768
     soundfile.write(tmp_path / "clip.wav", samples.numpy(), 16000, subtype="PCM_16")
     assert torch.equal(read_audio(str(tmp_path / "clip.wav")), samples)
+
+
+def reference_log_mel(clips, num_mel):
+    """Compute features clip by clip: reflect, transform, and limit each clip alone."""
+    features = []
+    for clip in clips:
+        clip = pad(clip, (0, max(201 - len(clip), 0)))
+        edged = pad(clip[None, None], (200, 200), mode="reflect")[0, 0]
+        spectrum = torch.stft(edged, 400, 160, window=torch.hann_window(400), center=False, return_complex=True)
+        power = spectrum[:, : len(clip) // 160].abs().square()
+        filters = melscale_fbanks(201, 0.0, 8000.0, num_mel, 16000, norm="slaney", mel_scale="slaney")
+        log = (filters.T @ power).clamp(min=1e-10).log10()
+        features.append((log.maximum(log.max() - 8) + 4) / 4)
+    return features
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 9000), min_size=1, max_size=5), st.integers(0, 9))
+def test_log_mel_of_a_batch_equals_the_features_of_each_clip(sizes, seed):
+    clips = [waveform(n, seed + i) for i, n in enumerate(sizes)]
+    features, lengths = log_mel(clips, 40)
+    for got, length, expected in zip(features, lengths.tolist(), reference_log_mel(clips, 40), strict=True):
+        torch.testing.assert_close(got[:, :length], expected, atol=2e-6, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1, max_size=4), st.integers(0, 8000))
+def test_log_mel_of_kept_samples_equals_that_of_cut_and_padded_clips(sizes, min_samples):
+    clips, kept = [waveform(n, n % 7) for n, _ in sizes], [k for _, k in sizes]
+    cut = [pad(clip[:k], (0, max(min_samples - min(len(clip), k), 0))) for clip, k in zip(clips, kept)]
+    found, lengths = log_mel(clips, 16, kept=kept, min_samples=min_samples)
+    expected, expected_lengths = log_mel(cut, 16)
+    assert torch.equal(lengths, expected_lengths)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("samples", "shared"), [([16000, 8000], True), ([16000, 8001], False), ([16000, 7840], False)])
+def test_student_and_teacher_share_features_that_are_equal(samples, shared):
+    """The teacher drops samples after the last whole hop and pads clips to 0.5 s."""
+    clips = Waveforms(waveform(n, seed) for seed, n in enumerate(samples))
+    ark, qwen = student().mel(clips), teacher().mel(clips)
+    assert len(clips._results) == (2 if shared else 3)  # the padded copy, and features
+    alone = teacher().mel(Waveforms(list(clips)))
+    assert torch.equal(qwen, alone)
+    assert torch.equal(ark[..., :49], qwen[..., :49]) or not shared
+
+
+def test_check_waveforms_checks_a_batch_once():
+    clips = Waveforms([waveform(400)])
+    check_waveforms(clips)
+    clips[0][3] = float("nan")
+    check_waveforms(clips)
+    with pytest.raises(UserError, match="^a.wav: NaN"):
+        check_waveforms(Waveforms(list(clips)), ["a.wav"])
+
+
+def test_log_mel_reads_nothing_from_the_device():
+    log_mel([waveform(400)], 16)  # the filters are copied once per process
+    clips = [waveform(n) for n in (1, 300, 7000)]
+    for clip in clips:
+        clip._counts_as_host = True  # as `count_host_reads` marks tensors on the host
+    with forbid_host_reads():
+        check_waveforms(clips)
+        log_mel(clips, 16)
+        mel_and_mask(clips, 16, mask_padding=False)
+        log_mel(clips, 16, kept=[1, 200, 6000], min_samples=400)
