@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from arkasr.config.schema import PARTS, Config, DataConfig
-from arkasr.distributions.chunked_head import ROWS
 from arkasr.errors import UserError
 from arkasr.model.sharding import mesh_shape
 from arkasr.planning import flops, memory, model_sizes
@@ -146,8 +145,10 @@ def memory_gib(
     if config.objective == "sft":
         frames = batch.clips * flops.audio_tokens(student.config, batch.seconds) if config.train.ctc_weight else 0
         del items["weights gathered for rollout"]
-        items["logits"] = text.vocab_size * (4 * ROWS + frames * (layout.compute + 4))
+        items |= memory.head_items(text, batch, layout, dense=True)
+        items["logits"] += text.vocab_size * frames * (layout.compute + 4)
     else:
+        items |= memory.head_items(text, batch, layout, needs_full_distribution(config), config.distill)
         items |= memory.rollout_items(student.config, student.counts, batch, layout, config.distill.top_k)
         items |= _teacher_items(teachers, batch, layout)
         items |= {"teacher": teacher_gib * GIB} if teacher_gib else {}

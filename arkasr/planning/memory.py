@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
 
+from arkasr.config.schema import DistillConfig
+from arkasr.distributions.chunked_head import GPU_GATHERED, block_rows
 from arkasr.model.generation.schedule import GPU
 from arkasr.planning.activations import (
     FLOAT,
@@ -130,6 +132,33 @@ def student_items(
     }
 
 
+def head_items(
+    text: Any, batch: BatchShape, layout: ShardingLayout, dense: bool, distill: DistillConfig | None = None
+) -> dict[str, float]:
+    """Return the memory items of a loss. Logits and rows of the head exist in parts, whose size is that on a GPU.
+
+    Args:
+        text: The student's `text_config`.
+        batch: One micro-batch.
+        layout: Element sizes.
+        dense: Whether the loss reads the student's logits of the whole vocabulary.
+        distill: The section `distill`, None for supervised training.
+
+    Returns:
+        Bytes by item.
+    """
+    positions = batch.transcripts * batch.tokens
+    part = FLOAT * text.vocab_size * min(positions, block_rows(text.vocab_size, "cuda"))
+    items = {"logits": part} if dense else {}
+    if distill is not None and not dense:
+        items["gathered head rows"] = layout.compute * min(
+            positions * 2 * distill.top_k * text.hidden_size, GPU_GATHERED
+        )
+    if distill is not None and distill.diagnose_every:
+        items["logits for diagnostics"] = part
+    return items
+
+
 def rollout_items(
     config: Any, counts: ParameterCounts, batch: BatchShape, layout: ShardingLayout, top_k: int
 ) -> dict[str, float]:
@@ -181,7 +210,8 @@ def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
 
     The audio is encoded in the rollout, and its activations are kept from there on. In the backward pass gradients
     appear as activations are freed, those of the decoder first. Teacher logits exist until the loss is computed, and
-    twice for a short time if the mapper leaves positions out.
+    twice for a short time if the mapper leaves positions out. Logits of the student exist twice, with their gradient or
+    without blocked tokens. Gathered rows of the head have a float32 gradient in the backward pass.
 
     Args:
         items: Bytes by item. Absent items count as 0.
@@ -196,11 +226,15 @@ def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
     both = item["encoder activations"] + item["decoder activations"]
     kept = item["encoder activations"] + early
     during = max(both + early, item["encoder activations"] + (early + item["gradients"]) / 2, item["gradients"])
+    read = max(2 * item["logits"], item["gathered head rows"], 2 * item["logits for diagnostics"])
     peaks = {
         "rollout": item["weights gathered for rollout"] + item["rollout activations"] + kept,
         "teacher": max(item["teacher activations"], 2 * item["teacher logits"]) + kept,
-        "student": item["weights gathered for training"] + both + item["teacher logits"] + 2 * item["logits"] + early,
-        "backward": item["weights gathered for training"] + item["head gradient"] + during + 2 * item["logits"],
+        "student": item["weights gathered for training"] + both + item["teacher logits"] + read + early,
+        "backward": item["weights gathered for training"]
+        + item["head gradient"]
+        + max(2 * item["logits"], 3 * item["gathered head rows"])
+        + during,
         "optimizer": item["gradients"],
     }
     if "kv cache" not in items:

@@ -95,7 +95,8 @@ def decoding_seconds(config: Config, assumptions: Assumptions, student: ModelOut
     cache = memory.kv_cache(student.config, *memory.cache_shape(student.config, mean), compute)
     read = steps * (student.counts.decoder * compute + cache) / (assumptions.bandwidth * 1e9)
     products = work["decode"] / (assumptions.tflops * TERA * assumptions.mfu)
-    minimum = kernels.decoding_step(student.config, compiled=False) * assumptions.kernel_us * MICRO
+    compiled = config.rollout.compile == "on"  # `auto` compiles a shape only after many steps
+    minimum = kernels.decoding_step(student.config, compiled) * assumptions.kernel_us * MICRO
     return max(read, products) + steps * minimum
 
 

@@ -125,19 +125,30 @@ def test_single_process_gathers_and_copies_only_for_another_compute_dtype():
     assert other["rollout copy of decoder"] > 0
 
 
+def test_head_items_are_parts_of_the_size_of_a_gpu():
+    few = items("data.max_seconds=36", "rollout.max_new_tokens=8")
+    assert few["gathered head rows"] * 2**30 == 2 * (3 * 8) * (2 * 32) * 896
+    assert few["logits for diagnostics"] * 2**30 == 4 * (3 * 8) * 151936
+    many = items()
+    assert many["gathered head rows"] == 2 * 2**26 / 2**30 and 0.99 < many["logits for diagnostics"] <= 1
+    assert "logits" not in many and "logits for diagnostics" not in items("distill.diagnose_every=0")
+    dense = items("loss.name=full_kl")
+    assert 0.99 < dense["logits"] <= 1 and "gathered head rows" not in dense
+
+
 def test_phase_peaks_are_sums_of_items_alive_together():
     of = {"weights": 1.0, "adamw": 2.0, "gradients": 1.0, "teacher weights": 4.0, "kv cache": 5.0}
     of |= {"next-token logits": 1.0, "rollout activations": 3.0, "weights gathered for rollout": 8.0}
     of |= {"rollout copy of decoder": 2.0, "token tables": 1.0}
     of |= {"teacher logits": 6.0, "teacher activations": 7.0}
     of |= {"encoder activations": 20.0, "decoder activations": 10.0, "head gradient": 9.0}
-    of |= {"weights gathered for training": 0.5}
+    of |= {"weights gathered for training": 0.5, "gathered head rows": 2.0, "logits for diagnostics": 4.0}
     always = 1 + 2 + 4 + 5 + 1 + 2 + 1
     assert memory.phase_peaks(of, accumulate=False) == {
         "rollout": always + 8 + 3 + 20,
         "teacher": always + 12 + 20,
-        "student": always + 0.5 + 30 + 6,
-        "backward": always + 0.5 + 9 + 30,
+        "student": always + 0.5 + 30 + 6 + 8,
+        "backward": always + 0.5 + 9 + 6 + 30,
         "optimizer": always + 1,
     }
     assert memory.phase_peaks(of, accumulate=True)["rollout"] == always + 8 + 3 + 20 + 1
