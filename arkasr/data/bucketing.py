@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import itemgetter
 from random import Random
+from typing import NamedTuple
 
 from arkasr.config.schema import DataConfig
 from arkasr.data.lazy_cut import LazyCut
@@ -96,34 +99,68 @@ def bucket_limits(lengths: Iterable[float], buckets: int) -> list[float]:
     return sorted({ordered[place] for place in places})
 
 
+class _Held(NamedTuple):
+    """A clip in a bucket. Clips are in the order of their transcripts' sizes, or in random order if these are equal."""
+
+    text_bytes: int
+    tie: float
+    number: int  # of clips read before
+    length: float
+    clip: LazyCut
+
+
 class _Bucket:
-    """Clips in random order, with their total length."""
+    """Clips in the order of `_Held`, with their total length."""
 
     def __init__(self) -> None:
-        self.clips: list[tuple[float, LazyCut]] = []
+        self.clips: list[_Held] = []
         self.seconds = 0.0
 
-    def add(self, length: float, clip: LazyCut, rng: Random) -> None:
-        """Put the clip at a random place. The clip of that place goes to the end."""
-        place = rng.randrange(len(self.clips) + 1)
-        self.clips.append((length, clip))
-        self.clips[place], self.clips[-1] = self.clips[-1], self.clips[place]
-        self.seconds += length
+    def add(self, held: _Held) -> None:
+        insort(self.clips, held)
+        self.seconds += held.length
+
+    def take(self, limits: BatchLimits, batches: int, rng: Random) -> _Group:
+        """Take the clip that was read first, and its neighbours, enough for some batches. Leave the others.
+
+        Taking the first clip bounds the time that a clip of unusual size waits.
+        """
+        first = bisect_left(self.clips, min(self.clips, key=itemgetter(2)))
+        low, high, seconds = first, first + 1, self.clips[first].length
+        while high - low < len(self.clips) and limits.batches(high - low, seconds) < batches:
+            if low and (high == len(self.clips) or first - low < high - first):
+                low -= 1
+                seconds += self.clips[low].length
+            else:
+                seconds += self.clips[high].length
+                high += 1
+        group = _Group(self.clips[low:high], seconds)
+        del self.clips[low:high]
+        self.seconds = self.seconds - seconds if self.clips else 0.0  # without rounding errors
+        rng.shuffle(group.clips)
+        return group
+
+
+@dataclass
+class _Group:
+    """Clips with transcripts of similar size, for the batches of one step."""
+
+    clips: list[_Held] = field(default_factory=list)
+    seconds: float = 0.0
 
     def take(self, limits: BatchLimits) -> list[LazyCut]:
         """Take clips from the end until the batch is full. Clips that do not fit begin the next batches."""
         batch: list[LazyCut] = []
-        misfits: list[tuple[float, LazyCut]] = []
+        misfits: list[_Held] = []
         longest = 0.0
         while self.clips and limits.allow(len(batch) + 1, longest) and len(misfits) < MOST_MISFITS:
-            length, clip = self.clips.pop()
-            if limits.allow(len(batch) + 1, max(longest, length)):
-                batch.append(clip)
-                longest, self.seconds = max(longest, length), self.seconds - length
+            held = self.clips.pop()
+            if limits.allow(len(batch) + 1, max(longest, held.length)):
+                batch.append(held.clip)
+                longest, self.seconds = max(longest, held.length), self.seconds - held.length
             else:
-                misfits.append((length, clip))
+                misfits.append(held)
         self.clips += reversed(misfits)
-        self.seconds = self.seconds if self.clips else 0.0  # without rounding errors
         return batch
 
 
@@ -144,17 +181,21 @@ class Buckets:
         self._stream, self._limits, self._bounds, self._rng = stream, limits, bounds, rng
         self._clips: Iterator[LazyCut] | None = None
         self._buckets = [_Bucket() for _ in range(len(bounds) + 1)]
-        self._missing = size
+        self._missing, self._read = size, 0
 
     def pause(self) -> None:
-        """Close the stream's files until the next draw.
+        """Read ahead as the next draw would, then close the stream's files until then.
 
-        Processes that are forked in between then do not share their positions.
+        Processes that are forked in between inherit the clips, and do not share positions in files.
         """
+        self._fill()
         self._clips = None
 
     def draw(self, ranks: int) -> list[list[LazyCut]]:
-        """Draw one batch per rank, of similar length, so that ranks wait little for each other.
+        """Draw one batch per rank, so that ranks wait little for each other.
+
+        The clips of all batches are of similar length, and their transcripts too: a rollout lasts as long as its
+        longest transcript.
 
         Args:
             ranks: Number of batches.
@@ -164,13 +205,17 @@ class Buckets:
             `spread`. Afterwards the result is empty.
         """
         batches: list[list[LazyCut]] = []
-        place = None
-        for _ in range(ranks):
+        group, place = _Group(), None
+        while len(batches) < ranks:
             self._fill()
-            if (place := self._choose(ranks, place)) is None:
-                break
-            batches.append(self._buckets[place].take(self._limits))
+            if self._limits.batches(len(group.clips), group.seconds) < 1:  # also after the last one of a bucket
+                self._put_back(group)
+                if (place := self._choose(ranks, place)) is None:
+                    break
+                group = self._buckets[place].take(self._limits, ranks - len(batches), self._rng)
+            batches.append(group.take(self._limits))
             self._missing += len(batches[-1])
+        self._put_back(group)
         return spread(batches, ranks) if batches else []
 
     def _fill(self) -> None:
@@ -179,8 +224,14 @@ class Buckets:
         while self._missing and (clip := next(self._clips, None)) is not None:
             length = self._limits.length(clip)
             self._limits.report_long(clip, length)
-            self._buckets[bisect_left(self._bounds, length)].add(length, clip, self._rng)
-            self._missing -= 1
+            held = _Held(clip.text_bytes, self._rng.random(), self._read, length, clip)
+            self._buckets[bisect_left(self._bounds, length)].add(held)
+            self._read, self._missing = self._read + 1, self._missing - 1
+
+    def _put_back(self, group: _Group) -> None:
+        while group.clips:
+            held = group.clips.pop()
+            self._buckets[bisect_left(self._bounds, held.length)].add(held)
 
     def _choose(self, ranks: int, last: int | None) -> int | None:
         """Choose a bucket with enough clips for one batch, if there is any.

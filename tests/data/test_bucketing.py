@@ -113,6 +113,44 @@ def test_ranks_get_batches_of_similar_length():
     assert np.median(spans) < np.std(alone) / 3
 
 
+def speakers(number: int, seed: int = 3) -> list[LazyCut]:
+    """Return clips whose speaking rates differ by a fifth, as LazyCut without a cut."""
+    rng = np.random.default_rng(seed)
+    seconds = np.clip(rng.lognormal(1.5, 0.6, number), 0.5, 30.0)
+    letters = np.maximum(seconds * 15 * rng.normal(1.0, 0.2, number).clip(0.3), 1).astype(int)
+    return [LazyCut(float(s), int(n), str) for s, n in zip(seconds, letters)]
+
+
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_transcripts_of_a_group_are_of_similar_size(ranks):
+    clips = speakers(20_000)
+    config = DataConfig(max_seconds=120.0, max_cuts=10, num_buckets=10, buffer_clips=4000)
+    sizes = [clip.text_bytes for clip in clips]
+    unknown = [LazyCut(clip.seconds, 0, str, f"{i}") for i, clip in enumerate(clips)]  # ordered by length only
+    known = [clip._replace(suffix=f"{i}") for i, clip in enumerate(clips)]
+    longest, padded = zip(*(costs_of(drawn(each, config, [ranks]), sizes) for each in (unknown, known)))
+    assert longest[1] < 0.85 * longest[0]  # tokens that all rollouts decode
+    assert padded[1] <= padded[0]
+
+
+def costs_of(groups: list[list[list[LazyCut]]], sizes: list[int]) -> tuple[float, float]:
+    """Return the longest transcript of each group, added up, and the padded audio of all batches."""
+    longest = sum(max(sizes[int(clip.suffix)] for batch in group for clip in batch) for group in groups)
+    return longest, sum(len(batch) * max(clip.seconds for clip in batch) for group in groups for batch in group)
+
+
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_clips_of_unusual_size_do_not_wait_for_the_end_of_the_epoch(ranks):
+    clips = [clip._replace(suffix=f"{i}") for i, clip in enumerate(speakers(20_000))]
+    config = DataConfig(max_seconds=120.0, max_cuts=10, num_buckets=10, buffer_clips=2000)
+    order = [int(clip.suffix) for group in drawn(clips, config, [ranks]) for batch in group for clip in batch]
+    waits = np.array([drawn_at - read_at for drawn_at, read_at in enumerate(order)])
+    assert waits.max() < 12_000
+    rates = np.array([clips[i].text_bytes / clips[i].seconds for i in order])
+    medians = np.array([np.median(part) for part in np.array_split(rates, 10)])
+    assert abs(medians / np.median(rates) - 1).max() < 0.08
+
+
 @pytest.mark.parametrize("text", ["a" * 1000, "字" * 334])
 def test_long_text_counts_as_longer_audio(text):
     limits = BatchLimits(DataConfig(text_bytes_per_second=50.0))
