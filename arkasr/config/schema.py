@@ -150,8 +150,8 @@ class DataConfig:
         text_bytes_per_second: Maximum rate of text, in UTF-8 bytes per second of audio. A clip with more text counts as
             longer audio in `max_seconds`, so a padded batch has at most `max_seconds * text_bytes_per_second` bytes of
             text, and no more tokens. 0 sets no limit.
-        num_buckets: Number of duration buckets. A batch holds clips of one bucket whose transcripts are of similar size.
-            At least 1.
+        num_buckets: Number of duration buckets. A batch holds clips of one bucket, whose transcripts are of similar
+            size. At least 1.
         num_workers: Data loader processes per rank, at most 1024. 0 loads audio in the training process.
         lazy: Read manifests line by line instead of loading them into memory. `auto` does so if they have 64 MiB or
             more.
