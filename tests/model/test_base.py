@@ -11,6 +11,7 @@ from tiny import bpe_bytes, piece_bytes, student, waveform
 from transcript_scores import STOP, scored
 
 from arkasr.model.speech_lm.auto import wrap
+from arkasr.testing.host_reads import count_host_reads
 
 
 def test_student_encode_audio_does_not_depend_on_batch_composition(ark):
@@ -106,3 +107,15 @@ def test_save_gives_weights_the_permissions_of_the_configuration(shard, tmp_path
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("kind", ["ark", "qwen"])
+def test_transcript_states_attend_causally_and_read_nothing(kind, request, monkeypatch):
+    lm = request.getfixturevalue(kind)
+    prompts, ids = [torch.randn(n, lm.head.shape[1]) for n in (9, 4)], [[5, 6, 7], [8, 9]]
+    with torch.no_grad(), count_host_reads() as reads:
+        states = lm.transcript_states(prompts, ids)
+    monkeypatch.setattr(lm, "_causal_masks", lambda: None)  # transformers builds the masks
+    with torch.no_grad(), count_host_reads() as checked:
+        expected = lm.transcript_states(prompts, ids)
+    assert torch.equal(states, expected) and reads.total == 0 < checked.total

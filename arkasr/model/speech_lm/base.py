@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Model, Qwen3Model
 
 from arkasr.data.waveforms import Waveforms
 from arkasr.errors import ClipTooLongError
@@ -241,12 +241,24 @@ class SpeechLM(nn.Module, ABC):
         once = torch.is_grad_enabled() or isinstance(self, FSDPModule)
         groups = [range(len(inputs))] if once else length_groups([len(i) for i in inputs])
         states: dict[int, Tensor] = {}
+        options = {"attention_mask": self._causal_masks(), "use_cache": False}
         for clips in groups:
             batch = pad_sequence([inputs[i] for i in clips], batch_first=True)
-            last = self.hf.model.language_model(inputs_embeds=batch, use_cache=False).last_hidden_state
+            last = self.hf.model.language_model(inputs_embeds=batch, **options).last_hidden_state
             ends = ((len(prompts[i]) - 1, len(inputs[i])) for i in clips)
             states |= {i: row[start:end] for i, row, (start, end) in zip(clips, last, ends)}
         return torch.cat([states[i] for i in range(len(inputs))])
+
+    def _causal_masks(self) -> dict[str, None] | None:
+        """Return the masks of whole causal attention, or None, so that transformers builds and checks masks.
+
+        It would make the host wait for the device at every call. sdpa needs no mask, and Qwen decoders accept one per
+        kind of layer.
+        """
+        decoder = self.hf.model.language_model
+        accepts = isinstance(decoder, (Qwen2Model, Qwen3Model)) and decoder.config._attn_implementation == "sdpa"
+        whole = accepts and set(decoder.config.layer_types) == {"full_attention"}
+        return {"full_attention": None} if whole else None
 
     @property
     def head(self) -> Tensor:

@@ -1,0 +1,72 @@
+"""How often one micro-step of distillation makes the host wait for the device."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from steps import SIZES, opd, trainable
+from tiny import batch, eager_to_stop, student, teacher, teacher_tokenizer
+
+from arkasr.builtin.losses import FullKl, NoLossOptions
+from arkasr.builtin.mappers.identity import Identity
+from arkasr.builtin.mappers.shared_strings import SharedStrings
+from arkasr.builtin.teachers.local import LocalTeacher, LocalTeacherOptions
+from arkasr.distill.metrics import read_sums
+from arkasr.model.tokenization import ARK_TOKENS
+from arkasr.testing.host_reads import count_host_reads
+from arkasr.training.objectives import DistillationObjective
+from arkasr.utils.timing import Phases
+
+LATE = "generation/late_flags.py"  # which rows are done, read while the device decodes on
+
+
+@pytest.fixture(scope="module")
+def local_teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    teacher(10).save(folder)
+    return LocalTeacher(LocalTeacherOptions(path=str(folder), dtype="float32"))
+
+
+def with_tokens_of_the_teacher():
+    tokenizer = copy.deepcopy(teacher_tokenizer())
+    tokenizer.add_special_tokens({"additional_special_tokens": ARK_TOKENS, "eos_token": "<|im_end|>"})
+    return eager_to_stop(student(10, tokenizer), 2.0)
+
+
+CASES = {"identity": (with_tokens_of_the_teacher, Identity), "shared_strings": (trainable, SharedStrings)}
+
+
+@pytest.mark.parametrize("loss", ["union_topk_kl", "full_kl"])
+@pytest.mark.parametrize("mapper", CASES)
+def test_micro_step_reads_at_most_ten_times(local_teacher, mapper, loss):
+    make, mapper_class = CASES[mapper]
+    lm = make().train()
+    one = opd(lm, local_teacher, mapper_class)
+    if loss == "full_kl":
+        one.loss = FullKl(NoLossOptions())
+    objective = DistillationObjective(one)
+    objective(lm, batch(SIZES), Phases())  # tables of ids are copied to the device once
+    with count_host_reads() as reads:
+        micro = objective(lm, batch(SIZES), Phases())
+        micro.total.backward()
+        sums = read_sums(micro.sums | {"loss": micro.total.detach(), "count": micro.count})
+    assert not reads.mixed
+    assert sums["count"] > 10 and sums["loss"] > 0
+    others = {place: count for place, count in reads.by_place.items() if LATE not in place}
+    assert sum(others.values()) <= 10, others
+    outside = {place: count for place, count in others.items() if "model/generation/" not in place}
+    assert list(outside) == [next(place for place in outside if "distill/metrics.py" in place)], outside
+    assert sum(outside.values()) == 1  # loss, count and all metrics together
+
+
+def test_losses_and_metrics_stay_on_the_device(local_teacher):
+    lm = trainable()
+    one = opd(lm, local_teacher)
+    scored = one.collect(lm, batch(SIZES), Phases())
+    with count_host_reads() as reads:
+        total, count = one.rescore(lm, scored)
+    assert reads.total == 0, reads.by_place
+    assert isinstance(count, torch.Tensor) and total.requires_grad
+    assert all(isinstance(scored.sums[name], torch.Tensor) for name in ("vuss", "overlap", "positions", "dropped_mass"))
