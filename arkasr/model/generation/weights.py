@@ -105,13 +105,11 @@ def _refreshed(lm: SpeechLM, dtype: torch.dtype) -> DecoderWeights:
     copy = _copies.get(lm)
     if copy is None or copy.dtype != dtype or copy.head.device != lm.device:
         copy = _copies[lm] = _empty_copy(lm, dtype)
-    targets = {**dict(copy.decoder.named_parameters()), **dict(copy.decoder.named_buffers())}
-    sources = [merged_value(lm.hf.model.language_model, name) for name in targets]
-    tensors = list(targets.values())
+    for targets in (dict(copy.decoder.named_parameters()), dict(copy.decoder.named_buffers())):  # of one dtype each
+        sources = [merged_value(lm.hf.model.language_model, name) for name in targets]
+        torch._foreach_copy_(list(targets.values()), sources)
     if not _is_tied(lm):
-        tensors.append(copy.head)
-        sources.append(merged_value(lm.hf, "lm_head.weight"))
-    torch._foreach_copy_(tensors, sources)
+        copy.head.copy_(merged_value(lm.hf, "lm_head.weight"))
     return copy
 
 
