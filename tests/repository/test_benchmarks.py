@@ -16,6 +16,7 @@ from tiny import waveform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import encoder_positions
+import fresh
 import head
 import measured
 import opd_step
@@ -67,12 +68,22 @@ def test_scoring_methods_agree(capsys):
     assert float(re.search(r"log-probabilities: (\S+)", printed)[1]) < 1e-5
 
 
-def test_real_time_factor_is_computing_time_over_audio_time(capsys):
-    rtf.main(["--vocab", "600", "--batch", "1", "3", "--seconds", "0.5", "--repeats", "1"])
+def test_rtfx_is_audio_time_over_computing_time(capsys):
+    rtf.main(["--vocab", "600", "--batch", "1", "3", "--seconds", "0.5", "--repeats", "1", "--dtype", "bfloat16"])
     printed = capsys.readouterr().out
-    rows = re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE)
-    assert "0.5 s and 2 tokens per clip" in printed and [row[0] for row in rows] == ["1", "3"]
-    assert all(abs(float(factor) - float(spent) / (int(n) * 0.5)) < 2e-3 for n, spent, factor in rows)
+    rows = re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE)
+    assert "weights in bfloat16, 0.5 s and 2 tokens per clip" in printed and [row[0] for row in rows] == ["1", "3"]
+    for count, spent, faster, factor in rows:
+        assert float(factor) == pytest.approx(float(spent) / (int(count) * 0.5), rel=0.05)
+        assert float(faster) == pytest.approx(1 / float(factor), rel=0.05)
+
+
+def test_rtf_makes_no_clips_while_it_measures(monkeypatch):
+    """The clips of each batch are made once, however often it is timed."""
+    made, make = [], fresh.clips
+    monkeypatch.setattr(fresh, "clips", lambda *sizes: made.append(sizes) or make(*sizes))
+    rtf.main(["--vocab", "600", "--batch", "2", "--seconds", "0.5", "--repeats", "3"])
+    assert made == [(2, 0.5)]
 
 
 def losses(printed: str) -> tuple[float, ...]:
