@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from decoding import prompts_of, same
+from decoding import plain_sampling, prompts_of, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import eager_to_stop, student, teacher
@@ -79,6 +79,17 @@ _models = {}
 
 def _shared():
     return _models.setdefault("shared", eager_to_stop(student(10), 2.0))
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_equal_those_without_a_cache_of_the_same_generator(name, top_p):
+    lm = eager_to_stop(MODELS[name](), FACTORS[name])
+    prompts = prompts_of(lm)
+    found = generate(lm, prompts, CAPS, 2, 1.3, torch.Generator().manual_seed(7), top_p)
+    expected = plain_sampling(lm, prompts, CAPS, 1.3, torch.Generator().manual_seed(7), top_p)
+    assert found.ids == expected
+    assert found.stopped == [ids[-1] in lm.stop_ids for ids in expected] and len({len(i) for i in found.ids}) > 2
 
 
 def test_samples_with_the_shapes_of_a_gpu_come_from_the_same_distribution(monkeypatch):
