@@ -24,6 +24,7 @@ from torch import Tensor
 from arkasr.config.schema import SOURCES
 from arkasr.distributions.views import HeadView
 from arkasr.interfaces import Alignment, DistributionView, Support
+from arkasr.utils.devices import to_device
 
 if TYPE_CHECKING:
     from arkasr.distill.rollout import Rollout  # not imported at run time: it imports the model code
@@ -235,8 +236,8 @@ def position_groups(
     Returns:
         The groups, with tensors on the device of `rows`.
     """
-    deciles = torch.tensor([10 * j // len(row) for row in ids for j in range(len(row))], device=rows.device)
-    stops = torch.tensor([i in stop_ids for row in ids for i in row], device=rows.device)
+    deciles = to_device([10 * j // len(row) for row in ids for j in range(len(row))], rows.device, torch.long)
+    stops = to_device([i in stop_ids for row in ids for i in row], rows.device, torch.bool)
     language_of = [language for language, row in zip(languages, ids) for _ in row]
     return PositionGroups(deciles[rows], [language_of[i] for i in rows.tolist()], stops[rows])
 
@@ -244,7 +245,7 @@ def position_groups(
 def _mean_sums(name: str, values: Tensor, where: Tensor | None = None) -> dict[str, Tensor]:
     """Return the sum `name` of the finite values [P], among those at `where`, and their count `name#`."""
     where = values.isfinite() if where is None else where & values.isfinite()
-    return {name: values[where].double().sum(), name + "#": where.double().sum()}
+    return {name: values.where(where, 0.0).double().sum(), name + "#": where.double().sum()}
 
 
 def _kl_sums(kl: Tensor, correct: Tensor, groups: PositionGroups) -> dict[str, Tensor]:
@@ -253,7 +254,7 @@ def _kl_sums(kl: Tensor, correct: Tensor, groups: PositionGroups) -> dict[str, T
     for decile in range(10):
         sums |= _mean_sums(f"kl/decile_{decile}", kl, groups.deciles == decile)
     for language in sorted(set(groups.languages)):
-        inside = torch.tensor([name == language for name in groups.languages], device=kl.device)
+        inside = to_device([name == language for name in groups.languages], kl.device, torch.bool)
         sums |= _mean_sums(f"kl/language_{language}", kl, inside)
     return sums
 
@@ -324,9 +325,9 @@ def diagnostic_sums(
         The sums and counts of `position_sums`, or an empty dict if no position is counted.
     """
     rows = (support.valid.sum(-1) >= 2).nonzero()[:, 0]
-    sums: dict[str, Tensor] = {}
-    for part in torch.split(rows, CHUNK) if len(rows) else ():
-        languages = [groups.languages[i] for i in part.tolist()]
+    counted, sums = rows.tolist(), dict[str, Tensor]()
+    for start, part in enumerate(torch.split(rows, CHUNK) if counted else ()):
+        languages = [groups.languages[i] for i in counted[start * CHUNK : (start + 1) * CHUNK]]
         part_groups = PositionGroups(groups.deciles[part], languages, groups.stops[part])
         views = student.at(part).dense(), teacher.at(part)
         for name, value in position_sums(*views, _support_at(support, part), part_groups, stop_ids).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -70,5 +71,10 @@ def side_stream(teacher: Teacher, student: SpeechLM) -> SideStream:
     lm = getattr(teacher, "lm", None)
     shared_gpu = student.device.type == "cuda" and isinstance(lm, SpeechLM) and lm.device == student.device
     usable = shared_gpu and not isinstance(lm, FSDPModule)
-    stream: Any = torch.cuda.Stream(student.device) if usable else None  # type: ignore[no-untyped-call]  # of torch
-    return SideStream(stream)
+    return SideStream(_stream(student.device)) if usable else SideStream()
+
+
+@lru_cache
+def _stream(device: torch.device) -> Any:
+    """Return one stream per GPU, because the allocator keeps separate memory for each."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # of torch

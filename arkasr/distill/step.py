@@ -200,8 +200,9 @@ class Opd:
     def _diagnose(self, lm: SpeechLM, view: HeadView, scored: ScoredRollout) -> dict[str, float]:
         token_ids, languages = scored.rollout.generation.ids, scored.batch.languages
         groups = position_groups(token_ids, languages, scored.student_rows, lm.stop_ids)
-        stops = self.mapper.to_teacher(torch.tensor(lm.stop_ids, device=lm.device))
-        return diagnostic_sums(view, scored.teacher_view, scored.support, groups, torch.unique(stops[stops >= 0]))
+        stops = sorted({*self.mapper.to_teacher(torch.tensor(lm.stop_ids)).tolist()} - {-1})
+        stop_ids = to_device(stops, lm.device, torch.long)
+        return diagnostic_sums(view, scored.teacher_view, scored.support, groups, stop_ids)
 
 
 def _check_positions(owner: str, view: DistributionView, expected: int) -> None:

@@ -17,6 +17,7 @@ from arkasr.config.schema import Config
 from arkasr.distill.metrics import MAXIMA
 from arkasr.model.sharding import mesh_shape
 from arkasr.training.rendezvous import meet
+from arkasr.utils.devices import to_device
 
 SLOTS = 256  # largest number of values that one rank sends per step
 
@@ -135,7 +136,7 @@ class Ranks:
     def _all_rows(self, values: list[float]) -> list[list[float]]:
         if len(values) > SLOTS:
             raise ValueError(f"{len(values)} values per step: at most {SLOTS} can be reduced, raise ranks.SLOTS")
-        row = torch.tensor(values + [0.0] * (SLOTS - len(values)), dtype=torch.float64, device=self.device)
+        row = to_device(values + [0.0] * (SLOTS - len(values)), self.device, torch.float64)
         rows = row.new_empty(self.world_size * SLOTS)
         dist.all_gather_into_tensor(rows, row)
         return rows.view(-1, SLOTS).tolist()

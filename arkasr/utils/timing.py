@@ -19,7 +19,14 @@ class Event(Protocol):
         """Wait until the device has reached the event."""
 
     def elapsed_time(self, end: Any) -> float:
-        """Return the milliseconds from this event to a later one. The device must have reached both."""
+        """Return the time from this event to a later one. The device must have reached both.
+
+        Args:
+            end: The later event.
+
+        Returns:
+            Milliseconds.
+        """
 
 
 class Phases:
