@@ -25,7 +25,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from arkasr.utils.devices import to_device
 
 PACKED = "arkasr_packed"  # name of the attention implementation in transformers
-ROWS_PER_GROUP = 128  # padding that is cheaper than one more group, whose attention is one more kernel per layer
+ROWS_PER_GROUP = 128  # padding that is cheaper than one more group
+ROWS_PER_CALL = {"cpu": 16, "cuda": 512}  # padding that is cheaper than the calls of one more group in each layer
 MASKED = 0.1  # additional cost of a row in a group with a mask, which rules out the flash kernel
 
 
@@ -61,14 +62,16 @@ class Packing:
     real: np.ndarray
 
 
-def group_lengths(lengths: Sequence[int], masked: float = MASKED) -> np.ndarray:
+def group_lengths(lengths: Sequence[int], masked: float = MASKED, per_group: int = ROWS_PER_GROUP) -> np.ndarray:
     """Choose the padded lengths of groups, so that their cost is the lowest.
 
-    The cost is the number of rows with padding, `masked` more per row of a group with padding, and 128 per group.
+    The cost is the number of rows with padding, `masked` more per row of a group with padding, and `per_group` per
+    group.
 
     Args:
         lengths: Rows of each window, at least 1 each.
         masked: Additional cost of a row in a group with padding, 0 if padding needs no mask.
+        per_group: Rows that cost as much as one more group.
 
     Returns:
         Ascending lengths. A window belongs to the first group that is long enough.
@@ -79,7 +82,7 @@ def group_lengths(lengths: Sequence[int], masked: float = MASKED) -> np.ndarray:
     for last, length in enumerate(distinct):  # best[i]: cost of the i shortest lengths
         rows = (before[last + 1] - before[: last + 1]) * length
         padded = np.arange(last + 1) < last
-        costs = best[: last + 1] + rows * (1 + masked * padded) + ROWS_PER_GROUP
+        costs = best[: last + 1] + rows * (1 + masked * padded) + per_group
         first.append(int(costs.argmin()))
         best[last + 1] = costs.min()
     chosen, end = [], len(distinct)
@@ -102,7 +105,7 @@ def packed(lengths: Sequence[int], starts: Sequence[int], device: torch.device, 
         The arrangement. Its masks are on the device.
     """
     sizes, offsets = np.asarray(lengths), np.asarray(starts)
-    limits = group_lengths(lengths)
+    limits = group_lengths(lengths, per_group=ROWS_PER_CALL.get(device.type, ROWS_PER_GROUP))
     group = np.searchsorted(limits, sizes)
     order = np.argsort(group, kind="stable")
     window, inside = _ranges(order, limits[group[order]])

@@ -12,32 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from arkasr.model.packing import MASKED, ROWS_PER_GROUP, group_lengths, packed, packed_attention, take
+from arkasr.model.packing import MASKED, group_lengths, packed, packed_attention, take
 from arkasr.testing.host_reads import forbid_host_reads
 
 CPU, LAYER = torch.device("cpu"), SimpleNamespace(is_causal=False)
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=12)
 
 
-def reference_cost(lengths, limits):
+def reference_cost(lengths, limits, masked, per_group):
     """Compute the cost of a grouping, window by window."""
     groups = {limit: [n for n in lengths if min(x for x in limits if x >= n) == limit] for limit in limits}
-    return sum(
-        len(own) * limit * (1 + MASKED * (min(own) < limit)) + ROWS_PER_GROUP for limit, own in groups.items() if own
-    )
+    return sum(len(own) * limit * (1 + masked * (min(own) < limit)) + per_group for limit, own in groups.items() if own)
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 900), min_size=1, max_size=7))
-def test_group_lengths_have_the_lowest_cost_of_all_groupings(lengths):
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=7), st.sampled_from([0, MASKED]), st.sampled_from([16, 512]))
+def test_group_lengths_have_the_lowest_cost_of_all_groupings(lengths, masked, per_group):
     distinct = sorted(set(lengths))
     options = (
         [*(n for n, kept in zip(distinct, chosen) if kept), distinct[-1]]
         for chosen in product([False, True], repeat=len(distinct) - 1)
     )
-    found = group_lengths(lengths).tolist()
+    found = group_lengths(lengths, masked, per_group).tolist()
     assert found == sorted(set(found)) and found[-1] == distinct[-1] and set(found) <= set(distinct)
-    assert reference_cost(lengths, found) == pytest.approx(min(reference_cost(lengths, one) for one in options))
+    assert reference_cost(lengths, found, masked, per_group) == pytest.approx(
+        min(reference_cost(lengths, one, masked, per_group) for one in options)
+    )
 
 
 def test_whole_windows_form_a_group_of_their_own():
@@ -77,11 +77,11 @@ def test_packed_attention_equals_attention_within_each_window(dtype, lengths):
 
 
 def test_groups_without_padding_have_no_mask():
-    packing = packed([300, 104, 104, 250, 104], [0] * 5, CPU, torch.bfloat16)
-    assert [(group.windows, group.length) for group in packing.groups] == [(3, 104), (2, 300)]
-    whole, padded = (group.mask for group in packing.groups)
-    assert whole is None and padded.shape == (2, 1, 1, 300) and padded.dtype == torch.bfloat16
-    assert padded[0].eq(0).all() and padded[1, 0, 0, :250].eq(0).all() and padded[1, 0, 0, 250:].eq(-torch.inf).all()
+    packing = packed([30, 104, 104, 29, 104], [0] * 5, CPU, torch.bfloat16)
+    assert [(group.windows, group.length) for group in packing.groups] == [(2, 30), (3, 104)]
+    padded, whole = (group.mask for group in packing.groups)
+    assert whole is None and padded.shape == (2, 1, 1, 30) and padded.dtype == torch.bfloat16
+    assert padded[0].eq(0).all() and padded[1, 0, 0, :29].eq(0).all() and padded[1, 0, 0, 29:].eq(-torch.inf).all()
     assert padded.stride(0) % 8 == 0
 
 
