@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
 import fresh
+import rtf
 import torch
 from gpu_bench import Bench
 from gpu_check import AGAINST_FLOAT32, same_transcripts, worst_gap
@@ -15,6 +16,8 @@ from measured import seconds
 from torch import Tensor
 
 from arkasr import SpeechLM, generate
+from arkasr.config.schema import DecodeConfig
+from arkasr.evaluation.hypotheses import transcribe
 from arkasr.model.generation import Generation
 from arkasr.model.generation.step_runner import StepMode, StepRunner
 
@@ -109,7 +112,7 @@ def _compare(
 
 @torch.no_grad()
 def inference(bench: Bench) -> Iterator[Row]:
-    """Transcribe without top k. The value is seconds of audio per second (RTFx), the ratio is that to batch 1.
+    """Transcribe as `arkasr decode` does. The value is seconds of audio per second (RTFx), the ratio that to batch 1.
 
     Every transcript ends at its cap. The last row compares the transcripts of one batch with those of a float32 copy.
 
@@ -121,11 +124,11 @@ def inference(bench: Bench) -> Iterator[Row]:
     """
     lm, numbers, rates = copy.deepcopy(bench.student), bench.numbers, []
     lm.blocked[lm.stop_ids] = True
-    for batch in numbers.batches:
-        clips = fresh.clips(batch, numbers.seconds)
-        work = lambda clips=clips: generate(lm, prompts_of(lm, clips), [numbers.tokens] * len(clips))  # noqa: E731
-        row = Row("inference", f"batch {batch}", unit="RTFx")
-        rates.append(batch * numbers.seconds / bench.measure(work, row))
+    settings = DecodeConfig(max_new_tokens=numbers.tokens, tokens_per_second=0.0)
+    for count in numbers.batches:
+        clips, row = rtf.noise(count, numbers.seconds), Row("inference", f"batch {count}", unit="RTFx")
+        rtf.check(lm, clips, settings)
+        rates.append(count * numbers.seconds / bench.measure(partial(transcribe, lm, clips, settings), row))
         row.value, row.ratio = rates[-1], rates[-1] / rates[0]
         yield row
     yield _against_float32(lm, fresh.clips(min(16, max(numbers.batches)), numbers.seconds), numbers.tokens)
