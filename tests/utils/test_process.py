@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +46,33 @@ def test_prepare_process_takes_no_home_that_someone_else_may_write_to(tmp_path):
     code = "from arkasr.utils.process import prepare_process\nprepare_process()\nprint(os.environ['HOME'])"
     home = python(code, tmp_path).stdout.strip()
     assert home.startswith(str(tmp_path / "arkasr-")) and not os.path.islink(home)
+
+
+PARENT = """
+import os, subprocess, sys, time
+code = "import sys, time; from arkasr.utils.process import end_with_parent; end_with_parent(int(sys.argv[1]))"
+code += "; print('ready', flush=True); time.sleep(600)"
+command = [sys.executable, "-c", code, sys.argv[1] or str(os.getpid())]
+child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline().strip(), flush=True)
+print(child.wait())
+"""
+
+
+@pytest.mark.slow
+def test_end_with_parent_ends_a_process_whose_parent_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, ""], stdout=subprocess.PIPE, text=True)
+    pid, ready = parent.stdout.readline().split()
+    assert ready == "ready" and not has_ended(int(pid))
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: has_ended(int(pid)))
+
+
+@pytest.mark.slow
+def test_end_with_parent_ends_a_process_whose_parent_has_died_already():
+    done = subprocess.run([sys.executable, "-c", PARENT, "1"], capture_output=True, text=True, timeout=120)
+    assert "ready" not in done.stdout and done.stdout.split()[-1] == "143"
 
 
 def test_prepare_process_lets_every_character_be_printed(tmp_path):
