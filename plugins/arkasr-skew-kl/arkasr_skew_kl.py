@@ -59,11 +59,12 @@ class SkewKl:
         teacher_scores = teacher.logprobs_at(support.teacher_ids).detach()
         valid = support.valid & ~teacher_scores.isnan()
         counted = (valid & (teacher_scores > -torch.inf)).sum(-1) >= 2
+        valid = valid & counted[:, None]  # selecting rows would make the host wait for their number
         log_p_t, log_p_s = (
-            (scores / self.temperature).masked_fill(~valid, -torch.inf)[counted].log_softmax(-1)
+            (scores / self.temperature).masked_fill(~valid, -torch.inf).log_softmax(-1)
             for scores in (teacher_scores, student.scores_at(support.student_ids))
         )
-        likely = log_p_t > -torch.inf  # other tokens add nothing, and their mixture would be log 0
+        likely = log_p_t > -torch.inf  # other tokens add nothing: their mixture would be log 0 or NaN
         log_p_t = log_p_t.where(likely, 0.0)
         log_m = torch.logaddexp(log_p_t + math.log(self.alpha), log_p_s.where(likely, 0.0) + math.log1p(-self.alpha))
         return self.temperature**2 * (log_p_t.exp() * (log_p_t - log_m) * likely).sum(), counted.sum()
