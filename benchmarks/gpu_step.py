@@ -19,6 +19,7 @@ from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.distill.step import Opd
 from arkasr.utils.timing import Phases
 
+GRADIENTS = 0.01  # largest relative difference of two gradients in bfloat16, as norms
 LOGPROBS = {"float32": 1e-4, "bfloat16": 0.1}  # largest difference of two log-probabilities: logits near 8 in 8 bits
 
 
@@ -80,6 +81,8 @@ def mean_loss(total: torch.Tensor, count: torch.Tensor) -> float:
 def heads(bench: Bench) -> Iterator[Row]:
     """Compare losses from rows of the head, or in parts, with dense logits. The ratio is dense / this way.
 
+    A GPU multiplies a bfloat16 head by other kernels, so its losses and gradients are compared too.
+
     Args:
         bench: The inputs.
 
@@ -95,6 +98,33 @@ def heads(bench: Bench) -> Iterator[Row]:
             base, (spent, peak) = names[0], found[name]
             result = "" if name == base else same_losses(losses[base], losses[name], "float32")
             yield Row("head", name, spent, "s", found[base][0] / spent, memory=peak, result=result)
+    for weight in ("states", "weight"):
+        setattr(case, weight, getattr(case, weight).detach().bfloat16().requires_grad_())
+    for base, name in head.PARTS.values():
+        yield Row("head", f"{name} with a bfloat16 head", result=same_gradients(case, base, name))
+
+
+def same_gradients(case: head.Case, base: str, name: str) -> str:
+    """Compare loss and gradients of two methods.
+
+    Args:
+        case: The inputs.
+        base: Name of the reference.
+        name: Name of the other method.
+
+    Returns:
+        A result for the table.
+    """
+    losses, gradients = [], []
+    for way in (base, name):
+        head.step(case, way)
+        losses.append(mean_loss(*head.ways(case)[way]()))
+        gradients.append((case.states.grad, case.weight.grad))
+    case.clear()
+    apart = max(float((a - b).float().norm() / a.float().norm()) for a, b in zip(*gradients, strict=True))
+    result = same_losses(*losses, "bfloat16")
+    verdict = "" if apart <= GRADIENTS or result.startswith("DIFFERS") else "DIFFERS: "
+    return f"{verdict}{result}; gradients {apart:.1e} apart, allowed {GRADIENTS:.0e}"
 
 
 @torch.no_grad()

@@ -221,6 +221,23 @@ def test_another_loss_of_a_path_gives_exit_code_1(monkeypatch, capsys):
     )
 
 
+def test_same_gradients_finds_another_loss_and_another_gradient(monkeypatch):
+    case = gpu_step.head.make_case(vocab=300, width=8, top_k=4, rows=5, device="cpu")
+    assert gpu_step.same_gradients(case, "dense", "sparse").startswith("equal")
+    ways = gpu_step.head.ways
+
+    def changed(scale, shift):
+        def other(case):
+            total, count = ways(case)["sparse"]()
+            return total * scale + (case.states.sum() - case.states.sum().detach()) * shift, count
+
+        return lambda case: ways(case) | {"sparse": lambda: other(case)}
+
+    for scale, shift in ((1.01, 0.0), (1.0, 1.0)):
+        monkeypatch.setattr(gpu_step.head, "ways", changed(scale, shift))
+        assert gpu_step.same_gradients(case, "dense", "sparse").startswith("DIFFERS")
+
+
 @pytest.mark.slow
 def test_gpu_sh_runs_all_sections_on_a_cpu(tmp_path):
     results = tmp_path / "results.json"
