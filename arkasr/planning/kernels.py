@@ -19,7 +19,7 @@ AROUND = 40  # kernels of a pass outside of blocks, and of a decoding step: embe
 COMPILED = 18  # kernels per decoder block after torch.compile
 # Bytes moved in a forward pass per byte of activations that autograd keeps. A backward pass moves twice as many.
 ENCODER_MOVES = {"arkasr": 2.0, "glmasr": 2.0, "qwen3_asr": 1.6, "whisper": 1.6}  # the first two rotate positions
-DECODER_MOVES = 3.0
+DECODER_MOVES = {"arkasr": 3.0, "glmasr": 3.0, "qwen3_asr": 3.6, "whisper": 3.0}  # Qwen3 normalises queries and keys
 LOGIT_PASSES = 6  # times that logits are written or read for a top-k and a normaliser
 OPTIMIZER_PASSES = 10  # times that gradients are measured and scaled, and weights and moments read and written
 
@@ -59,7 +59,7 @@ def passes(config: Any, batch: BatchShape, compute: int) -> tuple[Overhead, Over
     per_encoder_block, per_decoder_block = PER_BLOCK[config.model_type]
     return (
         Overhead(ENCODER_MOVES[config.model_type] * encoder, AROUND + encoder_blocks(config) * per_encoder_block),
-        Overhead(DECODER_MOVES * decoder, AROUND + decoder_blocks(config) * per_decoder_block),
+        Overhead(DECODER_MOVES[config.model_type] * decoder, AROUND + decoder_blocks(config) * per_decoder_block),
     )
 
 

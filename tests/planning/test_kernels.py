@@ -71,7 +71,7 @@ def test_bytes_moved_per_block_follow_the_activations(per_block):
     shape = BatchShape(CLIPS, SECONDS, CLIPS, TOKENS)
     fewer, more = (activations(model(kind, layers).hf.config, shape, 2) for layers in (1, 2))
     for part, few, many, factor in zip(
-        ("encoder", "decoder"), fewer, more, (kernels.ENCODER_MOVES[kind], kernels.DECODER_MOVES), strict=True
+        ("encoder", "decoder"), fewer, more, (kernels.ENCODER_MOVES[kind], kernels.DECODER_MOVES[kind]), strict=True
     ):
         assert factor * (many - few) == pytest.approx(found[part][1], rel=0.25)
         assert 2 * factor * (many - few) == pytest.approx(found[f"{part} backward"][1], rel=0.25)
