@@ -13,7 +13,7 @@ Weights are random and clips are noise, which changes neither times nor memory. 
 - encoders: features and encoders of student and teacher.
 - inference: seconds of audio transcribed per second (RTFx), by batch size, and the agreement with float32.
 - head, scoring: as in `head.py` and `scoring.py`. Ratio: dense or full / this way.
-- compile: as rollout, with `rollout.compile: on`.
+- compile: as rollout, with `rollout.compile: on`. Ratio: CUDA graph / this path.
 - profiles: extra runs under torch's profiler, which fill in the columns "busy", "launches" and "syncs".
 
 Columns: "of limit" is the share of the data sheet's memory bandwidth (rollout, compile: all decoder and head weights
@@ -82,10 +82,10 @@ def profiles(bench: Bench) -> Iterator[Row]:
 SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float]] = {
     "models": (models, 30),
     "step": (step, 40),
-    "rollout": (rollout, 15),
+    "rollout": (rollout, 25),
     "loop": (loop, 70),
     "encoders": (encoders, 8),
-    "inference": (inference, 20),
+    "inference": (inference, 15),
     "head": (heads, 10),
     "scoring": (scorings, 8),
     "compile": (compiled, 40),

@@ -72,7 +72,7 @@ def rollout(bench: Bench) -> Iterator[Row]:
 
 
 def compiled(bench: Bench) -> Iterator[Row]:
-    """Decode the batch with `rollout.compile: on`. The ratio is eager / this path.
+    """Decode the batch with `rollout.compile: on`. The ratio is CUDA graph / this path.
 
     Args:
         bench: The inputs.
@@ -81,7 +81,7 @@ def compiled(bench: Bench) -> Iterator[Row]:
         The rows.
     """
     prompts = prompts_of(bench.student, bench.inputs.batch.waveforms)
-    yield from _compare(bench, "compile", prompts, (EAGER, COMPILED), None)
+    yield from _compare(bench, "compile", prompts, (GRAPH, COMPILED), None)
 
 
 def _compare(
