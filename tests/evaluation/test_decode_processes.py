@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_decode_with_two_processes_writes_the_files_of_one(conf, own_data, tmp_path, capfd):
-    """One clip has no audio."""
+    """One clip has no audio. The two processes have loader processes of their own."""
     cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
     cuts[2].recording.sources[0].source = str(tmp_path / "absent.wav")
     write_cuts(own_data / "test-a.jsonl.gz", cuts)
@@ -47,7 +47,8 @@ def test_decode_with_two_processes_writes_the_files_of_one(conf, own_data, tmp_p
     for ngpu in (1, 2):
         expdir = tmp_path / f"exp-{ngpu}"
         eager_to_stop(student(7), 2.0).save(expdir / "base" / "final")
-        write_config(conf, expdir, own_data, "base", "decode.max_seconds=2", "data.max_failed_share=0.2")
+        loaders = f"data.num_workers={2 * (ngpu - 1)}"
+        write_config(conf, expdir, own_data, "base", "decode.max_seconds=2", "data.max_failed_share=0.2", loaders)
         decode(str(expdir), str(own_data), ["base"], ngpu)
         found.append(files(expdir / "base" / "decode"))
         output = capfd.readouterr().out
