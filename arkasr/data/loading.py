@@ -11,11 +11,7 @@ created, the batch is lost and the training process waits for it for ever. This 
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,10 +23,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from arkasr.config.schema import DataConfig
 from arkasr.data.batches import Batch, load_batch
 from arkasr.data.dealing import Dealt
-from arkasr.data.shared_samples import SharedSamples
+from arkasr.data.loader_process import prepare
+from arkasr.data.shared_samples import SharedSamples, joined
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
-from arkasr.utils.console import log_on_every_rank_only
 
 AHEAD = 2  # batches that each loader process has ready
 SLOTS = AHEAD + 2  # per loader process: also the batch in training, and one that is written meanwhile
@@ -65,7 +61,7 @@ class _Packed:
 
     def pin_memory(self) -> _Packed:
         """Copy the samples to page-locked memory, in one piece. A thread of torch's DataLoader calls this."""
-        samples = torch.cat(list(self.batch.waveforms)) if self.samples is None else torch.as_tensor(self.samples)
+        samples = joined(self.batch.waveforms) if self.samples is None else torch.as_tensor(self.samples)
         return replace(self, samples=samples.pin_memory())
 
     def unpacked(self) -> Loaded:
@@ -95,7 +91,8 @@ class _Share(IterableDataset):
         packed = _Packed(one.epoch, one.read, batch, [len(waveform) for waveform in batch.waveforms])
         if self.shared is None:
             return packed
-        return replace(packed, samples=self.shared.write(loader, list(batch.waveforms)), batch=replace(batch, waveforms=[]))
+        samples = self.shared.write(loader, batch.waveforms)
+        return replace(packed, samples=samples, batch=replace(batch, waveforms=[]))
 
 
 def loaded(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool = False) -> Iterator[Loaded]:
@@ -144,7 +141,7 @@ def _loader(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: boo
             batch_size=None,
             num_workers=workers,
             collate_fn=_unchanged,
-            worker_init_fn=_prepare,
+            worker_init_fn=prepare,
             pin_memory=pin,
             generator=torch.Generator(),  # separate, so that loading does not change the global generator
             **(options if workers else {}),
@@ -154,32 +151,6 @@ def _loader(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: boo
 
 def _unchanged(value: T) -> T:
     return value
-
-
-def _prepare(worker: int) -> None:
-    """Prepare a loader process."""
-    gc.freeze()  # else the collector would write to all inherited objects, and so copy their memory
-    if worker:  # all loader processes read the same lines of the manifest. One reports on them
-        log_on_every_rank_only()
-    _ignore_signals()
-
-
-def _ignore_signals() -> None:
-    """Make a loader process ignore signals that schedulers and terminals send to all processes.
-
-    Only the training process ends its loaders.
-    """
-    for each in (signal.SIGUSR1, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Exit on a SIGTERM from the training process, which sends one when it exits."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 def _try_queues(num_workers: int) -> None:

@@ -12,6 +12,7 @@ the pipe.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary, finalize
@@ -44,7 +45,7 @@ class SharedSamples:
         self._used = mmap.mmap(-1, max(loaders * slots, 1))  # one byte per slot
         _present[self.number] = self
 
-    def write(self, loader: int, waveforms: list[Tensor]) -> Any:
+    def write(self, loader: int, waveforms: Sequence[Tensor]) -> Any:
         """Write waveforms one after the other into a free slot.
 
         Args:
@@ -59,9 +60,9 @@ class SharedSamples:
         for slot in range(loader * self.slots, (loader + 1) * self.slots):
             if 0 < total <= self.size and not self._used[slot]:
                 self._used[slot] = 1
-                torch.cat(waveforms, out=torch.from_numpy(self._array(slot, total)))
+                torch.cat(tuple(waveforms), out=torch.from_numpy(self._array(slot, total)))
                 return _Written(self.number, slot, total)
-        return torch.cat(waveforms).numpy() if waveforms else np.zeros(0, np.float32)
+        return joined(waveforms).numpy()
 
     def read(self, slot: int, total: int) -> np.ndarray:
         """Return the samples in a slot, without a copy. The slot is free when the array no longer exists.
@@ -96,3 +97,15 @@ class _Written:
 
 def _read(number: int, slot: int, total: int) -> np.ndarray:
     return _present[number].read(slot, total)
+
+
+def joined(waveforms: Sequence[Tensor]) -> Tensor:
+    """Join waveforms.
+
+    Args:
+        waveforms: float32 [num_samples] each. May be none.
+
+    Returns:
+        float32 [total samples].
+    """
+    return torch.cat([torch.zeros(0), *waveforms])

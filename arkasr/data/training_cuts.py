@@ -15,7 +15,7 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.blocks import FileBlocks
 from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
-from arkasr.data.lazy_cut import LazyCut
+from arkasr.data.lazy_cut import LazyCut, text_bytes
 from arkasr.data.lines import LINE_SUFFIXES
 from arkasr.data.manifests import Clips, checked_files, no_cuts, shards, with_corpus
 from arkasr.data.reasons import refusal
@@ -85,9 +85,8 @@ class InMemory:
         clips = Clips(config.train, Rules.of(config), Selection.of(config))
         self.cuts = _random_subset(list(clips), config.hours)
         self.num_shards = len(self.cuts)
-        lazy = [LazyCut.of(cut) for cut in self.cuts]
-        self._seconds = array("d", (clip.seconds for clip in lazy))
-        self._text_bytes = array("q", (clip.text_bytes for clip in lazy))
+        self._seconds = array("d", (cut.duration for cut in self.cuts))
+        self._text_bytes = array("q", (text_bytes(one.text for one in cut.supervisions) for cut in self.cuts))
         _require_usable(config, clips.reader, iter(self.cuts))
         if len(self.cuts) < (total := clips.reader.tally.kept):
             log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")

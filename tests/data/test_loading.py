@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from arkasr.data.batches import Batch
 from arkasr.data.dealing import Dealt
 from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.loading import loaded
+from arkasr.data.shared_samples import SharedSamples
 from arkasr.errors import UserError
 
 PROGRAM = """
@@ -31,6 +33,7 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.dealing import Dealt
 from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.loading import loaded
+from arkasr.data.shared_samples import SharedSamples
 from arkasr.errors import UserError
 
 dealt = [Dealt(0, (0, 0), [LazyCut.of(cut)]) for cut in CutSet.from_file(sys.argv[1])]
@@ -170,3 +173,40 @@ def test_loaded_waveforms_are_tensors_that_can_be_changed(cuts, num_workers, rec
         assert batch.waveforms[0].dtype == torch.float32 and batch.waveforms[0].shape == (320000,)
         batch.waveforms[0] += 1.0
     assert not [w for w in recwarn if "writ" in str(w.message)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_batches_that_are_kept_are_not_overwritten(cuts, num_workers):
+    batches = [cuts[i % 6 : i % 6 + 2] for i in range(20)]  # more than there are slots
+    kept = list(load(batches, num_workers, 60.0))
+    for batch, given in zip(kept, batches, strict=True):
+        assert batch.ids == [cut.id for cut in given]
+        for waveform, cut in zip(batch.waveforms, given, strict=True):
+            torch.testing.assert_close(waveform, torch.from_numpy(cut.load_audio())[0], rtol=0, atol=0)
+
+
+def test_message_of_a_batch_is_small(cuts):
+    (one,) = dealt([cuts])
+    packed = loading._Share([one], SharedSamples(1, 1, 10**7))._loaded(one, 0)
+    assert sum(packed.lengths) == 6 * 320_000 and len(pickle.dumps(packed)) < 4096
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("number", [0, 3])
+def test_waveforms_are_pinned_in_one_piece(cuts, monkeypatch, shared, number):
+    pinned = []
+
+    def pin(samples: torch.Tensor) -> torch.Tensor:
+        pinned.append(samples.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    (one,) = dealt([cuts[:number]])
+    memory = SharedSamples(1, 1, 10**7) if shared else None
+    batch = pickle.loads(pickle.dumps(loading._Share([one], memory)._loaded(one, 0))).pin_memory().unpacked().batch
+    (whole,) = pinned
+    assert all(each.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() for each in batch.waveforms)
+    for waveform, cut in zip(batch.waveforms, cuts[:number], strict=True):
+        torch.testing.assert_close(waveform, torch.from_numpy(cut.load_audio())[0], rtol=0, atol=0)
+    assert memory is None or memory._used[0] == 0  # the slot is free as soon as its copy is made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -95,3 +96,14 @@ def test_stream_continues_at_any_position():
     assert positions[3] == (1, 1)
     assert list(CutStream(Lines(), [2, 0, 1], positions[3])) == everything[4:]
     assert list(CutStream(Lines(), [2, 0, 1], positions[2])) == everything[3:]
+
+
+def test_stream_goes_on_after_the_last_clip_in_each_iteration():
+    everything = list(CutStream(Lines(), [2, 0, 1]))
+    for number in range(len(everything) + 1):
+        stream = CutStream(Lines(), [2, 0, 1])
+        head = list(islice(stream, number))
+        position = stream.position
+        middle = list(islice(stream, 1))  # also within a line of two clips
+        assert stream.position >= position
+        assert head + middle + list(stream) == everything
