@@ -13,6 +13,7 @@ from tiny_teachers import STATES, glm, glm_tokenizer
 from transformers import GlmAsrProcessor, WhisperFeatureExtractor
 
 from arkasr.errors import UserError
+from arkasr.testing.host_reads import forbid_host_reads
 
 CHAT = """
 {%- for message in messages -%}
@@ -113,3 +114,23 @@ def test_glm_stop_ids_are_allowed_and_not_text(lm):
 )
 def test_glm_teaches_a_student_with_another_vocabulary(lm, mapper, options):
     drive(mapper, student(10), InMemory(lm), [waveform(n, n % 7) for n in (16000, 4000, WINDOW + 5000)], options)
+
+
+def test_layers_compute_on_contiguous_states(lm):
+    """Transposed states would make each norm copy and each sum read across memory."""
+    seen = []
+    layer = lm.hf.model.audio_tower.layers[-1]
+    hook = layer.register_forward_pre_hook(lambda _, states: seen.append(states[0].is_contiguous()))
+    with torch.no_grad():
+        lm.encode_audio([waveform(8000), waveform(WINDOW + 9000)])
+    hook.remove()
+    assert seen == [True]
+
+
+def test_encode_audio_has_no_host_read(lm):
+    clips = [waveform(8000), waveform(WINDOW + 9000), waveform(100)]
+    lm.encode_audio(clips)  # mel filters are copied once per process
+    for clip in clips:
+        clip._counts_as_host = True  # as `count_host_reads` marks tensors on the host
+    with torch.no_grad(), forbid_host_reads():
+        lm.encode_audio(clips)

@@ -110,8 +110,6 @@ class WhisperTeacher:
         Raises:
             UserError: If a waveform is empty, not finite, or longer than the window of the model.
         """
-        from torch.nn.functional import pad
-
         arkasr.check_waveforms(waveforms)
         samples = self.window
         if (longest := max(map(len, waveforms))) > samples:
@@ -120,8 +118,7 @@ class WhisperTeacher:
                 f"a clip has {longest / arkasr.SAMPLE_RATE:.2f} s, but {self.options.path} accepts at most {window} s; "
                 f"set `data.max_clip_seconds` to {window} or less"
             )
-        padded = [pad(w, (0, samples - len(w))) for w in waveforms]
-        mel, _ = arkasr.log_mel(padded, self.model.config.num_mel_bins, self.device)
+        mel, _ = arkasr.log_mel(waveforms, self.model.config.num_mel_bins, self.device, min_samples=samples)
         return self.model.model.encoder(mel.to(self.model.dtype)).last_hidden_state
 
     def score(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from arkasr.data.waveforms import Waveforms
 from arkasr.model.log_mel import HOP, check_waveforms, log_mel
@@ -32,6 +33,10 @@ class GlmSpeechLM(SpeechLM):
     """
 
     stop_tokens = ("<|user|>", "<|endoftext|>", "<|observation|>")
+
+    def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        super().__init__(hf, tokenizer)
+        hf.model.audio_tower.conv2.register_forward_hook(_frames_in_order)
 
     @property
     def window(self) -> int:
@@ -121,3 +126,8 @@ class GlmSpeechLM(SpeechLM):
         """
         before, instruction = "<|user|>\n<|begin_of_audio|>", "Please transcribe this audio into text"
         return before, f"<|end_of_audio|><|user|>\n{instruction}<|assistant|>\n"
+
+
+def _frames_in_order(convolution: torch.nn.Module, inputs: object, states: Tensor) -> Tensor:
+    """Store states [W, d, T] frame by frame. All layers would otherwise compute on transposed memory."""
+    return states.transpose(1, 2).contiguous().transpose(1, 2)
