@@ -194,6 +194,8 @@ class Source:
         seconds = settings.max_seconds / 2  # float32 needs twice the memory
         batches = evaluation_cuts(str(file.manifest), seconds, file.clips.keys() - clips, file.rules)
         exact = [row for result in processes.transcribe(batches, "float32") for row in result.rows]
+        if not exact:  # their audio can no longer be read
+            return None
         found = agreement(rows, {row["id"]: row["hypothesis"] for row in exact}, corpus)
         log(f"{file.path}: decoded in {self.dtype}; {in_words(found, corpus)}")
         return found

@@ -17,7 +17,8 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.reasons import MISSING
 from arkasr.errors import UserError
 from arkasr.evaluation.processes import Processes
-from arkasr.evaluation.transcribing import deal
+from arkasr.evaluation.transcribing import Transcribing, deal
+from arkasr.evaluation.worker import Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -91,10 +92,21 @@ def test_error_of_a_process_ends_the_command_with_its_sentence(batches, error, m
 
 def test_error_in_arkasr_is_no_error_of_the_user(batches):
     make = partial(make_transcriber, broken=True)
-    with pytest.raises(RuntimeError, match="process 1 of 2 on cpu failed") as caught:
-        with Processes(make, 2, DataConfig(), 60.0) as processes:
-            list(processes.transcribe(batches[:1], "a"))
+    message = "process 1 of 2 on cpu failed"
+    with pytest.raises(RuntimeError, match=message) as caught, Processes(make, 2, DataConfig(), 60.0) as processes:
+        list(processes.transcribe(batches[:1], "a"))
     assert not isinstance(caught.value, UserError) and "KeyError: 'broken'" in caught.value.__notes__[0]
+
+
+def test_error_before_the_first_share_is_read_is_not_lost(batches):
+    """A share that does not fit into the pipe is still being sent when the process ends."""
+    part = Transcribing(make_transcriber, DataConfig(), 60.0, "no such device")
+    worker = Worker(part, 0, 2)
+    with pytest.raises(RuntimeError, match="process 1 of 2 on no such device failed") as caught:
+        worker.send(batches * 200, "a")
+        worker.receive()
+    worker.join()
+    assert "set_device" in caught.value.__notes__[0] and has_ended(worker.process.pid)
 
 
 def test_killed_process_is_named_and_the_others_end(batches):
