@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from operator import length_hint
 from pathlib import Path
@@ -19,101 +19,16 @@ from zlib import crc32
 import numpy as np
 import waits
 from corpus_lengths import CORPORA, Corpus, draw_clips, write_manifest
+from step_model import MEASURED, PHASES, STARTS, Costs, Network, Total, simulate
 
 from arkasr.config.load import load_config
-from arkasr.config.schema import DataConfig
+from arkasr.config.schema import Config, DataConfig
 from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits
 from arkasr.data.dealing import NUM_CLIPS_FOR_BINS
 from arkasr.data.lazy_cut import LazyCut
 
 PAPER = Path(__file__).parents[1] / "egs/conf/paper.yaml"
-PHASES = ("rollout: passes", "rollout: tokens", "teacher", "student", "backward")
-STARTS = (0, 3, 4)  # first phase after each moment at which all ranks wait for each other
-MEASURED = 400.0  # padded seconds of the batch whose phases were measured
 PROCESSES, HELD = 8, 4000  # of `--measure`: number of processes, and of clips held by each
-PARAMETERS = 1.14e9  # of the student
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Measured times of one H200, ms: 40 clips of 10 s. Passes are assumed to grow with the padded seconds.
-
-    `passes` are those of the rollout: student's encoder (102) and prefill (22). The teacher's are encoder (101),
-    decoder (84) and head (7). The backward pass recomputes activations. The optimizer is left out. Its time shrinks
-    with the number of ranks.
-    """
-
-    passes: float = 124.0
-    token: float = 3.15  # one token of all transcripts: captured step with eager kernels, 1.52 when compiled
-    teacher: float = 192.0
-    student: float = 30.0
-    backward: float = 250.0
-
-    def work(self, padded: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Return the time of each phase.
-
-        Args:
-            padded: Padded seconds of the batch of each rank, [ranks].
-            tokens: Tokens of the longest transcript of each rank, [ranks].
-
-        Returns:
-            ms, [len(PHASES), ranks].
-        """
-        share = padded / MEASURED
-        passes = [self.passes * share, self.token * tokens]
-        return np.stack(passes + [cost * share for cost in (self.teacher, self.student, self.backward)])
-
-
-@dataclass(frozen=True)
-class Network:
-    """Bandwidths that one GPU sees in collectives, GB/s, and the time of two small collectives per step, ms."""
-
-    machine: float = 300.0  # between the GPUs of one machine
-    network: float = 25.0  # between machines, as `arkasr plan` assumes
-    per_machine: int = 8
-    latency: float = 0.2  # gradient norm and metrics
-
-    def collectives(self, ranks: int, per_machine_copies: bool) -> tuple[float, float]:
-        """Return the time to gather all weights in 16 bits, and to reduce all gradients in 32 bits.
-
-        Args:
-            ranks: Number of ranks.
-            per_machine_copies: Whether each machine holds one copy of the model (`fsdp.replicate=0`).
-
-        Returns:
-            Two times in ms.
-        """
-        shards = min(ranks, self.per_machine) if per_machine_copies else ranks
-        inside = self.machine if shards <= self.per_machine else self.network
-        gather = 2e-6 * PARAMETERS * (shards - 1) / shards / inside
-        copies = ranks // shards
-        across = 2 * (copies - 1) / copies * 4e-6 * PARAMETERS / shards / self.network
-        return gather, 2 * gather + across
-
-
-@dataclass
-class Total:
-    """Sums over the steps of one simulation, ms and seconds of audio. Work and audio are means over the ranks."""
-
-    ranks: int
-    steps: int = 0
-    time: float = 0.0
-    text: float = 0.0  # waits for the longest transcripts
-    audio: float = 0.0  # waits for the longest audio
-    network: float = 0.0
-    seconds: float = 0.0
-    padded: float = 0.0
-    own: np.ndarray | float = 0.0  # [len(PHASES)]
-
-    @property
-    def efficiency(self) -> float:
-        """Share of the time in which a rank computes, as mean over the ranks."""
-        return float(np.sum(self.own)) / self.time
-
-    @property
-    def speed(self) -> float:
-        """Seconds of audio per second and rank."""
-        return 1000 * self.seconds / self.time
 
 
 def dealt(clips: Sequence[LazyCut], config: DataConfig, ranks: int, whole: bool) -> Iterator[list[list[LazyCut]]]:
@@ -133,34 +48,6 @@ def dealt(clips: Sequence[LazyCut], config: DataConfig, ranks: int, whole: bool)
     buckets = Buckets(stream, limits, bounds, config.buffer_clips, Random(1))
     while (group := buckets.draw(ranks)) and (whole or length_hint(stream)):
         yield group
-
-
-def simulate(groups: Iterator[list[list[LazyCut]]], ranks: int, costs: Costs, exposed: Sequence[float]) -> Total:
-    """Add up the times of all steps. Each of three parts of a step ends when its slowest rank ends it.
-
-    Args:
-        groups: One batch per rank for each step. `make` of a clip returns its tokens.
-        ranks: Number of ranks.
-        costs: Times of the phases.
-        exposed: Result of `Network.collectives` and the latency, ms.
-
-    Returns:
-        The sums.
-    """
-    total, (gather, reduce, latency) = Total(ranks), exposed
-    for group in groups:
-        padded = np.array([len(batch) * max(clip.seconds for clip in batch) for batch in group])
-        tokens = np.array([max(clip.make() for clip in batch) for batch in group])
-        work = costs.work(padded, tokens)
-        first, student, backward = (part.sum(axis=0).max() for part in np.split(work, STARTS[1:]))
-        slowest = first + student + backward
-        step = gather + first + max(student, gather) + max(backward, gather + reduce) + latency
-        waited, text = slowest - work.sum(axis=0).mean(), work[1].max() - work[1].mean()
-        total.steps, total.time, total.network = total.steps + 1, total.time + step, total.network + step - slowest
-        total.text, total.audio = total.text + min(text, waited), total.audio + max(waited - text, 0.0)
-        total.seconds += sum(clip.seconds for batch in group for clip in batch) / ranks
-        total.padded, total.own = total.padded + padded.mean(), total.own + work.mean(axis=1)
-    return total
 
 
 def lengths(corpus: Corpus, number: int, config: DataConfig, spread: float, capped: float) -> list[LazyCut]:
@@ -196,26 +83,26 @@ def rollout_tokens(corpus: Corpus, clip: LazyCut, capped: float) -> float:
     return 2 + 12 * clip.seconds if draw < capped else corpus.tokens_of(clip.text_bytes)
 
 
-def results(name: str, config: DataConfig, args: argparse.Namespace) -> Iterator[tuple[str, Total, float]]:
+def results(name: str, config: Config, args: argparse.Namespace) -> Iterator[tuple[str, Total, float]]:
     """Simulate one corpus.
 
     Args:
         name: Name of the corpus.
-        config: The section `data`.
+        config: The configuration.
         args: The options.
 
     Yields:
         By what the clips of a group are alike, the sums, and the speed of a rank relative to a single rank.
     """
     corpus, network, costs = CORPORA[name], Network(args.machine, args.network), Costs(token=args.token_ms)
-    clips = lengths(corpus, min(args.clips, corpus.clips), config, args.spread, args.capped)
-    whole = len(clips) <= config.buffer_clips or args.clips >= corpus.clips
+    clips = lengths(corpus, min(args.clips, corpus.clips), config.data, args.spread, args.capped)
+    whole = len(clips) <= config.data.buffer_clips or args.clips >= corpus.clips
     for alike in ("length", "length, text"):
         known = clips if "text" in alike else [clip._replace(text_bytes=0) for clip in clips]
         alone = 0.0
         for ranks in args.ranks:
-            times = (*network.collectives(ranks, not args.one_copy), network.latency) if ranks > 1 else (0.0, 0.0, 0.0)
-            total = simulate(dealt(known, config, ranks, whole), ranks, costs, times)
+            times = network.times(ranks, config.fsdp.replicate)
+            total = simulate(dealt(known, config.data, ranks, whole), ranks, costs, times)
             alone = alone or total.speed
             yield alike, total, total.speed / alone
 
@@ -242,15 +129,15 @@ def table(name: str, found: Sequence[tuple[str, Total, float]]) -> list[str]:
     return lines
 
 
-def assumptions(config: DataConfig, args: argparse.Namespace) -> list[str]:
+def assumptions(config: Config, args: argparse.Namespace) -> list[str]:
     """Return lines that name what the simulation assumes."""
-    layout = "one copy of the model over all ranks" if args.one_copy else "one copy of the model per machine"
+    data = config.data
     return [
-        f"limits per batch: {config.max_seconds:g} padded s, {config.max_cuts} clips; {config.num_buckets} buckets, "
-        f"{config.buffer_clips} clips held",
+        f"limits per batch: {data.max_seconds:g} padded s, {data.max_cuts} clips; {data.num_buckets} buckets, "
+        f"{data.buffer_clips} clips held",
         f"ms per {MEASURED:g} padded s (decoding: per token): {asdict(Costs(token=args.token_ms))}",
-        f"network: {asdict(Network(args.machine, args.network))} (GB/s), {layout}; the gather before the rollout is "
-        "exposed, the others overlap with student and backward",
+        f"GB/s, and ms of small collectives: {asdict(Network(args.machine, args.network))}; fsdp.replicate="
+        f"{config.fsdp.replicate}; the gather before the rollout is exposed, others overlap with student and backward",
         f"lengths: {min(args.clips, max(c.clips for c in CORPORA.values()))} clips at most per corpus, linear between "
         f"published quantiles, spread of the speaking rate {args.spread:g}, {args.capped:g} of the rollouts run to "
         "their cap",
@@ -304,7 +191,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--token_ms", type=float, default=3.15, help="time of one decoding step, ms")
     options.add_argument("--machine", type=float, default=300.0, help="bandwidth inside a machine, GB/s")
     options.add_argument("--network", type=float, default=25.0, help="bandwidth between machines, GB/s")
-    options.add_argument("--one_copy", action="store_true", help="fsdp.replicate=1 instead of 0")
     options.add_argument("--spread", type=float, default=1.0, help="factor on the spread of the speaking rate")
     options.add_argument("--capped", type=float, default=0.0, help="share of rollouts that run to their cap")
     options.add_argument(
@@ -317,12 +203,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one table per corpus."""
     args = parser().parse_args(argv)
-    config = load_config(PAPER, "base_opd", "{expdir}", "{datadir}", args.overrides).data
+    config = load_config(PAPER, "base_opd", "{expdir}", "{datadir}", args.overrides)
     print("\n".join(assumptions(config, args)))
     for name in args.corpora:
         print("\n".join(table(name, list(results(name, config, args)))), flush=True)
         if args.measure:
-            print(measured(name, config, args.measure, Costs(token=args.token_ms), args.capped), flush=True)
+            print(measured(name, config.data, args.measure, Costs(token=args.token_ms), args.capped), flush=True)
 
 
 if __name__ == "__main__":
