@@ -33,7 +33,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperForConditionalGeneration
 
 from arkasr.config.schema import ModelConfig
-from arkasr.model.arkasr.modeling_arkasr import ArkasrEncoder
+from arkasr.model.arkasr.encoder_arkasr import ArkasrEncoder
 from arkasr.model.arkasr.published_weights import row_order
 from arkasr.model.build import assemble
 from arkasr.model.log_mel import HOP, log_mel, read_audio

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import student, waveform
+from tiny import ARK_SIZES, student, student_tokenizer, waveform
 
 from arkasr.data.waveforms import Waveforms
+from arkasr.errors import ClipTooLongError
+from arkasr.model.build import build_fresh
 from arkasr.model.sharding import checkpoint_blocks
 from arkasr.testing.host_reads import count_host_reads, forbid_host_reads
 
@@ -36,6 +38,23 @@ def test_audio_rows_equal_get_audio_features(mask_padding, lengths):
         found, expected = model.audio_rows(mel, lengths), model.get_audio_features(mel, mask).pooler_output
     LM.hf.config.mask_padding = True
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def learned():
+    """A student whose encoder has 60 learned positions."""
+    sizes = ARK_SIZES | {"audio": ARK_SIZES["audio"] | {"positions": "learned", "max_position_embeddings": 60}}
+    return build_fresh("arkasr", sizes, student_tokenizer()).eval()
+
+
+@torch.no_grad()
+def test_audio_rows_with_learned_positions():
+    """The limit is that of the longest clip, not of all packed rows."""
+    model, lengths = learned().hf.model, [120, 30, 119, 7]
+    mel, mask = features(lengths)
+    expected = model.get_audio_features(mel, mask).pooler_output
+    torch.testing.assert_close(model.audio_rows(mel, lengths), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ClipTooLongError, match="audio of 61 encoder states"):
+        model.audio_rows(*features([121, 7])[:1], [121, 7])
 
 
 def gradients(lm, compute):

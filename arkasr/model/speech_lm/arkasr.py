@@ -11,7 +11,8 @@ from torch import Tensor
 from arkasr.data.waveforms import Waveforms
 from arkasr.model.arkasr import prompt
 from arkasr.model.arkasr.configuration_arkasr import LEARNED
-from arkasr.model.arkasr.modeling_arkasr import STATES_PER_SECOND, num_audio_tokens
+from arkasr.model.arkasr.encoder_arkasr import STATES_PER_SECOND
+from arkasr.model.arkasr.modeling_arkasr import num_audio_tokens
 from arkasr.model.arkasr.processing_arkasr import ArkasrProcessor
 from arkasr.model.log_mel import mel_and_mask
 from arkasr.model.speech_lm.base import SpeechLM

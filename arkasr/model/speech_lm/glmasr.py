@@ -21,7 +21,9 @@ MIN_FRAMES = 2 * MERGE_FACTOR - 1  # mel frames of one audio token: half of them
 class GlmSpeechLM(SpeechLM):
     """GLM-ASR, with the prompt and features of transformers' GlmAsrProcessor (zai-org/GLM-ASR-Nano-2512).
 
-    See SpeechLM for the constructor's arguments.
+    Args:
+        hf: See SpeechLM.
+        tokenizer: See SpeechLM.
 
     * Each clip is split into windows of `2 * max_position_embeddings` mel frames (30 s). The last window is padded with
       silence, and the encoder attends to it: GLM-ASR masks nothing and was trained this way.
