@@ -14,6 +14,7 @@ LIMITS = {
     "tflops": (0, 1e5),
     "bandwidth": (0, 1e6),
     "network": (0, 1e6),
+    "node_network": (0, 1e6),
     "mfu": (0, 1),
     "launch_us": (0, 1e4),
     "kernel_us": (0, 1e4),
@@ -40,7 +41,8 @@ class Assumptions:
     gpu_memory: float = 80.0  # GiB per GPU
     tflops: float = 989.0  # dense peak per GPU in the compute dtype, TFLOP/s
     bandwidth: float = 3000.0  # memory bandwidth per GPU, GB/s
-    network: float = 25.0  # bandwidth from one GPU to the others, GB/s
+    network: float = 25.0  # bandwidth from one GPU to those of other machines, GB/s
+    node_network: float = 300.0  # bandwidth from one GPU to the others of its machine, GB/s
     mfu: float = 0.4  # share of the peak that matrix products reach, except in decoding
     launch_us: float = 19.0  # time in which the host starts one kernel, microseconds
     kernel_us: float = 2.7  # minimum time of one kernel in a captured decoding step, microseconds

@@ -92,6 +92,22 @@ def _padded_seconds(data: DataConfig) -> float:
     return max(data.max_seconds, alone)
 
 
+def evaluation_shape(config: Config, assumptions: Assumptions) -> BatchShape:
+    """Return the largest batch of dev clips of one rank, with transcripts of the maximum number of tokens.
+
+    Args:
+        config: The run's configuration.
+        assumptions: Assumptions about hardware and corpus.
+
+    Returns:
+        The batch.
+    """
+    seconds, decode = assumptions.clip_seconds, config.decode
+    clips = max(1.0, min(decode.max_seconds / seconds, config.train.eval_clips / assumptions.gpus))
+    cap = 2 + decode.tokens_per_second * seconds if decode.tokens_per_second else decode.max_new_tokens
+    return BatchShape(clips, seconds, clips, min(decode.max_new_tokens, cap))
+
+
 def sharding_layout(config: Config, assumptions: Assumptions) -> ShardingLayout:
     """Return how the models are stored on its GPUs.
 
@@ -142,16 +158,24 @@ def memory_gib(
     text, frozen = student.config.text_config, config.model.freeze
     trained = trained_parameters(student.counts, frozen)
     items = memory.student_items(student.config, student.counts, trained, batch, layout, frozen)
+    decoded: list[tuple[BatchShape, int]] = []
     if config.objective == "sft":
         frames = batch.clips * flops.audio_tokens(student.config, batch.seconds) if config.train.ctc_weight else 0
-        del items["weights gathered for rollout"]
         items |= memory.head_items(text, batch, layout, dense=True)
         items["logits"] += text.vocab_size * frames * (layout.compute + 4)
     else:
         items |= memory.head_items(text, batch, layout, needs_full_distribution(config), config.distill)
-        items |= memory.rollout_items(student.config, student.counts, batch, layout, config.distill.top_k)
+        items["rollout activations"] = memory.forward_activations(student.config, batch, layout.compute)
+        decoded.append((batch, config.distill.top_k))
         items |= _teacher_items(teachers, batch, layout)
         items |= {"teacher": teacher_gib * GIB} if teacher_gib else {}
+    if config.train.eval_every:
+        evaluated = evaluation_shape(config, assumptions)
+        items["evaluation activations"] = memory.forward_activations(student.config, evaluated, layout.compute)
+        decoded.append((evaluated, 0))
+    if not decoded:
+        del items["weights gathered for decoding"]
+    items |= memory.decoding_items(student.config, student.counts, decoded, layout)
     peaks = memory.phase_peaks(items, config.train.accumulate > 1)
     return {key: {k: v / GIB for k, v in sizes.items()} for key, sizes in (("items", items), ("peaks", peaks))}
 

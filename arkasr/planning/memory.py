@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from arkasr.config.schema import DistillConfig
@@ -26,7 +26,7 @@ from arkasr.planning.model_sizes import ParameterCounts
 
 ID = 8  # bytes of a token id
 ALWAYS = ["weights", "adamw", "teacher weights", "teacher"]
-ALWAYS += ["rollout copy of decoder", "kv cache", "next-token logits", "token tables"]  # addresses of captured steps
+ALWAYS += ["copy of decoder", "kv cache", "next-token logits", "token tables"]  # addresses of captured steps
 
 
 def cache_shape(config: Any, batch: BatchShape) -> tuple[int, int]:
@@ -124,7 +124,7 @@ def student_items(
     encoder, decoder = activations(config, batch, layout.compute, frozen, layout.recompute)
     table = 0 if "decoder" in frozen else config.text_config.vocab_size * config.text_config.hidden_size
     return training_state(counts, trained, layout) | {
-        "weights gathered for rollout": rollout,
+        "weights gathered for decoding": rollout,
         "weights gathered for training": gradient,
         "encoder activations": encoder,
         "decoder activations": decoder,
@@ -159,28 +159,31 @@ def head_items(
     return items
 
 
-def rollout_items(
-    config: Any, counts: ParameterCounts, batch: BatchShape, layout: ShardingLayout, top_k: int
+def decoding_items(
+    config: Any,
+    counts: ParameterCounts,
+    batches: Sequence[tuple[BatchShape, int]],
+    layout: ShardingLayout,
 ) -> dict[str, float]:
-    """Return the memory items of a rollout. What captured steps use keeps its address, so it exists in all phases.
+    """Return what captured decoding steps use. It keeps its address between calls, so it exists in all phases.
 
     Args:
         config: Configuration of the student.
         counts: Parameters of the student.
-        batch: One micro-batch.
+        batches: Pairs of a batch that is decoded and the number of top tokens that are kept per position.
         layout: Sharding and element sizes.
-        top_k: Number of top tokens that are kept per position (`distill.top_k`).
 
     Returns:
-        Bytes by item.
+        Bytes by item. Empty without batches.
     """
-    rows, length = cache_shape(config, batch)
+    if not batches:
+        return {}
+    shapes = [(*cache_shape(config, batch), top_k) for batch, top_k in batches]
     return {
-        "rollout activations": forward_activations(config, batch, layout.compute),
-        "rollout copy of decoder": counts.decoder * layout.compute if layout.wrapped else 0.0,
-        "kv cache": kv_cache(config, rows, length, layout.compute),
-        "next-token logits": rows * config.text_config.vocab_size * FLOAT,
-        "token tables": token_tables(rows, length, top_k),
+        "copy of decoder": counts.decoder * layout.compute if layout.wrapped else 0.0,
+        "kv cache": max(kv_cache(config, rows, length, layout.compute) for rows, length, _ in shapes),
+        "next-token logits": max(rows for rows, *_ in shapes) * config.text_config.vocab_size * FLOAT,
+        "token tables": sum(token_tables(*shape) for shape in shapes),
     }
 
 
@@ -218,7 +221,8 @@ def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
         accumulate: Whether gradients are kept between micro-batches (`train.accumulate` above 1).
 
     Returns:
-        Bytes by phase: `rollout`, `teacher`, `student`, `backward` and `optimizer`, the last three without a rollout.
+        Bytes by phase: `rollout`, `teacher`, `student`, `backward`, `optimizer` and `evaluation`. Phases that do not
+        occur are absent.
     """
     item = defaultdict(float, items)
     early = item["gradients"] if accumulate else 0.0
@@ -228,7 +232,7 @@ def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
     during = max(both + early, item["encoder activations"] + (early + item["gradients"]) / 2, item["gradients"])
     read = max(2 * item["logits"], item["gathered head rows"], 2 * item["logits for diagnostics"])
     peaks = {
-        "rollout": item["weights gathered for rollout"] + item["rollout activations"] + kept,
+        "rollout": item["weights gathered for decoding"] + item["rollout activations"] + kept,
         "teacher": max(item["teacher activations"], 2 * item["teacher logits"]) + kept,
         "student": item["weights gathered for training"] + both + item["teacher logits"] + read + early,
         "backward": item["weights gathered for training"]
@@ -236,7 +240,8 @@ def phase_peaks(items: dict[str, float], accumulate: bool) -> dict[str, float]:
         + max(2 * item["logits"], 3 * item["gathered head rows"])
         + during,
         "optimizer": item["gradients"],
+        "evaluation": item["weights gathered for decoding"] + item["evaluation activations"],
     }
-    if "kv cache" not in items:
-        peaks = {name: peaks[name] for name in ("student", "backward", "optimizer")}
-    return {name: always + peak for name, peak in peaks.items()}
+    absent = {name for name in ("rollout", "evaluation") if f"{name} activations" not in items}
+    absent |= {"teacher"} if "rollout" in absent else set()
+    return {name: always + peak for name, peak in peaks.items() if name not in absent}

@@ -42,15 +42,16 @@ def phase_seconds(
     seconds = {name: pass_seconds(assumptions, work[name], overheads[name].times(repeats)) for name in overheads}
     copied = repeats * student.counts.total * (layout.weight / layout.shards + layout.compute) * layout.wrapped
     copies = copied / (assumptions.bandwidth * 1e9)
-    gather = _transfer(assumptions, repeats * layout.compute * student.counts.total, layout.shards)
+    gather = repeats * _gather_seconds(assumptions, layout.compute * student.counts.total, layout.shards)
     trained = trained_parameters(student.counts, config.model.freeze)
     if "teacher" in seconds:
         teacher = sum(model.counts.total for model in teachers) * layout.teacher
-        seconds["teacher"] = max(seconds["teacher"], _transfer(assumptions, repeats * teacher, layout.teacher_shards))
+        gather_teacher = repeats * _gather_seconds(assumptions, teacher, layout.teacher_shards)
+        seconds["teacher"] = max(seconds["teacher"], gather_teacher)
         seconds["rollout"] += gather + copies
         rolled = {"rollout": seconds.pop("rollout"), "decode": decoding_seconds(config, assumptions, student, work)}
         seconds = rolled | seconds
-    reduce = _transfer(assumptions, repeats * 4 * trained, layout.shards)
+    reduce = repeats * _reduce_seconds(assumptions, 4 * trained, layout.shards)
     seconds["student"] = max(seconds["student"] + copies, gather)
     seconds["backward"] = max(seconds["backward"] + copies, gather + reduce)
     updated = kernels.OPTIMIZER_PASSES * trained * layout.weight / layout.shards
@@ -119,5 +120,16 @@ def _overheads(
     return {"rollout": encoder + prefill, "teacher": scoring, "student": decoder, "backward": backward}
 
 
-def _transfer(assumptions: Assumptions, size: float, ranks: int) -> float:
-    return size / (assumptions.network * 1e9) if ranks > 1 else 0.0
+def _gather_seconds(assumptions: Assumptions, size: float, ranks: int) -> float:
+    """Return the time in which each of some ranks receives `size` bytes, of which each holds an equal part."""
+    if ranks == 1:
+        return 0.0
+    inside = ranks <= assumptions.gpus_per_node
+    return size / (1e9 * (assumptions.node_network if inside else assumptions.network))
+
+
+def _reduce_seconds(assumptions: Assumptions, size: float, shards: int) -> float:
+    """Return the time of adding up gradients inside groups of ranks, and then their parts over all groups."""
+    groups = assumptions.gpus // shards
+    over_groups = _gather_seconds(assumptions, 2 * size / shards, assumptions.gpus) if groups > 1 else 0.0
+    return _gather_seconds(assumptions, size, shards) + over_groups

@@ -64,7 +64,8 @@ def main() -> None:
     layout, shape = ShardingLayout(1, 1, 4, 4, 4, wrapped=False), BatchShape(CLIPS, SECONDS, CLIPS, TOKENS)
     items = memory.student_items(config, counts, counts.total, shape, layout, [])
     items |= memory.head_items(config.text_config, shape, layout, False, distill)
-    items |= memory.rollout_items(config, counts, shape, layout, TOP_K)
+    items["rollout activations"] = memory.forward_activations(config, shape, 4)
+    items |= memory.decoding_items(config, counts, [(shape, TOP_K)], layout)
     items |= memory.teacher_items(teacher.lm.hf.config, count_parameters(teacher.lm.hf), shape, layout)
     peaks = memory.phase_peaks(items, accumulate=False)
     held = items["weights"] + items["adamw"] + items["teacher weights"]

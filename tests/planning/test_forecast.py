@@ -22,7 +22,19 @@ def test_phase_seconds_follow_the_limiting_assumption():
     assert planned(gpus=1, launch_us=1e4)["seconds"]["teacher"] == pytest.approx(
         planned(gpus=1, launch_us=5e3)["seconds"]["teacher"] * 2
     )
-    assert planned(network=0.1)["seconds"]["student"] == pytest.approx(2 * 1_139_873_024 / 1e8, rel=1e-3)
+
+
+def test_collectives_take_the_network_that_their_ranks_share():
+    """24 GPUs in machines of 8. A gather moves 2 bytes per parameter, a reduction 4."""
+    total = 1_139_873_024
+    over_all = planned("base_opd", ("fsdp.replicate=1",), network=0.1)["seconds"]
+    assert over_all["student"] == pytest.approx(2 * total / 1e8, rel=1e-3)
+    assert over_all["backward"] == pytest.approx((2 + 4) * total / 1e8, rel=1e-3)
+    in_machines = planned("base_opd", ("fsdp.replicate=0",), network=0.01, node_network=1.0)["seconds"]
+    assert in_machines["student"] == pytest.approx(2 * total / 1e9, rel=1e-3)
+    assert in_machines["backward"] == pytest.approx((2 + 4) * total / 1e9 + 2 * 4 * total / 8 / 1e7, rel=1e-3)
+    alone = planned("base_opd", ("fsdp.replicate=0",), gpus=8, network=0.01, node_network=1.0)["seconds"]
+    assert alone["backward"] == pytest.approx((2 + 4) * total / 1e9, rel=1e-3)
 
 
 def test_decoding_seconds_are_reads_and_a_minimum_per_kernel():

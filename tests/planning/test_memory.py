@@ -104,14 +104,16 @@ def items(*overrides: str, **assumptions) -> dict[str, float]:
 
 
 def test_memory_items_shrink_with_sharding_and_recomputation():
-    one, many, nodes = items(gpus=1), items(), items("fsdp.replicate=0")
+    one, many, nodes = items(gpus=1), items("fsdp.replicate=1"), items("fsdp.replicate=0")
     for name in ("weights", "gradients", "adamw"):
         assert one[name] == pytest.approx(24 * many[name]) == pytest.approx(8 * nodes[name])
-    assert one["teacher weights"] == pytest.approx(24 * items("fsdp.teacher=shard")["teacher weights"])
-    assert many["weights gathered for rollout"] == one["weights"] / 2  # bfloat16
-    assert many["rollout copy of decoder"] * 2**30 == 2 * 494_032_768
+    assert one["teacher weights"] == pytest.approx(
+        24 * items("fsdp.teacher=shard", "fsdp.replicate=1")["teacher weights"]
+    )
+    assert many["weights gathered for decoding"] == one["weights"] / 2  # bfloat16
+    assert many["copy of decoder"] * 2**30 == 2 * 494_032_768
     kept = items("fsdp.reshard_after_forward=false")
-    assert kept["weights gathered for training"] == many["weights gathered for rollout"]
+    assert kept["weights gathered for training"] == many["weights gathered for decoding"]
     assert many["encoder activations"] < items(KEPT)["encoder activations"] / 8
     peaks, others = (planned("base_opd", words)["memory_gib"]["peaks"] for words in ((), (KEPT,)))
     assert peaks["backward"] < others["backward"] / 3
@@ -119,10 +121,20 @@ def test_memory_items_shrink_with_sharding_and_recomputation():
 
 def test_single_process_gathers_and_copies_only_for_another_compute_dtype():
     same = items("fsdp.compute_dtype=float32", gpus=1)
-    assert same["weights gathered for rollout"] == same["rollout copy of decoder"] == 0
+    assert same["weights gathered for decoding"] == same["copy of decoder"] == 0
     other = items(gpus=1)
-    assert other["weights gathered for rollout"] == other["weights"] / 2
-    assert other["rollout copy of decoder"] > 0
+    assert other["weights gathered for decoding"] == other["weights"] / 2
+    assert other["copy of decoder"] > 0
+
+
+def test_evaluation_uses_the_larger_cache_and_has_a_peak():
+    result = planned("base", gpus=1)["memory_gib"]
+    quiet = planned("base", ("train.eval_every=0",), gpus=1)["memory_gib"]
+    assert "evaluation" in result["peaks"] and "evaluation" not in quiet["peaks"]
+    assert not {"kv cache", "copy of decoder", "weights gathered for decoding"} & set(quiet["items"])
+    assert result["items"]["kv cache"] == items("train.eval_clips=480", gpus=1)["kv cache"]
+    few = ("train.eval_clips=1",)
+    assert items(*few, gpus=1)["kv cache"] == items("train.eval_every=0", gpus=1)["kv cache"]
 
 
 def test_head_items_are_parts_of_the_size_of_a_gpu():
@@ -138,11 +150,12 @@ def test_head_items_are_parts_of_the_size_of_a_gpu():
 
 def test_phase_peaks_are_sums_of_items_alive_together():
     of = {"weights": 1.0, "adamw": 2.0, "gradients": 1.0, "teacher weights": 4.0, "kv cache": 5.0}
-    of |= {"next-token logits": 1.0, "rollout activations": 3.0, "weights gathered for rollout": 8.0}
-    of |= {"rollout copy of decoder": 2.0, "token tables": 1.0}
+    of |= {"next-token logits": 1.0, "rollout activations": 3.0, "weights gathered for decoding": 8.0}
+    of |= {"copy of decoder": 2.0, "token tables": 1.0}
     of |= {"teacher logits": 6.0, "teacher activations": 7.0}
     of |= {"encoder activations": 20.0, "decoder activations": 10.0, "head gradient": 9.0}
     of |= {"weights gathered for training": 0.5, "gathered head rows": 2.0, "logits for diagnostics": 4.0}
+    of |= {"evaluation activations": 2.0}
     always = 1 + 2 + 4 + 5 + 1 + 2 + 1
     assert memory.phase_peaks(of, accumulate=False) == {
         "rollout": always + 8 + 3 + 20,
@@ -150,6 +163,7 @@ def test_phase_peaks_are_sums_of_items_alive_together():
         "student": always + 0.5 + 30 + 6 + 8,
         "backward": always + 0.5 + 9 + 6 + 30,
         "optimizer": always + 1,
+        "evaluation": always + 8 + 2,
     }
     assert memory.phase_peaks(of, accumulate=True)["rollout"] == always + 8 + 3 + 20 + 1
 
