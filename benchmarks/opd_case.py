@@ -87,6 +87,7 @@ def fresh_case(size: str, folder: Path, args: argparse.Namespace, device: str) -
     fresh.teacher(size, tokens, device, dtype).save(folder)  # the teacher plugin loads its model from a folder
     teacher = registry.create("teacher", "qwen3_asr", {"path": str(folder), "dtype": dtype}, device=device)
     clips = fresh.clips(args.clips, args.seconds)
+    clips = [clip.pin_memory() for clip in clips] if device == "cuda" else clips  # as the loaders deliver them
     batch = Batch([f"clip-{i}" for i in range(len(clips))], clips, [""] * len(clips), ["English"] * len(clips))
     mapper = registry.create("token_mapper", "identity", {}, student=student, teacher=teacher)
     return Case(student, teacher, mapper, registry.create("loss", "union_topk_kl", {}), batch, args.top_k, args.cap)
