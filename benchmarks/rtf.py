@@ -27,18 +27,20 @@ from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.transcribers import dtype_of
 
 
-def noise(count: int, length: float) -> Batch:
+def noise(count: int, length: float, device: str) -> Batch:
     """Make a batch of clips of noise.
 
     Args:
         count: Number of clips.
         length: Length of each clip in seconds.
+        device: Device that transcribes them. For a GPU the clips are pinned, as the loaders of decode deliver them.
 
     Returns:
         The batch.
     """
-    names = [f"clip-{i}" for i in range(count)]
-    return Batch(names, fresh.clips(count, length), [""] * count, ["English"] * count)
+    names, clips = [f"clip-{i}" for i in range(count)], fresh.clips(count, length)
+    clips = [clip.pin_memory() for clip in clips] if device == "cuda" else clips
+    return Batch(names, clips, [""] * count, ["English"] * count)
 
 
 def check(lm: SpeechLM, clips: Batch, settings: DecodeConfig) -> None:
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| ---: | ---: | ---: | ---: | ---: |")
     settings = DecodeConfig(max_new_tokens=cap, tokens_per_second=0.0)
     for count in args.batch:
-        clips = noise(count, args.seconds)
+        clips = noise(count, args.seconds, device)
 
         def work(clips: Batch = clips) -> None:
             transcribe(lm, clips, settings)
