@@ -26,7 +26,7 @@ BATCH = BatchShape(CLIPS, SECONDS, CLIPS, TOKENS)
 H200 = {"gpus": 1, "gpu_memory": 141.0, "bandwidth": 4300.0}
 STEP = {"clip_seconds": SECONDS, "tokens_per_second": 6.3, "max_length_ratio": 1.0, "batch_fill": 1.0}
 SHAPE = ("data.max_seconds=400", f"rollout.max_new_tokens={TOKENS}", "rollout.tokens_per_second=0")
-SHAPE += ("distill.diagnose_every=0",)
+SHAPE += ("distill.diagnose_every=0", "train.eval_every=0")
 ONE_PROCESS = ("model.dtype=bfloat16", "fsdp.activation_checkpointing=none")
 MEASURED = {"rollout": (1.28, 1.65), "teacher": (0.19, 0.24), "student": (0.03, 0.03), "backward": (0.21, 0.21)}
 OPTIMIZER, WHOLE_STEP = 0.04, 1.8
