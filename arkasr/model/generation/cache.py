@@ -53,7 +53,12 @@ class LayerCache(CacheLayerMixin):
         self.keys, self.values, self.slots, self.is_initialized = keys, values, slots, True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing. The memory is there from the start."""
+        """Do nothing. The memory is there from the start.
+
+        Args:
+            key_states: Ignored.
+            value_states: Ignored.
+        """
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the keys and values of a prompt or of one token.
