@@ -37,17 +37,17 @@ _LAZY = {
     "HeadView": "arkasr.distributions.views",
     "SparseView": "arkasr.distributions.sparse_view",
     "SpeechLM": "arkasr.model.speech_lm.base",
-    "StepMode": "arkasr.model.generation",
-    "cache_argument": "arkasr.model.generation",
+    "StepMode": "arkasr.model.generation.step_runner",
+    "cache_argument": "arkasr.model.generation.weights",
     "check_waveforms": "arkasr.model.log_mel",
-    "generate": "arkasr.model.generation",
-    "is_looping": "arkasr.model.generation",
+    "generate": "arkasr.model.generation.decoding",
+    "is_looping": "arkasr.model.generation.transcripts",
     "head_logits": "arkasr.distributions.logits",
     "load_pretrained": "arkasr.model.loading",
     "load_speech_lm": "arkasr.model.loading",
     "log_mel": "arkasr.model.log_mel",
     "token_bytes": "arkasr.model.tokenization",
-    "token_caps": "arkasr.model.generation",
+    "token_caps": "arkasr.model.generation.transcripts",
 }
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,7 +14,17 @@ from tiny import eager_to_stop, student, teacher
 from tiny_teachers import glm
 
 from arkasr.errors import UserError
-from arkasr.model.generation import StepMode, cache, choosing, engine, generate, schedule, step_runner, weights
+from arkasr.model.generation import (
+    StepMode,
+    cache,
+    choosing,
+    decoding,
+    engine,
+    generate,
+    schedule,
+    step_runner,
+    weights,
+)
 from arkasr.model.generation.state import DecodingState
 from arkasr.testing.host_reads import count_host_reads, forbid_host_reads
 
@@ -296,7 +305,7 @@ def test_prompts_of_a_diverged_batch_do_not_reach_the_next_one(monkeypatch):
     prompts = prompts_of(lm)
     monkeypatch.setattr(schedule, "CPU", SMALL_SHAPES)
     kept = engine.Engine(weights.current_weights(lm))
-    monkeypatch.setattr(sys.modules["arkasr.model.generation.generate"], "engine_of", lambda *_, **__: kept)
+    monkeypatch.setattr(decoding, "engine_of", lambda *_, **__: kept)
     expected = draw(lm, prompts, CAPS)
     draw(lm, [torch.full_like(p, torch.nan) for p in prompts], [30] * 6)
     assert same(draw(lm, prompts, CAPS), expected)
