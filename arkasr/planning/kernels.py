@@ -40,7 +40,14 @@ class Overhead:
         return Overhead(self.moved + other.moved, self.kernels + other.kernels)
 
     def times(self, factor: float) -> Overhead:
-        """Return the overhead of several passes."""
+        """Return the overhead of several passes.
+
+        Args:
+            factor: Number of passes.
+
+        Returns:
+            The overhead of all of them.
+        """
         return Overhead(factor * self.moved, factor * self.kernels)
 
 
@@ -92,10 +99,24 @@ def decoding_step(config: Any, compiled: bool) -> float:
 
 
 def encoder_blocks(config: Any) -> int:
-    """Return the number of blocks of the encoder."""
+    """Count the blocks of the encoder.
+
+    Args:
+        config: Configuration of a model.
+
+    Returns:
+        The number of blocks.
+    """
     return config.encoder_layers if config.model_type == "whisper" else config.audio_config.num_hidden_layers
 
 
 def decoder_blocks(config: Any) -> int:
-    """Return the number of blocks of the decoder."""
+    """Count the blocks of the decoder.
+
+    Args:
+        config: Configuration of a model.
+
+    Returns:
+        The number of blocks.
+    """
     return config.decoder_layers if config.model_type == "whisper" else config.text_config.num_hidden_layers
