@@ -19,6 +19,7 @@ from transformers import AutoModel, PreTrainedModel
 from arkasr.model.generation.merging import UnmergeableError, merged_value, require_mergeable
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
+from arkasr.utils.devices import to_device
 
 
 @dataclass
@@ -95,7 +96,7 @@ def current_weights(lm: SpeechLM) -> DecoderWeights:
 
 
 def _own(lm: SpeechLM) -> DecoderWeights:
-    stops = torch.tensor(lm.stop_ids, device=lm.device)
+    stops = to_device(lm.stop_ids, lm.device)
     return DecoderWeights(lm.hf.model.language_model, lm.head.detach(), lm.blocked, stops, False)
 
 
