@@ -60,7 +60,7 @@ def test_decode_with_two_processes_writes_the_files_of_one(conf, own_data, tmp_p
     assert ids == [cut.id for cut in cuts if cut.id != cuts[2].id]  # in the order of the manifest
 
 
-@pytest.mark.parametrize(("killed", "resumed"), [("process", 3), ("command", 1)])
+@pytest.mark.parametrize(("killed", "resumed"), [("process", 3), ("command", 1), ("group", 2)])
 def test_killed_decoding_loses_nothing_and_resumes_with_another_number(
     conf, datadir, tmp_path, teacher, killed, resumed
 ):
@@ -79,13 +79,19 @@ def test_killed_decoding_loses_nothing_and_resumes_with_another_number(
 
     wait_until(waits)
     pids = list(teacher.clips())
-    os.kill(process.pid if killed == "command" else pids[1], signal.SIGKILL)
+    if killed == "group":  # as Ctrl-C in a terminal
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid if killed == "command" else pids[1], signal.SIGKILL)
     output = process.communicate()[0]
     assert len(pids) == 2 and process.pid not in pids
     wait_until(lambda: all(map(has_ended, pids)))
     if killed == "process":
         assert process.returncode == 2 and output.count("arkasr decode: error: ") == 1 and "Traceback" not in output
         assert "of 2 on cpu was ended by SIGKILL; if memory ran out, lower decode.max_seconds" in output
+    if killed == "group":
+        assert process.returncode == 130 and "Traceback" not in output
+        assert output.endswith("arkasr decode: interrupted; run the same command again to resume\n")
     finished = part.read_text().splitlines()
     assert len(finished) == 2
     (teacher.folder / "wait").unlink()

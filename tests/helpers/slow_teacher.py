@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from recipes import reset_signals
 from source_tree import ROOT
 
 SOURCE = '''
@@ -55,11 +56,19 @@ class SlowTeacher:
         (folder / "fake_slow.py").write_text(SOURCE)
 
     def start(self, *words: object) -> subprocess.Popen[str]:
-        """Start `arkasr` with these words."""
+        """Start `arkasr` with these words, in a process group of its own."""
         paths = {"PYTHONPATH": f"{ROOT}:{self.folder}", "SLOW_FOLDER": str(self.folder)}
         env = os.environ | paths | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "arkasr", *map(str, words)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
+            start_new_session=True,
+            preexec_fn=reset_signals,
+        )
 
     def clips(self) -> dict[int, list[int]]:
         """Return the numbers of samples that each process was asked to transcribe, by process id."""
