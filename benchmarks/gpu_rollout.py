@@ -126,7 +126,7 @@ def inference(bench: Bench) -> Iterator[Row]:
     lm.blocked[lm.stop_ids] = True
     settings = DecodeConfig(max_new_tokens=numbers.tokens, tokens_per_second=0.0)
     for count in numbers.batches:
-        clips, row = rtf.noise(count, numbers.seconds), Row("inference", f"batch {count}", unit="RTFx")
+        clips, row = rtf.noise(count, numbers.seconds, bench.device), Row("inference", f"batch {count}", unit="RTFx")
         rtf.check(lm, clips, settings)
         rates.append(count * numbers.seconds / bench.measure(partial(transcribe, lm, clips, settings), row))
         row.value, row.ratio = rates[-1], rates[-1] / rates[0]
