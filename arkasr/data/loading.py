@@ -12,9 +12,9 @@ created, the batch is lost and the training process waits for it for ever. This 
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -30,7 +30,8 @@ from arkasr.interfaces import SAMPLE_RATE
 
 AHEAD = 2  # batches that each loader process has ready
 SLOTS = AHEAD + 2  # per loader process: also the batch in training, and one that is written meanwhile
-MOST_SECONDS = 900.0  # of audio in a slot. Larger batches go through the pipe
+CHECK_S = 5.0  # interval at which a wait looks for dead loader processes. Torch's signal handler finds most at once
+MOST_SECONDS = 3600.0  # of audio in a slot. Larger batches go through the pipe
 
 T = TypeVar("T")
 
@@ -71,22 +72,33 @@ class _Packed:
         return Loaded(self.epoch, self.read, batch)
 
 
+@dataclass
+class _End:
+    """The end of the batches, which every loader process sends. number: of all batches, since torch skips lost ones."""
+
+    number: int = 0
+    error: UserError | None = None  # torch would wrap it into a traceback
+
+
 class _Share(IterableDataset):
-    """The batches that this process loads. An error of the user comes in place of a batch, as the last item."""
+    """The batches that this process loads, and a last item that says how they ended."""
 
     def __init__(self, dealt: Iterable[Dealt], shared: SharedSamples | None):
         self.dealt, self.shared = dealt, shared
 
-    def __iter__(self) -> Iterator[_Packed | UserError]:
+    def __iter__(self) -> Iterator[_Packed | _End]:
         worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        loader, loaders = (worker.id, worker.num_workers) if worker else (0, 1)
+        end = _End()
         try:
-            for one in islice(self.dealt, first, None, step):
-                yield self._loaded(one, first)
-        except UserError as error:  # torch would wrap it into a traceback
-            yield error
+            for end.number, one in enumerate(self.dealt, 1):
+                if (end.number - 1) % loaders == loader:
+                    yield self._packed(one, loader)
+        except UserError as error:
+            end.error = error
+        yield end
 
-    def _loaded(self, one: Dealt, loader: int) -> _Packed:
+    def _packed(self, one: Dealt, loader: int) -> _Packed:
         batch = load_batch([clip.cut() for clip in one.clips])
         packed = _Packed(one.epoch, one.read, batch, [len(waveform) for waveform in batch.waveforms])
         if self.shared is None:
@@ -95,7 +107,9 @@ class _Share(IterableDataset):
         return replace(packed, samples=samples, batch=replace(batch, waveforms=[]))
 
 
-def loaded(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool = False) -> Iterator[Loaded]:
+def loaded(
+    dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool = False, seconds: float | None = None
+) -> Iterator[Loaded]:
     """Load batches in order.
 
     Args:
@@ -104,37 +118,48 @@ def loaded(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool
         timeout: Seconds to wait for one batch of the loader processes. 0 sets no limit.
         pin: Put the waveforms of each batch into one piece of page-locked memory, from which a GPU can copy
             asynchronously. Needs a GPU.
+        seconds: Seconds of audio in the largest batch. None: as much as `config` allows.
 
     Yields:
         The batches.
 
     Raises:
-        UserError: The clips cannot be dealt, the loader processes cannot start, or they do not deliver the batch in
+        UserError: The clips cannot be dealt, the loader processes cannot start, or they do not deliver each batch in
             time.
         RuntimeError: A loader process died (torch's message names it).
     """
+    if seconds is None:
+        seconds = min(config.max_seconds, config.max_cuts * config.max_clip_seconds)
     try:
-        loader = _loader(dealt, config, timeout, pin)
+        loader = _loader(dealt, config.num_workers, timeout, pin, min(seconds, MOST_SECONDS))
     except OSError as error:
         raise UserError(
             f"data.num_workers={config.num_workers}: loader processes cannot start ({error}); free space in /dev/shm "
             "or start the container with a larger --shm-size, raise the limits of open files and processes (ulimit "
             "-n, ulimit -u), or set data.num_workers=0"
         ) from error
-    while (packed := _next(loader, config.num_workers, timeout)) is not None:
-        if isinstance(packed, UserError):
-            raise packed
+    number = 0
+    while isinstance(packed := _next(loader, config.num_workers, timeout), _Packed):
+        number += 1
         yield packed.unpacked()
+    if packed is not None and packed.error:
+        raise packed.error
+    if packed is None or packed.number != number:
+        raise UserError(
+            f"data.num_workers={config.num_workers}: a batch was lost on its way from a loader process; check that "
+            "memory is not full, and run the same command again"
+        )
 
 
-def _loader(dealt: Iterable[Dealt], config: DataConfig, timeout: float, pin: bool) -> Iterator[_Packed | UserError]:
-    workers = config.num_workers
+def _loader(
+    dealt: Iterable[Dealt], workers: int, timeout: float, pin: bool, seconds: float
+) -> Iterator[_Packed | _End]:
     _try_queues(workers)
-    seconds = min(config.max_seconds, config.max_cuts * config.max_clip_seconds, MOST_SECONDS)
     size = int((seconds + 1) * SAMPLE_RATE)  # lengths are rounded to whole samples
     shared = SharedSamples(workers, SLOTS, size) if workers else None
     # loader processes inherit the manifest and the shared memory, so they must be forked
-    options: dict[str, Any] = {"multiprocessing_context": "fork", "prefetch_factor": AHEAD, "timeout": timeout}
+    wait = min(timeout or CHECK_S, CHECK_S)
+    options: dict[str, Any] = {"multiprocessing_context": "fork", "prefetch_factor": AHEAD, "timeout": wait}
     return iter(
         DataLoader(
             _Share(dealt, shared),
@@ -165,14 +190,18 @@ def _try_queues(num_workers: int) -> None:
 
 
 def _next(loader: Iterator[T], num_workers: int, timeout: float) -> T | None:
-    try:
-        return next(loader, None)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader timed out"):
-            raise
-        raise UserError(
-            f"data.num_workers={num_workers}: the loader processes delivered no batch in {timeout:g} s; check that "
-            "the file systems of the manifest and of the audio answer, and that memory and /dev/shm are not full (df "
-            "/dev/shm; a container gets more with --shm-size), set data.num_workers=0 to see the error itself, or "
-            "raise train.hang_seconds"
-        ) from error
+    started = time.monotonic()
+    while True:
+        try:
+            return next(loader, None)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            if not timeout or time.monotonic() - started < timeout:
+                continue  # all loader processes live
+            raise UserError(
+                f"data.num_workers={num_workers}: the loader processes delivered no batch in {timeout:g} s; check that "
+                "the file systems of the manifest and of the audio answer, and that memory and /dev/shm are not full "
+                "(df /dev/shm; a container gets more with --shm-size), set data.num_workers=0 to see the error itself, "
+                "or raise train.hang_seconds"
+            ) from error

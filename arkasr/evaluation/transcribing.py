@@ -66,7 +66,8 @@ class Transcribing:
             One result per batch.
         """
         dealt = [Dealt(0, START, [LazyCut.of(cut) for cut in cuts]) for cuts in batches]
-        for *_, batch in loaded(dealt, self.data, self.timeout, pin=self.device.startswith("cuda")):
+        seconds = max((sum(clip.seconds for clip in one.clips) for one in dealt), default=0.0)
+        for *_, batch in loaded(dealt, self.data, self.timeout, self.device.startswith("cuda"), seconds):
             rows, failures = transcribe_or_fail(self._transcriber(dtype), batch) if batch.ids else ([], [])
             yield Result(rows, batch.failures, failures)
 
