@@ -15,6 +15,7 @@ from pretrained import saved, whisper
 from tiny import waveform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import data_wait
 import encoder_positions
 import fresh
 import head
@@ -137,3 +138,12 @@ def test_linear_r2_of_a_linear_map_and_of_noise():
     targets = [row @ torch.randn(6, 3, generator=torch.Generator().manual_seed(1)) + 2 for row in states]
     assert encoder_positions.linear_r2(states, targets) > 0.999
     assert encoder_positions.linear_r2(states, [torch.randn(40, 3) for _ in states]) < 0.1
+
+
+def test_data_wait_prints_one_row_per_number_of_ranks_and_way_of_reading(capsys):
+    sizes = {"cuts": 200, "files": 5, "clips": 3, "seconds": 2.5, "workers": 1, "step": 0.01, "steps": 4, "warmup": 1}
+    data_wait.main([word for name, value in sizes.items() for word in (f"--{name}", str(value))])
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^\| (\d+) \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE)
+    assert [row[:2] for row in rows] == [(n, lazy) for lazy in ("never", "always") for n in ("1", "8", "24")]
+    assert all(float(median) <= float(most) <= float(longest) for *_, median, most, longest in rows)
