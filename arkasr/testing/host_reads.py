@@ -28,7 +28,6 @@ from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -107,8 +106,21 @@ def _both_modes(note: Callable[[str], None], counts: HostReads) -> ExitStack:
     stack.enter_context(operations)
     stack.enter_context(_Calls(note, operations))
     for name in READERS:  # a function mode would not see calls in the backward pass
-        stack.enter_context(patch.object(Tensor, name, _noting(note, getattr(Tensor, name))))
+        stack.enter_context(_method(name, _noting(note, getattr(Tensor, name))))
     return stack
+
+
+@contextmanager
+def _method(name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Replace a method of all tensors, which may be inherited."""
+    before = vars(Tensor).get(name)
+    setattr(Tensor, name, method)
+    try:
+        yield
+    finally:
+        delattr(Tensor, name)
+        if before is not None:
+            setattr(Tensor, name, before)
 
 
 def _noting(note: Callable[[str], None], method: Callable[..., Any]) -> Callable[..., Any]:
