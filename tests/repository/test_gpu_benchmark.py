@@ -167,7 +167,8 @@ def test_a_failed_section_does_not_end_the_others(monkeypatch, capsys):
     assert "| FAILED: ValueError: two lines |" in printed and "| second | row |" in printed
 
 
-def test_sections_stop_when_the_time_is_used_up(monkeypatch, capsys):
+@pytest.mark.slow
+def test_sections_stop_when_the_time_is_used_up(monkeypatch):
     def waits(bench):
         yield Row("first", "before the wait")
         try:
@@ -177,10 +178,13 @@ def test_sections_stop_when_the_time_is_used_up(monkeypatch, capsys):
 
     monkeypatch.setitem(gpu.SECTIONS, "first", (waits, 1))
     monkeypatch.setitem(gpu.SECTIONS, "second", (waits, 1))
-    assert gpu.main([*MINI, "--budget", "0.5", "--sections", "first", "second"]) == 3
-    printed = capsys.readouterr().out
-    assert "before the wait" in printed and "after the wait" not in printed
-    assert printed.count(gpu_table.NOT_RUN) == 2
+    bench = gpu.Bench("mini", "cpu", 1, Path(), gpu.Card("CPU"), gpu.NUMBERS["mini"])
+    rows = gpu.run(bench, ["first", "second"], 2.0, time.perf_counter())
+    found = [(row.section, row.name, row.result) for row in rows]
+    assert found == [
+        ("first", "before the wait", ""),
+        *((name, "-", gpu_table.NOT_RUN) for name in ("first", "second")),
+    ]
 
 
 def test_profiles_are_taken_after_all_times_and_fill_in_earlier_rows(monkeypatch):
