@@ -106,7 +106,7 @@ def draw_clips(corpus: Corpus, number: int, spread: float, seed: int) -> tuple[l
     sizes = np.array([part[0] for part in corpus.parts], dtype=float)
     part, share = rng.choice(len(sizes), size=number, p=sizes / sizes.sum()), rng.random(number)
     by_part = np.stack([np.interp(share, shares, seconds) for _, shares, seconds in corpus.parts])
-    seconds = by_part[part, np.arange(number)].round(2)
+    seconds = np.rint(by_part[part, np.arange(number)] * SAMPLING_RATE) / SAMPLING_RATE
     relative = 1 + spread * (np.interp(rng.random(number), RATE_SHARES, RATES) - 1)
     units = np.maximum(np.rint(seconds * corpus.rate * np.maximum(relative, 0.05)), 1)
     return seconds.tolist(), units.astype(int).tolist()
