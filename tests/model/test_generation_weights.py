@@ -230,7 +230,8 @@ def test_unknown_adapters_generate_without_a_copy_and_with_one_warning(lm, capsy
     with torch.autocast("cpu", torch.bfloat16):
         current = weights.current_weights(lm)
         first, second = (generate(lm, prompts, CAPS, 4) for _ in range(2))
-    assert not current.is_copy and current.decoder is lm.hf.model.language_model and same(first, second)
+    assert not current.is_copy and not current.is_fixed and current.decoder is lm.hf.model.language_model
+    assert same(first, second)
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("every generated token gathers or casts") == 1
 
@@ -241,3 +242,13 @@ def test_an_adapter_that_is_not_a_sum_is_not_merged(lm):
     attention.q_proj.lora_variant = {"first": "dora"}
     with pytest.raises(UnmergeableError, match=r"layers\.0\.self_attn\.q_proj: adapters of type LoraLinear"):
         require_mergeable(lm.hf.model.language_model, set())
+
+
+def test_a_models_own_weights_keep_their_addresses(lm):
+    """Otherwise every call would capture its steps again."""
+    first = weights.current_weights(lm)
+    second = weights.current_weights(lm)
+    assert first.addresses() == second.addresses() and first.stops.tolist() == lm.stop_ids
+    assert first.is_fixed
+    lm.stop_ids = [*lm.stop_ids, 1]
+    assert weights.current_weights(lm).stops.tolist() == lm.stop_ids

@@ -7,6 +7,7 @@
 - `state`: the memory of one batch and the decoding step, which reads nothing on the host.
 - `cache`: keys and values as transformers' decoders read them.
 - `step_runner`: the step run eagerly, through torch.compile, or as a CUDA graph.
+- `graph_pool`: captures of CUDA graphs that share memory.
 - `weights`, `merging`: the decoder and head that generate, which may be a copy in another dtype.
 - `late_flags`: flags that the host reads while the device continues to work.
 - `choosing`: the choice of the next token.

@@ -78,8 +78,9 @@ def generate(
         return Generation([[] for _ in prompts], [False for _ in prompts], nothing)
     weights, choice = current_weights(lm), Choice(temperature, top_p, generator)
     schedule = schedule_of(lm.device, mode.compiled)
-    with torch.autocast(lm.device.type, enabled=False) if weights.is_copy else nullcontext():
-        engine = engine_of(lm, weights, keep=lm.device.type == "cuda")
+    copied = torch.autocast(lm.device.type, enabled=False) if weights.is_copy else nullcontext()
+    with copied, torch.cuda.device_of(lm.blocked):  # streams, events and captures are those of the present GPU
+        engine = engine_of(lm, weights, keep=lm.device.type == "cuda" and weights.is_fixed)
         batch = DecodingBatch(engine, schedule, choice, [len(p) for p in prompts], caps, top_k)
         batch.read_prompts(prompts)
         batch.run(mode)

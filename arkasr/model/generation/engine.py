@@ -10,12 +10,13 @@ import torch
 
 from arkasr.errors import UserError
 from arkasr.model.generation.choosing import Choice
+from arkasr.model.generation.graph_pool import GraphPool
 from arkasr.model.generation.state import DecodingState
 from arkasr.model.generation.step_runner import StepMode, StepRunner
 from arkasr.model.generation.weights import DecoderWeights
 from arkasr.model.speech_lm.auto import SpeechLM
 
-MOST_STATES = 48  # shapes that are kept with their captured steps
+MOST_STATES = 48  # shapes that are kept with their captured steps, on a GPU
 
 _engines: WeakKeyDictionary[SpeechLM, Engine] = WeakKeyDictionary()
 
@@ -27,14 +28,17 @@ class Engine:
 
     Args:
         weights: Decoder and head.
+        most_states: Number of states that are kept. Each has memory for its tokens and their top k.
     """
 
-    def __init__(self, weights: DecoderWeights):
-        self.weights, self.addresses = weights, weights.addresses() if weights.head.is_cuda else ()
+    def __init__(self, weights: DecoderWeights, most_states: int = MOST_STATES):
+        self.most_states = most_states
+        on_gpu, device = weights.head.is_cuda and weights.is_fixed, weights.head.device
+        self.pool = GraphPool(device) if on_gpu else None
+        self.weights, self.addresses = weights, weights.addresses() if on_gpu else ()
         self.block = torch.empty(0, dtype=weights.dtype, device=weights.head.device)
         self.states: OrderedDict[tuple[int, int, int], DecodingState] = OrderedDict()
         self.runners: dict[tuple[int, int, int], dict[Any, StepRunner]] = {}
-        self.pool = torch.cuda.graph_pool_handle() if weights.head.is_cuda else None
 
     def state(self, rows: int, length: int, top_k: int) -> DecodingState:
         """Return a state, whose values are those of its last use or zero.
@@ -59,7 +63,7 @@ class Engine:
             self.states[key] = DecodingState(self.weights, self.block[:size].view(shape), top_k)
             self.runners[key] = {}
         self.states.move_to_end(key)
-        while len(self.states) > MOST_STATES:
+        while len(self.states) > self.most_states:
             self.runners.pop(self.states.popitem(last=False)[0])
         return self.states[key]
 
@@ -95,7 +99,7 @@ def engine_of(lm: SpeechLM, weights: DecoderWeights, keep: bool) -> Engine:
         The engine.
     """
     if not keep:
-        return Engine(weights)
+        return Engine(weights, most_states=1)
     engine = _engines.get(lm)
     if engine is None or engine.addresses != weights.addresses() or engine.block.dtype != weights.dtype:
         engine = _engines[lm] = Engine(weights)

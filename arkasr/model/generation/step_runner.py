@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from arkasr.model.generation.choosing import Choice
+from arkasr.model.generation.graph_pool import GraphPool
 from arkasr.model.generation.state import DecodingState
 from arkasr.utils.console import log
 
@@ -43,7 +44,7 @@ class StepRunner:
         span: Number of slots that attention reads.
         choice: How tokens are chosen.
         mode: How the step runs.
-        pool: Memory pool that all captured steps share. None if nothing is captured.
+        pool: Captures the steps of this model. None if nothing can be captured.
 
     Attributes:
         failed: Ways to run the step that raised an error in this process: `COMPILED`, `CAPTURED`.
@@ -51,9 +52,9 @@ class StepRunner:
 
     failed: set[str] = set()
 
-    def __init__(self, state: DecodingState, span: int, choice: Choice, mode: StepMode, pool: Any):
+    def __init__(self, state: DecodingState, span: int, choice: Choice, mode: StepMode, pool: GraphPool | None):
         self.state, self.span, self.choice, self.pool = state, span, choice, pool
-        self.graphs = mode.graphs and state.token.is_cuda
+        self.graphs = mode.graphs and pool is not None
         self.compile_at = {"on": 0, "off": None, "auto": COMPILE_AFTER if self.graphs else None}[mode.compiled]
         self.compiled: Callable[[], Tensor] | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -63,6 +64,8 @@ class StepRunner:
         """Decode one token per row."""
         if self.compile_at is not None and self.steps >= self.compile_at:
             self._compile()
+        if CAPTURED in self.failed:  # generators no longer count the draws of earlier captures
+            self.graphs, self.graph = False, None
         if self.graphs and self.graph is None and self.warm >= WARM_UP:
             self._capture()
         self.steps, self.warm = self.steps + 1, self.warm + 1
@@ -93,20 +96,11 @@ class StepRunner:
             self.compiled = torch.compile(self.state.logits, dynamic=False, fullgraph=True)
 
     def _capture(self) -> None:
-        if CAPTURED in self.failed:
-            self.graphs = False
-            return
-        graph = torch.cuda.CUDAGraph()
+        assert self.pool is not None
         try:
-            if self.choice.generator is not None:
-                graph.register_generator_state(self.choice.generator)
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                self._step()
+            self.graph = self.pool.capture(self._step, self.choice.generator)
         except RuntimeError as error:
-            self.graphs = False
             self._give_up(CAPTURED, error)
-        else:
-            self.graph = graph
 
     def _give_up(self, way: str, error: Exception) -> None:
         """Log that a way does not work, once per process. The step then runs without it, with the same result."""

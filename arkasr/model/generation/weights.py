@@ -8,7 +8,7 @@ stay valid.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -32,6 +32,8 @@ class DecoderWeights:
         blocked: Tensor [V], bool, ids that are never chosen.
         stops: Tensor [number of stop ids], int64.
         is_copy: Whether decoder and head are a copy.
+        is_fixed: Whether steps read these very tensors. False if each step gathers or casts them, so that it cannot be
+            captured.
     """
 
     decoder: PreTrainedModel
@@ -39,6 +41,7 @@ class DecoderWeights:
     blocked: Tensor
     stops: Tensor
     is_copy: bool
+    is_fixed: bool = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -52,6 +55,7 @@ class DecoderWeights:
 
 
 _copies: WeakKeyDictionary[SpeechLM, DecoderWeights] = WeakKeyDictionary()
+_stop_ids: WeakKeyDictionary[SpeechLM, tuple[tuple[tuple[int, ...], torch.device], Tensor]] = WeakKeyDictionary()
 _warned: WeakKeyDictionary[SpeechLM, bool] = WeakKeyDictionary()
 
 
@@ -92,12 +96,20 @@ def current_weights(lm: SpeechLM) -> DecoderWeights:
             if lm not in _warned:
                 log(f"warning: {error}; every generated token gathers or casts the decoder's weights again")
                 _warned[lm] = True
+            return replace(_own(lm), is_fixed=False)
     return _own(lm)
 
 
 def _own(lm: SpeechLM) -> DecoderWeights:
-    stops = to_device(lm.stop_ids, lm.device)
-    return DecoderWeights(lm.hf.model.language_model, lm.head.detach(), lm.blocked, stops, False)
+    return DecoderWeights(lm.hf.model.language_model, lm.head.detach(), lm.blocked, _stops(lm), False)
+
+
+def _stops(lm: SpeechLM) -> Tensor:
+    """Return the stop ids on the device. They keep their address as long as they and the device are the same."""
+    key = (tuple(lm.stop_ids), lm.device)
+    if lm not in _stop_ids or _stop_ids[lm][0] != key:
+        _stop_ids[lm] = key, to_device(lm.stop_ids, lm.device)
+    return _stop_ids[lm][1]
 
 
 @torch.no_grad()
