@@ -68,6 +68,30 @@ def test_rows_leave_at_any_time_without_a_change(late, shrink, every, monkeypatc
     assert same(draw(lm, prompts, CAPS), expected)
 
 
+@pytest.mark.parametrize("shapes", [schedule.CPU, SMALL_SHAPES], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_memory_that_grows_gives_the_same_transcripts(shapes, kept, lm, monkeypatch):
+    """Rows leave and slots are added in turn, in new memory or in the memory of an earlier, larger batch."""
+    prompts, caps = prompts_of(lm), [cap + 90 * (cap == 17) for cap in CAPS]
+    monkeypatch.setattr(schedule, "CPU", replace(shapes, ahead=1000))
+    if kept:
+        one = engine.Engine(weights.current_weights(lm))
+        monkeypatch.setattr(decoding, "engine_of", lambda *_, **__: one)
+    expected = draw(lm, prompts, caps)
+    monkeypatch.setattr(schedule, "CPU", replace(shapes, ahead=2))
+    assert same(draw(lm, prompts, caps), expected) and max(map(len, expected.ids)) > 4
+
+
+def test_a_large_token_cap_costs_no_memory(monkeypatch):
+    lm, sizes = eager_to_stop(student(10), 2.0), []
+    prompts = prompts_of(lm)
+    ends = [clip for clip, stopped in enumerate(draw(lm, prompts, [20] * 6).stopped) if stopped]
+    make = engine.DecodingState
+    monkeypatch.setattr(engine, "DecodingState", lambda *args: sizes.append(args[1].shape[4]) or make(*args))
+    result = draw(lm, [prompts[clip] for clip in ends], [100_000] * len(ends))
+    assert ends and all(result.stopped) and max(sizes) == max(len(prompts[i]) for i in ends) + schedule.CPU.ahead
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 14)), min_size=1, max_size=9), st.integers(1, 5))
 def test_any_batch_gives_what_each_clip_gives_alone(chosen, every):

@@ -46,7 +46,7 @@ class DecodingBatch:
         self.engine, self.schedule, self.choice = engine, schedule, choice
         self.lengths, self.caps, self.steps = list(lengths), [max(cap, 0) for cap in caps], max(caps)
         self.clips = list(range(len(lengths)))
-        self.length = schedule.length(max(lengths) + self.steps)
+        self.length = schedule.length(max(lengths) + min(self.steps, schedule.ahead))
         self.state = engine.state(schedule.rows(len(lengths)), self.length, top_k)
         device = self.state.ids.device
         self.ids = torch.zeros(len(lengths), self.steps, dtype=torch.long, device=device)
@@ -75,6 +75,8 @@ class DecodingBatch:
         count = 1
         while count < self.steps and not (count % self.schedule.every == 0 and self._all_finished(count)):
             span = self.schedule.length(max(self.lengths[clip] for clip in self.clips) + count)
+            if span > self.length:
+                self._lengthen(span)
             self.engine.step(self.state, span, self.choice, mode)
             count += 1
         self._keep(range(len(self.clips)), count)
@@ -95,9 +97,20 @@ class DecodingBatch:
     def _shrink(self, left: list[int]) -> None:
         rows = self.schedule.rows(len(left))
         padding = [left[0]] * (rows - len(left))
-        smaller = self.engine.state(rows, self.length, self.topk.shape[-1])
-        smaller.take_rows(self.state, to_device([*left, *padding], self.ids.device))
-        self.state, self.clips, self._flags = smaller, [self.clips[row] for row in left], None
+        self._move([*left, *padding])
+        self.clips, self._flags = [self.clips[row] for row in left], None
+
+    def _lengthen(self, span: int) -> None:
+        """Double the slots, up to those of the longest possible transcript."""
+        longest = self.schedule.length(max(self.lengths[clip] for clip in self.clips) + self.steps)
+        self.length = min(self.schedule.length(2 * span), longest)
+        self._move(list(range(self.state.rows)))
+
+    def _move(self, rows: list[int]) -> None:
+        """Continue some rows in a state of `self.length` slots."""
+        state = self.engine.state(len(rows), self.length, self.topk.shape[-1])
+        state.take_rows(self.state, to_device(rows, self.ids.device, torch.long))
+        self.state = state
 
     def _keep(self, rows: Sequence[int], count: int) -> None:
         """Copy the first `count` tokens of some rows to the result."""

@@ -57,6 +57,8 @@ class Schedule:
         every: Tokens between two looks at which transcripts are finished.
         late: Act on what the previous look saw, so that the device has work while the host waits for the flags.
         shrink: Finished rows leave the batch if the remaining rows are at most this share of it.
+        ahead: Tokens for which slots are allocated at first. Longer transcripts double the slots as they need them, so
+            that a large token cap costs no memory.
     """
 
     rows: Callable[[int], int]
@@ -64,11 +66,12 @@ class Schedule:
     every: int
     late: bool
     shrink: float
+    ahead: int
 
 
 # A CPU computes exactly the rows and slots there are. Every shape of a GPU is captured once and used again.
-CPU = Schedule(exact, exact, every=4, late=False, shrink=1.0)
-GPU = Schedule(rows_bucket, length_bucket, every=4, late=True, shrink=0.5)
+CPU = Schedule(exact, exact, every=4, late=False, shrink=1.0, ahead=128)
+GPU = Schedule(rows_bucket, length_bucket, every=4, late=True, shrink=0.5, ahead=1024)
 
 
 def schedule_of(device: torch.device, compiled: str) -> Schedule:

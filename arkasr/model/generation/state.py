@@ -131,13 +131,18 @@ class DecodingState:
         """Continue rows of another state. Both may use the same memory, from its start on.
 
         Args:
-            other: A state with as many slots and at least as many rows.
+            other: A state with as many slots and at least as many rows, or with fewer slots and as many rows.
             rows: Tensor [B], int64, rows of `other`.
         """
         self.weights = other.weights
-        for name in ("token", "limits", "done", "ids", "topk"):
+        for name in ("token", "limits", "done"):
             getattr(self, name).copy_(getattr(other, name)[rows])
+        for name in ("ids", "topk"):
+            getattr(self, name)[:, : other.length] = getattr(other, name)[rows]
         self.slots.position.copy_(other.slots.position[rows])
         self.count.copy_(other.count)
-        for mine, theirs in zip(self.memory, other.memory):  # ascending: a layer never overwrites a later one
-            mine.copy_(theirs[:, rows])
+        layers = list(zip(self.memory, other.memory))
+        # Layers that are yet to be read must not be overwritten: fewer rows move down, more slots move up.
+        for mine, theirs in layers if self.length == other.length else reversed(layers):
+            mine[..., : other.length, :] = theirs[:, rows]
+            mine[..., other.length :, :].zero_()
