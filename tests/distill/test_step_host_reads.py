@@ -10,6 +10,7 @@ from steps import SIZES, opd, trainable
 from tiny import batch, eager_to_stop, student, teacher, teacher_tokenizer
 
 from arkasr.builtin.losses import FullKl, NoLossOptions
+from arkasr.builtin.mappers.byte_offsets import ByteOffsets, ByteOffsetsOptions
 from arkasr.builtin.mappers.identity import Identity
 from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.builtin.teachers.local import LocalTeacher, LocalTeacherOptions
@@ -59,6 +60,22 @@ def test_micro_step_reads_at_most_ten_times(local_teacher, mapper, loss):
     outside = {place: count for place, count in others.items() if "model/generation/" not in place}
     assert list(outside) == [next(place for place in outside if "distill/metrics.py" in place)], outside
     assert sum(outside.values()) == 1  # loss, count and all metrics together
+
+
+@pytest.mark.parametrize("loss", ["union_topk_kl", "full_kl"])
+def test_byte_offsets_reads_nothing_from_the_device(local_teacher, loss):
+    """Its tables are on the host. They count as device tensors here, since they exist before the count."""
+    lm = trainable().train()
+    one = opd(lm, local_teacher, lambda _, **models: ByteOffsets(ByteOffsetsOptions(), **models))
+    if loss == "full_kl":
+        one.loss = FullKl(NoLossOptions())
+    objective = DistillationObjective(one)
+    objective(lm, batch(SIZES), Phases())
+    with count_host_reads() as reads:
+        objective(lm, batch(SIZES), Phases()).total.backward()
+    on_host = ("byte_offsets.py", "(nonzero)")  # what it reads from its tables
+    places = [place for place in reads.by_place if "builtin/" in place]
+    assert not [place for place in places if not any(name in place for name in on_host)], reads.by_place
 
 
 def test_losses_and_metrics_stay_on_the_device(local_teacher):

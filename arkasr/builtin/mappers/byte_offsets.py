@@ -167,11 +167,11 @@ class ByteOffsets(IdTables):
         Returns:
             A view of P positions. Its attribute `dropped`, float32 [P], is the mass that maps to no student token.
         """
-        from arkasr.builtin.mappers.byte_views import ByteMass, all_logprobs, spelled_view
+        from arkasr.builtin.mappers.byte_views import ByteMass, all_logprobs, moved, spelled_view
 
         logprobs = all_logprobs(view, sum(map(len, alignment.teacher_ids)), self.options.top_k)
         mass = ByteMass(logprobs, alignment, self._first_tokens, len(self.student_bytes))
-        return spelled_view(*mass.compute(), self.mapped.to(logprobs.device), self.options.min_mapped_mass)
+        return spelled_view(*mass.compute(), moved(self.mapped, logprobs.device), self.options.min_mapped_mass)
 
     def align(self, student_ids: Sequence[Sequence[int]]) -> ByteAlignment:
         """Tokenise each transcript for the teacher, with a stop token, and pair the student's positions.

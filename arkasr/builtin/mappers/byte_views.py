@@ -44,8 +44,22 @@ class SpelledView:
 
     def at(self, rows: Tensor) -> SpelledView:
         """See `arkasr.DistributionView.at`."""
-        rows = rows.to(self.logprobs.device)
+        rows = moved(rows, self.logprobs.device)
         return SpelledView(self.logprobs[rows], self.dropped[rows])
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values to a device. From the host to a GPU, the host does not wait for the copy.
+
+    Args:
+        values: Tensor on the host or on the device.
+        device: The device.
+
+    Returns:
+        The values on the device.
+    """
+    values = values.pin_memory() if device.type == "cuda" and not values.is_cuda else values
+    return values.to(device, non_blocking=True)
 
 
 def all_logprobs(view: arkasr.DistributionView, positions: int, top_k: int) -> Tensor:
@@ -105,8 +119,10 @@ class ByteMass:
     """
 
     def __init__(self, logprobs: Tensor, alignment: ByteAlignment, first_tokens: Tensor, size: int):
-        self.device, self.size, self.first_tokens = logprobs.device, size, first_tokens.to(logprobs.device)
-        self.logprobs, self.rows = logprobs, alignment.teacher_rows.to(self.device)
+        self.device, self.size = logprobs.device, size
+        self.known = moved((first_tokens >= 0).nonzero()[:, 0], self.device)
+        self.first_tokens = moved(first_tokens, self.device)
+        self.logprobs, self.rows = logprobs, moved(alignment.teacher_rows, self.device)
         self.positions = alignment.positions[: len(self.rows)]
         path = self._ids([i for ids in alignment.teacher_ids for i in ids])
         steps = logprobs.gather(1, path[:, None])[:, 0].double().clamp(min=LEAST_LOGPROB)
@@ -117,13 +133,13 @@ class ByteMass:
         self.whole_rows = self._ids([p for p, position in enumerate(self.positions) if position.uses_whole_row])
 
     def _ids(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long).to(self.device)
+        return moved(torch.tensor(values, dtype=torch.long), self.device)
 
     def _probs_of(self, rows: Tensor, lists: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the probabilities [N] of the tokens in each list at the list's row, and the list of each [N]."""
         sizes = torch.tensor([len(ids) for ids in lists], dtype=torch.long)
-        owner = torch.arange(len(lists)).repeat_interleave(sizes).to(self.device)
-        ids = torch.cat([*lists, torch.zeros(0, dtype=torch.long)]).to(self.device)
+        owner = moved(torch.arange(len(lists)).repeat_interleave(sizes), self.device)
+        ids = moved(torch.cat([*lists, torch.zeros(0, dtype=torch.long)]), self.device)
         return self.logprobs[rows[owner], ids].exp(), owner
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,7 +162,7 @@ class ByteMass:
         factor = (weight - total[place]).exp().masked_fill(mass == 0, 0.0).float()
         probs = torch.zeros(len(self.rows), self.size, device=self.device)
         student = torch.cat([*(table.student for _, _, table in routes), torch.zeros(0, dtype=torch.long)])
-        self._add(probs, place[owner], student.to(self.device), factor[owner] * found)
+        self._add(probs, place[owner], moved(student, self.device), factor[owner] * found)
         self._add_whole_rows(probs, (-total).exp().float())
         self._move_chains(probs, total)
         ignored = self._sums(*self._probs_of(rows, [table.ignored for _, _, table in routes]), len(routes))
@@ -165,12 +181,13 @@ class ByteMass:
         return self.invalid_before[last + 1] > self.invalid_before[first]
 
     def _add(self, probs: Tensor, places: Tensor, ids: Tensor, amounts: Tensor) -> None:
+        """Add amounts to probabilities. Ids of -1 add 0. To leave them out, the host would wait for their number."""
         known = ids >= 0
-        probs.view(-1).index_add_(0, (places * self.size + ids)[known], amounts[known])
+        probs.view(-1).index_add_(0, places * self.size + ids.where(known, 0), amounts.masked_fill(~known, 0.0))
 
     def _add_whole_rows(self, probs: Tensor, factor: Tensor) -> None:
         """Add all tokens of the teacher's row at positions where the whole row counts."""
-        ids = (self.first_tokens >= 0).nonzero()[:, 0]
+        ids = self.known
         for places in self.whole_rows.split(ROWS):
             rows = self.logprobs[self.rows[places]][:, ids].exp()
             summed = torch.zeros(len(places), self.size, device=self.device)
