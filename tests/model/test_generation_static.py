@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,69 +189,65 @@ def test_bucket_sizes():
 # Captured and compiled steps
 
 
-class FakeGraph:
-    """Replays what `capturing` has recorded. Capturing executes nothing, so the state is put back."""
+class FakePool:
+    """Captures as a GPU does: capturing executes nothing, and replaying takes the recorded step."""
 
-    captures: list[FakeGraph] = []
+    def __init__(self, state: DecodingState):
+        self.state, self.captures = state, 0
 
-    def replay(self):
-        self.step()
-
-
-def fake_capture(state: DecodingState):
-    @contextmanager
-    def capturing(graph, **options):
-        assert options["capture_error_mode"] == "thread_local"
-        tensors = [v for v in [*vars(state).values(), *vars(state.slots).values()] if isinstance(v, torch.Tensor)]
+    def capture(self, step, generator):
+        tensors = [v for v in [*vars(self.state).values(), *vars(self.state.slots).values()] if torch.is_tensor(v)]
         before = [tensor.clone() for tensor in tensors]
-        yield
+        step()
         for tensor, old in zip(tensors, before):
             tensor.copy_(old)
-        FakeGraph.captures.append(graph)
+        self.captures += 1
+        return SimpleNamespace(replay=step)
 
-    return capturing
+
+class FailingPool:
+    def capture(self, step, generator):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
 def test_warm_up_capture_and_replay_take_the_same_steps(monkeypatch):
+    monkeypatch.setattr(step_runner.StepRunner, "failed", set())
     lm = student(10)
     expected, state, span = prefilled(lm), prefilled(lm), 100
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(torch.cuda, "graph", fake_capture(state))
-    runner = step_runner.StepRunner(state, span, choosing.Choice(), StepMode(), pool=None)
-    runner.graphs = True  # as on a GPU
-    FakeGraph.step = lambda self: runner._step()
-    FakeGraph.captures.clear()
+    pool = FakePool(state)
+    runner = step_runner.StepRunner(state, span, choosing.Choice(), StepMode(), pool)
     with torch.no_grad():
         for _ in range(12):
             runner()
             expected.advance(span)
             expected.choose(expected.logits(), choosing.Choice())
-    assert len(FakeGraph.captures) == 1 and torch.equal(state.ids, expected.ids)
+    assert pool.captures == 1 and torch.equal(state.ids, expected.ids)
     assert torch.equal(state.topk, expected.topk) and torch.equal(state.slots.position, expected.slots.position)
 
 
 def test_a_failed_capture_is_logged_once_and_changes_nothing(monkeypatch, capsys):
     monkeypatch.setattr(step_runner.StepRunner, "failed", set())
-    lm, states = student(10), []
-
-    @contextmanager
-    def failing(graph, **options):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
-        yield
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(torch.cuda, "graph", failing)
+    lm, states = student(10), [prefilled(student(10))]
+    pool = FakePool(states[0])
+    captured = step_runner.StepRunner(states[0], 100, choosing.Choice(), StepMode(), pool)
+    with torch.no_grad():
+        for _ in range(3):
+            captured()
+    assert captured.graph is not None
     for _ in range(2):
         state = prefilled(lm)
-        runner = step_runner.StepRunner(state, 100, choosing.Choice(), StepMode(), pool=None)
-        runner.graphs = True
+        runner = step_runner.StepRunner(state, 100, choosing.Choice(), StepMode(), FailingPool())
         with torch.no_grad():
             for _ in range(6):
                 runner()
         states.append(state)
+    with torch.no_grad():
+        for _ in range(3):
+            captured()
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("decoding without a CUDA graph, which failed: RuntimeError") == 1
-    assert torch.equal(states[0].ids, states[1].ids) and int(states[0].count) == 7
+    assert captured.graph is None and pool.captures == 1  # earlier captures are not used either
+    assert all(torch.equal(state.ids, states[0].ids) and int(state.count) == 7 for state in states)
 
 
 @pytest.mark.slow
