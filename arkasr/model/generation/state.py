@@ -100,16 +100,15 @@ class DecodingState:
         return head_logits(states.last_hidden_state[:, -1], self.weights.head)
 
     def _mask(self, dtype: torch.dtype) -> Tensor:
-        """Return the mask in the form of the attention implementation."""
-        kind, mask = self.weights.decoder.config._attn_implementation, self.slots.mask()
-        if kind == "sdpa":
-            return mask
-        if kind == "eager":
-            return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-        raise UserError(
-            f"attention implementation {kind!r}: cannot generate with preallocated caches; allowed are sdpa and eager; "
-            "call hf.set_attn_implementation('sdpa')"
-        )
+        """Return the mask as numbers to add. Attention would convert a boolean one in every layer."""
+        kind = self.weights.decoder.config._attn_implementation
+        if kind not in ("sdpa", "eager"):
+            raise UserError(
+                f"attention implementation {kind!r}: cannot generate with preallocated caches; allowed are sdpa and "
+                "eager; call hf.set_attn_implementation('sdpa')"
+            )
+        hidden = ~self.slots.mask()
+        return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
     def choose(self, logits: Tensor, choice: Choice) -> None:
         """Choose the next token of each row, and keep the top k.
