@@ -12,17 +12,6 @@ import torch
 from arkasr.model.generation.graph_pool import GraphPool
 
 
-class Generator:
-    def __init__(self, capturing=False):
-        self.capturing = capturing
-
-    def clone_state(self):
-        return Generator()
-
-    def graphsafe_set_state(self, state):
-        self.capturing = state.capturing
-
-
 class Graph:
     def register_generator_state(self, generator):
         self.generator = generator
@@ -35,7 +24,7 @@ class Cuda:
 
     def __init__(self, fails_at_end=False):
         self.fails_at_end, self.handles, self.streams = fails_at_end, 0, ["main"]
-        self.default_generators, self.ended, self.captures = (Generator(),), [], []
+        self.ended, self.captures = [], []
 
     def Stream(self, device):  # torch's name
         return SimpleNamespace(device_index=device.index, name=object())
@@ -55,9 +44,6 @@ class Cuda:
         assert capture_error_mode == "thread_local"
         self.captures.append((pool, stream))
         self.streams.append(stream)
-        generators = [g for g in (self.default_generators[0], getattr(graph, "generator", None)) if g]
-        for generator in generators:
-            generator.capturing = True
         error = None
         try:
             yield
@@ -65,8 +51,6 @@ class Cuda:
             error = failure
         if error is not None and self.fails_at_end:  # torch then leaves everything as it is
             raise error
-        for generator in generators:
-            generator.capturing = False
         self.streams.append("main")
         self.ended.append(pool)
         if error is not None:
@@ -84,7 +68,6 @@ def make(monkeypatch):
         cuda = Cuda(**options)
         for name in ("CUDAGraph", "Stream", "current_stream", "set_stream", "graph_pool_handle", "graph"):
             monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
-        monkeypatch.setattr(torch.cuda, "default_generators", cuda.default_generators)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", cuda.end)
         return cuda, GraphPool(torch.device("cuda", 0))
 
@@ -114,14 +97,19 @@ def test_pools_capture_on_streams_of_their_own(make):
 
 
 @pytest.mark.parametrize("fails_at_end", [False, True])
-def test_a_failed_capture_leaves_stream_allocator_and_generators_as_they_were(fails_at_end, make):
+def test_a_failed_capture_leaves_stream_and_allocator_as_they_were(fails_at_end, make):
     cuda, pool = make(fails_at_end=fails_at_end)
-    generator = Generator()
 
     def step():
         raise RuntimeError("operation not permitted when stream is capturing")
 
     with pytest.raises(RuntimeError, match="not permitted"):
-        pool.capture(step, generator)
+        pool.capture(step, None)
     assert cuda.current_stream() == "main" and cuda.ended == [(0, 1)]
-    assert not generator.capturing and not cuda.default_generators[0].capturing
+
+
+def test_generators_of_the_draws_are_registered(make):
+    _, pool = make()
+    generator = torch.Generator()
+    assert pool.capture(lambda: None, generator).generator is generator
+    assert not hasattr(pool.capture(lambda: None, None), "generator")  # torch registers its global one itself

@@ -48,16 +48,8 @@ class GraphPool:
                 step()
         except BaseException:
             torch.cuda.set_stream(outside)
-            self._end(generator)
+            with suppress(RuntimeError):  # the capture has ended. If its end fails, torch leaves its allocator in it
+                torch._C._cuda_endAllocateToPool(self._stream.device_index, self._handle)
             raise
         self._graphs.add(graph)
         return graph
-
-    def _end(self, generator: torch.Generator | None) -> None:
-        """Leave the capture. If its end fails, torch's allocator and generators stay as they are while capturing."""
-        device = self._stream.device_index
-        with suppress(RuntimeError):  # the capture has ended
-            torch._C._cuda_endAllocateToPool(device, self._handle)
-            for stuck in (torch.cuda.default_generators[device], generator):
-                if stuck is not None:
-                    stuck.graphsafe_set_state(stuck.clone_state())  # a copy does not capture

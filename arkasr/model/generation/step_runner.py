@@ -64,8 +64,6 @@ class StepRunner:
         """Decode one token per row."""
         if self.compile_at is not None and self.steps >= self.compile_at:
             self._compile()
-        if CAPTURED in self.failed:  # generators no longer count the draws of earlier captures
-            self.graphs, self.graph = False, None
         if self.graphs and self.graph is None and self.warm >= WARM_UP:
             self._capture()
         self.steps, self.warm = self.steps + 1, self.warm + 1
@@ -96,10 +94,13 @@ class StepRunner:
             self.compiled = torch.compile(self.state.logits, dynamic=False, fullgraph=True)
 
     def _capture(self) -> None:
-        assert self.pool is not None
+        if CAPTURED in self.failed or self.pool is None:
+            self.graphs = False
+            return
         try:
             self.graph = self.pool.capture(self._step, self.choice.generator)
         except RuntimeError as error:
+            self.graphs = False
             self._give_up(CAPTURED, error)
 
     def _give_up(self, way: str, error: Exception) -> None:

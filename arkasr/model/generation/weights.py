@@ -123,6 +123,7 @@ def _refreshed(lm: SpeechLM, dtype: torch.dtype) -> DecoderWeights:
         torch._foreach_copy_(list(targets.values()), sources)
     if not _is_tied(lm):
         copy.head.copy_(merged_value(lm.hf, "lm_head.weight"))
+    copy.blocked, copy.stops = lm.blocked, _stops(lm)
     return copy
 
 
