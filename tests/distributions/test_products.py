@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_gpu import DEVICE, fake_gpu
 
 from arkasr.distributions import chunked_head, products
 from arkasr.distributions.chunked_head import block_rows, full_scores, in_parts, pair_scores, sum_in_parts
@@ -100,3 +101,38 @@ def test_cpu_multiplies_in_float32(dtype):
 def test_blocks_are_larger_on_a_gpu():
     assert block_rows(151936, "cpu") == chunked_head.ROWS == block_rows(10**9, "cuda")
     assert 4 * 151936 * block_rows(151936, "cuda") <= 2**30 < 4 * 151936 * (block_rows(151936, "cuda") + 1)
+
+
+FACTORS = [torch.bfloat16, torch.float32, torch.float16]
+
+
+@pytest.mark.parametrize("positions", [300, 1, 0])
+@pytest.mark.parametrize("of_weight", FACTORS)
+@pytest.mark.parametrize("of_states", FACTORS)
+def test_torch_accepts_the_factors_of_a_gpu(of_states, of_weight, positions):
+    """On a GPU without values, torch still checks dtypes, shapes and the arguments of its products."""
+    with fake_gpu():
+        states = torch.randn(positions, 64, device=DEVICE, dtype=of_states)
+        weight = torch.randn(1000, 64, device=DEVICE, dtype=of_weight)
+        ids = torch.zeros(positions, 7, dtype=torch.long, device=DEVICE)
+        ctx = Context()
+        logits = products._Scores.forward(ctx, states, weight)
+        grads = [products._Scores.backward(ctx, logits), chunked_head._Gradients((True, True), states, weight)]
+        for rows, part in chunked_head._blocks(states, grads[1].wide):
+            grads[1].add(rows, part)
+        pairs = chunked_head._PairScores.forward(ctx, states, weight, ids)
+        found = [grads[0], grads[1].in_own_dtypes(), chunked_head._PairScores.backward(ctx, pairs)[:2]]
+    assert (logits.shape, pairs.shape) == ((positions, 1000), (positions, 7))
+    assert {logits.dtype, pairs.dtype} == {torch.float32}
+    for of_first, of_second in found:
+        assert (of_first.shape, of_first.dtype) == (states.shape, of_states)
+        assert (of_second.shape, of_second.dtype) == (weight.shape, of_weight)
+
+
+class Context:
+    """What autograd gives to a Function."""
+
+    needs_input_grad = (True, True)
+
+    def save_for_backward(self, *tensors):
+        self.saved_tensors = tensors
