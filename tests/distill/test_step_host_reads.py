@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from steps import SIZES, opd, trainable
-from tiny import batch, eager_to_stop, student, teacher, teacher_tokenizer
+from steps import CASES, SIZES, opd, trainable
+from tiny import batch, teacher
 
 from arkasr.builtin.losses import FullKl, NoLossOptions
 from arkasr.builtin.mappers.byte_offsets import ByteOffsets, ByteOffsetsOptions
-from arkasr.builtin.mappers.identity import Identity
-from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.builtin.teachers.local import LocalTeacher, LocalTeacherOptions
 from arkasr.distill.metrics import read_sums
-from arkasr.model.tokenization import ARK_TOKENS
 from arkasr.testing.host_reads import count_host_reads
 from arkasr.training.objectives import DistillationObjective
 from arkasr.utils.timing import Phases
@@ -28,15 +23,6 @@ def local_teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     teacher(10).save(folder)
     return LocalTeacher(LocalTeacherOptions(path=str(folder), dtype="float32"))
-
-
-def with_tokens_of_the_teacher():
-    tokenizer = copy.deepcopy(teacher_tokenizer())
-    tokenizer.add_special_tokens({"additional_special_tokens": ARK_TOKENS, "eos_token": "<|im_end|>"})
-    return eager_to_stop(student(10, tokenizer), 2.0)
-
-
-CASES = {"identity": (with_tokens_of_the_teacher, Identity), "shared_strings": (trainable, SharedStrings)}
 
 
 @pytest.mark.parametrize("loss", ["union_topk_kl", "full_kl"])

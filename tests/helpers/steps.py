@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 
 import torch
-from tiny import eager_to_stop, student, teacher
+from tiny import eager_to_stop, student, teacher, teacher_tokenizer
 
 from arkasr.builtin.losses import UnionTopkKl, UnionTopkKlOptions
 from arkasr.builtin.mappers.common import NoMapperOptions
+from arkasr.builtin.mappers.identity import Identity
 from arkasr.builtin.mappers.shared_strings import SharedStrings
 from arkasr.config.schema import DistillConfig, RolloutConfig
 from arkasr.distill.step import Opd
 from arkasr.distributions.views import DenseView
+from arkasr.model.tokenization import ARK_TOKENS
 
 SIZES = [16000, 4000, 9000, 24000, 160, 12345]
 
@@ -50,3 +53,14 @@ def opd(lm, its_teacher=None, mapper=SharedStrings, temperature=1.0, k=K, mix=No
     loss = UnionTopkKl(UnionTopkKlOptions(temperature))
     config = RolloutConfig(**{"max_new_tokens": 9} | rollout)
     return Opd(its_teacher, token_mapper, loss, config, DistillConfig(top_k=k, **({"mix": mix} if mix else {})))
+
+
+def with_tokens_of_the_teacher():
+    """Return a trainable student with the tokenizer of the teacher."""
+    tokenizer = copy.deepcopy(teacher_tokenizer())
+    tokenizer.add_special_tokens({"additional_special_tokens": ARK_TOKENS, "eos_token": "<|im_end|>"})
+    return eager_to_stop(student(10, tokenizer), 2.0)
+
+
+# mapper -> (function that makes a student for it, class of the mapper)
+CASES = {"identity": (with_tokens_of_the_teacher, Identity), "shared_strings": (trainable, SharedStrings)}
