@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from arkasr.config.schema import Config
