@@ -37,7 +37,7 @@ def run_step(parts, share=True, **rollout):
     """Return the loss of one step, its scored positions, its gradients, and the runs of the encoder."""
     lm, runs = trainable().requires_grad_(True), []
     freeze(lm, parts)
-    lm.hf.model.audio_tower.register_forward_hook(lambda *_: runs.append(1))
+    lm.hf.model.audio_tower.conv1.register_forward_hook(lambda *_: runs.append(1))
     one = opd(lm, its_teacher=frozen_teacher())
     one.rollout = RolloutConfig(max_new_tokens=9, **rollout)
     with torch.random.fork_rng():
