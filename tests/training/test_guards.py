@@ -214,7 +214,7 @@ class _CaseObjective:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rollout_module, "is_looping", lambda *arguments: case == "unscored")
             micro = self.objective(student, batch, phases, step)
-        self.records.append({"count": micro.count, "loss": float(micro.total.detach()), "weights": before})
+        self.records.append({"count": float(micro.count), "loss": float(micro.total.detach()), "weights": before})
         return micro
 
 
