@@ -107,5 +107,5 @@ class StepRunner:
         """Log that a way does not work, once per process. The step then runs without it, with the same result."""
         if way not in self.failed:
             self.failed.add(way)
-            reason = str(error).strip().partition("\n")[0]
+            reason = " ".join(str(error).split())[:300]
             log(f"warning: decoding without {way}, which failed: {type(error).__name__}: {reason}")
