@@ -56,8 +56,8 @@ from arkasr.training.preemption import Preemption
 with Preemption() as preemption:
     print("ready", flush=True)
     if sys.argv[1] == "library":
-        ctypes.CDLL(None).sleep(600)  # Python's signal handlers cannot run; a signal ends only this sleep
-        ctypes.CDLL(None).pause()
+        for _ in range(9):
+            ctypes.CDLL(None).sleep(600)  # Python's signal handlers cannot run; a signal ends only this sleep
     while not preemption.requested or sys.argv[1] == "python":
         time.sleep(0.01)
 print("stopped", flush=True)
