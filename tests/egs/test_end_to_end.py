@@ -49,7 +49,7 @@ runs:
         text: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, head_dim: 8}
     tokenizer: {vocab_size: 300}
     optim: {lr: 2e-2, warmup_steps: 4}
-    train: {steps: 30, eval_every: 0}
+    train: {steps: 20, eval_every: 0}
   base: {train: {steps: BASE_STEPS, eval_every: 0, save_every: 10}}
   base_opd: {train: {steps: 3, eval_every: 3}}
   base_td: {train: {steps: 3, eval_every: 0}}
