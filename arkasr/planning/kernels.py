@@ -14,7 +14,7 @@ from arkasr.planning.layout import BatchShape
 
 # Kernels per block of encoder and decoder in a forward pass. A backward pass starts twice as many.
 PER_BLOCK = {"arkasr": (25, 38), "glmasr": (25, 38), "qwen3_asr": (15, 54), "whisper": (14, 20)}
-CACHED = 5  # further kernels per decoder block in a decoding step: two writes to the cache, and its mask
+CACHED = 2  # further kernels per decoder block in a decoding step: two writes to the cache
 AROUND = 40  # kernels of a pass outside of blocks, and of a decoding step: embedding, norm, head, top-k, counters
 COMPILED = 18  # kernels per decoder block after torch.compile
 # Bytes moved in a forward pass per byte of activations that autograd keeps. A backward pass moves twice as many.

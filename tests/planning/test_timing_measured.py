@@ -78,8 +78,13 @@ def test_backward_with_activation_checkpointing_is_in_the_measured_range():
 
 
 def test_captured_decoding_is_predicted(student):
-    """The token after the prefill is the first of 63. With torch.compile the number of kernels is fitted."""
-    assert predicted(*ONE_PROCESS)["seconds"]["decode"] == pytest.approx((TOKENS - 1) * PER_TOKEN, rel=0.05)
+    """The token after the prefill is the first of 63. With torch.compile the number of kernels is fitted.
+
+    The measured step converted a boolean mask in every block, by three kernels. The present one does not.
+    """
+    mask = 3 * kernels.decoder_blocks(student.config) * Assumptions(**H200).kernel_us * 1e-6
+    found = predicted(*ONE_PROCESS)["seconds"]["decode"] + (TOKENS - 1) * mask
+    assert found == pytest.approx((TOKENS - 1) * PER_TOKEN, rel=0.05)
     compiled = predicted(*ONE_PROCESS, "rollout.compile=on")["seconds"]["decode"]
     assert compiled == pytest.approx((TOKENS - 1) * PER_COMPILED_TOKEN, rel=0.05)
     assumed = Assumptions(**H200)
