@@ -77,7 +77,8 @@ class DecodingBatch:
             span = self.schedule.length(max(self.lengths[clip] for clip in self.clips) + count)
             if span > self.length:
                 self._lengthen(span)
-            self.engine.step(self.state, span, self.choice, mode)
+            equal = {self.lengths[clip] + count for clip in self.clips} == {span}
+            self.engine.step(self.state, span, self.choice, mode, full=equal and self.state.rows == len(self.clips))
             count += 1
         self._keep(range(len(self.clips)), count)
 

@@ -27,12 +27,13 @@ class Slots:
         position: Tensor [B], int64, slot of the token that each row reads next.
         places: Tensor [L], int64, 0 to L - 1.
         span: Number of slots that attention reads. 0 while the prompts are read.
+        full: Whether every row has a token in each of these slots.
     """
 
     def __init__(self, rows: int, length: int, device: torch.device):
         self.position = torch.zeros(rows, dtype=torch.long, device=device)
         self.places = torch.arange(length, device=device)
-        self.span = 0
+        self.span, self.full = 0, False
 
     def mask(self) -> Tensor:
         """Return which of the first `span` slots are read, bool [B, 1, 1, span]."""

@@ -67,7 +67,7 @@ class Engine:
             self.runners.pop(self.states.popitem(last=False)[0])
         return self.states[key]
 
-    def step(self, state: DecodingState, span: int, choice: Choice, mode: StepMode) -> None:
+    def step(self, state: DecodingState, span: int, choice: Choice, mode: StepMode, full: bool = False) -> None:
         """Decode one token per row.
 
         Args:
@@ -75,9 +75,10 @@ class Engine:
             span: Number of slots that attention reads.
             choice: How tokens are chosen.
             mode: How the step runs.
+            full: Whether every row has a token in each slot of the span. An eager step then needs no mask.
         """
         if self.pool is None and mode.compiled != "on":
-            state.advance(span)
+            state.advance(span, full)
             state.choose(state.logits(), choice)
             return
         runners = self.runners[state.rows, state.length, state.topk.shape[-1]]

@@ -75,13 +75,14 @@ class DecodingState:
         rows = torch.arange(len(embeds), device=embeds.device)
         self.choose(head_logits(states[rows, lengths - 1], self.weights.head), choice)
 
-    def advance(self, span: int) -> None:
+    def advance(self, span: int, full: bool = False) -> None:
         """Move to the slot of the present token.
 
         Args:
             span: Number of slots that attention reads, above the largest position.
+            full: Whether every row has a token in each of them, so that no mask is needed.
         """
-        self.slots.span = span
+        self.slots.span, self.slots.full = span, full
         self.slots.position += 1
 
     def logits(self) -> Tensor:
@@ -99,7 +100,7 @@ class DecodingState:
         )
         return head_logits(states.last_hidden_state[:, -1], self.weights.head)
 
-    def _mask(self, dtype: torch.dtype) -> Tensor:
+    def _mask(self, dtype: torch.dtype) -> Tensor | None:
         """Return the mask as numbers to add. Attention would convert a boolean one in every layer."""
         kind = self.weights.decoder.config._attn_implementation
         if kind not in ("sdpa", "eager"):
@@ -107,6 +108,8 @@ class DecodingState:
                 f"attention implementation {kind!r}: cannot generate with preallocated caches; allowed are sdpa and "
                 "eager; call hf.set_attn_implementation('sdpa')"
             )
+        if self.slots.full:
+            return None
         hidden = ~self.slots.mask()
         return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
