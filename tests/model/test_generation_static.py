@@ -302,6 +302,15 @@ def test_a_failed_compilation_is_logged_once_and_changes_nothing(monkeypatch, ca
 # Other attention implementations and decoders
 
 
+@pytest.mark.parametrize(("sizes", "masked"), [([9000], False), ([9000] * 3, False), ([9000, 16000], True)])
+def test_rows_of_equal_length_need_no_mask(sizes, masked, monkeypatch):
+    lm, calls, mask = eager_to_stop(student(10), 2.0), [], cache.Slots.mask
+    prompts = prompts_of(lm, sizes)
+    expected = [generate(lm, [prompt], [9], 2).ids[0] for prompt in prompts]
+    monkeypatch.setattr(cache.Slots, "mask", lambda slots: calls.append(1) or mask(slots))
+    assert generate(lm, prompts, [9] * len(prompts), 2).ids == expected and bool(calls) == masked
+
+
 def test_eager_attention_gives_the_same_transcripts():
     lm = eager_to_stop(student(10), 2.0)
     prompts = prompts_of(lm)
