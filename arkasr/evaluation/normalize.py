@@ -86,9 +86,13 @@ NORMALIZERS = {
         # Keeps letters, numbers, marks and apostrophes inside words. Anything else is a space: "well-known" is two.
         # Commas of thousands are removed, as in Whisper's normaliser: "1,000" is "1000".
         Normalizer("english", "2", _english),
+        # The same rules for other languages that are written with spaces between words.
+        Normalizer("words", "1", _english),
         # Keeps letters, numbers and marks, without spaces. Each letter of a Latin word counts as one character.
         # Keeps signs between digits, as WeNet's scorer does: "3.5" is not "35".
         Normalizer("mandarin", "2", _mandarin),
+        # The same rules for other languages that are written without spaces.
+        Normalizer("characters", "1", _mandarin),
         # Keeps the text. White space is reduced to single spaces.
         Normalizer("raw", "1", _raw),
     )
@@ -101,7 +105,7 @@ def normalizer(name: str) -> Normalizer:
     No normaliser spells out numbers, converts traditional to simplified characters, or removes fillers.
 
     Args:
-        name: `english`, `mandarin` or `raw`.
+        name: `english`, `words`, `mandarin`, `characters` or `raw`.
 
     Returns:
         The normaliser.

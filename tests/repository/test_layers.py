@@ -29,7 +29,7 @@ from source_tree import (
 import arkasr
 
 FLOORS = {
-    1: {"config", "errors", "interfaces", "utils"},
+    1: {"config", "errors", "interfaces", "languages", "utils"},
     2: {"corpora", "data", "distributions", "hookspecs", "model"},
     2.5: {PUBLIC_INTERFACE},
     3: {"builtin", "plugins", "testing"},
