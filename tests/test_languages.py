@@ -8,15 +8,15 @@ from arkasr.evaluation.normalize import NORMALIZERS
 from arkasr.languages import LANGUAGES, find_language, known_language
 
 # The languages of the model card of the published ARK-ASR-0.6B.
-CARD = (
-    "Chinese English German Japanese French Korean Spanish Polish Italian Romanian Hungarian Czech Dutch Finnish "
-    "Croatian Slovak Slovene Estonian Lithuanian"
-).split()
+CARD = """
+Chinese English German Japanese French Korean Spanish Polish Italian Romanian Hungarian Czech Dutch Finnish Croatian
+Slovak Slovene Estonian Lithuanian
+"""
 
 
 def test_the_table_holds_the_languages_of_the_model_card_and_of_the_teacher():
-    assert len(CARD) == 19
-    assert set(CARD) | set(LANGUAGE_CODE_TO_NAME.values()) == set(LANGUAGES)
+    assert len(CARD.split()) == 19
+    assert set(CARD.split()) | set(LANGUAGE_CODE_TO_NAME.values()) == set(LANGUAGES)
     for code, name in LANGUAGE_CODE_TO_NAME.items():
         assert LANGUAGES[name].code == code
 
