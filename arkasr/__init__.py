@@ -22,6 +22,7 @@ from arkasr.interfaces import (
     TokenMapper,
     Transcript,
 )
+from arkasr.languages import Language, known_language
 
 try:
     __version__ = version("arkasr")
@@ -60,6 +61,7 @@ __all__ = [
     "DenseView",
     "DistributionView",
     "HeadView",
+    "Language",
     "Loss",
     "SparseView",
     "SpeechLM",
@@ -77,6 +79,7 @@ __all__ = [
     "head_logits",
     "hookimpl",
     "is_looping",
+    "known_language",
     "load_pretrained",
     "load_speech_lm",
     "log_mel",

@@ -1,6 +1,6 @@
 """The languages of prompts, normalisers, metrics and corpora: names, codes, and how each is scored.
 
-The table holds the 30 languages of Qwen3-ASR and the 19 of the published ARK-ASR-0.6B. Both lists overlap.
+The table holds the languages of Qwen3-ASR, of the published ARK-ASR-0.6B and of Whisper.
 """
 
 from __future__ import annotations
@@ -28,16 +28,33 @@ class Language(NamedTuple):
     normalizer: str
 
 
-_WITHOUT_SPACES = {"Chinese": "mandarin", "Cantonese": "mandarin", "Japanese": "characters", "Thai": "characters"}
+_WITHOUT_SPACES = {
+    **dict.fromkeys(("Chinese", "Cantonese"), "mandarin"),
+    **dict.fromkeys(("Burmese", "Japanese", "Khmer", "Lao", "Thai", "Tibetan"), "characters"),
+}
 _CODES = {
-    "Arabic": "ar", "Cantonese": "yue", "Chinese": "zh", "Croatian": "hr", "Czech": "cs", "Danish": "da",
-    "Dutch": "nl", "English": "en", "Estonian": "et", "Filipino": "fil", "Finnish": "fi", "French": "fr",
-    "German": "de", "Greek": "el", "Hindi": "hi", "Hungarian": "hu", "Indonesian": "id", "Italian": "it",
-    "Japanese": "ja", "Korean": "ko", "Lithuanian": "lt", "Macedonian": "mk", "Malay": "ms", "Persian": "fa",
-    "Polish": "pl", "Portuguese": "pt", "Romanian": "ro", "Russian": "ru", "Slovak": "sk", "Slovene": "sl",
-    "Spanish": "es", "Swedish": "sv", "Thai": "th", "Turkish": "tr", "Vietnamese": "vi",
+    "Afrikaans": "af", "Albanian": "sq", "Amharic": "am", "Arabic": "ar", "Armenian": "hy", "Assamese": "as",
+    "Azerbaijani": "az", "Bashkir": "ba", "Basque": "eu", "Belarusian": "be", "Bengali": "bn", "Bosnian": "bs",
+    "Breton": "br", "Bulgarian": "bg", "Burmese": "my", "Cantonese": "yue", "Catalan": "ca", "Chinese": "zh",
+    "Croatian": "hr", "Czech": "cs", "Danish": "da", "Dutch": "nl", "English": "en", "Estonian": "et",
+    "Faroese": "fo", "Filipino": "fil", "Finnish": "fi", "French": "fr", "Galician": "gl", "Georgian": "ka",
+    "German": "de", "Greek": "el", "Gujarati": "gu", "Haitian Creole": "ht", "Hausa": "ha", "Hawaiian": "haw",
+    "Hebrew": "he", "Hindi": "hi", "Hungarian": "hu", "Icelandic": "is", "Indonesian": "id", "Italian": "it",
+    "Japanese": "ja", "Javanese": "jv", "Kannada": "kn", "Kazakh": "kk", "Khmer": "km", "Korean": "ko", "Lao": "lo",
+    "Latin": "la", "Latvian": "lv", "Lingala": "ln", "Lithuanian": "lt", "Luxembourgish": "lb", "Macedonian": "mk",
+    "Malagasy": "mg", "Malay": "ms", "Malayalam": "ml", "Maltese": "mt", "Maori": "mi", "Marathi": "mr",
+    "Mongolian": "mn", "Nepali": "ne", "Norwegian": "no", "Nynorsk": "nn", "Occitan": "oc", "Pashto": "ps",
+    "Persian": "fa", "Polish": "pl", "Portuguese": "pt", "Punjabi": "pa", "Romanian": "ro", "Russian": "ru",
+    "Sanskrit": "sa", "Serbian": "sr", "Shona": "sn", "Sindhi": "sd", "Sinhala": "si", "Slovak": "sk",
+    "Slovene": "sl", "Somali": "so", "Spanish": "es", "Sundanese": "su", "Swahili": "sw", "Swedish": "sv",
+    "Tajik": "tg", "Tamil": "ta", "Tatar": "tt", "Telugu": "te", "Thai": "th", "Tibetan": "bo", "Turkish": "tr",
+    "Turkmen": "tk", "Ukrainian": "uk", "Urdu": "ur", "Uzbek": "uz", "Vietnamese": "vi", "Welsh": "cy",
+    "Yiddish": "yi", "Yoruba": "yo",
 }  # fmt: skip
-_ALIASES = {"mandarin": "Chinese", "cmn": "Chinese", "slovenian": "Slovene", "farsi": "Persian", "tagalog": "Filipino"}
+_ALIASES = {
+    "mandarin": "Chinese", "cmn": "Chinese", "slovenian": "Slovene", "farsi": "Persian", "tagalog": "Filipino",
+    "tl": "Filipino", "myanmar": "Burmese", "jw": "Javanese", "haitian": "Haitian Creole", "nb": "Norwegian",
+}  # fmt: skip
 
 
 def _make(name: str) -> Language:
@@ -83,7 +100,10 @@ def find_language(text: str, where: str = "language") -> Language:
     found = known_language(text)
     if found is not None:
         return found
-    near = difflib.get_close_matches(text.strip().lower(), _BY_SPELLING, n=1, cutoff=0.5)
-    hint = f"; did you mean {_BY_SPELLING[near[0]].name}?" if near else ""
-    allowed = ", ".join(f"{language.name} ({language.code})" for language in LANGUAGES.values())
-    raise UserError(f"{where} {text!r}: is not a language that is known here{hint}; use one of: {allowed}")
+    names = [spelling for spelling in _BY_SPELLING if len(spelling) > 3]  # codes are near to any short word
+    near = difflib.get_close_matches(text.strip().lower(), names, n=1)
+    hint = f" (did you mean {_BY_SPELLING[near[0]].name}?)" if near else ""
+    raise UserError(
+        f"{where} {text!r}: is not a language that is known here{hint}; use an English name or an ISO 639 code, such "
+        f"as German or de (arkasr/languages.py lists all {len(LANGUAGES)})"
+    )

@@ -1,4 +1,4 @@
 """Configurations: their schema, their YAML layers, and the checks of every key.
 
-May import `errors` and `utils`.
+May import `errors`, `languages` and `utils`.
 """

@@ -19,9 +19,10 @@ from lhotse.utils import fastcopy
 from arkasr.config.schema import DataConfig
 from arkasr.data.channels import choose_channels
 from arkasr.data.lines import WRITE_AGAIN
-from arkasr.data.reasons import AMBIGUOUS, EMPTY_TEXT, NO_AUDIO, NO_TEXT, OUTSIDE, UNLIKE, Unusable, refuse
+from arkasr.data.reasons import AMBIGUOUS, EMPTY_TEXT, LANGUAGE, NO_AUDIO, NO_TEXT, OUTSIDE, UNLIKE, Unusable, refuse
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
+from arkasr.languages import find_language, known_language
 
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz, of recordings
 EDGE = 0.01  # seconds that a supervision may leave uncovered at either end, which is rounding
@@ -41,6 +42,7 @@ class Rules:
         language: Language of cuts that name none. Empty: such cuts are an error.
         language_from: Where `language` comes from, for messages.
         needs_text: Refuse clips without text. If False, their text is empty.
+        any_language: Accept languages that `arkasr.languages` does not know.
         empty_text: Accept texts without a word. A reference without a word counts the words of a hypothesis as errors,
             a missing reference (`needs_text`) does not.
     """
@@ -50,6 +52,7 @@ class Rules:
     language_from: str = ""
     needs_text: bool = True
     empty_text: bool = False
+    any_language: bool = False
 
     @classmethod
     def of(cls, config: DataConfig, needs_text: bool = True, empty_text: bool = False) -> Rules:
@@ -62,8 +65,12 @@ class Rules:
 
         Returns:
             The rules, before `corpus.json` is read.
+
+        Raises:
+            UserError: `data.language` is unknown.
         """
-        return cls(config.channels, config.language, "data.language", needs_text, empty_text)
+        language = find_language(config.language, "config key `data.language`").name if config.language else ""
+        return cls(config.channels, language, "data.language", needs_text, empty_text)
 
 
 class Place(NamedTuple):
@@ -139,7 +146,7 @@ def _is_clip(item: dict[str, Any]) -> bool:
         return False
     (one,), sources = supervisions, recording["sources"]
     return bool(
-        _is_text(one.get("language"))
+        _is_named(one)
         and _is_text(one.get("text"))
         and abs(one["start"]) <= EDGE
         and abs(one["start"] + one["duration"] - item["duration"]) <= EDGE
@@ -147,6 +154,15 @@ def _is_clip(item: dict[str, Any]) -> bool:
         and len(sources[0]["channels"]) == 1
         and recording["sampling_rate"] == SAMPLE_RATE
     )
+
+
+def _is_named(supervision: dict[str, Any]) -> bool:
+    """Return whether a supervision names a known language. A code is replaced by the name."""
+    language = supervision.get("language")
+    found = known_language(language) if isinstance(language, str) else None
+    if found:
+        supervision["language"] = found.name
+    return found is not None
 
 
 def _is_text(value: Any) -> bool:
@@ -187,6 +203,8 @@ def _clip(cut: Cut, supervision: SupervisionSegment, rules: Rules, notes: list[s
     clip = _trimmed(choose_channels(cut, supervision, rules.channels, notes), supervision, notes)
     if not _is_text(supervision.language):
         clip = _with_language(clip, rules, notes, place)
+    elif not rules.any_language:
+        clip = _in_language(clip, _known_name(supervision.language))
     _require_rate(clip.sampling_rate)
     if clip.sampling_rate != SAMPLE_RATE:
         notes.append(f"are resampled from {clip.sampling_rate} to {SAMPLE_RATE} Hz")
@@ -235,4 +253,15 @@ def _with_language(clip: Cut, rules: Rules, notes: list[str], place: Place) -> C
             "one; set data.language, such as data.language=English"
         )
     notes.append(f"name no language, {rules.language} is used ({rules.language_from})")
-    return clip.map_supervisions(lambda each: fastcopy(each, language=rules.language))
+    return _in_language(clip, rules.language)
+
+
+def _in_language(clip: Cut, name: str) -> Cut:
+    return clip.map_supervisions(lambda each: fastcopy(each, language=name))
+
+
+def _known_name(language: str) -> str:
+    try:
+        return find_language(language).name
+    except UserError as error:
+        raise Unusable(LANGUAGE, str(error)) from error

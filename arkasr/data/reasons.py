@@ -14,6 +14,7 @@ REFUSED = "arkasr_refused"  # custom field of a clip that cannot be used: kind a
 # Kinds that the manifest shows.
 NO_TEXT, EMPTY_TEXT, NO_AUDIO = "no text", "empty text", "no audio in the manifest"
 OUTSIDE, AMBIGUOUS, CHANNELS = "text outside of the audio", "supervisions with equal ids", "several channels"
+LANGUAGE = "unknown language"
 # Kinds that show when the audio is read.
 MISSING, UNREADABLE, UNLIKE = "missing audio file", "unreadable audio", "audio unlike its manifest"
 EMPTY, NOT_FINITE, SILENT = "empty audio", "audio that is not finite", "silent audio"

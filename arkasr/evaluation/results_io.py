@@ -15,7 +15,8 @@ from arkasr.utils.files import read_json
 
 AGAIN = "delete the file and decode again with --stage 4"
 METRICS = ("wer", "cer")
-TEXTS_ONLY = Rules(language="unknown", needs_text=False)  # references may be empty, and need no language
+# References may be empty, and need no language.
+TEXTS_ONLY = Rules(language="unknown", needs_text=False, any_language=True)
 SET_NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")  # names a file in the data directory
 CORPUS_TYPES = {
     "name": str,

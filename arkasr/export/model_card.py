@@ -12,8 +12,7 @@ from arkasr.evaluation.tables import marker
 from arkasr.export.card_facts import CardFacts
 from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
-
-LANGUAGE_CODES = {"English": "en", "Chinese": "zh"}
+from arkasr.languages import known_language
 
 USAGE = """\
 You need the Python package `arkasr` (`pip install -e .` in a clone of its repository). No remote code is run.
@@ -91,7 +90,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
     parts = [part for stage in facts.stages for part in stage.parts]
     results = _eval_results(facts)
     return ModelCardData(
-        language=[LANGUAGE_CODES[facts.language]] if facts.language in LANGUAGE_CODES else None,
+        language=[found.code] if (found := known_language(facts.language)) else None,
         license=facts.terms or None,
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",

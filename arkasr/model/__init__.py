@@ -1,7 +1,7 @@
 """The student, the models that can serve as teachers, and the code that loads, builds, runs and shards them.
 
 Importing this subpackage registers Ark-ASR with transformers' auto classes. It may import `config`, `data`,
-`distributions`, `interfaces`, `utils` and `errors`.
+`distributions`, `interfaces`, `languages`, `utils` and `errors`.
 """
 
 import arkasr.model.arkasr.processing_arkasr  # noqa: F401

@@ -189,11 +189,17 @@ def test_16_bit_head_is_read_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["qwen3_asr"])
-@pytest.mark.parametrize("language", ["Klingon", "english", "zh", ""])
+@pytest.mark.parametrize("language", ["Klingon", "Croatian", ""])
 def test_unknown_language_raises(name, language, tmp_path):
     LOCAL[name](1).save(tmp_path)
     with pytest.raises(UserError, match=f"language '{language}'.*Cantonese, Chinese, .*English"):
         create(name, tmp_path).score([waveform(8000)], [language], [[5]])
+
+
+def test_a_code_gives_the_prompt_of_the_name():
+    lm = LOCAL["qwen3_asr"](1)
+    assert lm.prompt_text("zh") == lm.prompt_text("Chinese") == lm.prompt_text("Mandarin")
+    assert "language German<asr_text>" in lm.prompt_text("de-AT")[1]
 
 
 @pytest.mark.parametrize("name", [*LOCAL, "whisper"])

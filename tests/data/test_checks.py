@@ -263,3 +263,26 @@ def test_number_as_source_is_not_an_open_file(tmp_path):
         (failure,) = load_batch([cut]).failures
         assert (failure.kind, failure.source) == ("no audio in the manifest", "audio in memory")
         assert len(file.read(4)) == 4  # still open
+
+
+def test_codes_become_names_and_unknown_languages_are_refused_and_counted(tmp_path, capsys):
+    names = ["de", "German", "zh_CN", "Germn"]
+    parts = [segment(float(i), 1.0, str(i), language=name) for i, name in enumerate(names)]
+    cuts = [cut_of(tmp_path / f"{i}.wav", AUDIO[:RATE], str(i)) for i in range(2)]
+    for cut, name in zip(cuts, ("de", "Klingon"), strict=True):  # cuts that need no other change
+        cut.supervisions[0].language = name
+    for path, expected in (
+        (manifest(tmp_path, *parts), ["German", "German", "Chinese"]),
+        (write_cuts(tmp_path / "whole.jsonl.gz", cuts), ["German"]),
+    ):
+        for batch in every_reader(path):
+            assert batch.languages == expected
+            assert [failure.kind for failure in batch.failures] == ["unknown language"]
+    assert "did you mean German?" in str(every_reader(manifest(tmp_path, *parts))[0].failures[0])
+    assert "1 unknown language" in capsys.readouterr().out
+
+
+def test_an_unknown_language_of_the_configuration_is_an_error():
+    with pytest.raises(UserError, match=r"`data.language` 'Germn'.*did you mean German"):
+        Rules.of(config("x", language="Germn"))
+    assert Rules.of(config("x", language="de")).language == "German"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HOP = 160  # samples per mel frame
 STOP = "<|endoftext|>"
+WHISPER_CODES = {"jv": "jw", "fil": "tl"}  # where Whisper's code is not the one of ISO 639
 # Vocabulary size from which a checkpoint is multilingual. The tokenizers of English-only ones have language tokens too.
 MULTILINGUAL = 51865
 
@@ -83,12 +84,13 @@ class WhisperTeacher:
         """
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-        code, path = TO_LANGUAGE_CODE.get(language.lower(), ""), self.options.path
+        found, path = arkasr.known_language(language), self.options.path
+        code = WHISPER_CODES.get(found.code, found.code) if found else ""
         tokens = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
         known = [name.title() for name, code in TO_LANGUAGE_CODE.items() if f"<|{code}|>" in self.vocab]
         if not self.multilingual:
             tokens, known = [tokens[0], tokens[-1]], ["English"]
-        if language.title() not in known:
+        if not found or (f"<|{code}|>" not in self.vocab if self.multilingual else found.code != "en"):
             raise arkasr.UserError(
                 f"language {language!r}: {path} supports {', '.join(known)}; set one in the manifest"
             )

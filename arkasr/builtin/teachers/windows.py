@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FRAME = 3 * arkasr.SAMPLE_RATE // 10  # samples over which loudness is measured, longer than a stop consonant
-# Languages that are written without spaces between words.
-NO_SPACES = {"burmese", "cantonese", "chinese", "japanese", "khmer", "lao", "mandarin", "myanmar", "thai", "tibetan"}
 
 
 def split_at_quiet(waveform: Tensor, longest: int) -> list[Tensor]:
@@ -48,11 +46,13 @@ def join_transcripts(parts: Sequence[arkasr.Transcript], language: str) -> arkas
 
     Args:
         parts: Transcripts in the order of the windows.
-        language: English name of the language. It decides whether the texts are joined with a space.
+        language: English name of the language. Texts of languages that are written with spaces are
+            joined with a space.
 
     Returns:
         One transcript. It is cut if one of its parts is, and looping if one of its parts is.
     """
-    text = ("" if language.lower() in NO_SPACES else " ").join(part for part in parts if part)
+    found = arkasr.known_language(language)
+    text = ("" if found and found.metric == "cer" else " ").join(part for part in parts if part)
     num_tokens = sum(part.num_tokens or 0 for part in parts)
     return arkasr.Transcript(text, all(p.stopped for p in parts), any(p.looping for p in parts), num_tokens)

@@ -17,6 +17,7 @@ from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_
 from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
+from arkasr.languages import known_language
 from arkasr.model.log_mel import HOP, log_mel
 from arkasr.model.speech_lm.base import SpeechLM
 from arkasr.model.speech_lm.qwen3_encoder import encode
@@ -102,7 +103,7 @@ class QwenSpeechLM(SpeechLM):
         """See `SpeechLM.prompt_text`. The answer begins with the language.
 
         Args:
-            language: English name of a language that Qwen3-ASR was trained with.
+            language: Name or code of a language that Qwen3-ASR was trained with.
 
         Returns:
             The chat turns before and after the audio tokens.
@@ -110,12 +111,13 @@ class QwenSpeechLM(SpeechLM):
         Raises:
             UserError: Qwen3-ASR does not support the language.
         """
-        if language not in LANGUAGES:
+        found = known_language(language)
+        if found is None or found.name not in LANGUAGES:
             raise UserError(
                 f"language {language!r}: Qwen3-ASR supports {', '.join(LANGUAGES)}; set one of them in the manifest"
             )
         before = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>"
-        return before, f"<|audio_end|><|im_end|>\n<|im_start|>assistant\nlanguage {language}<asr_text>"
+        return before, f"<|audio_end|><|im_end|>\n<|im_start|>assistant\nlanguage {found.name}<asr_text>"
 
 
 def converted(thinker: dict[str, Any]) -> Qwen3ASRConfig:

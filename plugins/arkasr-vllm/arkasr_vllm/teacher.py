@@ -111,11 +111,12 @@ class HttpTeacher:
         """Return the prompt's token ids before and after the audio."""
         from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
-        if language not in (known := sorted(LANGUAGE_CODE_TO_NAME.values())):
+        found, known = arkasr.known_language(language), sorted(LANGUAGE_CODE_TO_NAME.values())
+        if found is None or found.name not in known:
             raise arkasr.UserError(
                 f"language {language!r}: Qwen3-ASR supports {', '.join(known)}; set one of them in the manifest"
             )
-        return self._ids(PROMPT_PREFIX), self._ids(PROMPT_SUFFIX.format(language=language))
+        return self._ids(PROMPT_PREFIX), self._ids(PROMPT_SUFFIX.format(language=found.name))
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
