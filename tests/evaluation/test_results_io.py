@@ -9,7 +9,7 @@ import pytest
 from json_lines import write_lines
 
 from arkasr.errors import UserError
-from arkasr.evaluation.results_io import read_corpus_facts, read_hypotheses, read_references
+from arkasr.evaluation.results_io import TestSet, read_corpus_facts, read_hypotheses, read_references, test_set
 
 CORPUS = {"name": "toy", "metric": "wer", "normalizer": "english", "test_sets": ["test"]}
 DAMAGE = {
@@ -61,6 +61,27 @@ def test_read_corpus_facts_accepts_absent_and_null_keys(tmp_path):
         json.dumps(CORPUS | {"paper": {"test": None}, "sets": None, "language": None})
     )
     assert read_corpus_facts(tmp_path)["paper"] == {"test": None}
+
+
+def test_test_set_prefers_facts_of_the_set_over_those_of_the_corpus(tmp_path):
+    own = {"metric": "cer", "normalizer": "mandarin", "language": "Chinese", "corpus": "aishell"}
+    own["manifest"] = "../aishell/test.jsonl.gz"
+    facts = {"test_sets": ["test", "zh"], "language": "English", "sets": {"zh": own}, "paper": {"zh": "AISHELL-1"}}
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS | facts))
+    corpus = read_corpus_facts(tmp_path)
+    found = [test_set(corpus, name, tmp_path) for name in corpus["test_sets"]]
+    assert found[0] == TestSet("test", tmp_path / "test.jsonl.gz", "wer", "english", "English", "toy", "", "")
+    manifest = tmp_path / "../aishell/test.jsonl.gz"
+    assert found[1] == TestSet("zh", manifest, "cer", "mandarin", "Chinese", "aishell", "AISHELL-1", "")
+
+
+def test_read_corpus_facts_accepts_corpus_without_metric_if_every_test_set_has_one(tmp_path):
+    facts = {"name": "mix", "test_sets": ["zh"], "sets": {"zh": {"metric": "cer", "normalizer": "mandarin"}}}
+    (tmp_path / "corpus.json").write_text(json.dumps(facts))
+    assert read_corpus_facts(tmp_path) == facts
+    (tmp_path / "corpus.json").write_text(json.dumps(facts | {"test_sets": ["zh", "en"]}))
+    with pytest.raises(UserError, match="key 'metric' is missing"):
+        read_corpus_facts(tmp_path)
 
 
 def cut(identity, text="a"):
