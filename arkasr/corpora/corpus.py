@@ -1,109 +1,40 @@
-"""The schema of corpus.yaml, which describes one corpus, and its strict reader."""
+"""The schema of corpus.yaml, which describes one corpus, and its strict reader.
+
+The shortest file for your own audio names a corpus, its layout and its language:
+
+    name: calls
+    layout: jsonl
+    language: German
+"""
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from arkasr.config.validate import build_dataclass, check_values
+from arkasr.config.validate import build_dataclass, check_values, kinds_of
 from arkasr.config.yaml_io import read_yaml
+from arkasr.corpora.scale import Scale, check_parts
 from arkasr.errors import UserError
+from arkasr.languages import find_language
 
-# Sets that every data directory holds. No test set may have one of these names.
-RESERVED = ("train", "base", "td", "dev")
-# Columns of the paper's Table 1.
-PaperColumn = Literal["AISHELL-1", "Wenet meeting", "Wenet net", "Libri clean", "Libri other"]
-_PART = re.compile(r"\w[\w.-]{0,99}")
+# Layouts of published corpora. All their rows are in the language of corpus.yaml, and stage 0 can make a miniature.
+PUBLISHED = ("librispeech", "aishell", "wenet_speech")
 _MOST_SENTENCES = 1_000_000  # of a synthetic part, about 2 months of synthesis
-
-
-def set_name(part: str) -> str:
-    """Return the file name of a corpus part in the data directory, without suffix.
-
-    Args:
-        part: Name of the part in the corpus, for example `TEST_NET`.
-
-    Returns:
-        The name in lower case with dashes, for example `test-net`.
-    """
-    return part.lower().replace("_", "-")
-
-
-@dataclass
-class Scale:
-    """The section `scales.mini` or `scales.paper`: the parts in use, and the split of the training data.
-
-    The three part lists name candidates. Candidates that are missing on disk are ignored, but at least one part of
-    each list must be present.
-
-    Attributes:
-        train: Training parts. At least one.
-        dev: Development parts, merged into one set. At least one.
-        test: Test parts, at least one. Each becomes one set. A mapping from the part to its column in the paper's
-            Table 1, or to null if the paper has none.
-        base: Share of the training cuts for Base and OPD. Above 0, and `base + td` at most 1.
-        td: Share of the training cuts that the teacher labels. Disjoint from `base`. Above 0.
-        split_seed: Seed of the split into `base` and `td`. Any whole number.
-        min_seconds: Shortest training cut, in seconds. At least 0 and below `max_seconds`.
-        max_seconds: Longest training cut, in seconds. Dev and test cuts are never filtered by length.
-        text_case: What happens to the letters of all transcripts: `keep`, `lower` or `upper`. The student learns to
-            write like this. LibriSpeech is upper case, which no teacher writes.
-    """
-
-    train: list[str]
-    dev: list[str]
-    test: dict[str, PaperColumn | None]
-    base: float
-    td: float
-    split_seed: int
-    min_seconds: float
-    max_seconds: float
-    text_case: Literal["keep", "lower", "upper"] = "keep"
-
-    def __post_init__(self) -> None:
-        for key in ("train", "dev", "test"):
-            _check_parts(key, list(getattr(self, key)))
-        if not (self.base > 0 and self.td > 0 and self.base + self.td <= 1):
-            raise ValueError(
-                f"base and td must be above 0 and their sum at most 1, got base={self.base} and td={self.td}"
-            )
-        if not 0 <= self.min_seconds < self.max_seconds < math.inf:
-            raise ValueError(
-                f"min_seconds must be at least 0 and below max_seconds={self.max_seconds}, got {self.min_seconds}; "
-                "both must be finite"
-            )
-        names = list(RESERVED)
-        for part in self.test:
-            if set_name(part) in names:
-                raise ValueError(f"test set {part} would overwrite {set_name(part)}.jsonl.gz; name another part")
-            names.append(set_name(part))
-
-
-def _check_parts(key: str, parts: list[str]) -> None:
-    """Refuse missing, repeated and dangerous names. Parts are folders of the corpus, and name files of the data."""
-    if not parts:
-        raise ValueError(f"{key} must name at least one part")
-    for part in parts:
-        if not _PART.fullmatch(part):
-            raise ValueError(f"{key} must name parts of at most 100 letters, digits, `_`, `.` and `-`, got {part!r}")
-        if parts.count(part) > 1:
-            raise ValueError(f"{key} must name each part once, got {part} twice")
 
 
 @dataclass
 class Scales:
-    """The section `scales`: one section for each value of `--scale`.
+    """The section `scales`: one section for each value of `--scale`. Without it, both scales have the default values.
 
     Attributes:
         mini: The miniature experiment on a CPU, on the synthetic corpus or on your own in the same layout.
         paper: The published experiment, on the corpus itself.
     """
 
-    mini: Scale
-    paper: Scale
+    mini: Scale | None = None
+    paper: Scale | None = None
 
 
 @dataclass
@@ -127,19 +58,55 @@ class Miniature:
 
 
 @dataclass
+class Columns:
+    """The section `columns`: names of the columns (or JSON fields) of your table. Null stands for the default names.
+
+    Each layout documents its default names, for example `audio`, `audio_filepath`, `path` or `file_name` for the audio.
+
+    Attributes:
+        audio: Path of the audio file, relative to the table.
+        text: Transcript. Without this column, or with an empty value, the row has no transcript.
+        language: Language of the row, by name or code.
+        speaker: Name of the speaker.
+        start: Start in the audio file, in seconds.
+        end: End in the audio file, in seconds.
+        split: Name of the part that the row belongs to. Without it, each table is one part.
+        id: Name of the row, unique in its set.
+    """
+
+    audio: str | None = None
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    start: str | None = None
+    end: str | None = None
+    split: str | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, name in vars(self).items():
+            if name is not None and not name.strip():
+                raise ValueError(f"{key} must be the name of a column, got {name!r}")
+
+
+@dataclass
 class Corpus:
     """The contents of a corpus.yaml.
+
+    The keys of a scale (`train`, `dev`, `test`, `use`, `min_seconds` and others, see `arkasr.corpora.scale.Scale`) may
+    stand beside these keys. They then hold for both scales.
 
     Attributes:
         name: Name of the corpus in messages and results. Another corpus in the layout of a published one gets
             a distinct name, see `arkasr.corpora.published`.
-        recipe: Layout on disk: `librispeech`, `aishell` or `wenet_speech`.
-        language: Language of all utterances: `English` or `Chinese`.
-        metric: Error rate: `wer` (over words) or `cer` (over characters).
-        normalizer: Text normalisation before scoring: `english`, `mandarin` or `raw`, see
-            `arkasr.evaluation.normalize`.
+        layout: Layout on disk: `librispeech`, `aishell`, `wenet_speech`, `jsonl`, `csv`, `hf`, `lhotse` or `mix`.
+        language: Language of all rows that name none, by English name or code. Empty if every row names its language.
+        metric: Error rate: `wer` (over words) or `cer` (over characters). Default: that of the language.
+        normalizer: Text normalisation before scoring, see `arkasr.evaluation.normalize`. Default: that of the language.
         obtain: How to get the corpus at paper scale. One sentence with size and address.
-        miniature: The synthetic corpus, see `Miniature`.
+        miniature: The synthetic corpus of a published layout, see `Miniature`.
+        columns: Names of columns, see `Columns`. For `jsonl`, `csv` and `hf`.
+        options: Options of the layout, see the layout.
         scales: The two scales, see `Scale`.
         channels: What happens to audio with several channels: `mix` (mean of all channels), `refuse` (dropped and
             counted), or the number of a channel, from 0. Audio with one channel is used as it is.
@@ -147,13 +114,17 @@ class Corpus:
     """
 
     name: str
-    recipe: Literal["librispeech", "aishell", "wenet_speech"]
-    language: Literal["English", "Chinese"]
-    metric: Literal["wer", "cer"]
-    normalizer: Literal["english", "mandarin", "raw"]
-    obtain: str
-    miniature: Miniature
-    scales: Scales
+    layout: Literal["librispeech", "aishell", "wenet_speech", "jsonl", "csv", "hf", "lhotse", "mix"] = field(
+        metadata={"formerly": "recipe"}
+    )
+    language: str = ""
+    metric: Literal["wer", "cer"] | None = None
+    normalizer: Literal["english", "mandarin", "words", "characters", "raw"] | None = None
+    obtain: str = ""
+    miniature: Miniature | None = None
+    columns: Columns = field(default_factory=Columns)
+    options: dict[str, Any] = field(default_factory=dict)
+    scales: Scales = field(default_factory=Scales)
     channels: Any = "mix"
     path: Path = field(init=False)
 
@@ -162,6 +133,19 @@ class Corpus:
             raise ValueError(f"name must be one line of 1 to 100 characters, got {self.name[:100]!r}")
         if self.channels not in ("mix", "refuse") and not (type(self.channels) is int and 0 <= self.channels < 1000):
             raise ValueError(f"channels must be mix, refuse, or the number of a channel from 0, got {self.channels}")
+        if not self.language and self.layout in PUBLISHED:
+            raise ValueError(f"language must be set for the layout {self.layout}, such as English")
+        if self.language:
+            self._take_defaults()
+
+    def _take_defaults(self) -> None:
+        try:
+            language = find_language(self.language, "language")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        self.language = language.name
+        self.metric = self.metric or language.metric  # type: ignore[assignment]  # the table holds names of metrics
+        self.normalizer = self.normalizer or language.normalizer  # type: ignore[assignment]  # likewise
 
     def scale(self, name: str) -> Scale:
         """Return the section of one scale.
@@ -178,7 +162,15 @@ class Corpus:
         names = [item.name for item in fields(Scales)]
         if name not in names:
             raise UserError(f"--scale {name}: must be one of {', '.join(names)}")
-        return getattr(self.scales, name)
+        scale = getattr(self.scales, name)
+        if not isinstance(scale, Scale):
+            raise UserError(f"--scale {name}: {self.path} has no section scales.{name}; add it, or use another --scale")
+        return scale
+
+
+@dataclass
+class _File(Scale, Corpus):  # used as a schema only, and never made
+    """The keys of a corpus.yaml: those of the corpus, and those of a scale, which then hold for both scales."""
 
 
 def read_corpus_yaml(path: str | Path) -> Corpus:
@@ -195,6 +187,27 @@ def read_corpus_yaml(path: str | Path) -> Corpus:
             key and the nearest valid key.
     """
     where = str(path)
-    corpus = build_dataclass(Corpus, check_values(Corpus, read_yaml(path), "", where), "", where)
+    try:
+        values = check_values(_File, _with_test_columns(read_yaml(path)), "", where)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    shared = {key: values.pop(key) for key in kinds_of(Scale) if key in values}
+    build_dataclass(Scale, shared, "", where)  # so that messages name the key at the top level
+    sections = values.get("scales", {item.name: {} for item in fields(Scales)})
+    scales = {name: None if section is None else {**shared, **section} for name, section in sections.items()}
+    corpus = build_dataclass(Corpus, values | {"scales": scales}, "", where)
     corpus.path = Path(path).resolve()
     return corpus
+
+
+def _with_test_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """Write lists of test parts as mappings to no column of the paper."""
+    values = dict(values)
+    parts = values.get("test")
+    if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+        check_parts("test", parts)
+        values["test"] = dict.fromkeys(parts)
+    if isinstance(values.get("scales"), dict):
+        sections = values["scales"].items()
+        values["scales"] = {n: _with_test_columns(each) if isinstance(each, dict) else each for n, each in sections}
+    return values

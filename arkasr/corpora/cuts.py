@@ -30,7 +30,7 @@ class CutRules:
 
     Attributes:
         audio_root: Folder that stands for the corpus's folder in the paths of the cuts.
-        language: Language of all utterances.
+        language: Language of utterances that name none.
         text_case: Key `text_case` of corpus.yaml.
         channels: Key `channels` of corpus.yaml.
         num_jobs: Number of threads that read audio headers.
@@ -77,14 +77,15 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], rules: CutRules) -
     mark_repeated(entries, groups)
     headers = check_audio(entries, rules.num_jobs)
     for entry in entries:
-        entry.reason = entry.reason or _channel_fault(headers[entry.audio], rules.channels)
+        if not entry.reason and entry.cut is None:
+            entry.reason = _channel_fault(headers[entry.audio], rules.channels)
     usable = [entry for entry in entries if not entry.reason]
     maker = _CutMaker(layout.root, headers, rules)
     result = {}
     for part in parts:
         require_usable(part, usable, entries)
         mine = [entry for entry in usable if entry.part == part]
-        several = len({entry.audio for entry in mine if headers[entry.audio].channels > 1})
+        several = len({entry.audio for entry in mine if entry.cut is None and headers[entry.audio].channels > 1})
         dropped = [entry for entry in entries if entry.part == part and entry.reason]
         result[part] = PartCuts([maker.cut(entry) for entry in mine], dropped, several)
     return result
@@ -110,6 +111,8 @@ class _CutMaker:
         from lhotse.cut import MonoCut, MultiCut
         from lhotse.utils import add_durations, fastcopy
 
+        if entry.cut is not None:
+            return self._described(entry)
         recording = self._recording(entry)
         channel = self._channel(recording.num_channels)
         segment = SupervisionSegment(
@@ -120,14 +123,27 @@ class _CutMaker:
             if entry.end is None
             else add_durations(entry.end, -entry.begin, sampling_rate=SAMPLE_RATE),
             channel=channel,
-            text=_CASES[self.rules.text_case](entry.text),
-            language=self.rules.language,
+            text=self._text(entry.text),
+            language=entry.language or self.rules.language,
             speaker=entry.speaker,
         ).trim(recording.duration)
         kind = MonoCut if isinstance(channel, int) else MultiCut
         inside = [fastcopy(segment, start=0.0)]
         cut = kind(entry.id, segment.start, segment.duration, channel, supervisions=inside, recording=recording)
         return cut if recording.sampling_rate == SAMPLE_RATE else cut.resample(SAMPLE_RATE)
+
+    def _described(self, entry: Entry) -> Cut:
+        """Return the entry's own cut, with its transcript and language."""
+        from lhotse.utils import fastcopy
+
+        assert entry.cut is not None
+        language = entry.language or self.rules.language
+        return entry.cut.map_supervisions(
+            lambda each: fastcopy(each, text=self._text(entry.text), language=language, speaker=entry.speaker)
+        )
+
+    def _text(self, text: str | None) -> str | None:
+        return None if text is None else _CASES[self.rules.text_case](text)
 
     def _channel(self, count: int) -> int | list[int]:
         if count == 1:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from arkasr.corpora.corpus import Corpus, read_corpus_yaml
-from arkasr.corpora.layouts.registry import LAYOUTS, find_layout
+from arkasr.corpora.corpus import PUBLISHED, Corpus, Miniature, read_corpus_yaml
+from arkasr.corpora.layouts.registry import find_layout, layout_class, require_layout
 from arkasr.corpora.synthetic.synth import ROLES, VERSION
 from arkasr.corpora.synthetic.writers import FILES, WRITERS
 from arkasr.errors import UserError
@@ -25,7 +25,7 @@ _PARTIAL = ".speaking"  # folder of a corpus that is not complete yet
 
 
 def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
-    """Write the corpus into a directory. Do nothing if it is already there.
+    """Write the corpus into a directory. Do nothing if it is already there. Your own audio must already be there.
 
     Args:
         corpus_yaml: Path of the corpus.yaml.
@@ -41,27 +41,30 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
     folder = Path(corpus_dir).absolute()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--corpus_dir {folder}: is a file, must be a folder; name another one")
-    if scale == "mini":
-        _synthesise(corpus, folder)
+    if corpus.layout not in PUBLISHED or (scale == "mini" and corpus.miniature is None):
+        require_layout(corpus, folder)
+        log(f"{folder}: stage 1 reads your own {corpus.layout} corpus; nothing to do")
+    elif scale == "mini" and corpus.miniature is not None:
+        _synthesise(corpus, corpus.miniature, folder)
     else:
         _download(corpus, folder, scale)
 
 
-def _synthesise(corpus: Corpus, folder: Path) -> None:
+def _synthesise(corpus: Corpus, miniature: Miniature, folder: Path) -> None:
     """Synthesise the corpus into a subfolder, then move it into place. An interrupted call starts again."""
-    recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.recipe} | vars(corpus.miniature)
+    recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.layout} | vars(miniature)
     if _is_there(corpus, folder, recipe):
         return
-    sizes = _sizes(corpus)
+    sizes = _sizes(corpus, miniature.sizes)
     with locked(folder, "arkasr download"):
         if _is_there(corpus, folder, recipe):  # another process has just written it
             return
         partial = _clear(corpus, folder)
-        total = sum(sizes[role.part] for role in ROLES[corpus.recipe])
+        total = sum(sizes[role.part] for role in ROLES[corpus.layout])
         with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
-            WRITERS[corpus.recipe](partial, corpus.language, sizes, corpus.miniature.seed, progress.update)
+            WRITERS[corpus.layout](partial, corpus.language, sizes, miniature.seed, progress.update)
         os.sync()  # before the marker counts. One call, because fsync of thousands of files takes longer
-        for name in FILES[corpus.recipe]:
+        for name in FILES[corpus.layout]:
             os.replace(partial / name, folder / name)
         partial.rmdir()
         flush([folder])
@@ -72,13 +75,13 @@ def _synthesise(corpus: Corpus, folder: Path) -> None:
 def _is_there(corpus: Corpus, folder: Path, recipe: dict[str, Any]) -> bool:
     """Return whether a corpus of this layout is complete, and log it. Raise UserError for a folder of other files."""
     done = _read_marker(folder)
-    if done == recipe and all((folder / name).exists() for name in FILES[corpus.recipe]):
-        log(f"{folder}: the synthetic {corpus.name} corpus already exists (seed {corpus.miniature.seed})")
+    if done == recipe and all((folder / name).exists() for name in FILES[corpus.layout]):
+        log(f"{folder}: the synthetic {corpus.name} corpus already exists (seed {recipe['seed']})")
         return True
     if done or (folder / _PARTIAL).exists():
         return False
-    if find_layout(corpus.recipe, folder):
-        log(f"{folder}: a {corpus.recipe} corpus already exists; nothing to do")
+    if find_layout(corpus, folder):
+        log(f"{folder}: a {corpus.layout} corpus already exists; nothing to do")
         return True
     if folder.is_dir() and set(os.listdir(folder)) - {LOCK}:
         raise UserError(f"{folder}: holds files, but not the {corpus.name} corpus; use an empty --corpus_dir")
@@ -111,16 +114,16 @@ def is_synthetic(folder: Path) -> bool:
     return _read_marker(folder) is not None
 
 
-def _sizes(corpus: Corpus) -> dict[str, int]:
+def _sizes(corpus: Corpus, sizes: dict[str, int]) -> dict[str, int]:
     """Return the sizes of all parts. Raises UserError for a missing or unknown part, and for an invalid size."""
-    sizes, known = corpus.miniature.sizes, {role.part for role in ROLES[corpus.recipe]}
-    known |= {"M", "S"} if corpus.recipe == "wenet_speech" else set()
+    known = {role.part for role in ROLES[corpus.layout]}
+    known |= {"M", "S"} if corpus.layout == "wenet_speech" else set()
     if set(sizes) != known:
         raise UserError(
             f"{corpus.path}: miniature.sizes must name exactly {', '.join(sorted(known))}, "
             f"got {', '.join(sorted(sizes))}"
         )
-    if corpus.recipe == "wenet_speech" and not sizes["L"] >= sizes["M"] >= sizes["S"]:
+    if corpus.layout == "wenet_speech" and not sizes["L"] >= sizes["M"] >= sizes["S"]:
         raise UserError(f"{corpus.path}: miniature.sizes must satisfy L >= M >= S, got {sizes}")
     return sizes
 
@@ -131,7 +134,7 @@ def _clear(corpus: Corpus, folder: Path) -> Path:
     partial.mkdir(parents=True, exist_ok=True)  # before anything is removed, so that an interrupted call starts again
     (folder / _MARKER).unlink(missing_ok=True)
     flush([folder])
-    for path in [folder / name for name in FILES[corpus.recipe]] + [partial]:
+    for path in [folder / name for name in FILES[corpus.layout]] + [partial]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -142,11 +145,11 @@ def _clear(corpus: Corpus, folder: Path) -> Path:
 
 def _download(corpus: Corpus, folder: Path, scale: str) -> None:
     """Call Lhotse's download, which keeps complete archives. A corpus that is already unpacked is not changed."""
-    if LAYOUTS[corpus.recipe].matches(folder):
-        log(f"{folder}: a {corpus.recipe} corpus already exists; nothing to do")
+    if layout_class(corpus).matches(folder, corpus):
+        log(f"{folder}: a {corpus.layout} corpus already exists; nothing to do")
         return
     facts = corpus.scale(scale)
-    if corpus.recipe == "wenet_speech":
+    if corpus.layout == "wenet_speech":
         raise UserError(
             f"{corpus.name} cannot be downloaded by a program: {corpus.obtain}; then name its directory with "
             "--corpus_dir"
@@ -156,7 +159,7 @@ def _download(corpus: Corpus, folder: Path, scale: str) -> None:
         _require_replaceable(corpus, folder, parts)
         log(f"Downloading {corpus.name} into {folder} ({corpus.obtain})")
         try:
-            if corpus.recipe == "aishell":
+            if corpus.layout == "aishell":
                 from lhotse.recipes import download_aishell
 
                 download_aishell(folder)
@@ -178,7 +181,7 @@ def _download(corpus: Corpus, folder: Path, scale: str) -> None:
 
 def _require_replaceable(corpus: Corpus, folder: Path, parts: list[str]) -> None:
     """Refuse folders that Lhotse's download would delete although it did not unpack them."""
-    if corpus.recipe == "aishell":
+    if corpus.layout == "aishell":
         archives = {folder / "aishell" / name: folder / f"{name}.tgz" for name in ("data_aishell", "resource_aishell")}
     else:
         archives = {folder / "LibriSpeech" / part: folder / f"{part}.tar.gz" for part in parts}

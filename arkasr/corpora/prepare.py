@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.corpora import data_dir
-from arkasr.corpora.corpus import Corpus, Scale, read_corpus_yaml, set_name
+from arkasr.corpora.corpus import Corpus, read_corpus_yaml
 from arkasr.corpora.cuts import CutRules, PartCuts, read_parts
 from arkasr.corpora.data_dir import PreparedSet
 from arkasr.corpora.download import is_synthetic
 from arkasr.corpora.layouts.registry import CorpusLayout, require_layout
 from arkasr.corpora.published import label
+from arkasr.corpora.scale import Scale, set_name
 from arkasr.corpora.splits import drop_by_length, split_base_td
 from arkasr.corpora.up_to_date import MOVED, Inputs, reason_to_prepare, relink
 from arkasr.errors import UserError

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from arkasr.corpora.corpus import Corpus, Scale, set_name
+from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.cuts import PartCuts
 from arkasr.corpora.layouts.entries import NO_TRANSCRIPT, REPEATED
+from arkasr.corpora.scale import Scale, set_name
 from arkasr.utils.console import log
 
 # Number of transcribed utterances of the published parts, by the name of the corpus.

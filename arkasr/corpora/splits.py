@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arkasr.corpora.corpus import Scale
 from arkasr.corpora.layouts.entries import Entry
+from arkasr.corpora.scale import Scale
 from arkasr.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ def split_base_td(cuts: list[Cut], scale: Scale) -> tuple[list[Cut], list[Cut]]:
     """Draw the disjoint shares `base` and `td` of the training cuts.
 
     1. Sort the cuts by a seeded hash of their ids.
-    2. Take `scale.base` of them from the start for `base`, and `scale.td` from the end for `td`. Each gets at least
+    2. Take `use.base` of them from the start for `base`, and `use.td` from the end for `td`. Each gets at least
        one cut. One share can therefore grow without changing the other.
 
     Args:
         cuts: All training cuts.
-        scale: Holds `base`, `td` and `split_seed`.
+        scale: Holds the shares `use.base` and `use.td`, and `split_seed`.
 
     Returns:
         The cuts of `base` and of `td`, each sorted by id.
@@ -62,7 +62,7 @@ def split_base_td(cuts: list[Cut], scale: Scale) -> tuple[list[Cut], list[Cut]]:
         return hashlib.sha256(f"{scale.split_seed}/{cut.id}".encode()).digest()
 
     ranked = sorted(cuts, key=order)
-    num_base = min(max(1, round(scale.base * len(cuts))), len(cuts) - 1)
-    num_td = min(max(1, round(scale.td * len(cuts))), len(cuts) - num_base)
+    num_base = min(max(1, round(scale.use.base * len(cuts))), len(cuts) - 1)
+    num_td = min(max(1, round(scale.use.td * len(cuts))), len(cuts) - num_base)
     by_id = lambda cut: cut.id  # noqa: E731
     return sorted(ranked[:num_base], key=by_id), sorted(ranked[len(cuts) - num_td :], key=by_id)

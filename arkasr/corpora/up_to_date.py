@@ -26,13 +26,13 @@ class Inputs:
     """What a data directory is prepared from.
 
     Attributes:
-        corpus: Name in corpus.yaml.
+        corpus: The corpus.yaml.
         scale: `mini` or `paper`.
         folder: The folder that the user named, absolute.
         record: Version of the cuts, digest of corpus.yaml, and fingerprint of the corpus.
     """
 
-    corpus: str
+    corpus: Corpus
     scale: str
     folder: Path
     record: dict[str, Any]
@@ -51,12 +51,12 @@ class Inputs:
             The description.
         """
         record = {"version": VERSION, "corpus_yaml": sha256(corpus.path), "found": layout.fingerprint()}
-        return cls(corpus.name, scale, folder, record)
+        return cls(corpus, scale, folder, record)
 
     @property
     def identity(self) -> dict[str, str]:
         """What must not change in a data directory, as in corpus.json."""
-        return {"corpus": self.corpus, "scale": self.scale, "corpus_dir": str(self.folder)}
+        return {"corpus": self.corpus.name, "scale": self.scale, "corpus_dir": str(self.folder)}
 
 
 def reason_to_prepare(data: Path, layout: CorpusLayout, inputs: Inputs) -> str | None:
@@ -99,7 +99,7 @@ def _check_identity(data: Path, old: dict[str, Any], layout: CorpusLayout, input
     if found == inputs.identity:
         return False
     same = {**found, "corpus_dir": ""} == {**inputs.identity, "corpus_dir": ""} and _same_transcripts(old, layout)
-    if same and not _exists(Path(old["corpus_dir"]), layout):
+    if same and not _exists(Path(old["corpus_dir"]), layout, inputs.corpus):
         return True
     template = "{corpus} at scale {scale} from {corpus_dir}"
     has, wanted = template.format(**found), template.format(**inputs.identity)
@@ -107,10 +107,10 @@ def _check_identity(data: Path, old: dict[str, Any], layout: CorpusLayout, input
     raise UserError(f"{data}: holds {has}, not {wanted}; use another --datadir and --expdir{hint}")
 
 
-def _exists(folder: Path, layout: CorpusLayout) -> bool:
+def _exists(folder: Path, layout: CorpusLayout, corpus: Corpus) -> bool:
     """Return whether a folder has a corpus of the same layout."""
     try:
-        return any(layout.matches(folder / subfolder) for subfolder in layout.subfolders)
+        return any(layout.matches(folder / subfolder, corpus) for subfolder in layout.subfolders)
     except OSError:  # a server that is gone
         return False
 

@@ -7,8 +7,9 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from arkasr.corpora.corpus import Corpus, PaperColumn, read_corpus_yaml, set_name
+from arkasr.corpora.corpus import Corpus, read_corpus_yaml
 from arkasr.corpora.layouts.registry import LAYOUTS
+from arkasr.corpora.scale import PaperColumn, set_name
 from arkasr.corpora.synthetic.synth import ROLES
 from arkasr.errors import UserError
 from arkasr.evaluation.normalize import NORMALIZERS
@@ -31,9 +32,9 @@ def test_recipes_cover_table_1_with_its_metrics():
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_scale_uses_every_synthetic_part(name):
     corpus = read_corpus_yaml(EGS / name / "corpus.yaml")
-    assert corpus.recipe in LAYOUTS
+    assert corpus.layout in LAYOUTS
     facts = corpus.scale("mini")
-    assert {role.part for role in ROLES[corpus.recipe]} <= {*facts.train, *facts.dev, *facts.test}
+    assert {role.part for role in ROLES[corpus.layout]} <= {*facts.train, *facts.dev, *facts.test}
 
 
 def test_set_name_is_lower_case_with_dashes():
@@ -45,17 +46,37 @@ def test_set_name_is_lower_case_with_dashes():
     [
         ("metric: wer", "metrics: wer", r"unknown key metrics; did you mean metric\?"),
         ("metric: wer", "metric: ser", "metric must be one of"),
-        ("metric: wer\n", "", "metric is missing"),
-        ("    split_seed: 1\n", "", "scales.mini.split_seed is missing"),
+        ("layout: librispeech\n", "", "layout is missing"),
+        ("layout: librispeech", "recipe: librispeech", "recipe is now called layout"),
+        ("language: English", "language: Englisch", r"language 'Englisch': is not a language .*did you mean English"),
+        ("language: English\n", "", "language must be set for the layout librispeech"),
         ("min_seconds: 0.3", "min_second: 0.3", r"did you mean scales.mini.min_seconds\?"),
         ("min_seconds: 0.3", "min_seconds: short", "scales.mini.min_seconds must be a number"),
         ("min_seconds: 0.3", "min_seconds: 30", "min_seconds must be at least 0 and below max_seconds=20.0, got 30.0"),
-        ("    td: 0.3\n", "    td: 0.8\n", "their sum at most 1, got base=0.3 and td=0.8"),
-        ("    base: 0.3\n", "    base: 0\n", "must be above 0"),
-        ("dev: [dev-clean-2, dev-clean, dev-other]", "dev: []", "dev must name at least one part"),
+        ("use: {base: 0.3, td: 0.3", "use: {base: 0.3, td: 0.8", "use.base and td must have a sum of at most 1, got"),
+        ("use: {base: 0.3", "use: {base: 0", "scales.mini.use.base must be one of labelled, none, a share above 0"),
+        (
+            "use: {base: 0.3",
+            "use: {base: unlabelled",
+            "use.base must be one of labelled, none, a share.*got unlabelled",
+        ),
+        ("use: {base: 0.3", "use: {base: true", "use.base must be one of"),
+        ("td: 0.3, opd: base", "td: base, opd: base", "use.td must be one of labelled, unlabelled, all, none, a share"),
+        ("opd: base", "opd: [dev-clean]", "use.opd must name parts of the key `train` .*got dev-clean"),
+        ("opd: base", "opd: []", "use.opd must name at least one part"),
+        ("opd: base", "opds: base", r"did you mean scales.mini.use.opd\?"),
+        ("    use: {base: 0.3, td: 0.3, opd: base}\n", "    base: 0.3\n", "mini.base is now called scales.mini.use"),
+        ("layout: librispeech", "layout: librispeech\nmin_seconds: -3", "yaml: min_seconds must be at least 0"),
+        ("layout: librispeech", "layout: librispeech\ncolumns: {audio: ' '}", "columns.audio must be the name of a"),
+        (
+            "layout: librispeech",
+            "layout: librispeech\ncolumns: {sound: a}",
+            "unknown key columns.sound; valid here: audio",
+        ),
         ("test: {test-clean: Libri clean,", "test: {td: Libri clean,", "would overwrite td.jsonl.gz"),
-        ("recipe: librispeech", "recipe: librispeach", r"did you mean librispeech\?"),
-        ("normalizer: english", "normalizer: klingon", "normalizer must be one of 'english', 'mandarin', 'raw'"),
+        ("test: {test-clean: Libri clean,", "test: {opd: Libri clean,", "would overwrite opd.jsonl.gz"),
+        ("layout: librispeech", "layout: librispeach", r"did you mean librispeech\?"),
+        ("normalizer: english", "normalizer: klingon", "normalizer must be one of 'english', 'mandarin'"),
         ("normalizer: english", "normalizer: englsh", "did you mean english"),
         ("test-clean: Libri clean", "test-clean: Libri cleen", "scales.mini.test.test-clean must be one of"),
         ("text_case: keep", "text_case: title", "scales.mini.text_case must be one of 'keep', 'lower', 'upper'"),
@@ -76,7 +97,10 @@ def test_set_name_is_lower_case_with_dashes():
         ("min_seconds: 0.3", "min_seconds: .nan", "scales.mini.min_seconds must be"),
         ("max_seconds: 20.0", "max_seconds: .inf", "both must be finite"),
         ("max_seconds: 20.0", "max_seconds: 0", "min_seconds must be at least 0 and below max_seconds=0.0"),
-        ("    base: 0.3\n", "    base: 1e400\n", "scales.mini.base"),
+        ("use: {base: 0.3", "use: {base: 1e400", "scales.mini.use.base"),
+        ("use: {base: 0.3", "use: {base: .nan", "scales.mini.use.base"),
+        ("dev: [dev-clean-2,", "dev: [train-clean-100,", "train-clean-100 must not be in both `train` and `dev`"),
+        ("test: {test-clean:", "test: {train-clean-100:", "train-clean-100 must not be in both `train` and `test`"),
         ("test: {test-clean:", "test: {TEST/../x: null, test-clean:", "test must name parts of .*got 'TEST/../x'"),
         ("test: {test-clean:", "test: {../x: null, test-clean:", "test must name parts of .*got '../x'"),
         ("test: {test-clean:", 'test: {"": null, test-clean:', "test must name parts of .*got ''"),
@@ -103,7 +127,10 @@ def test_read_corpus_yaml_error_names_file_and_key(tmp_path, old, new, message):
 
 def test_choices_are_those_of_scoring():
     hints = get_type_hints(Corpus)
-    assert set(get_args(hints["normalizer"])) == set(NORMALIZERS) and set(get_args(hints["metric"])) == set(METRICS)
+    choices = {
+        key: {name for each in get_args(hints[key]) for name in get_args(each)} for key in ("normalizer", "metric")
+    }
+    assert choices["normalizer"] >= set(NORMALIZERS) and choices["metric"] == set(METRICS)
     assert get_args(PaperColumn) == COLUMNS
 
 
@@ -112,6 +139,42 @@ def test_channels_are_a_policy_or_a_number(tmp_path, channels):
     text = (EGS / "librispeech" / "corpus.yaml").read_text()
     (tmp_path / "corpus.yaml").write_text(text.replace("channels: mix", f"channels: {channels}"))
     assert read_corpus_yaml(tmp_path / "corpus.yaml").channels == channels
+
+
+SHORT = "name: calls\nlayout: jsonl\nlanguage: de-AT\n"
+
+
+def own(tmp_path: Path, text: str) -> Corpus:
+    (tmp_path / "corpus.yaml").write_text(text)
+    return read_corpus_yaml(tmp_path / "corpus.yaml")
+
+
+def test_three_lines_describe_your_own_corpus(tmp_path):
+    corpus = own(tmp_path, SHORT)
+    assert (corpus.language, corpus.metric, corpus.normalizer) == ("German", "wer", "words")
+    for name in ("mini", "paper"):
+        scale = corpus.scale(name)
+        assert (scale.train, scale.test) == (["train"], {"test": None}) and "dev" in scale.dev
+        assert vars(scale.use) == {"base": "labelled", "td": "all", "opd": "all"}
+    assert own(tmp_path, SHORT.replace("de-AT", "ja")).metric == "cer"
+    assert own(tmp_path, SHORT + "metric: cer\n").metric == "cer"
+    assert own(tmp_path, "name: a\nlayout: csv\n").language == ""
+
+
+def test_keys_of_a_scale_at_the_top_level_hold_for_both_scales(tmp_path):
+    corpus = own(tmp_path, SHORT + "train: [calls]\nmax_seconds: 9\ntest: [a, b]\nscales: {mini: {max_seconds: 5}}\n")
+    mini = corpus.scale("mini")
+    assert (mini.train, mini.test, mini.max_seconds) == (["calls"], {"a": None, "b": None}, 5.0)
+    with pytest.raises(UserError, match="--scale paper: .*corpus.yaml has no section scales.paper; add it"):
+        corpus.scale("paper")
+    assert own(tmp_path, SHORT + "max_seconds: 9\n").scale("paper").max_seconds == 9.0
+
+
+def test_test_parts_may_be_a_list_without_repetition(tmp_path):
+    with pytest.raises(UserError, match="test must name each part once, got a twice"):
+        own(tmp_path, SHORT + "test: [a, a]\n")
+    with pytest.raises(UserError, match="test"):
+        own(tmp_path, SHORT + "test: [1]\n")
 
 
 def test_unknown_scale_and_missing_file_are_named(tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, REPEATED, Entry
+from arkasr.corpora.corpus import Corpus
+from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, REPEATED, Entry, NoOptions
 from arkasr.corpora.layouts.transcripts import read_lines
 from arkasr.corpora.layouts.walk import find_files, subfolders
 
@@ -21,16 +22,19 @@ class Aishell:
 
     Args:
         root: The folder that holds data_aishell.
+        corpus: The corpus.yaml. It has no options for this layout.
     """
 
     expected: ClassVar[str] = f"{_TRANSCRIPT} and {_WAV}/{{train,dev,test}}/<speaker>/*.wav"
     subfolders: ClassVar[tuple[str, ...]] = ("", "aishell")  # Lhotse's download makes the second
+    options: ClassVar[type[NoOptions]] = NoOptions
+    source_option: ClassVar[str] = ""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, corpus: Corpus):
         self.root = root
 
     @staticmethod
-    def matches(folder: Path) -> bool:
+    def matches(folder: Path, corpus: Corpus) -> bool:
         """See `CorpusLayout.matches`."""
         return (folder / _TRANSCRIPT).is_file() and (folder / _WAV).is_dir()
 

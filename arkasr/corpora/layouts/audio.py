@@ -81,11 +81,11 @@ def check_audio(entries: list[Entry], num_jobs: int) -> dict[Path, Header]:
     Returns:
         The headers by path.
     """
-    paths = list(dict.fromkeys(entry.audio for entry in entries if not entry.reason))
+    paths = list(dict.fromkeys(entry.audio for entry in entries if not entry.reason and entry.cut is None))
     with ThreadPoolExecutor(max(1, num_jobs)) as pool:
         headers = dict(zip(paths, list(track(pool.map(read_header, paths), "Checking audio", len(paths), "files"))))
     for entry in entries:
-        if not entry.reason:
+        if not entry.reason and entry.cut is None:
             entry.reason = _audio_reason(entry, headers[entry.audio])
     return headers
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 # Reasons as they appear in dropped.jsonl and corpus.json.
 NO_AUDIO = "transcript without audio"
@@ -24,6 +28,12 @@ BACKWARDS = "ends before it begins"
 TOO_SHORT = "shorter than one sample"
 PAST_END = "ends after its recording"
 INCOMPLETE = "a field is missing in the transcript"
+UNTRANSCRIBED = "no transcript, which dev and test sets need"
+
+
+@dataclass
+class NoOptions:
+    """The section `options` of corpus.yaml for layouts without options."""
 
 
 @dataclass(slots=True)
@@ -34,23 +44,28 @@ class Entry:
         part: Corpus part.
         id: Utterance id.
         audio: Path of the audio file.
-        text: Transcript.
+        text: Transcript, as written in the corpus. None if no transcript is known.
         reason: Why the utterance cannot be used. Empty if it can.
         speaker: Name of the speaker. None if the corpus does not name one.
         recording: Id of the long recording. Empty if the utterance is the whole file.
         begin: Start in a long recording, in seconds.
         end: End in a long recording, in seconds. None if the utterance is the whole file.
+        language: English name of the language, if the row names one. Empty: the language of corpus.yaml.
+        cut: The cut itself, of a corpus that holds Lhotse's cuts: with 16 kHz, one supervision, and this id. Its audio
+            is not checked. None: stage 1 makes the cut of the fields above.
     """
 
     part: str
     id: str
     audio: Path
-    text: str = ""
+    text: str | None = ""
     reason: str = ""
     speaker: str | None = None
     recording: str = ""
     begin: float = 0.0
     end: float | None = None
+    language: str = ""
+    cut: Cut | None = None
 
 
 def mark_repeated(entries: Iterable[Entry], groups: list[list[str]]) -> None:

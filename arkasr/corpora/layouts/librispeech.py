@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, Entry
+from arkasr.corpora.corpus import Corpus
+from arkasr.corpora.layouts.entries import NO_AUDIO, NO_TRANSCRIPT, Entry, NoOptions
 from arkasr.corpora.layouts.transcripts import read_lines
 from arkasr.corpora.layouts.walk import find_files, subfolders
 
@@ -18,19 +19,22 @@ class LibriSpeech:
 
     Args:
         root: The folder that holds the parts.
+        corpus: The corpus.yaml. It has no options for this layout.
     """
 
     expected: ClassVar[str] = (
         "<part>/<speaker>/<chapter>/*.trans.txt with .flac files beside (part: train-clean-100, dev-clean, ...)"
     )
     subfolders: ClassVar[tuple[str, ...]] = ("", "LibriSpeech")  # Lhotse's download makes the second
+    options: ClassVar[type[NoOptions]] = NoOptions
+    source_option: ClassVar[str] = ""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, corpus: Corpus):
         self.root = root
         self._files: dict[str, list[Path]] = {}  # of the parts that were walked
 
     @staticmethod
-    def matches(folder: Path) -> bool:
+    def matches(folder: Path, corpus: Corpus) -> bool:
         """See `CorpusLayout.matches`."""
         return next(folder.glob(f"*/*/*/*{_TRANSCRIPT}"), None) is not None
 

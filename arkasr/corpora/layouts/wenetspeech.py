@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from arkasr.corpora.layouts.entries import REPEATED_RECORDING, Entry
+from arkasr.corpora.corpus import Corpus
+from arkasr.corpora.layouts.entries import REPEATED_RECORDING, Entry, NoOptions
 from arkasr.corpora.layouts.segments import audio_fault, homes, number, segment_fault, subsets
 from arkasr.corpora.layouts.transcripts import clean, read_bytes, text_fault
 from arkasr.errors import UserError
@@ -25,16 +26,19 @@ class WenetSpeech:
 
     Args:
         root: The folder that holds WenetSpeech.json.
+        corpus: The corpus.yaml. It has no options for this layout.
     """
 
     expected: ClassVar[str] = f"{_JSON} and the audio files that it names"
     subfolders: ClassVar[tuple[str, ...]] = ("",)
+    options: ClassVar[type[NoOptions]] = NoOptions
+    source_option: ClassVar[str] = ""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, corpus: Corpus):
         self.root = root
 
     @staticmethod
-    def matches(folder: Path) -> bool:
+    def matches(folder: Path, corpus: Corpus) -> bool:
         """See `CorpusLayout.matches`."""
         return (folder / _JSON).is_file()
 
