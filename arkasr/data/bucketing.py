@@ -272,4 +272,4 @@ def spread(batches: list[list[LazyCut]], ranks: int) -> list[list[LazyCut]]:
 
 
 def _copy(clip: LazyCut, number: int) -> LazyCut:
-    return clip._replace(suffix=f"_dup{number}")
+    return clip._replace(suffix=f"{clip.suffix}_dup{number}")

@@ -45,6 +45,7 @@ class Rules:
         any_language: Accept languages that `arkasr.languages` does not know.
         empty_text: Accept texts without a word. A reference without a word counts the words of a hypothesis as errors,
             a missing reference (`needs_text`) does not.
+        prefix: Put before the ids of all clips, for the members of a mix (see `arkasr.data.mix`).
     """
 
     channels: str = "auto"
@@ -53,6 +54,7 @@ class Rules:
     needs_text: bool = True
     empty_text: bool = False
     any_language: bool = False
+    prefix: str = ""
 
     @classmethod
     def of(cls, config: DataConfig, needs_text: bool = True, empty_text: bool = False) -> Rules:
@@ -115,6 +117,8 @@ def check(item: dict[str, Any], rules: Rules, place: Place) -> Checked:
     Raises:
         UserError: The cut cannot be deserialized, or it names no language and the rules have none.
     """
+    if rules.prefix:
+        item["id"] = f"{rules.prefix}{item['id']}"
     try:
         if _is_clip(item):
             return Checked([item])

@@ -22,6 +22,7 @@ from arkasr.data.blocks import Block
 from arkasr.data.checks import ODD, Checked, Place, Rules, check, not_a_cut
 from arkasr.data.lazy_cut import LazyCut, text_bytes
 from arkasr.data.lines import entries
+from arkasr.data.mixing import Keep, turn
 from arkasr.data.reasons import counts, refusal
 from arkasr.utils.console import log
 
@@ -168,12 +169,13 @@ class ClipReader:
             for clip in found:
                 yield number, _cut(clip, Place(self.parts[index][0], number))
 
-    def read_lazily(self, index: int = 0, line: int = 0) -> Iterator[tuple[int, LazyCut]]:
+    def read_lazily(self, index: int = 0, line: int = 0, keep: Keep | None = None) -> Iterator[tuple[int, LazyCut]]:
         """Yield the same clips without deserializing most of them.
 
         Args:
             index: See `read`.
             line: See `read`.
+            keep: Decides by the `turn` of its id whether a clip is read. None: all are.
 
         Yields:
             Line number and clip. Each clip holds about 600 bytes.
@@ -182,7 +184,7 @@ class ClipReader:
             UserError: See `read`. Odd values of an entry show when its cut is made.
         """
         for number, found in self._checked(index, line):
-            for clip in found:
+            for clip in found if keep is None else [clip for clip in found if keep(turn(_id(clip)))]:
                 make = partial(_unpacked, pickle.dumps(clip), self.parts[index][0], number)
                 yield number, LazyCut(_duration(clip), text_bytes(_texts(clip)), make)
 

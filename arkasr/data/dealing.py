@@ -14,7 +14,7 @@ from typing import NamedTuple
 from arkasr.config.schema import DataConfig
 from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits
 from arkasr.data.lazy_cut import LazyCut
-from arkasr.data.order import START, CutStream, epoch_order
+from arkasr.data.order import START, CutStream
 from arkasr.data.training_cuts import open_manifest
 
 NUM_CLIPS_FOR_BINS = 10_000  # number of clips from whose lengths the bucket limits are estimated
@@ -71,7 +71,7 @@ class Dealer:
         Returns:
             The clips.
         """
-        return CutStream(self.manifest, epoch_order(self.seed, epoch, self.num_shards), start)
+        return CutStream(*self.manifest.epoch(self.seed, epoch), start)
 
     def buckets(self, epoch: int, stream: CutStream) -> Buckets:
         """Return the buckets of an epoch.

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -16,6 +17,7 @@ from arkasr.data.blocks import WHOLE
 from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
 from arkasr.data.lines import LINE_SUFFIXES
+from arkasr.data.mix import Leaf, is_mix, leaves, read_mix
 from arkasr.errors import UserError
 from arkasr.utils.files import read_json, sha256
 
@@ -24,15 +26,17 @@ def shards(path: str) -> list[Path]:
     """List the files of a manifest.
 
     Args:
-        path: One file, a folder of .jsonl(.gz) shards, a folder in the format Lhotse Shar, or a pattern of files or
-            folders such as `train.*.gz`.
+        path: One file, a folder of .jsonl(.gz) shards, a folder in the format Lhotse Shar, a pattern of files or
+            folders such as `train.*.gz`, or a mix (see `arkasr.data.mix`).
 
     Returns:
-        The files, sorted. Of a Shar folder, the files with cuts.
+        The files, sorted. Of a Shar folder, the files with cuts. Of a mix, the files of its members.
 
     Raises:
         UserError: If there is none, or a file is a link to nothing.
     """
+    if is_mix(path):
+        return [file for leaf in leaves(path) for file in shards(leaf.path)]
     places = [Path(path)] if Path(path).exists() else [Path(found) for found in sorted(glob.glob(path))]
     files = sorted(file for place in places for file in (_in_folder(place) if place.is_dir() else [place]))
     if not files:
@@ -87,7 +91,7 @@ def no_cuts(path: str) -> UserError:
 
 
 class Clips:
-    """The clips of all files of a manifest, as an iterable that reads them each time. Refuses repeated ids.
+    """The clips of all files of a manifest or mix, as an iterable that reads them each time. Refuses repeated ids.
 
     Args:
         path: See `shards`.
@@ -95,18 +99,17 @@ class Clips:
         selection: The clips to use. None: all.
 
     Attributes:
-        reader: Reads the clips, and counts them.
+        readers: Read the clips of each member of a mix, or those of a single manifest, and count them.
     """
 
     def __init__(self, path: str, rules: Rules, selection: Selection | None = None):
-        self.path, parts = path, [(file, WHOLE) for file in checked_files(path)]
-        self.reader = ClipReader(path, parts, with_corpus(path, rules), selection or Selection())
+        self.path, self.readers = path, [_reader(leaf, rules, selection or Selection()) for leaf in leaves(path)]
 
     def __iter__(self) -> Iterator[Cut]:
         seen: set[str] = set()
         repeated, first = 0, ""
-        for index, (file, _) in enumerate(self.reader.parts):
-            for number, clip in self.reader.read(index):
+        for reader, index, file in self._files():
+            for number, clip in reader.read(index):
                 if clip.id in seen:
                     repeated, first = repeated + 1, first or f"{clip.id} in {file}, line {number + 1}"
                 seen.add(clip.id)
@@ -116,6 +119,17 @@ class Clips:
                 f"{self.path}: {repeated} cuts repeat the id of another cut, the first is {first}; give each cut its "
                 "own id, and name no file twice"
             )
+
+    def _files(self) -> Iterator[tuple[ClipReader, int, Path]]:
+        for reader in self.readers:
+            for index, (file, _) in enumerate(reader.parts):
+                yield reader, index, file
+
+
+def _reader(leaf: Leaf, rules: Rules, selection: Selection) -> ClipReader:
+    parts = [(file, WHOLE) for file in checked_files(leaf.path)]
+    own = replace(with_corpus(leaf.path, rules), prefix=f"{rules.prefix}{leaf.prefix}")
+    return ClipReader(leaf.path, parts, own, selection)
 
 
 def checked_files(path: str) -> list[Path]:
@@ -148,14 +162,40 @@ def with_corpus(path: str, rules: Rules) -> Rules:
     Raises:
         UserError: `corpus.json` is broken.
     """
+    for file, corpus in _corpora(path):
+        language = corpus.get("language")
+        if isinstance(language, str) and language:
+            return replace(rules, language=language, language_from=str(file))
+    return rules
+
+
+def corpus_hours(path: str) -> float:
+    """Return the hours that `corpus.json` states for a manifest.
+
+    Args:
+        path: See `shards`.
+
+    Returns:
+        Hours of all cuts of the set, before clips are left out by length. 0 if they are not known.
+
+    Raises:
+        UserError: `corpus.json` is broken.
+    """
+    name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
+    for _, corpus in _corpora(path):
+        hours = ((corpus.get("sets") or {}).get(name) or {}).get("hours")
+        if isinstance(hours, int | float) and hours > 0:
+            return float(hours)
+    return 0.0
+
+
+def _corpora(path: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each `corpus.json` beside a manifest, with its content."""
     beside = list(dict.fromkeys(file.parent for file in shards(path)))
     folders = [*beside, Path(path).absolute().parent] if Path(path).is_dir() else beside
     for file in (folder / "corpus.json" for folder in folders):
         if file.is_file():
-            language = read_json(file, "delete it and run the recipe from --stage 1").get("language")
-            if isinstance(language, str) and language:
-                return replace(rules, language=language, language_from=str(file))
-    return rules
+            yield file, read_json(file, "delete it and run the recipe from --stage 1")
 
 
 def digest(path: str) -> str:
@@ -170,10 +210,21 @@ def digest(path: str) -> str:
     Raises:
         UserError: If there is no file.
     """
+    if is_mix(path):
+        return _mix_digest(path)
     total, files = hashlib.sha256(), shards(path)
     with_audio = {folder for folder in {file.parent for file in files} if shar.is_shar(folder)}
     for file in files:
         total.update(bytes.fromhex(sha256(file)))
         if file.parent in with_audio and (tar := shar.audio_of(file)).is_file():
             total.update(f"{tar.name} {tar.stat().st_size}\n".encode())
+    return total.hexdigest()
+
+
+def _mix_digest(path: str) -> str:
+    """Return the digest of what determines the batches of a mix: names, weights, known hours, and each manifest."""
+    total = hashlib.sha256()
+    for member in read_mix(path):
+        hours = [corpus_hours(leaf.path) for leaf in leaves(member.path)] if member.weight else []
+        total.update(f"{member.name} {member.weight} {hours} {digest(member.path)}\n".encode())
     return total.hexdigest()

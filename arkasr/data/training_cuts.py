@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
 from arkasr.data.lazy_cut import LazyCut, text_bytes
 from arkasr.data.lines import LINE_SUFFIXES
-from arkasr.data.manifests import Clips, checked_files, no_cuts, shards, with_corpus
+from arkasr.data.manifests import Clips, checked_files, corpus_hours, no_cuts, shards, with_corpus
+from arkasr.data.mix import is_mix
+from arkasr.data.mixing import Keep, open_mix, turn
+from arkasr.data.order import epoch_order
 from arkasr.data.reasons import refusal
 from arkasr.errors import UserError
 from arkasr.utils.console import log
@@ -34,24 +38,49 @@ class Manifest(Protocol):
 
     num_shards: int
 
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, LazyCut]]:
+    def read(self, shard: int, line: int, keep: Keep | None = None) -> Iterator[tuple[int, LazyCut]]:
         """Yield the selected clips of one shard.
 
         Args:
             shard: Number of the shard, from 0.
             line: First line to read, from 0.
+            keep: Decides by the `turn` of its id whether a clip is read. None: all are.
 
         Yields:
             Line number and clip. A line whose cut has several supervisions gives several clips.
         """
         ...
 
+    def epoch(self, seed: int, number: int) -> tuple[Manifest, list[int]]:
+        """Return the clips of one epoch.
 
-def open_manifest(config: DataConfig) -> Manifest:
+        Args:
+            seed: Seed of the run.
+            number: Number of the epoch, from 0.
+
+        Returns:
+            What to read, and the order of its shards.
+        """
+        ...
+
+    def seconds(self, exact: bool = True) -> float:
+        """Return the total duration of the clips.
+
+        Args:
+            exact: Whether an estimate that needs no pass over the manifest is not enough.
+
+        Returns:
+            Seconds.
+        """
+        ...
+
+
+def open_manifest(config: DataConfig, prefix: str = "") -> Manifest:
     """Open the training cuts, in memory or line by line as `data.lazy` requests.
 
     Args:
         config: The section `data`.
+        prefix: Put before the ids of the clips.
 
     Returns:
         The clips that `min_clip_seconds`, `max_clip_seconds` and `hours` select.
@@ -59,13 +88,15 @@ def open_manifest(config: DataConfig) -> Manifest:
     Raises:
         UserError: If there is no manifest, it cannot be read as requested, or it has no suitable cut.
     """
+    if is_mix(config.train):
+        return open_mix(config, open_manifest)
     files = shards(config.train)
     large = sum(file.stat().st_size for file in files) >= LARGE
     by_line = all(file.name.endswith(LINE_SUFFIXES) for file in files)
     if config.lazy == "always" and not by_line:
         raise UserError(f"{config.train}: only .jsonl and .jsonl.gz can be read line by line; set data.lazy=never")
     lazy = config.lazy == "always" or (config.lazy == "auto" and large and by_line)
-    return OnDisk(config) if lazy else InMemory(config)
+    return OnDisk(config, prefix) if lazy else InMemory(config, prefix)
 
 
 class InMemory:
@@ -76,25 +107,36 @@ class InMemory:
 
     Args:
         config: The section `data`. `hours` draws clips at random with a fixed seed.
+        prefix: Put before the ids of the clips.
 
     Raises:
         UserError: If there is no manifest, one line is not a cut, an id comes twice, or no clip can be used.
     """
 
-    def __init__(self, config: DataConfig):
-        clips = Clips(config.train, Rules.of(config), Selection.of(config))
+    def __init__(self, config: DataConfig, prefix: str = ""):
+        clips = Clips(config.train, replace(Rules.of(config), prefix=prefix), Selection.of(config))
         self.cuts = _random_subset(list(clips), config.hours)
         self.num_shards = len(self.cuts)
         self._seconds = array("d", (cut.duration for cut in self.cuts))
         self._text_bytes = array("q", (text_bytes(one.text for one in cut.supervisions) for cut in self.cuts))
-        _require_usable(config, clips.reader, iter(self.cuts))
-        if len(self.cuts) < (total := clips.reader.tally.kept):
+        self._turns = array("Q", (turn(cut.id) for cut in self.cuts if prefix))  # only a mix needs them
+        (reader,) = clips.readers
+        _require_usable(config, reader, iter(self.cuts))
+        if len(self.cuts) < (total := reader.tally.kept):
             log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")
 
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, LazyCut]]:
+    def read(self, shard: int, line: int, keep: Keep | None = None) -> Iterator[tuple[int, LazyCut]]:
         """See `Manifest.read`."""
-        if line == 0:
+        if line == 0 and (keep is None or keep(self._turns[shard])):
             yield 0, LazyCut(self._seconds[shard], self._text_bytes[shard], partial(self.cuts.__getitem__, shard))
+
+    def epoch(self, seed: int, number: int) -> tuple[InMemory, list[int]]:
+        """See `Manifest.epoch`."""
+        return self, epoch_order(seed, number, self.num_shards)
+
+    def seconds(self, exact: bool = True) -> float:
+        """See `Manifest.seconds`. Always exact."""
+        return math.fsum(self._seconds)
 
 
 class OnDisk:
@@ -108,13 +150,15 @@ class OnDisk:
 
     Args:
         config: The section `data`.
+        prefix: Put before the ids of the clips.
 
     Raises:
         UserError: If there is no manifest, if it has an invalid line, or if no clip is selected that can be used.
     """
 
-    def __init__(self, config: DataConfig):
-        files, rules = checked_files(config.train), with_corpus(config.train, Rules.of(config))
+    def __init__(self, config: DataConfig, prefix: str = ""):
+        files, self.hours = checked_files(config.train), config.hours
+        rules = replace(with_corpus(config.train, Rules.of(config)), prefix=prefix)
         blocks, selection = FileBlocks(files), Selection.of(config)
         self.num_shards = len(blocks)
         if config.hours > 0:
@@ -131,13 +175,22 @@ class OnDisk:
                 "arkasr.data.blocks.write_cuts, to shuffle all of it"
             )
 
-    def read(self, shard: int, line: int) -> Iterator[tuple[int, LazyCut]]:
+    def read(self, shard: int, line: int, keep: Keep | None = None) -> Iterator[tuple[int, LazyCut]]:
         """See `Manifest.read`.
 
         Raises:
             UserError: If the shard has an invalid line or is truncated.
         """
-        return self.reader.read_lazily(shard, line)
+        return self.reader.read_lazily(shard, line, keep)
+
+    def epoch(self, seed: int, number: int) -> tuple[OnDisk, list[int]]:
+        """See `Manifest.epoch`."""
+        return self, epoch_order(seed, number, self.num_shards)
+
+    def seconds(self, exact: bool = True) -> float:
+        """See `Manifest.seconds`. The estimate is `data.hours`, or else the hours in `corpus.json`, if it has them."""
+        known = 0.0 if exact else self.hours or corpus_hours(self.reader.path)
+        return 3600 * known or self.reader.seconds()
 
 
 def _require_usable(config: DataConfig, reader: ClipReader, clips: Iterator[Cut]) -> None:
