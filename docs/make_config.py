@@ -129,8 +129,13 @@ def table(defaults: Any, section: str) -> Iterator[str]:
 def section(name: str, kind: type, config: schema.Config) -> str:
     """Return the part of the page about one section of the configuration."""
     text = meanings(schema.Config)[name] if kind is schema.PluginConfig else doc_parts(kind)[0]
-    rows = "\n".join(table(getattr(config, name), name))
-    return f"## `{name}`\n\n{text}\n\n{rows}"
+    defaults = getattr(config, name)
+    parts = [f"## `{name}`\n\n{text}\n\n" + "\n".join(table(defaults, name))]
+    for inner, of in kinds_of(kind).items():
+        if is_schema(of):
+            rows = "\n".join(table(getattr(defaults, inner), f"{name}.{inner}"))
+            parts.append(f"### `{name}.{inner}`\n\n{doc_parts(of)[0]}\n\n{rows}")
+    return "\n\n".join(parts)
 
 
 def plugin(entry: RegisteredName) -> str:

@@ -9,6 +9,8 @@ A field may have these kinds of metadata:
 - `formerly`: the old name of a renamed key. A configuration with the old name is refused with the new name.
 - `unlisted`: messages do not suggest this key, because configuration files cannot set it.
 - `null_unsets`: a null in this free mapping removes the key that earlier layers set.
+- `one_of`: the name of a group of numbers of which exactly one is above 0. A layer that sets one of them sets those of
+  earlier layers to 0. A layer that sets two is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, Literal
 
 SOURCES = ("student", "teacher", "reference")  # where a scored transcript may come from
 PARTS = ("encoder", "adapter", "decoder")  # of a model, as named in `model.freeze`
+LENGTHS = ("steps", "epochs", "hours")  # of the section `train`: the units of the length of a run
 CHANNEL_POLICIES = ("auto", "mix", "refuse")
 # Limits of a temperature above 0. Logits up to 1e3 and -inf, divided by it, are still numbers in float32.
 COLDEST, WARMEST = 0.01, 100.0
@@ -77,6 +80,38 @@ class PluginConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters (LoRA, arXiv:2106.09685): only B and A of W + (alpha / rank) B A are trained, and W is not.
+
+    Encoder and decoder are not trained beside their adapters. The model's own adapter between them, the projector, is
+    trained unless `model.freeze` names it. Trained weights are float32, and `model.dtype` is the data type of the
+    others. `final` holds the merged weights, and its subfolder `adapter` the adapters alone.
+
+    Attributes:
+        rank: Rank of B A, from 1 to 1024. 0 trains without adapters. Needs pretrained weights (`model.path`, or
+            `model.encoder` and `model.decoder`) and the package peft (`pip install 'arkasr[lora]'`).
+        alpha: Factor of B A is alpha / rank. Above 0 and at most 10,000.
+        dropout: Dropout of the inputs of A, at least 0 and below 1.
+        targets: Names of the linear layers that get adapters, such as `[q_proj, v_proj]`. Empty: all linear layers of
+            the blocks.
+        encoder: Whether blocks of the encoder get adapters too.
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=list)
+    encoder: bool = False
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
+        _require_range(self, "rank", 0, 1024)
+        _require(0 < self.alpha <= MOST_DECAY, "alpha", f"above 0 and at most {MOST_DECAY}", self.alpha)
+        _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        _require(all(self.targets), "targets", "a list of names of linear layers", self.targets)
+
+
+@dataclass
 class ModelConfig:
     """The model to train.
 
@@ -94,7 +129,9 @@ class ModelConfig:
             (default 0.02) is the standard deviation of fresh weights. A null removes
             what earlier layers set: `sizes: {audio: null}`, or `model.sizes.audio=null` on the command line.
         dtype: Data type of the weights that the optimizer updates.
-        freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`.
+        freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`. With `lora`, a part that is
+            named here has no adapters either.
+        lora: See `LoraConfig`.
     """
 
     type: Literal["arkasr", "qwen3_asr"] = "arkasr"
@@ -105,10 +142,28 @@ class ModelConfig:
     sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type", "null_unsets": True})
     dtype: Literal["float32", "bfloat16"] = "float32"
     freeze: list[str] = field(default_factory=list)
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
         allowed = set(self.freeze) < set(PARTS)
         _require(allowed, "freeze", f"a list of some, but not all, of {', '.join(PARTS)}", self.freeze)
+        if not self.lora.rank:
+            return
+        _require(bool(self.adapted), "freeze", "without `decoder` or `encoder`, which get adapters (lora)", self.freeze)
+        pretrained = self.path or (self.encoder and self.decoder)
+        allowed_rank = "0 without pretrained weights: set model.path, or model.encoder and model.decoder"
+        _require(bool(pretrained), "lora.rank", allowed_rank, self.lora.rank)
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The parts that get adapters of `lora`."""
+        parts = ("encoder", "decoder") if self.lora.encoder else ("decoder",)
+        return tuple(part for part in parts if self.lora.rank and part not in self.freeze)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The parts whose own weights are not trained."""
+        return tuple(part for part in PARTS if part in self.freeze or (self.lora.rank and part != "adapter"))
 
 
 @dataclass
@@ -207,18 +262,21 @@ class OptimConfig:
     Attributes:
         lr: Peak learning rate, above 0 and at most 1000.
         betas: The two betas of AdamW, each at least 0 and below 1.
-        weight_decay: Weight decay of matrices, at most 10,000. Vectors, such as biases and norms, have none. 0 disables
-            it.
+        weight_decay: Weight decay, at most 10,000. 0 disables it.
+        decay: Parameters with weight decay. `matrices` leaves out vectors, such as biases and weights of norms.
         clip: Maximum global gradient norm, above 0. `.inf` sets no limit.
-        warmup_steps: Optimizer steps of linear warm-up to the peak. 0 starts at the peak.
+        warmup_steps: Optimizer steps of linear warm-up to the peak, also if the length of the run is given in epochs or
+            hours. 0 starts at the peak.
         min_lr_ratio: Learning rate at the end of the cosine, as a share of the peak, from 0 to 1. 0 ends at a rate of
             0.
-        schedule: Learning rate after the warm-up.
+        schedule: Learning rate after the warm-up. The cosine follows the share of the run (in steps, or in hours of
+            audio) that is done.
     """
 
     lr: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 0.005
+    decay: Literal["matrices", "all"] = "matrices"
     clip: float = 1.0
     warmup_steps: int = 1000
     min_lr_ratio: float = 0.1
@@ -239,8 +297,15 @@ class OptimConfig:
 class TrainConfig:
     """The training loop. Intervals and counts are in optimizer steps.
 
+    Exactly one of `steps`, `epochs` and `hours` is the length of the run. If a later layer sets one of them, those of
+    earlier layers no longer count. You can raise the length later to extend the run.
+
     Attributes:
-        steps: Optimizer steps of the run. At least 1. You can raise it later to extend the run.
+        steps: Length of the run in optimizer steps. 0 if another key is its length.
+        epochs: Length of the run in epochs, at least 0. One epoch is all audio that the settings of `data` select. 0 if
+            another key is its length.
+        hours: Length of the run in hours of audio, at least 0. Clips that are read again count again. 0 if another key
+            is its length.
         accumulate: Batches per optimizer step and rank (gradient accumulation). At least 1.
         log_every: Steps between rows of metrics.jsonl. The last step and steps with a dev error rate always have rows.
             0 writes no others.
@@ -266,7 +331,9 @@ class TrainConfig:
             uses the data sheet of known GPUs, for bfloat16 only.
     """
 
-    steps: int = 1000
+    steps: int = field(default=1000, metadata={"one_of": "length"})
+    epochs: float = field(default=0.0, metadata={"one_of": "length"})
+    hours: float = field(default=0.0, metadata={"one_of": "length"})
     accumulate: int = 1
     log_every: int = 1
     eval_every: int = 500
@@ -281,9 +348,19 @@ class TrainConfig:
     threads: int = 0
     peak_tflops: float = 0.0
 
+    @property
+    def length(self) -> tuple[str, float]:
+        """The unit of the length of the run (one of `LENGTHS`), and the length in it."""
+        return next((key, getattr(self, key)) for key in LENGTHS if getattr(self, key))
+
     def __post_init__(self) -> None:
         _require_finite(self)
-        _require_range(self, "steps accumulate eval_clips keep max_skipped", 1)
+        _require_range(self, "steps epochs hours", 0)
+        set_keys = [key for key in LENGTHS if getattr(self, key) > 0]
+        if len(set_keys) != 1:
+            found = " and ".join(f"{key} {getattr(self, key):g}" for key in set_keys) or "none"
+            raise ValueError(f"steps, epochs or hours: exactly one must be above 0, got {found}; set the others to 0")
+        _require_range(self, "accumulate eval_clips keep max_skipped", 1)
         _require_range(self, "log_every eval_every save_every keep_best spike_factor peak_tflops", 0)
         _require_range(self, "ctc_weight", 0, 1)
         _require(0 < self.hang_seconds <= LONGEST_WAIT, "hang_seconds", "above 0 and at most 1e8", self.hang_seconds)
@@ -363,10 +440,13 @@ class TeacherDataConfig:
 
     Attributes:
         max_error: Maximum error rate of a transcript against the reference, in the corpus's metric, from 0 to 1. Rates
-            above 1 count as 1, so 1 keeps all.
+            above 1 count as 1, so 1 keeps all. It does not apply to clips without reference.
+        clips: Cuts that the teacher transcribes, with or without transcript: a manifest, a folder of shards, or a
+            pattern.
     """
 
     max_error: float = 1.0
+    clips: str = "{datadir}/td.jsonl.gz"
 
     def __post_init__(self) -> None:
         _require_range(self, "max_error", 0, 1)
@@ -436,7 +516,8 @@ class Config:
     Attributes:
         run: Name of the run. `--run` sets it, and a configuration file cannot.
         seed: Seed of weights, shuffling and sampling, from 0 to 2147483647.
-        objective: `sft` is cross-entropy on transcripts. `opd` is on-policy distillation.
+        objective: `sft` is cross-entropy on transcripts. `opd` is on-policy distillation. `none` trains nothing: the
+            result of the run is the model of `model.path`, so that stages 4 to 6 work on a downloaded model.
         model: See `ModelConfig`.
         tokenizer: See `TokenizerConfig`.
         data: See `DataConfig`.
@@ -454,7 +535,7 @@ class Config:
 
     run: str = field(default="", metadata={"unlisted": True})
     seed: int = 1
-    objective: Literal["sft", "opd"] = "sft"
+    objective: Literal["sft", "opd", "none"] = "sft"
     model: ModelConfig = field(default_factory=ModelConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModel, PreTrainedModel
 
-from arkasr.model.generation.merging import UnmergeableError, merged_value, require_mergeable
+from arkasr.model.generation.merging import UnmergeableError, has_adapters, is_adapted, merged_value, require_mergeable
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
 from arkasr.utils.devices import to_device
@@ -76,9 +76,8 @@ def cache_argument(module: nn.Module) -> str:
 def current_weights(lm: SpeechLM) -> DecoderWeights:
     """Return decoder and head with the present weights of a model.
 
-    The model's own are returned if they can be used as they are: whole, and in the dtype of the computation. Otherwise
-    they are copied. Adapters of PEFT and parametrizations are merged in the copy. Without autocast and sharding,
-    nothing is copied.
+    The model's own are returned if they can be used as they are: whole, in the dtype of the computation, and without
+    adapters. Otherwise they are copied. Adapters of PEFT and parametrizations are merged in the copy.
 
     Args:
         lm: The model. If it is sharded, all ranks must call this together, or inside `arkasr.model.sharding.gathered`.
@@ -88,15 +87,16 @@ def current_weights(lm: SpeechLM) -> DecoderWeights:
     """
     device = lm.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else lm.head.dtype
-    if isinstance(lm, FSDPModule) or dtype != lm.head.dtype:
+    is_fixed = not isinstance(lm, FSDPModule) and dtype == lm.head.dtype
+    if not is_fixed or has_adapters(lm.hf.model.language_model):
         try:
             with torch.autocast(device, enabled=False):  # adapters are merged in their own dtype
                 return _refreshed(lm, dtype)
         except UnmergeableError as error:
-            if lm not in _warned:
+            if lm not in _warned and not is_fixed:
                 log(f"warning: {error}; every generated token gathers or casts the decoder's weights again")
                 _warned[lm] = True
-            return replace(_own(lm), is_fixed=False)
+            return replace(_own(lm), is_fixed=is_fixed)
     return _own(lm)
 
 
@@ -114,13 +114,16 @@ def _stops(lm: SpeechLM) -> Tensor:
 
 @torch.no_grad()
 def _refreshed(lm: SpeechLM, dtype: torch.dtype) -> DecoderWeights:
-    """Copy the present weights. `_foreach_copy_` casts all of them in a few kernels."""
-    copy = _copies.get(lm)
+    """Copy the present weights. `_foreach_copy_` casts all in a few kernels. Merged weights exist one by one."""
+    copy, source = _copies.get(lm), lm.hf.model.language_model
     if copy is None or copy.dtype != dtype or copy.head.device != lm.device:
         copy = _copies[lm] = _empty_copy(lm, dtype)
     for targets in (dict(copy.decoder.named_parameters()), dict(copy.decoder.named_buffers())):  # of one dtype each
-        sources = [merged_value(lm.hf.model.language_model, name) for name in targets]
-        torch._foreach_copy_(list(targets.values()), sources)
+        adapted = {name for name in targets if is_adapted(source, name)}
+        plain = [name for name in targets if name not in adapted]
+        torch._foreach_copy_([targets[name] for name in plain], [merged_value(source, name) for name in plain])
+        for name in adapted:
+            targets[name].copy_(merged_value(source, name))
     if not _is_tied(lm):
         copy.head.copy_(merged_value(lm.hf, "lm_head.weight"))
     copy.blocked, copy.stops = lm.blocked, _stops(lm)
