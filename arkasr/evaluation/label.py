@@ -1,6 +1,6 @@
 """`arkasr label`: transcribe the TD subset with the teacher and select the clips to train on.
 
-The input is `<datadir>/td.jsonl.gz`. The output is written to `<expdir>`:
+The input is `teacher_data.clips`, by default `<datadir>/td.jsonl.gz`. The output is written to `<expdir>`:
 
 - `td_teacher.jsonl`: the teacher's transcripts, one row per clip (`td_teacher.jsonl.part` while incomplete).
 - `td_teacher.jsonl.gz`: the selected cuts with the teacher's transcript as their text.
@@ -37,7 +37,7 @@ from arkasr.utils.files import locked, publish, read_json, write_text
 
 
 def label(conf: str, expdir: str, datadir: str, overrides: list[str], ngpu: int = 1) -> None:
-    """Transcribe `<datadir>/td.jsonl.gz` with the teacher and write `<expdir>/td_teacher.jsonl.gz`.
+    """Transcribe `teacher_data.clips` with the teacher and write `<expdir>/td_teacher.jsonl.gz`.
 
     The reference is kept in each supervision's custom field `reference`. Clips are left out and counted if they
     failed, or if their transcript is empty, looping, cut, or has an error rate above `teacher_data.max_error`. Clips
@@ -92,7 +92,7 @@ class Labels:
     Attributes:
         config: Configuration of the run that names the teacher.
         expdir: Experiment directory, for the output.
-        datadir: Data directory, with `td.jsonl.gz`.
+        datadir: Data directory.
     """
 
     config: Config
@@ -101,7 +101,7 @@ class Labels:
 
     def __post_init__(self) -> None:
         data = self.config.data
-        self.source = self.datadir / "td.jsonl.gz"
+        self.source = Path(self.config.teacher_data.clips)
         self.target = self.expdir / "td_teacher.jsonl.gz"
         self.transcripts = self.expdir / "td_teacher.jsonl"
         self.record = self.expdir / "td_teacher.json"
