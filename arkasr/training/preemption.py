@@ -1,8 +1,7 @@
-"""Stopping a run from outside: signals of schedulers, handled between two steps, and the death of the launcher."""
+"""Stopping a run from outside: signals of schedulers, handled between two steps."""
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import threading
@@ -10,21 +9,10 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from arkasr.training.ending import end_process
-from arkasr.utils.process import end_with_parent
+from arkasr.utils.ending import end_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 REPEAT_SECONDS = 2.0  # a SIGTERM that follows sooner is a copy: launchers and schedulers may send it several times
-
-
-def end_with_launcher() -> None:
-    """Ask the kernel to send SIGTERM to this process when torchrun, its parent, dies (Linux only).
-
-    Otherwise a rank would continue after its torchrun was killed, and write to the directory of the next launch.
-    A process that was started by hand is not affected, because its shell may exit earlier.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_parent(os.getppid())
 
 
 class Preemption:

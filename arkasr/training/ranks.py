@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from arkasr.config.schema import Config
 from arkasr.distill.metrics import MAXIMA
 from arkasr.model.sharding import mesh_shape
-from arkasr.training.rendezvous import meet
 from arkasr.utils.devices import to_device
+from arkasr.utils.rendezvous import meet
 
 SLOTS = 256  # largest number of values that one rank sends per step
 
@@ -83,9 +83,11 @@ class Ranks:
             config: The run's configuration.
 
         Returns:
-            This process. It has a mesh if there are several ranks or if `fsdp.compute_dtype` is not `model.dtype`.
+            This process. It has a mesh if there are several ranks, or if some weights have another data type than
+            `fsdp.compute_dtype`: `model.dtype`, or float32 of LoRA adapters.
         """
-        mixed = config.fsdp.compute_dtype != config.model.dtype
+        dtypes = {config.fsdp.compute_dtype, config.model.dtype, *(["float32"] if config.model.adapted else [])}
+        mixed = len(dtypes) > 1
         return cls(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate, wrap_one=mixed)
 
     @property

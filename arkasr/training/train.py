@@ -10,13 +10,14 @@ from arkasr.config.load import load_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.plugins import registry
-from arkasr.training.final_model import save_final
-from arkasr.training.preemption import end_with_launcher
+from arkasr.training.final_model import save_final, write_final
 from arkasr.training.ranks import Ranks
 from arkasr.training.run_record import run_directory
+from arkasr.training.setup import load_parent
 from arkasr.training.trainer import Trainer
 from arkasr.training.watchdog import Watchdog
 from arkasr.utils.console import log
+from arkasr.utils.process import end_with_launcher
 
 __all__ = ["Trainer", "train"]
 
@@ -48,9 +49,19 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
     with run_directory(folder, config, ranks) as finished:
         if finished:
             log(f"{folder}: already trained; nothing to do")
+        elif config.objective == "none":
+            _copy(config, folder, ranks)
         else:
             _train(config, folder, ranks)
     ranks.close()
+
+
+def _copy(config: Config, folder: Path, ranks: Ranks) -> None:
+    if ranks.first:
+        lm = load_parent(config)
+        write_final(folder / "final", lm, lm.state_dict(), config.model.path)
+        log(f"{folder / 'final'}: written without training (objective: none)")
+    ranks.barrier()
 
 
 def _train(config: Config, folder: Path, ranks: Ranks) -> None:
@@ -60,7 +71,7 @@ def _train(config: Config, folder: Path, ranks: Ranks) -> None:
         with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
             done = trainer.run()
         if done:
-            save_final(folder / "final", trainer.student, ranks)
+            save_final(folder / "final", trainer.student, ranks, config.model.path)
     if done:
         log(f"{folder / 'final'}: written")
     else:

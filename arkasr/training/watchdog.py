@@ -13,8 +13,8 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
-from arkasr.training.ending import end_process
 from arkasr.training.ranks import Ranks
+from arkasr.utils.ending import end_process
 from arkasr.utils.timing import Phases
 
 HANG_STATUS = 70  # exit status, EX_SOFTWARE of sysexits.h

@@ -1,4 +1,5 @@
-"""Console output, timing, and durable files.
+"""Console output, timing, durable files, and the meeting and the end of processes.
 
-May import `errors` from arkasr, and tqdm. `timing` and `devices` also import torch, inside functions.
+May import `errors` from arkasr, and tqdm. `timing` and `devices` also import torch, inside functions. `rendezvous`
+imports torch.
 """

@@ -1,4 +1,4 @@
-"""The environment of a process: what libraries need of the user, and output that never fails on a character."""
+"""The environment of a process: its user, its launcher, and output that never fails on a character."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def end_with_launcher() -> None:
+    """Ask the kernel to send SIGTERM to this process when torchrun, its parent, dies (Linux only).
+
+    Otherwise a rank would continue after its torchrun was killed, and write to the directory of the next launch.
+    A process that was started by hand is not affected, because its shell may exit earlier.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(os.getppid())
 
 
 def output_is_closed() -> bool:

@@ -15,7 +15,7 @@ from processes import has_ended
 from arkasr.training.preemption import REPEAT_SECONDS
 
 ROOT = Path(__file__).parents[2]
-RANK = "import time; from arkasr.training.preemption import end_with_launcher as f; f(); print('ready', flush=True); "
+RANK = "import time; from arkasr.utils.process import end_with_launcher as f; f(); print('ready', flush=True); "
 RANK += "time.sleep(60)"
 LAUNCHER = (
     "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); print(p.pid, flush=True); "

@@ -19,7 +19,7 @@ pytestmark = [
 MEET = """
 import sys
 from arkasr.errors import UserError
-from arkasr.training import rendezvous
+from arkasr.utils import rendezvous
 from arkasr.training.ranks import Ranks
 rendezvous.FIRST_NOTE = 0.5
 try:
