@@ -27,9 +27,10 @@ import torch
 from opd_case import Case, finish, fresh_case
 
 from arkasr import generate
-from arkasr.config.schema import DistillConfig, OptimConfig, RolloutConfig
+from arkasr.config.schema import DistillConfig, OptimConfig, RolloutConfig, TrainConfig
 from arkasr.distill.step import Opd
 from arkasr.testing.host_reads import count_host_reads
+from arkasr.training.length import RunLength
 from arkasr.training.setup import make_optimizer
 from arkasr.utils.timing import Phases
 
@@ -119,7 +120,8 @@ def whole_step(case: Case) -> dict[str, Count]:
     """
     rollout = RolloutConfig(max_new_tokens=case.cap, tokens_per_second=1e6)
     opd = Opd(case.teacher, case.mapper, case.loss, rollout, DistillConfig(top_k=case.top_k))
-    optimizer, phases = make_optimizer(OptimConfig(), 1, case.student)[0], CountedPhases()
+    length = RunLength(TrainConfig(steps=1), OptimConfig().warmup_steps)
+    optimizer, phases = make_optimizer(OptimConfig(), length, case.student)[0], CountedPhases()
     scored = opd.collect(case.student, case.batch, phases)
     with phases("student"):
         total, number = opd.rescore(case.student, scored)

@@ -25,7 +25,7 @@ inference_asr_model|ESPnet||stage 4 decodes the final weights (arkasr export --c
 asr_exp|ESPnet|--expdir|
 asr_tag|ESPnet|--expdir|one folder per experiment
 dumpdir|ESPnet|--datadir|
-max_epoch|ESPnet|--train_args "train.steps=N"|optimizer steps are counted, not epochs
+max_epoch|ESPnet|--train_args "train.epochs=N"|
 resume|ESPnet||an interrupted run always resumes from its newest checkpoint
 pretrained_model|ESPnet|--train_args "model.path=FOLDER"|
 download_model|ESPnet|--train_args "model.path=HUB_ID"|
@@ -53,7 +53,7 @@ world-size|icefall|--ngpu|processes per machine
 exp-dir|icefall|--expdir|
 manifest-dir|icefall|--datadir|
 max-duration|icefall|--train_args "data.max_seconds=SECONDS"|per batch and rank
-num-epochs|icefall|--train_args "train.steps=N"|optimizer steps are counted, not epochs
+num-epochs|icefall|--train_args "train.epochs=N"|
 start-epoch|icefall||an interrupted run always resumes from its newest checkpoint
 start-batch|icefall||an interrupted run always resumes from its newest checkpoint
 full-libri|icefall||corpus.yaml lists the training parts, and those on disk are used

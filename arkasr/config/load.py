@@ -198,7 +198,28 @@ def _layer(values: Any, key: str, where: str | Path) -> dict[str, Any]:
     layer: dict[str, Any] = check_values(Config, values, key, str(where))
     if "run" in layer:
         raise UserError(f"{where}: {join(key, 'run')} cannot be set here; use --run")
+    _refuse_rivals(Config, layer, key, where)
     return layer
+
+
+def _refuse_rivals(cls: Any, layer: dict[str, Any], key: str, where: str | Path) -> None:
+    """Refuse a layer that sets two keys of one group `one_of` (see `arkasr.config.schema`)."""
+    for names in _groups(cls).values():
+        above = [join(key, name) for name in names if layer.get(name)]
+        if len(above) > 1:
+            raise UserError(f"{where}: {' and '.join(above)} exclude each other; keep one")
+    for name, kind in kinds_of(cls).items():
+        if is_schema(kind) and name in layer:
+            _refuse_rivals(kind, layer[name], join(key, name), where)
+
+
+def _groups(cls: Any) -> dict[str, list[str]]:
+    """Return the names of the fields of each group `one_of`."""
+    groups: dict[str, list[str]] = {}
+    for item in fields(cls):
+        if group := item.metadata.get("one_of"):
+            groups.setdefault(group, []).append(item.name)
+    return groups
 
 
 def _names(files: list[_Layers]) -> list[str]:
@@ -232,7 +253,7 @@ def _kind_at(key: str) -> Any:
 def _merge(cls: Any, low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     """Merge `high` over `low`: mappings by key, other values replaced.
 
-    See `arkasr.config.schema` for `belongs_to` and `null_unsets`.
+    See `arkasr.config.schema` for `belongs_to`, `one_of` and `null_unsets`.
     """
     kinds = kinds_of(cls) if is_schema(cls) else {}
     merged = dict(low)
@@ -240,6 +261,9 @@ def _merge(cls: Any, low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any
         owner = item.metadata.get("belongs_to")
         if owner in high and high[owner] != low.get(owner):
             merged[item.name] = {}
+    for names in _groups(cls).values() if is_schema(cls) else ():
+        if any(high.get(name) for name in names):
+            merged |= {name: type(merged[name])(0) for name in names if name in merged}
     for name, value in high.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
         merged[name] = _merge(kinds.get(name), merged[name], value) if both else value

@@ -29,6 +29,8 @@ class Batch:
         languages: Language of each clip as in the manifest.
         failures: The clips that cannot be used and are not among the B, each with its source and the kind of reason.
             `arkasr.data.reasons.counts(failure.kind for ...)` counts the kinds for a message.
+        drawn: Duration of all clips of the batch in seconds, by the manifest. Clips that cannot be used count, and
+            copies for ranks without a clip do not. The clips of one epoch have the duration of the manifest together.
     """
 
     ids: list[str]
@@ -36,6 +38,7 @@ class Batch:
     texts: list[str]
     languages: list[str]
     failures: list[Failure] = field(default_factory=list)
+    drawn: float = 0.0
 
     @property
     def num_failed(self) -> int:

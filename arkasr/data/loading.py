@@ -99,7 +99,8 @@ class _Share(IterableDataset):
         yield end
 
     def _packed(self, one: Dealt, loader: int) -> _Packed:
-        batch = load_batch([clip.cut() for clip in one.clips])
+        drawn = sum(clip.seconds for clip in one.clips if "_dup" not in clip.suffix)
+        batch = replace(load_batch([clip.cut() for clip in one.clips]), drawn=drawn)
         packed = _Packed(one.epoch, one.read, batch, [len(waveform) for waveform in batch.waveforms])
         if self.shared is None:
             return packed

@@ -47,6 +47,7 @@ class TrainingBatches:
         world_size: Number of ranks.
         timeout: Seconds to wait for each batch of the loader processes. 0 sets no limit.
         pin: See `arkasr.data.loading.loaded`.
+        needs_text: Refuse clips without transcript, see `arkasr.config.schema.Config.needs_text`.
 
     Attributes:
         epoch: Number of the epoch, from 0.
@@ -69,9 +70,10 @@ class TrainingBatches:
         world_size: int = 1,
         timeout: float = 0.0,
         pin: bool = False,
+        needs_text: bool = True,
     ):
         self.config, self.world_size, self.timeout, self.pin = config, world_size, timeout, pin
-        self.dealer = Dealer(config, seed, rank, world_size)
+        self.dealer = Dealer(config, seed, rank, world_size, needs_text)
         self.epoch = self.consumed = 0
         self.start = self.read = START
         self.taken: list[tuple[int, int]] = []
@@ -83,6 +85,17 @@ class TrainingBatches:
                 self.epoch, self.consumed, self.start, self.taken = epoch, 0, START, []
             self.consumed, self.read = self.consumed + 1, read
             yield batch
+
+    def epoch_hours(self, exact: bool = True) -> float:
+        """Return the hours of audio of one epoch. Manifests that are read line by line may be read once for it.
+
+        Args:
+            exact: Whether an estimate is not enough, see `arkasr.data.training_cuts.Manifest.seconds`.
+
+        Returns:
+            Hours.
+        """
+        return self.dealer.manifest.seconds(exact) / 3600
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch returned. It is the same on all ranks."""

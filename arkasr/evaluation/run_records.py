@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from arkasr.config.schema import Config
 from arkasr.config.yaml_io import read_yaml
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types, has_type, is_finite, json_lines
@@ -22,8 +23,20 @@ RUN_TYPES = {
     "inputs": dict,
 }
 CONFIG_TYPES = {"objective": str, "decode": dict, "teacher": dict}
-SCORE_TYPES = {"metric": str, "normalizer": dict, "sets": dict}
-SET_TYPES = {"rate_percent": float, "interval_percent": list, "utterances": int, "warnings": list}
+SCORE_TYPES = {"sets": dict}
+SET_TYPES = {
+    "rate_percent": float,
+    "interval_percent": list,
+    "utterances": int,
+    "warnings": list,
+    "outdated": list,
+    "against_base": dict,
+    "teacher": dict,
+    **dict.fromkeys(
+        ("language", "corpus", "column", "scale", "manifest", "datadir", "spec", "digest", "hypotheses", "weights"), str
+    ),
+}
+SCORER_TYPES = {"name": str, "version": str}
 AGAIN_3 = "delete it and run the recipe from --stage 3"
 AGAIN_5 = "delete it and run the recipe from --stage 5"
 
@@ -52,6 +65,21 @@ def read_metrics(expdir: str | Path, run: str) -> list[dict[str, Any]]:
     if skipped:
         log(f"warning: {path}, line {skipped[0]}: not a metrics row, skipped (number of skipped lines: {len(skipped)})")
     return [rows[step] for step in sorted(rows)]
+
+
+def last_step(expdir: str | Path, run: str, config: Config) -> int:
+    """Return the number of steps of a finished run.
+
+    Args:
+        expdir: Experiment directory.
+        run: Name of the run.
+        config: Its configuration.
+
+    Returns:
+        `train.steps`. If the length of the run is given in epochs or hours, the last step in metrics.jsonl, 0 without.
+    """
+    rows = [] if config.train.steps else read_metrics(expdir, run)
+    return rows[-1]["step"] if rows else config.train.steps
 
 
 def _is_metrics_row(row: Any) -> bool:
@@ -88,6 +116,23 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
     return {**known, "config": settings}
 
 
+def read_or_skip(expdir: str | Path, run: str) -> dict[str, Any] | None:
+    """Read the record of a run that is not scored now. A damaged one is logged, because it does not concern the results.
+
+    Args:
+        expdir: Experiment directory.
+        run: Name of the run.
+
+    Returns:
+        See `read_run`. None if it is damaged.
+    """
+    try:
+        return read_run(expdir, run)
+    except UserError as error:
+        log(f"warning: {error} (its command is left out of RESULTS.md)")
+        return None
+
+
 def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
     """Read the scores.json of one run.
 
@@ -106,12 +151,20 @@ def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
         return None
     scores = read_json(path, AGAIN_5)
     check_types(str(path), scores, SCORE_TYPES, AGAIN_5, needed=True)
-    check_types(str(path), scores, {"warnings": list, "weights": str}, AGAIN_5)
-    check_types(f"{path}, normalizer", scores["normalizer"], {"name": str, "version": str}, AGAIN_5, needed=True)
+    check_types(str(path), scores, {"warnings": list, "weights": str, "checkpoint": dict, "teacher": dict}, AGAIN_5)
     for name, summary in scores["sets"].items():
-        check_types(f"{path}, set {name}", summary, SET_TYPES, AGAIN_5)
-        check_types(f"{path}, set {name}", summary, {"utterances": int}, AGAIN_5, needed=True)
+        where = f"{path}, set {name}"
+        check_types(where, summary, SET_TYPES, AGAIN_5)
+        _lift(scores, summary)
+        check_types(where, summary, {"utterances": int, "metric": str, "normalizer": dict}, AGAIN_5, needed=True)
+        check_types(f"{where}, normalizer", summary["normalizer"], SCORER_TYPES, AGAIN_5, needed=True)
         pair = summary.get("interval_percent")
         if pair is not None and (len(pair) != 2 or not all(has_type(value, float) for value in pair)):
             raise UserError(f"{path}, set {name}: key 'interval_percent' must be two numbers, got {pair}; {AGAIN_5}")
     return scores
+
+
+def _lift(scores: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Fill in what older versions wrote once for all sets."""
+    for key in ("metric", "normalizer"):
+        summary.setdefault(key, scores.get(key))

@@ -94,12 +94,13 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
     folders = folders_of(record.get("command", ""), expdir, datadir)
     rows = [row for row in run_records.read_metrics(expdir, run) if step is None or row["step"] <= step]
     last, errors = rows[-1] if rows else {}, [row["dev_error"] for row in rows if row.get("dev_error") is not None]
-    config = values_without_secrets(asdict(read_config(Path(expdir) / run / "config.yaml")))
+    settings = read_config(Path(expdir) / run / "config.yaml")
+    config = values_without_secrets(asdict(settings))
     recipe, command = (command_without_secrets(record.get(key, "")) for key in ("recipe", "command"))
     return Stage(
         run=run,
         config=public_values(config, folders),
-        step=config["train"]["steps"] if step is None else step,
+        step=run_records.last_step(expdir, run, settings) if step is None else step,
         hours=last.get("hours_seen"),
         loss=last.get("loss"),
         dev_error=errors[-1] if errors else None,

@@ -77,7 +77,7 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
     found = {path.name: WeightSource(run, path.name, path, int(path.name.split("-")[1]), config)
              for path in complete_checkpoints(folder / "checkpoints")}  # fmt: skip
     if (folder / FINAL / "config.json").is_file():
-        found[FINAL] = WeightSource(run, FINAL, folder / FINAL, config.train.steps, config)
+        found[FINAL] = WeightSource(run, FINAL, folder / FINAL, run_records.last_step(expdir, run, config), config)
     names = ", ".join(found) or "none"
     if checkpoint == "best":
         return _best(expdir, run, list(found.values()), names)

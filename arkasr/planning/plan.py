@@ -6,6 +6,7 @@ No weights are read or downloaded.
 from __future__ import annotations
 
 import json
+import math
 import re
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -83,9 +84,9 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
     sizes = student, teacher.models, teacher.memory_gib or 0.0
     memory, seconds = memory_gib(config, assumptions, *sizes), phase_seconds(config, assumptions, *sizes[:2], work)
     other = _with_other_checkpointing(config)
-    gpus, steps = assumptions.gpus, config.train.steps
+    gpus, corpus_hours = assumptions.gpus, assumptions.hours or config.data.hours
     step_seconds, step_hours = sum(seconds.values()), load.seconds * gpus / 3600
-    corpus_hours = assumptions.hours or config.data.hours
+    steps = run_steps(config, step_hours, corpus_hours)
     return {
         "run": config.run,
         "objective": config.objective,
@@ -118,6 +119,31 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
             "epochs": steps * step_hours / corpus_hours if corpus_hours else None,
         },
     }
+
+
+def run_steps(config: Config, step_hours: float, corpus_hours: float) -> int:
+    """Return the optimizer steps of a run.
+
+    Args:
+        config: The run's configuration.
+        step_hours: Hours of audio in one step, over all GPUs.
+        corpus_hours: Hours of one epoch, 0 if they are not known.
+
+    Returns:
+        `train.steps`, or the steps in which `train.epochs` or `train.hours` are read.
+
+    Raises:
+        UserError: The length is given in epochs, and the hours of one are not known.
+    """
+    unit, length = config.train.length
+    if unit == "steps":
+        return int(length)
+    if unit == "epochs" and not corpus_hours:
+        raise UserError(
+            f"config key `train.epochs` {length:g}: the hours of one epoch are not known; add --hours with the hours "
+            "of the training data"
+        )
+    return math.ceil(length * (corpus_hours if unit == "epochs" else 1) / step_hours)
 
 
 def _with_other_checkpointing(config: Config) -> Config:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from arkasr.errors import is_disk_full
+from arkasr.training.length import RunLength
 from arkasr.utils.console import Progress, log
 from arkasr.utils.files import write_text
 
@@ -61,24 +62,24 @@ class MetricsLog:
     Args:
         folder: The run's directory.
         run: Name of the run, for the progress line.
-        steps: Number of steps of the whole run.
-        start: Steps taken before this start. Rows of later steps are removed from metrics.jsonl.
+        length: Length of the run. Rows of steps that it has not taken are removed from metrics.jsonl.
         writes: Whether this rank writes files.
 
     Attributes:
         dev: Text about the latest dev error, appended to the progress line.
     """
 
-    def __init__(self, folder: Path, run: str, steps: int, start: int, writes: bool):
+    def __init__(self, folder: Path, run: str, length: RunLength, writes: bool):
         self.path, self.writer, self.file = folder / "metrics.jsonl", None, None
         if writes:
             from torch.utils.tensorboard import SummaryWriter
 
-            drop_rows_after(self.path, start)
+            drop_rows_after(self.path, length.step)
             self.file = self.path.open("a", encoding="utf-8")
             threading.excepthook = _ignore_disk_full  # never restored: TensorBoard's thread may outlive this object
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        self.progress = Progress(f"train {run}", steps, "steps", initial=start)
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=length.step + 1)
+        self.length = length
+        self.progress = Progress(f"train {run}", length.expected_steps or None, "steps", initial=length.step)
         self.dev = ""
         self.since_last_row: dict[str, float] = defaultdict(float)
 
@@ -111,11 +112,16 @@ class MetricsLog:
         """Move the progress line by one step.
 
         Args:
-            row: Metrics of the step. `loss` and, in distillation, `vuss` are shown, "-" if nothing was scored.
+            row: Metrics of the step. `hours_seen`, `epochs_seen`, `loss` and, in distillation, `vuss` are shown, "-" if
+                nothing was scored.
         """
+        of = "" if self.length.unit == "steps" else f" of {self.length.total:g}"
+        hours, epochs = f"{row['hours_seen']:.2f}", f"{row['epochs_seen']:.2f}"
+        hours, epochs = hours + of * (self.length.unit == "hours"), epochs + of * (self.length.unit == "epochs")
+        self.progress.total = self.length.expected_steps or None
         vuss = f", vuss {row['vuss']:.1f}" if "vuss" in row else ""
         loss = f"{row['loss']:.3f}" if "loss" in row else "-"
-        self.progress.update(note=f"loss {loss}{vuss}{self.dev}")
+        self.progress.update(note=f"{hours} h, epoch {epochs}, loss {loss}{vuss}{self.dev}")
 
     def close(self) -> None:
         """Flush and close all files."""

@@ -32,7 +32,9 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
     "data.num_workers",
     "data.resume",
     "data.max_failed_share",
-    "train.steps",  # may be raised, see `_check_steps`
+    "train.steps",  # the length of the run may be raised, see `_check_length`
+    "train.epochs",
+    "train.hours",
     "train.log_every",
     "train.save_every",
     "train.keep",
@@ -109,10 +111,10 @@ class RunRecord:
             self._forget_failed_start()
         if before is not None:
             self._check_settings(before)
-        extended = before is not None and self.config.train.steps > before.train.steps
+        extended = before is not None and self.config.train.length > before.train.length
         self._check_inputs(finished and not extended)
         if extended and before is not None:
-            self._extend(before.train.steps)
+            self._extend(before)
         dump_config(self.config, self.settings)
         return finished and not extended
 
@@ -152,10 +154,20 @@ class RunRecord:
                 f"{self.settings}: this run was started with other settings ({', '.join(changed)}); restore them, "
                 f"use another --expdir, or delete {self.folder}"
             )
-        if self.config.train.steps < before.train.steps:
+        self._check_length(*before.train.length)
+
+    def _check_length(self, unit: str, length: float) -> None:
+        """Refuse another unit of the length of the run, and a shorter one."""
+        unit_now, now = self.config.train.length
+        if unit_now != unit:
             raise UserError(
-                f"{self.settings}: config key `train.steps` cannot be lowered from {before.train.steps} to "
-                f"{self.config.train.steps}; keep or raise it, or use another --expdir"
+                f"{self.settings}: this run was started with `train.{unit}` {length:g}, and its length cannot be "
+                f"changed to `train.{unit_now}` {now:g}; set train.{unit}, or use another --expdir"
+            )
+        if now < length:
+            raise UserError(
+                f"{self.settings}: config key `train.{unit}` cannot be lowered from {length:g} to {now:g}; keep or "
+                "raise it, or use another --expdir"
             )
 
     def _check_inputs(self, finished: bool) -> None:
@@ -180,16 +192,19 @@ class RunRecord:
             f"{self.folder} and run the same command again to train on the present ones"
         )
 
-    def _extend(self, steps: int) -> None:
-        """Keep the result of fewer steps under another name, so that `final` is always that of the settings."""
-        text = f"train.steps raised from {steps} to {self.config.train.steps}"
-        final, kept = self.folder / "final", self.folder / f"final-{steps:08d}"
+    def _extend(self, before: Config) -> None:
+        """Keep the result of a shorter run under another name, so that `final` is always that of the settings."""
+        unit, length = before.train.length
+        text, final = f"train.{unit} raised from {length:g} to {self.config.train.length[1]:g}", self.folder / "final"
         if final.is_dir():
-            if not complete_checkpoints(self.folder / "checkpoints"):
+            checkpoints = complete_checkpoints(self.folder / "checkpoints")
+            if not checkpoints:
                 raise UserError(
                     f"{self.folder}: {text}, but there is no checkpoint to continue from; restore one, keep "
-                    f"train.steps, or delete {self.folder} to train from step 0"
+                    f"train.{unit}, or delete {self.folder} to train from step 0"
                 )
+            steps = before.train.steps or int(checkpoints[-1].name.split("-")[1])
+            kept = self.folder / f"final-{steps:08d}"
             shutil.rmtree(kept, ignore_errors=True)
             final.rename(kept)
             text += f"; the model of step {steps} is now {kept.name}"

@@ -16,11 +16,13 @@ from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.model import build, tokenization, train_tokenizer
-from arkasr.model.build import assemble, freeze, student_sizes
+from arkasr.model.build import assemble, student_sizes
 from arkasr.model.loading import load_speech_lm
+from arkasr.model.lora import train_parts
 from arkasr.model.reading import load_tokenizer
 from arkasr.model.sharding import checkpoint_blocks, shard
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.training.length import RunLength
 from arkasr.training.random_state import seed_generators
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
@@ -28,7 +30,7 @@ from arkasr.utils.files import publish
 
 
 def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
-    """Load or build the student, freeze parts of it, add a CTC head if the loss needs one, and shard it.
+    """Load or build the student, freeze parts of it, add adapters or a CTC head if they are asked for, and shard it.
 
     Afterwards, each rank has another seed: weights are the same on all ranks, rollouts and data mix must differ.
 
@@ -45,13 +47,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     """
     seed_generators(config.seed)
     if config.model.path:
-        lm = load_speech_lm(config.model.path, config.model.dtype, allow_pickle=config.model.allow_pickle)
-        found = lm.hf.config.model_type
-        if found != config.model.type:
-            raise UserError(
-                f"config key `model.path` {config.model.path}: holds a model of type {found}, but `model.type` is "
-                f"{config.model.type}; change one of them"
-            )
+        lm = load_parent(config)
     else:
         student_sizes(config.model, 0)  # reports wrong sizes before a tokenizer is trained
         lm = assemble(config.model, _tokenizer(config, folder, ranks))
@@ -60,7 +56,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
             f"config key `data.max_clip_seconds` {config.data.max_clip_seconds:g}: the encoder has learned positions "
             f"for {lm.max_seconds:g} s; set it to at most {lm.max_seconds:g}, or use an encoder with rotary positions"
         )
-    freeze(lm, config.model.freeze)
+    train_parts(lm, config.model)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
     if ranks.rank:
@@ -71,6 +67,28 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     if ranks.mesh is None:
         return lm
     return shard(lm, ranks.mesh, config.fsdp.compute_dtype, config.fsdp.reshard_after_forward)
+
+
+def load_parent(config: Config) -> SpeechLM:
+    """Load the model that a run starts from.
+
+    Args:
+        config: The run's configuration, with `model.path`.
+
+    Returns:
+        The model in evaluation mode on the CPU.
+
+    Raises:
+        UserError: It cannot be read, or has another type than `model.type`.
+    """
+    lm = load_speech_lm(config.model.path, config.model.dtype, allow_pickle=config.model.allow_pickle)
+    found = lm.hf.config.model_type
+    if found != config.model.type:
+        raise UserError(
+            f"config key `model.path` {config.model.path}: holds a model of type {found}, but `model.type` is "
+            f"{config.model.type}; change one of them"
+        )
+    return lm
 
 
 def _tokenizer(config: Config, folder: Path, ranks: Ranks) -> PreTrainedTokenizerBase:
@@ -122,24 +140,25 @@ def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Create AdamW, with weight decay on matrices only, and its learning rate schedule.
+def make_optimizer(config: OptimConfig, length: RunLength, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """Create AdamW and its learning rate schedule.
 
     AdamW is fused: each step reads and writes parameters and state once, on a CPU too. The schedule is a
     linear warm-up, then a cosine to `min_lr_ratio` times `lr`, or constant.
 
     Args:
         config: The `optim` section of the configuration.
-        steps: Number of optimizer steps of the whole run.
+        length: Length of the run. The cosine follows the share of it that is done.
         lm: The model. Frozen parameters are left out.
 
     Returns:
         The optimizer and the schedule, which is stepped once per optimizer step.
     """
     params = [p for p in lm.parameters() if p.requires_grad]
+    decays = [config.decay == "all" or p.ndim >= 2 for p in params]
     groups = [
-        {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p, d in zip(params, decays) if d], "weight_decay": config.weight_decay},
+        {"params": [p for p, d in zip(params, decays) if not d], "weight_decay": 0.0},
     ]
     betas = cast(tuple[float, float], tuple(config.betas))  # YAML lists have no length in their type
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
@@ -150,7 +169,7 @@ def make_optimizer(config: OptimConfig, steps: int, lm: SpeechLM) -> tuple[torch
             return (step + 1) / config.warmup_steps
         if config.schedule == "constant":
             return 1.0
-        done = min((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 1.0)
+        done = length.after_warmup(step)
         return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
 
     return optimizer, LambdaLR(optimizer, factor)
@@ -164,8 +183,8 @@ def _fuse(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, 
 def restore_schedule(optimizer: torch.optim.Optimizer, schedule: LambdaLR, state: dict[str, Any]) -> None:
     """Continue a schedule from a checkpoint.
 
-    The learning rate of each step follows from the present settings. If `train.steps` was raised, it is that of
-    a run that had this number of steps from the start, so it may jump at this step.
+    The learning rate of each step follows from the present settings. If the length of the run was raised, it is that
+    of a run that had this length from the start, so it may jump at this step.
 
     Args:
         optimizer: The optimizer, with the learning rates of the checkpoint.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from arkasr.training.clip_counts import CutRollouts, FailedClips
 from arkasr.training.dev_error import DevError
 from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.guards import Guards
+from arkasr.training.length import RunLength
 from arkasr.training.metrics_log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
 from arkasr.training.preemption import Preemption
@@ -42,6 +44,7 @@ class Trainer:
         step: Number of optimizer steps taken, including skipped steps.
         hours: Hours of audio read since the run began, over all ranks.
         tokens: Tokens or scored positions since the run began, over all ranks.
+        length: The length of the run, and how much of it is done.
     """
 
     def __init__(self, config: Config, folder: Path, ranks: Ranks):
@@ -50,10 +53,11 @@ class Trainer:
         self.objective = make_objective(config, self.student, ranks.mesh)
         teacher = getattr(getattr(self.objective, "opd", None), "teacher", None)
         self.throughput = Throughput(config, self.student, teacher, ranks.world_size)
-        self.optimizer, self.schedule = make_optimizer(config.optim, config.train.steps, self.student)
+        self.length = RunLength(config.train, config.optim.warmup_steps)
+        self.optimizer, self.schedule = make_optimizer(config.optim, self.length, self.student)
         timeout = LOADER_SHARE * config.train.hang_seconds
         place, on_gpu = (ranks.rank, ranks.world_size), ranks.device.type == "cuda"
-        self.batches = TrainingBatches(config.data, config.seed, *place, timeout, pin=on_gpu)
+        self.batches = TrainingBatches(config.data, config.seed, *place, timeout, on_gpu, config.needs_text)
         self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
         self.phases, self.preemption = Phases(ranks.device.type), Preemption()
         self.guards = Guards(folder, ranks, config.train)
@@ -65,12 +69,26 @@ class Trainer:
         state = self.checkpoints.load_newest(self.student, self.optimizer)
         if state is not None:
             self.step, self.hours, self.tokens = (state[k] for k in ("step", "hours", "tokens"))
+            self._restore_length(state)
             restore_schedule(self.optimizer, self.schedule, state["schedule"])
             self.batches.load_state_dict(state["batches"])
             self.guards.load_state_dict(state["guards"])
             self.failed.load_state_dict(state["failed"])
             self.cut.load_state_dict(state.get("cut_rollouts", {}))
         self.guards.forget_after(self.step)
+
+    def _restore_length(self, state: dict[str, Any]) -> None:
+        """Restore how much of the run is done. Checkpoints of earlier versions know the hours that were read."""
+        old = {"drawn": self.hours, "warm_hours": 0.0, "epoch_hours": 0.0}
+        self.length.load_state_dict(state.get("length", old), self.step)
+        self._measure_epoch()
+
+    def _measure_epoch(self) -> None:
+        """Find out the hours of one epoch, once per run, on rank 0. All ranks must call this."""
+        if not self.length.epoch_hours:
+            exact = self.length.unit == "epochs"
+            hours = self.batches.epoch_hours(exact) if self.ranks.first else 0.0
+            self.length.epoch_hours = self.ranks.gather(hours)[0]
 
     def save(self, dev_error: float | None = None) -> None:
         """Start to write a checkpoint of the current step.
@@ -86,6 +104,7 @@ class Trainer:
             "cut_rollouts": self.cut.state_dict(),
             "hours": self.hours,
             "tokens": self.tokens,
+            "length": self.length.state_dict(),
             "dev_error": dev_error,
             "config": asdict(self.config),
             "plugins": registry.listing(),
@@ -94,17 +113,17 @@ class Trainer:
             self.checkpoints.save(self.step, self.student, self.optimizer, extra)
 
     def run(self) -> bool:
-        """Train to the last step, with logging, evaluation and checkpoints.
+        """Train to the end of the run, with logging, evaluation and checkpoints.
 
         Returns:
-            True if the last step was reached, False if a signal stopped the run.
+            True if the end was reached, False if a signal stopped the run.
 
         Raises:
             UserError: Too many clips could not be read, or steps were skipped.
         """
-        settings = self.config.train
+        self._measure_epoch()
         dev = DevError(self.config, self.ranks, self.phases)
-        metrics = MetricsLog(self.folder, self.config.run, settings.steps, self.step, self.ranks.first)
+        metrics = MetricsLog(self.folder, self.config.run, self.length, self.ranks.first)
         try:
             self._take_steps(dev, metrics)
             with self.phases("save"):
@@ -115,30 +134,30 @@ class Trainer:
             raise
         finally:
             metrics.close()
-        return self.step == settings.steps
+        return self.length.reached
 
     def _take_steps(self, dev: DevError, metrics: MetricsLog) -> None:
         settings, batches = self.config.train, iter(self.batches)
-        last, stop, dev_error = settings.steps, False, None
-        unsaved = self.step < last
-        while self.step < last and not stop:
+        last, stop, dev_error = self.length.reached, False, None
+        unsaved = not last
+        while not (last or stop):
             with self.phases("step"):
                 row = self.take_step(batches)
-            self.step += 1
+            self.step, last = self.length.step, self.length.reached
             stop = row.pop("asked_to_stop") > 0
             due = {name: _is_due(self.step, getattr(settings, f"{name}_every")) for name in ("log", "eval", "save")}
             dev_error = None
-            if due["eval"] or (self.step == last and settings.eval_every):
+            if due["eval"] or (last and settings.eval_every):
                 dev_error, metrics.dev = dev.measure(self.student)
                 row |= {} if dev_error is None else {"dev_error": dev_error}
-            metrics.add(self.step, row, due=due["log"] or "dev_error" in row or self.step == last)
-            if self.step < last and (stop or due["save"]) and self.failed.allow_checkpoint(self.step):
+            metrics.add(self.step, row, due=due["log"] or "dev_error" in row or last)
+            if not last and (stop or due["save"]) and self.failed.allow_checkpoint(self.step):
                 self.save(dev_error)
             self.checkpoints.poll()
             metrics.advance(row)
-        if self.step == last:
+        if last:
             self._check_result()
-            if unsaved:  # so that more steps can be added, and a lost `final` be written again
+            if unsaved:  # so that the run can be extended, and a lost `final` be written again
                 self.save(dev_error)
 
     def _check_result(self) -> None:
@@ -161,6 +180,7 @@ class Trainer:
         Returns:
             The metrics of the step by name.
         """
+        self._measure_epoch()
         micros: list[dict[str, Tensor | float]] = []
         clips: list[str] = []
         for _ in range(self.config.train.accumulate):
@@ -177,6 +197,7 @@ class Trainer:
             grads = gradients(self.student.parameters())
             sums, norm = _read(micros, gradient_norm(grads))
         sums = self.ranks.reduce(sums | self._rank_values())
+        self.length.add(sums["drawn"] / 3600)
         self.failed.add(sums["failed"], sums["num_clips"])
         self.cut.add(sums)
         learning_rate = float(self.schedule.get_last_lr()[0])
@@ -219,6 +240,7 @@ class Trainer:
             "clips": sums["num_clips"],
             "failed_clips": sums["failed"],
             "hours_seen": self.hours,
+            "epochs_seen": self.length.epochs,
             "tokens_seen": self.tokens,
         }
 
@@ -234,6 +256,7 @@ def _values(micro: MicroLoss, batch: Batch) -> dict[str, Tensor | float]:
         "loss": micro.total.detach(),
         "count": micro.count,
         "seconds": batch.seconds,
+        "drawn": batch.drawn,
         "num_clips": len(batch.ids),
         "failed": batch.num_failed,
     }

@@ -62,7 +62,7 @@ def _clock(seconds: float) -> str:
 class Progress:
     """Progress of a loop: a tqdm bar on a terminal, otherwise one log line every ten seconds. Only rank 0 prints.
 
-    Use it as a context manager, or call `close` at the end.
+    Use it as a context manager, or call `close` at the end. `total` may be changed between updates, if it is estimated.
 
     Args:
         description: Name of the loop.
@@ -95,6 +95,7 @@ class Progress:
         """
         self.count, self.note = self.count + n, note or self.note
         if self.bar is not None:
+            self.bar.total = self.total
             self.bar.set_postfix_str(self.note, refresh=False)
             self.bar.update(n)
         elif not self.quiet and time.monotonic() - self.last >= PLAIN_INTERVAL_S:

@@ -58,6 +58,32 @@ def test_load_config_merges_layers_by_precedence(tmp_path):
     assert load(tmp_path, text, ["train.accumulate=5"]).train.accumulate == 5
 
 
+def test_length_of_a_later_layer_replaces_that_of_earlier_layers(tmp_path):
+    (tmp_path / "base.yaml").write_text("train: {steps: 7}\nruns: {one: {train: {hours: 3}}}\n")
+    text = "base: base.yaml\nruns: {one: , two: {train: {epochs: 2}}}\n"
+    found = [load(tmp_path, text, overrides, run).train for run, overrides in (
+        ("one", []), ("two", []), ("one", ["train.epochs=1"]), ("two", ["train.steps=5"]), ("one", ["train.hours=1"])
+    )]  # fmt: skip
+    lengths = [("hours", 3.0), ("epochs", 2.0), ("epochs", 1.0), ("steps", 5), ("hours", 1.0)]
+    assert [train.length for train in found] == lengths
+    assert [(t.steps > 0) + (t.epochs > 0) + (t.hours > 0) for t in found] == [1] * 5
+
+
+def test_two_lengths_in_one_layer_are_refused(tmp_path):
+    both = "train.steps and train.epochs exclude each other; keep one"
+    assert both in refusal(tmp_path, "train: {steps: 7, epochs: 1}")
+    assert f"runs.one.{both.replace(' train', ' runs.one.train')}" in refusal(
+        tmp_path, "runs: {one: {train: {steps: 7, epochs: 1}}}"
+    )
+    assert both.replace("steps and train.epochs", "epochs and train.hours") in refusal(
+        tmp_path, "", ["train.epochs=1", "train.hours=2"]
+    )
+    path = tmp_path / "written.yaml"
+    path.write_text("train: {steps: 7, epochs: 1}\n")
+    with pytest.raises(UserError, match="exactly one must be above 0, got steps 7 and epochs 1"):
+        read_config(path)
+
+
 def test_base_is_relative_to_file_and_one_level_deep(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "base.yaml").write_text("seed: 5\n")
@@ -107,7 +133,7 @@ def test_numbers_in_all_notations_are_read(tmp_path):
         ("train: {steps: '7'}", "train.steps must be a whole number, got '7'"),
         ("train: {steps: true}", "train.steps must be a whole number, got true"),
         ("train: {steps: }", "train.steps must be a whole number, got null"),
-        ("train:", "train must be a mapping with the keys steps, accumulate,"),
+        ("train:", "train must be a mapping with the keys steps, epochs, hours, accumulate,"),
         ("train: 3", "got 3"),
         ("optim: {lr: fast}", "optim.lr must be a number, got 'fast'"),
         ("optim: {lr: true}", "optim.lr must be a number, got true"),

@@ -150,3 +150,14 @@ def test_plan_verb_prints_table_and_json(capsys, conf):
     with contextlib.suppress(SystemExit):
         cli.main(["plan", PAPER, "--run", "base", "--gpus", "1", "--mfu", "none"])
     assert "must be a number above 0, got 'none'" in capsys.readouterr().err
+
+
+def test_plan_computes_steps_from_epochs_and_hours():
+    """3.2 h per step: 3 epochs of 960 h are 900 steps, and 1,000 h are 312.5."""
+    shape = {"clip_seconds": 12.0, "batch_fill": 1.0}
+    found = planned(overrides=("train.epochs=3",), hours=960.0, **shape)["all"]
+    assert found["steps"] == 900 and found["epochs"] == pytest.approx(3)
+    assert planned(overrides=("train.hours=1000",), **shape)["all"]["steps"] == 313
+    assert planned(overrides=("train.epochs=2", "data.hours=96"), **shape)["all"]["steps"] == 60
+    with pytest.raises(UserError, match="`train.epochs` 3: the hours of one epoch are not known; add --hours"):
+        planned(overrides=("train.epochs=3",), **shape)

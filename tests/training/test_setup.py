@@ -8,14 +8,20 @@ import math
 import pytest
 import torch
 
-from arkasr.config.schema import OptimConfig
+from arkasr.config.schema import OptimConfig, TrainConfig
 from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
+from arkasr.training.length import RunLength
 from arkasr.training.setup import make_optimizer
+
+
+def in_steps(steps: int, warmup_steps: int = 0) -> RunLength:
+    return RunLength(TrainConfig(steps=steps), warmup_steps)
 
 
 def rates(steps: int, **changes) -> list[float]:
     lm = torch.nn.Linear(2, 2)
-    optimizer, schedule = make_optimizer(OptimConfig(lr=2.0, **changes), steps, lm)
+    config = OptimConfig(lr=2.0, **changes)
+    optimizer, schedule = make_optimizer(config, in_steps(steps, config.warmup_steps), lm)
     found = []
     for _ in range(steps + 2):
         found.append(optimizer.param_groups[0]["lr"])
@@ -38,11 +44,12 @@ def test_schedule_constant_and_without_warm_up():
     assert rates(2, warmup_steps=0, min_lr_ratio=0.0) == pytest.approx([2.0, 1.0, 0.0, 0.0])
 
 
-def test_weight_decay_applies_to_matrices_only():
+@pytest.mark.parametrize(("decay", "bias"), [("matrices", 0.0), ("all", 0.3)])
+def test_weight_decay_applies_to_matrices_or_all_parameters(decay, bias):
     lm = torch.nn.Linear(3, 3)
-    optimizer, _ = make_optimizer(OptimConfig(weight_decay=0.3, betas=[0.5, 0.6]), 10, lm)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay == {id(lm.weight): 0.3, id(lm.bias): 0.0}
+    optimizer, _ = make_optimizer(OptimConfig(weight_decay=0.3, decay=decay, betas=[0.5, 0.6]), in_steps(10), lm)
+    found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert found == {id(lm.weight): 0.3, id(lm.bias): bias}
     assert all(group["betas"] == (0.5, 0.6) for group in optimizer.param_groups)
 
 
@@ -75,7 +82,7 @@ def reference_adamw(lm, steps, lr, decay, betas, eps=1e-8):
 def test_optimizer_is_adamw():
     lm, config = model(), OptimConfig(lr=0.1, weight_decay=0.2, betas=[0.8, 0.9], schedule="constant", warmup_steps=0)
     expected = reference_adamw(lm, 6, 0.1, 0.2, (0.8, 0.9))
-    optimizer, _ = make_optimizer(config, 10, lm)
+    optimizer, _ = make_optimizer(config, in_steps(10), lm)
     for step in range(1, 7):
         set_gradients(lm, step)
         optimizer.step()
@@ -86,8 +93,10 @@ def test_optimizer_is_adamw():
 def test_optimizer_continues_from_a_state_that_was_not_fused():
     config = OptimConfig(lr=0.1, schedule="constant", warmup_steps=0)
     lm, older = model(), model()
-    optimizer, _ = make_optimizer(config, 10, lm)
-    before = torch.optim.AdamW([{**g, "fused": False} for g in make_optimizer(config, 10, older)[0].param_groups])
+    optimizer, _ = make_optimizer(config, in_steps(10), lm)
+    before = torch.optim.AdamW(
+        [{**g, "fused": False} for g in make_optimizer(config, in_steps(10), older)[0].param_groups]
+    )
     for step in range(1, 4):
         set_gradients(older, step)
         before.step()
