@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from arkasr.corpora.layouts.audio import Header, check_audio
 from arkasr.corpora.layouts.entries import SEVERAL_CHANNELS, Entry, mark_repeated
+from arkasr.corpora.layouts.lhotse_audio import through_link
 from arkasr.corpora.layouts.registry import CorpusLayout
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
@@ -73,7 +74,7 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], rules: CutRules) -
         UserError: If a part has no usable utterance.
     """
     parts = list(dict.fromkeys(part for group in groups for part in group))
-    entries = layout.scan(parts)
+    entries = list(layout.scan(parts))
     mark_repeated(entries, groups)
     headers = check_audio(entries, rules.num_jobs)
     for entry in entries:
@@ -138,9 +139,10 @@ class _CutMaker:
 
         assert entry.cut is not None
         language = entry.language or self.rules.language
-        return entry.cut.map_supervisions(
+        cut = entry.cut.map_supervisions(
             lambda each: fastcopy(each, text=self._text(entry.text), language=language, speaker=entry.speaker)
         )
+        return through_link(cut, self.root, self.rules.audio_root)
 
     def _text(self, text: str | None) -> str | None:
         return None if text is None else _CASES[self.rules.text_case](text)

@@ -7,6 +7,7 @@
 | `dropped.jsonl` | one dropped utterance per line: set, id, reason, path of the audio |
 | `corpus.json` | language, metric, normalizer, the sets with their counts, and what they were prepared from |
 | `corpus` | link to the corpus. The paths of cuts lead through it, so that a moved corpus needs only a new link |
+| `audio` | audio of corpora that hold it inside other files, such as Parquet |
 | `.arkasr_data` | marks the directory as written by stage 1 |
 """
 
@@ -30,7 +31,7 @@ from arkasr.utils.files import LOCK, flush, publish, read_json, sha256, write_te
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-CORPUS_JSON, DROPPED, LINK, OWNER = "corpus.json", "dropped.jsonl", "corpus", ".arkasr_data"
+CORPUS_JSON, DROPPED, LINK, AUDIO, OWNER = "corpus.json", "dropped.jsonl", "corpus", "audio", ".arkasr_data"
 _KEYS = {"name": str, "scale": str, "corpus_dir": str, "sets": dict, "parts": dict, "inputs": dict}
 _NEWER_KEYS = {"corpus": str, "audio_root": str, "transcripts": dict}  # not in version 1
 

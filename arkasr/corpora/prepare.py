@@ -14,6 +14,7 @@ from arkasr.corpora.corpus import Corpus, read_corpus_yaml
 from arkasr.corpora.cuts import CutRules, PartCuts, read_parts
 from arkasr.corpora.data_dir import PreparedSet
 from arkasr.corpora.download import is_synthetic
+from arkasr.corpora.layouts.hf import HuggingFace
 from arkasr.corpora.layouts.registry import CorpusLayout, require_layout
 from arkasr.corpora.published import label
 from arkasr.corpora.scale import Scale, set_name
@@ -64,6 +65,8 @@ def _prepare(corpus: Corpus, layout: CorpusLayout, inputs: Inputs, data: Path, n
     parts = choose_parts(layout, facts)
     data_dir.claim(data)
     root = data_dir.link_corpus(data, layout.root)
+    if isinstance(layout, HuggingFace):
+        layout.audio_dir = data / data_dir.AUDIO
     transcripts = layout.transcripts([part for use in parts.values() for part in use])
     files = {"files": len(transcripts), "sha256": data_dir.transcripts_digest(layout.root, transcripts)}
     rules = CutRules(root, corpus.language, facts.text_case, corpus.channels, num_jobs)

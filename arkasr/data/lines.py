@@ -56,6 +56,21 @@ def entries(file: Path, start: int = 0, block: Block = WHOLE) -> Iterator[tuple[
     yield from require_cuts(file, numbered, "line" if by_line else "entry")
 
 
+def numbered_values(file: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the values of a file with one JSON value per line, such as recordings or supervisions.
+
+    Args:
+        file: The file. Compression is recognised by content.
+
+    Yields:
+        Number of the line, from 0, and its value. Blank lines are skipped.
+
+    Raises:
+        UserError: The file is empty, damaged or cut short, or a line is not JSON.
+    """
+    return _lines(file, 0, WHOLE)
+
+
 def require_cuts(file: Path, numbered: Iterable[tuple[int, Any]], unit: str = "line") -> Iterator[tuple[int, Any]]:
     """Check that values are cuts.
 

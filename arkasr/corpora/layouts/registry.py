@@ -9,6 +9,8 @@ from arkasr.config.load import check_options
 from arkasr.corpora.corpus import PUBLISHED, Corpus
 from arkasr.corpora.layouts.aishell import Aishell
 from arkasr.corpora.layouts.entries import Entry
+from arkasr.corpora.layouts.hf import HuggingFace
+from arkasr.corpora.layouts.lhotse import Lhotse
 from arkasr.corpora.layouts.librispeech import LibriSpeech
 from arkasr.corpora.layouts.walk import require_readable
 from arkasr.corpora.layouts.wenetspeech import WenetSpeech
@@ -88,7 +90,13 @@ class CorpusLayout(Protocol):
         ...
 
 
-LAYOUTS: dict[str, type[CorpusLayout]] = {"librispeech": LibriSpeech, "aishell": Aishell, "wenet_speech": WenetSpeech}
+LAYOUTS: dict[str, type[CorpusLayout]] = {
+    "librispeech": LibriSpeech,
+    "aishell": Aishell,
+    "wenet_speech": WenetSpeech,
+    "lhotse": Lhotse,
+    "hf": HuggingFace,
+}
 
 
 def layout_class(corpus: Corpus) -> type[CorpusLayout]:
