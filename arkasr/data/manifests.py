@@ -108,22 +108,20 @@ class Clips:
     def __iter__(self) -> Iterator[Cut]:
         seen: set[str] = set()
         repeated, first = 0, ""
-        for reader, index, file in self._files():
-            for number, clip in reader.read(index):
-                if clip.id in seen:
-                    repeated, first = repeated + 1, first or f"{clip.id} in {file}, line {number + 1}"
-                seen.add(clip.id)
-                yield clip
+        for reader in self.readers:
+            for index, (file, _) in enumerate(reader.parts):
+                for number, clip in reader.read(index):
+                    if clip.id in seen:
+                        repeated, first = repeated + 1, first or f"{clip.id} in {file}, line {number + 1}"
+                    seen.add(clip.id)
+                    yield clip
+            if not reader.tally.clips and is_mix(self.path):
+                raise no_cuts(reader.path)
         if repeated:
             raise UserError(
                 f"{self.path}: {repeated} cuts repeat the id of another cut, the first is {first}; give each cut its "
                 "own id, and name no file twice"
             )
-
-    def _files(self) -> Iterator[tuple[ClipReader, int, Path]]:
-        for reader in self.readers:
-            for index, (file, _) in enumerate(reader.parts):
-                yield reader, index, file
 
 
 def _reader(leaf: Leaf, rules: Rules, selection: Selection) -> ClipReader:
@@ -223,6 +221,7 @@ def digest(path: str) -> str:
 
 def _mix_digest(path: str) -> str:
     """Return the digest of what determines the batches of a mix: names, weights, known hours, and each manifest."""
+    leaves(path)  # checks all of it
     total = hashlib.sha256()
     for member in read_mix(path):
         hours = [corpus_hours(leaf.path) for leaf in leaves(member.path)] if member.weight else []

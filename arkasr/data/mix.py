@@ -189,4 +189,5 @@ def mix_files(path: str | Path) -> list[Path]:
     """
     if not is_mix(path):
         return []
+    leaves(path)  # checks all of it
     return [Path(path), *(file for member in read_mix(path) for file in mix_files(member.path))]

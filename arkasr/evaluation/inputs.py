@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.data.manifests import digest, shards
+from arkasr.data.mix import mix_files
 from arkasr.errors import UserError
 from arkasr.evaluation import decode_record
 from arkasr.utils.files import sampled_digest
@@ -51,7 +52,7 @@ def check_hypotheses(
         raise UserError(f"{path}: decoded with another teacher than {teacher['path']} holds now; {AGAIN}")
     if record["weights"] and sampled_digest(final) not in ("", record["weights"]):
         raise UserError(f"{path}: decoded with other weights than {final} holds now; {AGAIN}")
-    now = {"manifest": _present_digest(str(manifest)), "weights": "", "teacher": None, "settings": settings}
+    now = {"manifest": present_digest(str(manifest)), "weights": "", "teacher": None, "settings": settings}
     changed = decode_record.changed_inputs(record, now, str(manifest), str(final))
     return [f"changed since it was decoded: {', '.join(changed)}; {AGAIN}"] if changed else []
 
@@ -87,17 +88,38 @@ def _weights_changed(recorded: Mapping[str, Any]) -> bool:
 
 def _data_changed(recorded: Mapping[str, Any]) -> bool:
     path, known = recorded.get("path"), recorded.get("sha256")
-    if not path or not known or not isinstance(path, str):
-        return False
+    return bool(path and known and isinstance(path, str)) and digest_if_there(str(path)) not in ("", known)
+
+
+def digest_if_there(path: str) -> str:
+    """Return the digest of a manifest.
+
+    Args:
+        path: The manifest, or an empty text.
+
+    Returns:
+        See `present_digest`. Empty if there is no manifest, or it cannot be read.
+    """
     try:
-        return _present_digest(path) != known
-    except (UserError, OSError):  # it is no longer there
-        return False
+        return present_digest(path) if path else ""
+    except (UserError, OSError):
+        return ""
 
 
-def _present_digest(path: str) -> str:
-    """Return the digest of a manifest. Runs share their data, so it is computed once per state of the files."""
-    return _digest(path, tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in shards(path)))
+def present_digest(path: str) -> str:
+    """Return the digest of a manifest. Runs share their data, so it is computed once per state of the files.
+
+    Args:
+        path: The manifest.
+
+    Returns:
+        See `arkasr.data.manifests.digest`.
+
+    Raises:
+        UserError: It is missing or cannot be read.
+    """
+    files = [*mix_files(path), *shards(path)]
+    return _digest(path, tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=64)
