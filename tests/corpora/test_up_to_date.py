@@ -25,7 +25,7 @@ def test_prepare_leads_the_data_to_a_moved_corpus_without_reading_its_audio(tmp_
     root, data = MAKERS[name](tmp_path / "c"), tmp_path / "data"
     before = run(name, root, data)
     files = manifests(data)
-    with pytest.raises(UserError, match="no such directory; run stage 0"):
+    with pytest.raises(UserError, match="no such file or folder; run stage 0"):
         shutil.move(root, tmp_path / "new" / "place")
         run(name, root, data)
     assert not Path(cuts(data, "train")[0].recording.sources[0].source).exists()

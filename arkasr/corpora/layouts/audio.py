@@ -91,13 +91,14 @@ def check_audio(entries: list[Entry], num_jobs: int) -> dict[Path, Header]:
 
 
 def _audio_reason(entry: Entry, header: Header) -> str:
-    if header.reason or entry.end is None:
+    if header.reason or (entry.begin == 0 and entry.end is None):
         return header.reason
+    length = header.frames / header.rate
+    end = length if entry.end is None else entry.end
     if entry.begin < 0:
         return BEFORE_BEGIN
-    if entry.end <= entry.begin:
+    if entry.end is not None and end <= entry.begin:
         return BACKWARDS
-    length = header.frames / header.rate
-    if entry.end > length + END_TOLERANCE_S or entry.begin >= length:
+    if end > length + END_TOLERANCE_S or entry.begin >= length:
         return PAST_END
-    return "" if (min(entry.end, length) - entry.begin) * SAMPLE_RATE >= 1 else TOO_SHORT
+    return "" if (min(end, length) - entry.begin) * SAMPLE_RATE >= 1 else TOO_SHORT

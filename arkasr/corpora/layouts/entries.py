@@ -49,7 +49,7 @@ class Entry:
         speaker: Name of the speaker. None if the corpus does not name one.
         recording: Id of the long recording. Empty if the utterance is the whole file.
         begin: Start in a long recording, in seconds.
-        end: End in a long recording, in seconds. None if the utterance is the whole file.
+        end: End in a long recording, in seconds. None for the end of the file.
         language: English name of the language, if the row names one. Empty: the language of corpus.yaml.
         cut: The cut itself, of a corpus that holds Lhotse's cuts: with 16 kHz, one supervision, and this id. Its audio
             is not checked. None: stage 1 makes the cut of the fields above.

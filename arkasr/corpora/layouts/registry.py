@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -12,6 +13,7 @@ from arkasr.corpora.layouts.entries import Entry
 from arkasr.corpora.layouts.hf import HuggingFace
 from arkasr.corpora.layouts.lhotse import Lhotse
 from arkasr.corpora.layouts.librispeech import LibriSpeech
+from arkasr.corpora.layouts.table import CsvTables, JsonTables
 from arkasr.corpora.layouts.walk import require_readable
 from arkasr.corpora.layouts.wenetspeech import WenetSpeech
 from arkasr.errors import UserError
@@ -76,7 +78,7 @@ class CorpusLayout(Protocol):
         """
         ...
 
-    def scan(self, parts: list[str]) -> list[Entry]:
+    def scan(self, parts: list[str]) -> Iterable[Entry]:
         """List all utterances, usable or not.
 
         Args:
@@ -94,6 +96,8 @@ LAYOUTS: dict[str, type[CorpusLayout]] = {
     "librispeech": LibriSpeech,
     "aishell": Aishell,
     "wenet_speech": WenetSpeech,
+    "jsonl": JsonTables,
+    "csv": CsvTables,
     "lhotse": Lhotse,
     "hf": HuggingFace,
 }
@@ -148,7 +152,7 @@ def require_layout(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
 
     Args:
         corpus: The corpus.yaml.
-        corpus_dir: The directory.
+        corpus_dir: The directory. Tables may be named themselves.
 
     Returns:
         The corpus on disk.
@@ -157,9 +161,9 @@ def require_layout(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
         UserError: If the directory is missing, cannot be read, or has another layout.
     """
     expected, named = layout_class(corpus), find_layout(corpus, corpus_dir) if corpus.options else None
-    if named is None and not corpus_dir.is_dir():
+    if named is None and not corpus_dir.exists():
         stage_0 = f"run stage 0 to make the {corpus.name} corpus there, or " if corpus.layout in PUBLISHED else ""
-        raise UserError(f"{corpus_dir}: no such directory; {stage_0}name your own with --corpus_dir")
+        raise UserError(f"{corpus_dir}: no such file or folder; {stage_0}name your own with --corpus_dir")
     layout = named or find_layout(corpus, corpus_dir)
     if layout is not None:
         return layout

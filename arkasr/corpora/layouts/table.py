@@ -82,18 +82,8 @@ class Tables:
         """See `CorpusLayout.transcripts`. These are the tables with rows of the parts."""
         return [table.path for table in self._used(parts)]
 
-    def scan(self, parts: list[str]) -> list[Entry]:
-        """See `CorpusLayout.scan`."""
-        return list(self.entries(parts))
-
-    def entries(self, parts: list[str]) -> Iterator[Entry]:
-        """Read the rows one at a time. A row that cannot be read is counted with the part of its table.
-
-        Args:
-            parts: Names of parts on disk.
-
-        Yields:
-            One entry per row of these parts.
+    def scan(self, parts: list[str]) -> Iterator[Entry]:
+        """See `CorpusLayout.scan`. Rows are read one at a time. Those without a part are counted with their table's.
 
         Raises:
             UserError: A table is damaged as a whole, has no rows or no audio, or lacks a column that corpus.yaml names.
