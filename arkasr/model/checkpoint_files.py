@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.distributed.checkpoint.state_dict import get_model_state_dict
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import AutoModelForCausalLM
 
+from arkasr.config.schema import LoraConfig, ModelConfig
 from arkasr.errors import UserError
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
 from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
+from arkasr.model.build import assemble
 from arkasr.model.checkpoint_reader import read_weights, saved_shapes
+from arkasr.model.generation.merging import has_adapters
+from arkasr.model.loading import load_speech_lm
+from arkasr.model.lora import merge_adapters, train_parts
+from arkasr.model.lora_files import BASE_RECORD, check_base, write_base
 from arkasr.model.reading import check_json_files, load_tokenizer, reading
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
-from arkasr.utils.files import sha256
+from arkasr.utils.files import read_json, sha256
 
 COMPLETE, WEIGHTS, DESCRIPTION = "COMPLETE", "weights", "model"  # in a checkpoint: a file and two subfolders
 
@@ -87,15 +94,18 @@ def _changed_content(path: Path, entries: dict[str, dict[str, Any]], part: int, 
     return ""
 
 
-def describe(checkpoint: Path, lm: SpeechLM) -> None:
+def describe(checkpoint: Path, lm: SpeechLM, base: str = "") -> None:
     """Write configuration and tokenizer into a checkpoint, so that it can be loaded without its run.
 
     Args:
         checkpoint: The checkpoint's folder. The files go to its subfolder `model`.
         lm: The model whose weights the checkpoint holds.
+        base: Folder or Hub id of the model that adapters were added to.
     """
     lm.hf.config.save_pretrained(checkpoint / DESCRIPTION)
     lm.tokenizer.save_pretrained(checkpoint / DESCRIPTION)
+    if has_adapters(lm.hf):
+        write_base(checkpoint / DESCRIPTION, base)
 
 
 def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
@@ -106,17 +116,19 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
         dtype: Name of a torch dtype, such as "bfloat16".
 
     Returns:
-        The student in evaluation mode on the CPU.
+        The student in evaluation mode on the CPU. Adapters are merged.
 
     Raises:
-        UserError: The checkpoint has no model configuration, or its files are damaged or cannot be read.
+        UserError: The checkpoint has no model configuration, its files are damaged or cannot be read, or the base of
+            its adapters is absent or has changed.
     """
+    if is_adapted(checkpoint):
+        lm = merge_adapters(load_adapted(checkpoint))
+        for weight in lm.parameters():
+            weight.data = weight.data.to(getattr(torch, dtype))
+        return lm.eval()
+    _check_files(checkpoint)
     description = checkpoint / DESCRIPTION
-    if not (description / "config.json").is_file():
-        raise UserError(f"{description}: no config.json, so the model is unknown; use another checkpoint or `final`")
-    if reason := damage(checkpoint):
-        raise UserError(f"{checkpoint}: {reason}; use another checkpoint or `final`")
-    check_json_files(str(description))
     with reading(str(description)):
         config = ArkasrConfig.from_pretrained(description, trust_remote_code=False)
         _check_shapes(checkpoint, config)
@@ -128,14 +140,73 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
     return lm.eval()
 
 
+def is_adapted(checkpoint: Path) -> bool:
+    """Return whether a checkpoint holds adapters.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+
+    Returns:
+        True for a run with `model.lora.rank` above 0.
+    """
+    return (checkpoint / DESCRIPTION / BASE_RECORD).is_file()
+
+
+def load_adapted(checkpoint: Path) -> SpeechLM:
+    """Load the student of a training checkpoint with its adapters, which are not merged.
+
+    Args:
+        checkpoint: A checkpoint's folder that `is_adapted`.
+
+    Returns:
+        The student in training mode on the CPU, in the data types of the run.
+
+    Raises:
+        UserError: See `load_checkpoint`.
+    """
+    _check_files(checkpoint)
+    raw = read_json(checkpoint / "state.json", "use another checkpoint or `final`")["config"]["model"]
+    config = ModelConfig(**raw | {"lora": LoraConfig(**raw["lora"])})
+    description = checkpoint / DESCRIPTION
+    if config.path:
+        check_base(description, config.path)
+        lm = load_speech_lm(config.path, config.dtype, allow_pickle=config.allow_pickle)
+    else:
+        lm = assemble(config, load_tokenizer(str(description)))
+    train_parts(lm, config)
+    trained = get_model_state_dict(lm, options=StateDictOptions(ignore_frozen_params=True))
+    state = {"model": cast(dict[str, Tensor], trained)}
+    found = saved_shapes(checkpoint / WEIGHTS)
+    for name, tensor in state["model"].items():
+        _require_shape(checkpoint, f"model.{name}", found, tuple(tensor.shape), f"its base {config.path}")
+    read_weights(checkpoint / WEIGHTS, state)
+    lm.load_state_dict(state["model"], strict=False)
+    return lm
+
+
+def _check_files(checkpoint: Path) -> None:
+    description = checkpoint / DESCRIPTION
+    if not (description / "config.json").is_file():
+        raise UserError(f"{description}: no config.json, so the model is unknown; use another checkpoint or `final`")
+    if reason := damage(checkpoint):
+        raise UserError(f"{checkpoint}: {reason}; use another checkpoint or `final`")
+    check_json_files(str(description))
+
+
 def _check_shapes(checkpoint: Path, config: ArkasrConfig) -> None:
     """Compare the checkpoint's tensors with its configuration before the model of this configuration is allocated."""
     with torch.device("meta"):
         expected = ArkasrForConditionalGeneration(config).state_dict()
     found = saved_shapes(checkpoint / WEIGHTS)
     for name, tensor in expected.items():
-        if found.get(f"model.hf.{name}") != tuple(tensor.shape):
-            raise UserError(
-                f"{checkpoint}: hf.{name} has the shape {found.get(f'model.hf.{name}')}, but "
-                f"{DESCRIPTION}/config.json asks for {tuple(tensor.shape)}; use another checkpoint or `final`"
-            )
+        _require_shape(checkpoint, f"model.hf.{name}", found, tuple(tensor.shape), f"{DESCRIPTION}/config.json")
+
+
+def _require_shape(
+    checkpoint: Path, name: str, found: dict[str, tuple[int, ...]], expected: tuple[int, ...], asking: str
+) -> None:
+    if found.get(name) != expected:
+        raise UserError(
+            f"{checkpoint}: {name.removeprefix('model.')} has the shape {found.get(name)}, but {asking} asks for "
+            f"{expected}; use another checkpoint or `final`"
+        )

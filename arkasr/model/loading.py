@@ -18,6 +18,7 @@ from transformers import (
 
 from arkasr.errors import UserError
 from arkasr.model.arkasr.modeling_arkasr import ArkasrForConditionalGeneration
+from arkasr.model.lora_files import base_of, is_adapter, merge_files
 from arkasr.model.reading import check_json_files, load_tokenizer, reading
 from arkasr.model.size_limits import check_config
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
@@ -39,7 +40,7 @@ def load_speech_lm(
 
     Args:
         path: Folder or Hub id of Ark-ASR (native or published layout), Qwen3-ASR (transformers' or the original
-            layout) or GLM-ASR.
+            layout) or GLM-ASR. Or folder of a LoRA adapter in PEFT's layout, which is merged into its base.
         dtype: Name of a torch dtype for the weights, such as "bfloat16". The dtype in the files does not matter.
         device: Where the model is placed.
         allow_pickle: Read weights from pytorch_model.bin if there are no safetensors.
@@ -74,6 +75,9 @@ def load_pretrained(
     """
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"{path}: dtype {dtype!r} is not a dtype of torch; use float32 or bfloat16")
+    if is_adapter(path):
+        hf, tokenizer = load_pretrained(base_of(path), models, dtype, allow_pickle)
+        return merge_files(path, hf), tokenizer
     if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
         raise UserError(
             f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name). "

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,6 +21,7 @@ from arkasr.model.weight_files import tensor_shapes
 from arkasr.utils.files import read_json, sampled_digest, write_text
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
+ADAPTER = "adapter"  # subfolder of a run's final model
 BASE_RECORD = "adapter_base.json"  # path and digest of the model that the adapter was trained on
 PREFIX = "base_model.model."  # of PEFT's names of tensors
 PROJECTOR = "multi_modal_projector"
@@ -45,9 +47,37 @@ def write_adapter(folder: Path, lm: SpeechLM, state: Mapping[str, Tensor], base:
     own |= {"modules_to_save": [PROJECTOR] if any(PROJECTOR in name for name in trained) else None}
     table = settings.to_dict() | own | {"target_modules": sorted(settings.target_modules)}
     write_text(folder / CONFIG, json.dumps(table, indent=2, default=list) + "\n")
-    digest = sampled_digest(Path(base)) if base else ""
-    write_text(folder / BASE_RECORD, json.dumps({"path": base, "weights": digest}, indent=1) + "\n")
+    write_base(folder, base)
     write_digests(folder)
+
+
+def write_base(folder: Path, base: str) -> None:
+    """Record which model was adapted.
+
+    Args:
+        folder: Existing folder.
+        base: Folder or Hub id of the model. Empty if it was assembled from pretrained parts.
+    """
+    record = {"path": base, "weights": sampled_digest(Path(base)) if base else ""}
+    write_text(folder / BASE_RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def check_base(folder: Path, base: str) -> None:
+    """Check that a model is the one that was adapted. A Hub id is accepted.
+
+    Args:
+        folder: Folder with the record of `write_base`, or without one, which accepts any model.
+        base: Folder or Hub id of the model.
+
+    Raises:
+        UserError: The model has other weights.
+    """
+    record = folder / BASE_RECORD
+    expected = read_json(record, f"delete {record}").get("weights") if record.is_file() else ""
+    if expected and (found := sampled_digest(Path(base))) and found != expected:
+        raise UserError(
+            f"{folder}: an adapter for another model: {base} has other weights than in its training; restore that model"
+        )
 
 
 def _exported(name: str) -> str:
@@ -89,13 +119,9 @@ def base_of(path: str) -> str:
         raise UserError(
             f"{path}/{CONFIG}: base_model_name_or_path is empty; set it to the folder or Hub id of the adapted model"
         )
-    record = Path(path) / BASE_RECORD
-    expected = read_json(record, f"delete {record}").get("weights") if record.is_file() else ""
-    if expected and (found := sampled_digest(Path(base))) and found != expected:
-        raise UserError(
-            f"{path}: an adapter for another model: {base} has other weights than in its training; restore that model, "
-            f"or set base_model_name_or_path in {CONFIG} to a copy of it"
-        )
+    if Path(base).is_dir() and Path(base).samefile(path):
+        raise UserError(f"{path}/{CONFIG}: base_model_name_or_path is the adapter itself; set it to the adapted model")
+    check_base(Path(path), base)
     return base
 
 
@@ -119,10 +145,18 @@ def merge_files(path: str, hf: PreTrainedModel) -> PreTrainedModel:
     if not file.is_file():
         raise UserError(f"{file}: missing; copy or export the adapter again")
     check_digests([file])
-    _check_fit(path, tensor_shapes([file]), hf)
+    shapes = tensor_shapes([file])
+    _check_fit(path, shapes, hf)
     dtypes = {name: weight.dtype for name, weight in hf.named_parameters()}
-    with reading(path):
-        whole: Any = peft.PeftModel.from_pretrained(hf, path).merge_and_unload()
+    with reading(path), catch_warnings():
+        simplefilter("ignore")  # PEFT warns of missing tensors, which are an error here
+        adapted: Any = peft.PeftModel.from_pretrained(hf, path)
+        missing = sorted(peft.get_peft_model_state_dict(adapted).keys() - shapes.keys())
+        if missing:
+            raise UserError(
+                f"{file}: {len(missing)} tensors are missing, such as {missing[0]}; export the adapter again"
+            )
+        whole = adapted.merge_and_unload()
     for name, weight in whole.named_parameters():
         weight.data = weight.data.to(dtypes[name])
     return whole

@@ -1,6 +1,7 @@
 """Training checkpoints: asynchronous saving, atomic publication, exact resume.
 
-Weights and optimizer state are written with `torch.distributed.checkpoint`, all else as JSON. A checkpoint is valid
+Weights and optimizer state are written with `torch.distributed.checkpoint`, all else as JSON. Of a model with LoRA
+adapters, only trained weights are written. A checkpoint is valid
 once it holds the file COMPLETE. This file is written last and lists size and SHA-256 digest of every file, so damaged
 files are detected later.
 """
@@ -18,11 +19,12 @@ from typing import Any, cast
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from arkasr.errors import UserError
 from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, damage, describe, step_folders
 from arkasr.model.checkpoint_reader import read_weights, saved_shapes
+from arkasr.model.generation.merging import has_adapters
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training import random_state
 from arkasr.training.checkpoint_writer import Writer, mark_complete
@@ -85,9 +87,9 @@ class Checkpoints:
             temporary.mkdir(parents=True)
         self.ranks.barrier()
         if self.ranks.first:
-            describe(temporary, student)
+            describe(temporary, student, extra["config"]["model"]["path"])
         random_state.write_generators(temporary / random_state.file_name(self.ranks.rank))
-        model, optim = get_state_dict(student, optimizer)
+        model, optim = get_state_dict(student, optimizer, options=_options(student))
         future = dcp.async_save(
             {"model": model, "optim": optim},
             storage_writer=Writer(temporary, self.ranks.rank),
@@ -177,10 +179,11 @@ class Checkpoints:
         return next((reason for reason in self.ranks.gather(own) if reason), "")
 
     def _load(self, path: Path, student: SpeechLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        model, optim = get_state_dict(student, optimizer)
+        options = _options(student)
+        model, optim = get_state_dict(student, optimizer, options=options)
         _check_same_model(path, model)
         read_weights(path / WEIGHTS, {"model": model, "optim": optim}, no_dist=self.ranks.mesh is None)
-        set_state_dict(student, optimizer, model_state_dict=model, optim_state_dict=optim)
+        set_state_dict(student, optimizer, model_state_dict=model, optim_state_dict=optim, options=options)
         state = read_state(path)
         if state["world_size"] == self.ranks.world_size:
             random_state.read_generators(path / random_state.file_name(self.ranks.rank), state["step"])
@@ -188,6 +191,12 @@ class Checkpoints:
             random_state.seed_from_step(state["step"])
         log(f"resuming from {path} (step {state['step']})")
         return state
+
+
+def _options(student: SpeechLM) -> StateDictOptions:
+    """Leave out frozen weights of a model with adapters: its base is loaded again when the run is resumed."""
+    adapted = has_adapters(student.hf)
+    return StateDictOptions(ignore_frozen_params=adapted, strict=not adapted)
 
 
 def read_state(path: Path) -> dict[str, Any]:

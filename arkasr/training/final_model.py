@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from arkasr.errors import UserError
+from arkasr.model.generation.merging import has_adapters
+from arkasr.model.lora import merged
+from arkasr.model.lora_files import ADAPTER, write_adapter
 from arkasr.model.reading import check_json_files
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.model.weight_digests import check_digests, digested_files
@@ -19,29 +22,45 @@ from arkasr.training.ranks import Ranks
 from arkasr.utils.files import publish
 
 
-def save_final(folder: Path, student: SpeechLM, ranks: Ranks) -> None:
-    """Write the whole model as a Hugging Face folder (safetensors), under a temporary name that is renamed at the end.
-
-    Transcripts and scores of earlier weights of the same run are deleted. All ranks must call this.
+def save_final(folder: Path, student: SpeechLM, ranks: Ranks, base: str = "") -> None:
+    """Gather the model and write it with `write_final`. All ranks must call this.
 
     Args:
         folder: The folder to create, normally `<expdir>/<run>/final`.
         student: The model. Its shards are gathered on rank 0.
         ranks: The processes of the run.
+        base: Folder or Hub id of the model that the run started from.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = cast(dict[str, Tensor], get_model_state_dict(student, options=options))  # full and flat: tensors only
     if ranks.first:
-        temporary = folder.with_name(f"writing-{folder.name}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
-        for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies and would be stored twice
-            weights.pop(name, None)
-        student.save(temporary, weights)
-        shutil.rmtree(folder.parent / "decode", ignore_errors=True)
-        (folder.parent / "scores.json").unlink(missing_ok=True)
-        publish(temporary, folder)
+        write_final(folder, student, state, base)
     ranks.barrier()
+
+
+def write_final(folder: Path, student: SpeechLM, state: dict[str, Tensor], base: str) -> None:
+    """Write the whole model as a Hugging Face folder (safetensors), under a temporary name that is renamed at the end.
+
+    Adapters are merged. The subfolder `adapter` holds them in PEFT's layout. Transcripts and scores of earlier weights
+    of the same run are deleted.
+
+    Args:
+        folder: The folder to create, normally `<expdir>/<run>/final`.
+        student: The model.
+        state: Its whole tensors by name.
+        base: Folder or Hub id of the model that the run started from.
+    """
+    temporary = folder.with_name(f"writing-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
+    for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies and would be stored twice
+        weights.pop(name, None)
+    student.save(temporary, merged(weights, student.hf))
+    if has_adapters(student.hf):
+        write_adapter(temporary / ADAPTER, student, weights, base)
+    shutil.rmtree(folder.parent / "decode", ignore_errors=True)
+    (folder.parent / "scores.json").unlink(missing_ok=True)
+    publish(temporary, folder)
 
 
 def is_finished(run: Path) -> bool:

@@ -22,15 +22,17 @@ def run_inputs(config: Config, missing_ok: bool = False) -> dict[str, Any]:
         missing_ok: Leave out manifests that do not exist, as for a finished run.
 
     Returns:
-        `data` and `dev`: path and SHA-256 digest of the manifest, None without one. `parent`: path and digest of the
-        weights that the run starts from, None for fresh weights. `teacher`: see `teacher_identity`, None without one.
+        `data` and `dev`: path and SHA-256 digest of the manifest, None if it is not read. `parent`: path and digest of
+        the weights that the run starts from, None for fresh weights. `teacher`: see `teacher_identity`, None without
+        one.
 
     Raises:
         UserError: A manifest does not exist.
     """
-    model, measures = config.model.path, config.train.eval_every > 0 and config.train.eval_clips > 0
+    model, trains = config.model.path, config.objective != "none"
+    measures = trains and config.train.eval_every > 0 and config.train.eval_clips > 0
     return {
-        "data": _manifest(config.data.train, missing_ok),
+        "data": _manifest(config.data.train, missing_ok) if trains else None,
         "dev": _manifest(config.data.dev, missing_ok) if measures else None,
         "parent": {"path": model, "weights": sampled_digest(Path(model))} if model else None,
         "teacher": teacher_identity(config.teacher) if config.objective == "opd" else None,
