@@ -103,7 +103,7 @@ check_cmd() { # check the options that belong to one value of --cmd
 }
 
 claim() { # check what only a real run needs, and lock --expdir
-    [[ ! -v given[corpus_dir] || -d ${opt[corpus_dir]} ]] || die "--corpus_dir ${opt[corpus_dir]} is not a folder: name the folder of the corpus"
+    [[ ! -v given[corpus_dir] || -e ${opt[corpus_dir]} ]] || die "--corpus_dir ${opt[corpus_dir]} does not exist: name the folder of the corpus, or one table"
     ((opt[num_nodes] == 1)) || [[ ${opt[cmd]} != local || -v given[master_addr] ]] ||
         die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of machine 0"
     mkdir -p "${opt[expdir]}" 2>/dev/null || die "cannot create --expdir ${opt[expdir]}: choose another folder"

@@ -304,7 +304,7 @@ def test_recipe_needs_no_home_but_for_a_tilde():
         (["--corpus", "nowhere"], "no recipe 'nowhere'"),
         (
             ["--corpus_dir", "no_such_folder", "--python", "true"],
-            "no_such_folder is not a folder",
+            "no_such_folder does not exist",
         ),
         (["--num_nodes", "2", "--python", "true"], "needs --master_addr"),
         (["--node_rank", "1"], "--node_rank 1 must be below --num_nodes 1"),

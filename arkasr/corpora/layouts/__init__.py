@@ -1,4 +1,4 @@
-"""The on-disk layouts of LibriSpeech, AISHELL-1 and WenetSpeech.
+"""The on-disk layouts of corpora: of published ones, and of your own audio as tables, Lhotse manifests or data sets.
 
-May import `corpora.corpus`, `utils`, `interfaces` and `errors`.
+May import `corpora.corpus`, `config`, `utils`, `interfaces`, `languages` and `errors`.
 """
