@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -114,7 +115,7 @@ def read_mix(path: str | Path) -> list[Member]:
         without = next(member.name for member in members if not member.weight)
         raise UserError(f"{where}: member {without} has no weight, but others have; give each member one, or none")
     for member in members:
-        member.path = str(Path(path).parent / member.path)
+        member.path = _resolved(path, member.path)
         if not (Path(member.path).exists() or glob.glob(member.path)):
             raise UserError(
                 f"{where}: member {member.name} {member.path}: is not prepared (no such manifest); run the recipe of "
@@ -128,7 +129,7 @@ def _member(value: Any, key: str, where: str) -> Member:
 
 
 def _resolved(mix: str | Path, path: str) -> str:
-    return str((Path(mix).parent / path).resolve())
+    return os.path.normpath(Path(mix).resolve().parent / path)  # the folder may be a link
 
 
 def write_mix(path: Path, members: Sequence[Member]) -> None:

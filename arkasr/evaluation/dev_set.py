@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from arkasr.config.schema import DecodeConfig
 from arkasr.data.batches import SILENCE, Batch, load_batch
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts, shards
+from arkasr.data.mix import leaves
 from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.evaluation.normalize import normalizer
@@ -79,11 +81,32 @@ def _corpus_of(path: str) -> dict[str, Any]:
     )
 
 
+def dev_sets(path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None) -> list[DevSet]:
+    """Open a dev manifest, or each member of a mix with its own metric and normaliser.
+
+    Args:
+        path: Dev manifest or mix.
+        num_clips: Number of clips, divided evenly over the members of a mix. At least one of each is used.
+        rank: See `DevSet`.
+        world_size: See `DevSet`.
+        rules: See `DevSet`.
+
+    Returns:
+        The dev sets, one for a single manifest.
+
+    Raises:
+        UserError: See `DevSet`.
+    """
+    found, rules = leaves(path), rules or Rules()
+    size = max(num_clips // len(found), 1)
+    return [DevSet(one.path, size, rank, world_size, replace(rules, prefix=one.prefix)) for one in found]
+
+
 class DevSet:
     """One rank's share of a sample of a dev manifest, scored as `arkasr score` scores the test sets.
 
     Args:
-        path: Dev manifest. `corpus.json` beside it gives the metric and the normaliser.
+        path: Dev manifest, no mix. `corpus.json` beside it gives the metric and the normaliser.
         num_clips: Number of clips, see `sample_over_speakers`. They are divided over all ranks.
         rank: Rank of this process.
         world_size: Number of processes.
@@ -93,6 +116,8 @@ class DevSet:
         UserError: The manifest or its `corpus.json` is missing or broken.
 
     Attributes:
+        path: The dev manifest.
+        name: Name of the member of a mix, such as `aishell`. Empty otherwise.
         cuts: The cuts of this rank, longest first.
         metric: `wer` or `cer`.
         normalize: Text normaliser of the corpus.
@@ -102,6 +127,7 @@ class DevSet:
 
     def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None):
         corpus = _corpus_of(path)
+        self.path, self.name = path, rules.prefix.rstrip("/") if rules else ""
         self.metric, self.normalize = corpus["metric"], normalizer(corpus["normalizer"])
         found = list(read_cuts(path, rules))
         sample = sample_over_speakers(found, num_clips)
@@ -126,9 +152,8 @@ class DevSet:
             cuts = [cut for cut in self.cuts if longest is None or cut.duration <= longest]
             self.num_too_long = len(self.cuts) - len(cuts)
             if self.num_too_long:
-                log(
-                    f"dev: {self.num_too_long} clips are left out, longer than the {longest:g} s that the model accepts"
-                )
+                what = f"{self.num_too_long} clips are left out, longer than the {longest:g} s that the model accepts"
+                log(f"{f'dev {self.name}'.strip()}: {what}")
             group = max(1, int(max_seconds // max(cuts[0].duration, 1.0))) if cuts else 1
             self._batches = [load_batch(cuts[i : i + group]) for i in range(0, len(cuts), group)]
         return self._batches

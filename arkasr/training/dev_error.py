@@ -5,7 +5,7 @@ from __future__ import annotations
 from arkasr.config.schema import Config
 from arkasr.data.checks import Rules
 from arkasr.evaluation.collapse import collapsed
-from arkasr.evaluation.dev_set import DevSet
+from arkasr.evaluation.dev_set import DevSet, dev_sets
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
@@ -25,37 +25,52 @@ class DevError:
         self.config, self.ranks, self.phases = config, ranks, phases
         data, size = config.data, config.train.eval_clips
         share = (ranks.rank, ranks.world_size)
-        self.dev = DevSet(data.dev, size, *share, rules=Rules.of(data)) if config.train.eval_every else None
-        self._reported_failures = False
+        self.sets = dev_sets(data.dev, size, *share, rules=Rules.of(data)) if config.train.eval_every else []
+        self._reported_failures: set[str] = set()
 
-    def measure(self, student: SpeechLM) -> tuple[float | None, str]:
+    def measure(self, student: SpeechLM) -> tuple[dict[str, float], str]:
         """Decode the dev clips on all ranks.
 
         Args:
             student: The model, in training mode.
 
         Returns:
-            The error rate over all ranks, 0 to 1 or more, or None if no reference word was read. Then a text about it
-            for the progress line.
+            `dev_error`, the error rate over all ranks, 0 to 1 or more, if any reference word was read. With a mix it is
+            the mean of `dev_error/<member>`, which are also in the result. Then a text for the progress line.
         """
-        if self.dev is None:
-            return None, ""
+        if not self.sets:
+            return {}, ""
+        measured = {dev.name: self._measure(dev, student) for dev in self.sets}
+        rates = {name: rate for name, (rate, _) in measured.items() if rate is not None}
+        if not rates:
+            return {}, ", dev -"
+        mean = sum(rates.values()) / len(rates)
+        if len(self.sets) == 1:
+            return {"dev_error": mean}, f", dev {measured[self.sets[0].name][1]}"
+        notes = ", ".join(f"{name} {note}" for name, (_, note) in measured.items())
+        return {"dev_error": mean} | {f"dev_error/{name}": rate for name, rate in rates.items()}, (
+            f", dev {100 * mean:.1f} % ({notes})"
+        )
+
+    def _measure(self, dev: DevSet, student: SpeechLM) -> tuple[float | None, str]:
+        """Return the error rate of one dev set, None without a reference word, and its text."""
         with self.phases("dev"):
-            sums = self.ranks.reduce(self.dev.errors(student, self.config.decode, self.phases.advance))
-            pairs = [pair for part in self.ranks.gather(self.dev.transcripts) for pair in part]
-        self._report_failures(sums)
+            sums = self.ranks.reduce(dev.errors(student, self.config.decode, self.phases.advance))
+            pairs = [pair for part in self.ranks.gather(dev.transcripts) for pair in part]
+        self._report_failures(dev.path, sums)
         if not sums["words"]:
             reason = "no clip could be read" if not sums["clips"] else "the references hold no words"
-            log(f"warning: {self.config.data.dev}: no dev error rate, because {reason}")
-            return None, ", dev -"
+            log(f"warning: {dev.path}: no dev error rate, because {reason}")
+            return None, "-"
         if found := collapsed(*zip(*pairs, strict=True)):
-            log(f"warning: collapse: {found} on the dev clips, so the transcripts hardly depend on the audio")
+            where = f"the dev clips{f' of {dev.name}' if dev.name else ''}"
+            log(f"warning: collapse: {found} on {where}, so the transcripts hardly depend on the audio")
         rate = sums["errors"] / sums["words"]
-        return rate, f", dev {100 * rate:.1f} %" + (" (collapsed)" if found else "")
+        return rate, f"{100 * rate:.1f} %" + (" (collapsed)" if found else "")
 
-    def _report_failures(self, sums: dict[str, float]) -> None:
+    def _report_failures(self, path: str, sums: dict[str, float]) -> None:
         """Log the clips that could not be read, once: the audio is read only once."""
-        if sums["failed"] and not self._reported_failures:
+        if sums["failed"] and path not in self._reported_failures:
             total = sums["failed"] + sums["clips"]
-            log(f"warning: {self.config.data.dev}: {sums['failed']:.0f} of {total:.0f} dev clips could not be read")
-        self._reported_failures = True
+            log(f"warning: {path}: {sums['failed']:.0f} of {total:.0f} dev clips could not be read")
+        self._reported_failures.add(path)

@@ -148,8 +148,8 @@ class Trainer:
             due = {name: _is_due(self.step, getattr(settings, f"{name}_every")) for name in ("log", "eval", "save")}
             dev_error = None
             if due["eval"] or (last and settings.eval_every):
-                dev_error, metrics.dev = dev.measure(self.student)
-                row |= {} if dev_error is None else {"dev_error": dev_error}
+                rates, metrics.dev = dev.measure(self.student)
+                row, dev_error = row | rates, rates.get("dev_error")
             metrics.add(self.step, row, due=due["log"] or "dev_error" in row or last)
             if not last and (stop or due["save"]) and self.failed.allow_checkpoint(self.step):
                 self.save(dev_error)

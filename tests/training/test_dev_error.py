@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from corpus_fixture import make_cut, make_trainer, metrics, write_cuts
 
+from arkasr.data.mix import Member, write_mix
 from arkasr.evaluation import dev_set
 from arkasr.training.dev_error import DevError
 from arkasr.training.train import train
@@ -66,8 +67,31 @@ def test_collapse_of_a_model_is_logged(conf, datadir, tmp_path, monkeypatch, cap
     manifest = write_cuts(tmp_path / "dev.jsonl.gz", cuts)
     trainer = make_trainer(conf, "base", tmp_path, datadir, f"data.dev={manifest}", "train.eval_clips=30")
     fixed_transcripts(monkeypatch, lambda text: "the same two" if is_collapsed else text)
-    rate, note = DevError(trainer.config, trainer.ranks, trainer.phases).measure(trainer.student)
+    rates, note = DevError(trainer.config, trainer.ranks, trainer.phases).measure(trainer.student)
     printed = capsys.readouterr().out
-    assert rate == (1.0 if is_collapsed else 0.0)  # of 2 words, 1 is replaced and 1 inserted
+    assert rates == {"dev_error": 1.0 if is_collapsed else 0.0}  # of 2 words, 1 is replaced and 1 inserted
     expected = 'warning: collapse: 30 of 30 transcripts are "the same two" (distinct transcripts: 1) on the dev clips'
     assert (expected in printed) == ("(collapsed)" in note) == is_collapsed
+
+
+def test_members_of_a_mix_are_scored_by_their_own_metric(conf, datadir, tmp_path, monkeypatch, capsys):
+    facts = json.loads((datadir / "corpus.json").read_text())
+    for name, metric, text, count in (("a", "wer", "one two", 30), ("b", "cer", "好的", 25), ("c", "wer", "...", 2)):
+        (tmp_path / name).mkdir()
+        texts = [f"{text} word{i}" if name == "a" else text for i in range(count)]
+        cuts = [make_cut(tmp_path / name, f"dev-{i:02d}", 0.5, text) for i, text in enumerate(texts)]
+        normalize = {"metric": metric, "normalizer": {"wer": "english", "cer": "mandarin"}[metric]}
+        (tmp_path / name / "corpus.json").write_text(json.dumps(facts | normalize))
+        write_cuts(tmp_path / name / "dev.jsonl.gz", cuts)
+    path = tmp_path / "dev.mix.yaml"
+    write_mix(path, [Member(f"{name}/dev.jsonl.gz", name) for name in "abc"])
+    trainer = make_trainer(conf, "base", tmp_path, datadir, f"data.dev={path}", "train.eval_clips=66")
+    fixed_transcripts(monkeypatch, lambda text: "one two three" if "one" in text else "好")
+    dev = DevError(trainer.config, trainer.ranks, trainer.phases)
+    assert [(one.name, len(one.cuts)) for one in dev.sets] == [("a", 22), ("b", 22), ("c", 2)]
+    rates, note = dev.measure(trainer.student)
+    assert rates == pytest.approx({"dev_error": 5 / 12, "dev_error/a": 1 / 3, "dev_error/b": 1 / 2})
+    assert note == ", dev 41.7 % (a 33.3 % (collapsed), b 50.0 %, c -)"
+    printed = capsys.readouterr().out
+    assert "warning: collapse: 22 of 22 transcripts are" in printed and "on the dev clips of a, so" in printed
+    assert f"warning: {tmp_path / 'c' / 'dev.jsonl.gz'}: no dev error rate, because the references hold no" in printed
