@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from arkasr.evaluation.normalize import normalizer
+from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.tally import count
 
 
@@ -23,34 +24,34 @@ def sample(clips: Iterable[str], size: int) -> set[str]:
     return set(sorted(clips, key=lambda clip: hashlib.sha256(clip.encode("utf-8", "replace")).digest())[:size])
 
 
-def agreement(rows: Mapping[str, Mapping[str, Any]], exact: Mapping[str, str], corpus: Mapping[str, Any]) -> dict:
+def agreement(rows: Mapping[str, Mapping[str, Any]], exact: Mapping[str, str], tested: TestSet) -> dict:
     """Compare transcripts with those in float32.
 
     Args:
         rows: Hypothesis rows by id (see `arkasr.evaluation.hypotheses.row`).
         exact: Transcripts in float32 by id, of some of these clips.
-        corpus: Content of corpus.json, which gives metric and normaliser.
+        tested: The test set, which gives metric and normaliser.
 
     Returns:
         Mapping with the keys `clips` (number of clips compared), `equal` (number of equal transcripts) and `error`:
         the error rate against the transcripts in float32 after normalisation, or None if they have no word.
     """
-    normalize, texts = normalizer(corpus["normalizer"]), {clip: rows[clip]["hypothesis"] for clip in exact}
-    tally = count([*map(normalize, exact.values())], [*map(normalize, texts.values())], corpus["metric"])
+    normalize, texts = normalizer(tested.normalizer), {clip: rows[clip]["hypothesis"] for clip in exact}
+    tally = count([*map(normalize, exact.values())], [*map(normalize, texts.values())], tested.metric)
     errors, length = int(tally.errors.sum()), int(tally.lengths.sum())
     equal = sum(texts[clip] == exact[clip] for clip in exact)
     return {"clips": len(exact), "equal": equal, "error": errors / length if length else None}
 
 
-def in_words(found: Mapping[str, Any], corpus: Mapping[str, Any]) -> str:
+def in_words(found: Mapping[str, Any], metric: str) -> str:
     """Describe an agreement in one clause.
 
     Args:
         found: Return value of `agreement`.
-        corpus: Content of corpus.json.
+        metric: Metric of the test set.
 
     Returns:
         Such as "63 of 64 transcripts are equal to those in float32, WER between them 0.12 %".
     """
-    rate = "" if found["error"] is None else f", {corpus['metric'].upper()} between them {100 * found['error']:.2f} %"
+    rate = "" if found["error"] is None else f", {metric.upper()} between them {100 * found['error']:.2f} %"
     return f"{found['equal']} of {found['clips']} transcripts are equal to those in float32{rate}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
+from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.tables import Scores, marker, row_title
 
 
@@ -25,8 +27,8 @@ def gap_recovery(before: float, after: float, teacher: float) -> float | None:
     return None if teacher == before else (after - before) / (teacher - before)
 
 
-def _paper_change(run: str, column: str) -> str:
-    rate, base = paper_numbers.rate(run, column), paper_numbers.rate("base", column)
+def _paper_change(row: str, column: str) -> str:
+    rate, base = paper_numbers.rate(row, column), paper_numbers.rate("base", column)
     return "-" if rate is None or base is None else f"{100 * (rate / base - 1):+.1f} %"
 
 
@@ -45,20 +47,27 @@ def teacher_leads(scores: Scores, test_set: str) -> bool:
 
 
 def _teacher_change(scores: Scores, test_set: str) -> dict[str, Any]:
-    return scores["teacher"]["sets"][test_set].get("against_base") or {} if "teacher" in scores else {}
+    entry = scores.get("teacher", {"sets": {}})["sets"].get(test_set) or {}
+    return entry.get("against_base") or {}
 
 
 def _gap_recovery_cell(scores: Scores, run: str, test_set: str) -> str:
-    rates = [scores[name]["sets"][test_set]["rate_percent"] for name in ("base", run, "teacher")]
+    entries = [scores[name]["sets"].get(test_set) or {} for name in ("base", run, "teacher")]
+    rates: list[Any] = [entry.get("rate_percent") for entry in entries]
     share = None if None in rates or not teacher_leads(scores, test_set) else gap_recovery(*rates)
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def gap_notes(corpus: dict, scores: Scores) -> list[str]:
+def _compared(sets: Sequence[TestSet], scores: Scores) -> list[str]:
+    """Return the test sets on which both Base and the teacher were scored."""
+    return [each.name for each in sets if all(each.name in scores[run]["sets"] for run in ("base", "teacher"))]
+
+
+def gap_notes(sets: Sequence[TestSet], scores: Scores) -> list[str]:
     """Say why there is no gap recovery.
 
     Args:
-        corpus: Content of corpus.json.
+        sets: The test sets.
         scores: Content of scores.json by run.
 
     Returns:
@@ -67,7 +76,7 @@ def gap_notes(corpus: dict, scores: Scores) -> list[str]:
     if "teacher" not in scores or "base" not in scores:
         return []
     notes = []
-    for name in corpus["test_sets"]:
+    for name in _compared(sets, scores):
         change = _teacher_change(scores, name)
         if not teacher_leads(scores, name):
             difference = format_number(change.get("difference_percent"), sign="+")
@@ -79,11 +88,11 @@ def gap_notes(corpus: dict, scores: Scores) -> list[str]:
     return notes
 
 
-def changes(corpus: dict, scores: Scores) -> str:
+def changes(sets: Sequence[TestSet], scores: Scores) -> str:
     """Format the change of each run from Base in Markdown.
 
     Args:
-        corpus: Content of corpus.json.
+        sets: The test sets.
         scores: Content of scores.json by run.
 
     Returns:
@@ -93,22 +102,22 @@ def changes(corpus: dict, scores: Scores) -> str:
     """
     if "base" not in scores or len(scores) == 1:
         return ""
-    columns, rows = paper_numbers.columns(corpus), []
-    recovery_sets = corpus["test_sets"] if "teacher" in scores else []
+    columns, rows = paper_numbers.columns(sets), []
+    recovery_sets = _compared(sets, scores) if "teacher" in scores else []
     for run in scores:
         if run == "base":
             continue
-        cells = [_change_cell(scores, run, name) for name in corpus["test_sets"]]
-        cells += [_paper_change(run, column) for column in columns.values()]
+        cells = [_change_cell(scores, run, each.name) for each in sets]
+        cells += [_paper_change(paper_numbers.row(run, scores[run]), column) for column in columns.values()]
         cells += [_gap_recovery_cell(scores, run, name) for name in recovery_sets]
         rows.append([row_title(run, scores[run]), *cells])
-    header = ["Model", *(f"{name} relative (points [95 %])" for name in corpus["test_sets"])]
+    header = ["Model", *(f"{each.name} relative (points [95 %])" for each in sets)]
     header += [f"paper: {column} relative" for column in columns.values()]
     return markdown_table([*header, *(f"{name} gap recovery" for name in recovery_sets)], rows)
 
 
 def _change_cell(scores: Scores, run: str, test_set: str) -> str:
-    change = scores[run]["sets"][test_set].get("against_base")
+    change = (scores[run]["sets"].get(test_set) or {}).get("against_base")
     if change is None or change["difference_percent"] is None:
         return "-"
     relative = "-" if change["relative_percent"] is None else f"{change['relative_percent']:+.1f} %"

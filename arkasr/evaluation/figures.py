@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arkasr.evaluation import paper_numbers
+from arkasr.evaluation.results_io import TestSet
+from arkasr.evaluation.shown_sets import is_miniature, labels, metric_names, title
 from arkasr.utils.files import publish
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ COLORS = {
 OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
 WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
+MOST_BARS = 16  # with upright numbers
 SMOOTH_FROM = 40  # minimum number of rows to smooth a curve
 
 
@@ -163,40 +166,48 @@ def supports(path: Path, name: str, metrics: Metrics) -> Path | None:
     return _save(figure, path)
 
 
-def error_bars(path: Path, corpus: dict, scores: dict[str, dict[str, Any]]) -> Path | None:
+def error_bars(path: Path, sets: Sequence[TestSet], scores: dict[str, dict[str, Any]]) -> Path | None:
     """Draw error rates as bars with 95 % intervals, grouped by test set.
 
     Args:
         path: PNG file to write.
-        corpus: Content of corpus.json.
+        sets: The test sets.
         scores: Content of scores.json by run.
 
     Returns:
         The path, or None if no run has an error rate. Runs and test sets without one have no bar.
     """
-    drawn = {run: sets for run, content in scores.items() if (sets := _measured(corpus, content))}
+    drawn = {run: entries for run, content in scores.items() if (entries := _measured(sets, content))}
     if not drawn:
         return None
     figure, axes = _canvas(1, 1, 4.5)
     axis, width = axes[0, 0], 0.8 / len(drawn)
-    for index, (run, sets) in enumerate(drawn.items()):
+    small = len(drawn) * len(sets) > MOST_BARS
+    for index, (run, entries) in enumerate(drawn.items()):
         offset = (index - (len(drawn) - 1) / 2) * width
-        _bars(axis, sets, offset, width, color(run, list(scores)), _plain(paper_numbers.title(run)))
-    axis.set_xticks(range(len(corpus["test_sets"])), [_plain(name) for name in corpus["test_sets"]])
-    axis.set(xlabel="test set", ylabel=f"{corpus['metric'].upper()} (%)")
-    mini = "" if corpus.get("scale") == "paper" else ", miniature"
-    _heading(figure, f"{corpus['name']}{mini}: error rates with 95 % bootstrap intervals", [axis])
+        _bars(axis, entries, offset, width, color(run, list(scores)), _plain(paper_numbers.title(run)), small)
+    ticks = [_plain(label.replace(" (", "\n(")) for label in labels(sets).values()]
+    axis.set_xticks(range(len(sets)), ticks, fontsize=8 if small else None)
+    axis.set(xlabel="test set", ylabel=f"{metric_names(sets)} (%)")
+    _heading(figure, f"{_title(sets)}: error rates with 95 % bootstrap intervals", [axis])
     return _save(figure, path)
 
 
-def _measured(corpus: dict, content: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _title(sets: Sequence[TestSet]) -> str:
+    return title(sets) + (", miniature" if is_miniature(sets) else "")
+
+
+def _measured(sets: Sequence[TestSet], content: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Return the entries with an error rate, by the index of their test set."""
-    entries = enumerate(content["sets"][name] for name in corpus["test_sets"])
-    return {i: entry for i, entry in entries if entry["rate_percent"] is not None and entry["interval_percent"]}
+    entries = enumerate(content["sets"].get(each.name) or {} for each in sets)
+    return {i: entry for i, entry in entries if entry.get("rate_percent") is not None and entry["interval_percent"]}
 
 
-def _bars(axis: Axes, sets: dict[int, dict[str, Any]], offset: float, width: float, fill: str, label: str) -> None:
-    """Draw the bars of one run, beside those of other runs."""
+def _bars(
+    axis: Axes, sets: dict[int, dict[str, Any]], offset: float, width: float, fill: str, label: str, small: bool
+) -> None:
+    """Draw the bars of one run, beside those of other runs. `small`: numbers for narrow bars."""
+    style: dict[str, Any] = {"fontsize": 6, "rotation": 90} if small else {"fontsize": 8}
     positions, rates = np.array(list(sets)) + offset, np.array([entry["rate_percent"] for entry in sets.values()])
     lows, highs = np.array([entry["interval_percent"] for entry in sets.values()]).T
     arms = np.stack([rates - lows, highs - rates]).clip(min=0)
@@ -204,24 +215,24 @@ def _bars(axis: Axes, sets: dict[int, dict[str, Any]], offset: float, width: flo
     axis.errorbar(positions, rates, yerr=arms, fmt="none", ecolor="#777777", capsize=3, linewidth=1)
     for position, rate, high in zip(positions, rates, highs):
         tip = (position, max(high, rate))
-        axis.annotate(f"{rate:.1f}", tip, (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        axis.annotate(f"{rate:.1f}", tip, (0, 2), textcoords="offset points", ha="center", **style)
 
 
-def draw(folder: Path, corpus: dict, scores: dict[str, dict[str, Any]], metrics: Metrics) -> list[Path]:
+def draw(folder: Path, sets: Sequence[TestSet], scores: dict[str, dict[str, Any]], metrics: Metrics) -> list[Path]:
     """Write `error_rates.png`, `loss.png` and `vuss.png`. A figure without data is not written, and an old one removed.
 
     Args:
         folder: Folder for the figures.
-        corpus: Content of corpus.json.
+        sets: The test sets.
         scores: Content of scores.json by run.
         metrics: Training rows by run, in the order of steps.
 
     Returns:
         Paths of the figures that were written.
     """
-    name = corpus["name"] if corpus.get("scale") == "paper" else f"{corpus['name']}, miniature"
+    name = _title(sets)
     paths = {
-        folder / "error_rates.png": lambda path: error_bars(path, corpus, scores),
+        folder / "error_rates.png": lambda path: error_bars(path, sets, scores),
         folder / "loss.png": lambda path: losses(path, name, metrics),
         folder / "vuss.png": lambda path: supports(path, name, metrics),
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from arkasr.errors import UserError
+from arkasr.evaluation.results_io import TestSet
 
 TITLES = {
     "teacher": "Teacher",
@@ -25,6 +28,9 @@ TABLE1 = {
     "teacher": ("Qwen3-ASR-1.7B", (1.50, 4.69, 4.55, 2.20, 4.05)),
 }
 
+# Rows of Table 1 that are published checkpoints, by their Hub ids.
+CHECKPOINTS = {"Qwen/Qwen3-ASR-0.6B": "qwen3_asr_0.6b", "Qwen/Qwen3-ASR-1.7B": "teacher"}
+
 # Table 2: mean, minimum and maximum VUSS over the steps of OPD before and after training on teacher data (TD).
 TABLE2 = {"base_opd": (53.06, 52.38, 54.20), "base_td_opd": (51.61, 50.88, 52.41)}
 TOP_K = 32
@@ -42,11 +48,27 @@ def title(run: str) -> str:
     return TITLES.get(run, run)
 
 
-def columns(corpus: dict[str, Any]) -> dict[str, str]:
-    """Return the columns of the paper's Table 1 that belong to a corpus.
+def row(run: str, content: Mapping[str, Any]) -> str:
+    """Return the row of the paper's Table 1 that belongs to a row of ours.
 
     Args:
-        corpus: Content of corpus.json. Corpora that are not in the paper have no columns.
+        run: Name of the run or of the checkpoint.
+        content: Content of its scores.json.
+
+    Returns:
+        Key of `TABLE1`: the run's name, or that of the same checkpoint. Empty if the paper has no such row.
+    """
+    path = (content.get("checkpoint") or {}).get("path", "")
+    if path:
+        return CHECKPOINTS.get("/".join(Path(path).parts[-2:]), "")
+    return run if run in TABLE1 else ""
+
+
+def columns(sets: Iterable[TestSet]) -> dict[str, str]:
+    """Return the columns of the paper's Table 1 that belong to test sets.
+
+    Args:
+        sets: The test sets. Those that are not in the paper have no column.
 
     Returns:
         Column by test set, in the order of the test sets.
@@ -54,8 +76,7 @@ def columns(corpus: dict[str, Any]) -> dict[str, str]:
     Raises:
         UserError: Table 1 has no such column.
     """
-    named = corpus.get("paper") or {}
-    found = {name: named[name] for name in corpus["test_sets"] if named.get(name)}
+    found = {each.name: each.column for each in sets if each.column}
     for column in found.values():
         rate("base", column)
     return found
@@ -65,7 +86,7 @@ def rate(run: str, column: str | None) -> float | None:
     """Return an error rate of the paper's Table 1.
 
     Args:
-        run: Name of the run.
+        run: Key of `TABLE1`.
         column: Column of Table 1 (case is ignored), or None if the test set is not in the paper.
 
     Returns:

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arkasr.evaluation import changes, paper_numbers, report_facts, tables
+from arkasr.evaluation.report_commands import commands
 from arkasr.evaluation.report_facts import Metrics, RunRecords
+from arkasr.evaluation.report_sets import corpora, test_sets
+from arkasr.evaluation.results_io import TestSet
+from arkasr.evaluation.shown_sets import is_miniature, title
 from arkasr.evaluation.tables import Scores
 
 MINI = """\
@@ -51,7 +55,7 @@ def _figures(expdir: str, drawn: Sequence[Path]) -> str:
 def results(
     expdir: str,
     datadir: str,
-    corpus: dict,
+    sets: Sequence[TestSet],
     scores: Scores,
     metrics: Metrics,
     records: RunRecords,
@@ -62,7 +66,7 @@ def results(
     Args:
         expdir: Experiment directory.
         datadir: Data directory.
-        corpus: Content of corpus.json.
+        sets: The test sets, in the order of the tables.
         scores: Content of scores.json by run.
         metrics: Training rows by run.
         records: Content of run.json by run, with the configuration under "config".
@@ -71,31 +75,44 @@ def results(
     Returns:
         The Markdown text.
     """
-    mini, paper = corpus.get("scale") != "paper", bool(paper_numbers.columns(corpus))
-    unit, units = ("Wrd", "words") if corpus["metric"] == "wer" else ("Chr", "characters")
-    sets = next(iter(scores.values()))["sets"]
-    empty = ", ".join(f"{name} {summary['empty_references']}" for name, summary in sets.items())
-    change = [changes.changes(corpus, scores), *changes.gap_notes(corpus, scores)]
+    mini, paper = is_miniature(sets), bool(paper_numbers.columns(sets))
+    units = _in_words(sets)
+    change = [changes.changes(sets, scores), *changes.gap_notes(sets, scores)]
     top_k = {
         run: report_facts.setting(record.get("config"), report_facts.SETTINGS["top-k"])
         for run, record in records.items()
     }
     agreement = [AGREEMENT] if tables.has_agreement(scores) else []
     vuss = tables.vuss(metrics, top_k, paper)
+    counts = COUNTS.format(units=units, unit=tables.units(sets), empty=_empty_references(sets, scores))
+    data = corpora(datadir, sets)
     sections = [
-        (f"# Results: {corpus['name']}{', miniature' if mini else ''}", *_introduction(mini, paper)),
+        (f"# Results: {title(sets)}{', miniature' if mini else ''}", *_introduction(mini, paper)),
         ("## Environment", report_facts.environment(scores, records)),
         ("## Warnings", WARNINGS, warnings) if (warnings := _warnings(scores)) else (),
-        ("## Table 1: error rates", READING.format(units=units), tables.error_rates(corpus, scores)),
+        ("## Table 1: error rates", READING.format(units=units), tables.error_rates(sets, scores)),
+        ("### Test sets", test_sets(sets, scores)),
         ("### Change from Base", CHANGE, *change) if change[0] else (),
         ("## Table 2: VUSS during distillation", VUSS, vuss) if paper or _is_distilled(metrics) else (),
         ("## Figures", _figures(expdir, drawn)) if drawn else (),
-        ("## Counts", COUNTS.format(units=units, unit=unit, empty=empty), tables.counts(corpus, scores)),
-        ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(corpus, scores)),
-        ("## Corpus", report_facts.corpus_facts(corpus)) if corpus.get("sets") else (),
-        ("## Runs", report_facts.training_facts(metrics, records), report_facts.commands(expdir, datadir, records)),
+        ("## Counts", counts, tables.counts(sets, scores)),
+        ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(sets, scores)),
+        ("## Corpus", *data) if data else (),
+        ("## Runs", report_facts.training_facts(metrics, records), commands(expdir, datadir, sets, scores, records)),
     ]
     return "\n\n".join(part for section in sections for part in section) + "\n"
+
+
+def _in_words(sets: Sequence[TestSet]) -> str:
+    metrics = {each.metric for each in sets}
+    if len(metrics) > 1:
+        return "words (WER) or characters (CER)"
+    return "words" if metrics == {"wer"} else "characters"
+
+
+def _empty_references(sets: Sequence[TestSet], scores: Scores) -> str:
+    entries = {each.name: [c["sets"][each.name] for c in scores.values() if each.name in c["sets"]] for each in sets}
+    return ", ".join(f"{name} {found[0]['empty_references']}" for name, found in entries.items())
 
 
 def _introduction(mini: bool, paper: bool) -> list[str]:

@@ -71,7 +71,9 @@ class TestSet:
         language: English name of its language, empty if unknown.
         corpus: Name of the corpus that it is from.
         column: Column of the paper's Table 1, empty if it is not in the paper.
-        scale: `mini` for a set of a miniature, otherwise `paper` or empty.
+        scale: Scale of its corpus, `mini` or `paper`, empty if unknown.
+        datadir: Data directory that it is from.
+        spec: The value of --test_sets that named it. Empty for a set of a data directory.
     """
 
     __test__ = False  # no class of tests
@@ -84,6 +86,8 @@ class TestSet:
     corpus: str = ""
     column: str = ""
     scale: str = ""
+    datadir: str = ""
+    spec: str = ""
 
 
 def test_set(corpus: Mapping[str, Any], name: str, datadir: str | Path) -> TestSet:
@@ -111,6 +115,7 @@ def test_set(corpus: Mapping[str, Any], name: str, datadir: str | Path) -> TestS
         fact("corpus", "name"),
         (corpus.get("paper") or {}).get(name) or "",
         fact("scale"),
+        str(datadir),
     )
 
 
@@ -165,12 +170,11 @@ def _check_scoring(path: Path, metric: str, normalize: str, again: str) -> None:
             )
 
 
-def read_references(datadir: str | Path, test_set: str) -> dict[str, str]:
+def read_references(manifest: Path) -> dict[str, str]:
     """Read the reference texts of a test set.
 
     Args:
-        datadir: Prepared data directory.
-        test_set: Name of the test set.
+        manifest: Manifest of the test set.
 
     Returns:
         Reference text by cut id, in the order of the manifest.
@@ -178,23 +182,19 @@ def read_references(datadir: str | Path, test_set: str) -> dict[str, str]:
     Raises:
         UserError: The manifest is missing, broken or empty.
     """
-    path = Path(datadir) / f"{test_set}.jsonl.gz"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; prepare the data with --stage 1")
-    return {cut.id: " ".join(part.text or "" for part in cut.supervisions) for cut in read_cuts(str(path), TEXTS_ONLY)}
+    if not manifest.exists():
+        raise UserError(f"{manifest}: no such file; prepare the data with --stage 1")
+    cuts = read_cuts(str(manifest), TEXTS_ONLY)
+    return {cut.id: " ".join(part.text or "" for part in cut.supervisions) for cut in cuts}
 
 
-def read_hypotheses(
-    expdir: str | Path, run: str, test_set: str, references: dict[str, str], datadir: str | Path
-) -> dict[str, dict[str, Any]]:
-    """Read `<expdir>/<run>/decode/<test_set>.jsonl`.
+def read_hypotheses(path: Path, references: dict[str, str], manifest: Path) -> dict[str, dict[str, Any]]:
+    """Read a hypothesis file.
 
     Args:
-        expdir: Experiment directory.
-        run: Name of the run.
-        test_set: Name of the test set.
+        path: The file (see `hypothesis_file`).
         references: Reference text by id. Utterances without a hypothesis are allowed.
-        datadir: Data directory of the references, for error messages.
+        manifest: Manifest of the references, for error messages.
 
     Returns:
         Hypothesis rows by id.
@@ -202,7 +202,6 @@ def read_hypotheses(
     Raises:
         UserError: The file is missing, some row is broken or repeated, or an id is not in the test set.
     """
-    path = hypothesis_file(expdir, run, test_set)
     part = path.with_name(f"{path.name}.part")
     if not path.is_file():
         found = f"decoding did not finish, and its rows are in {part.name}" if part.is_file() else "no such file"
@@ -216,8 +215,8 @@ def read_hypotheses(
     unknown = next((identity for identity in rows if identity not in references), None)
     if unknown is not None:
         raise UserError(
-            f"{path}: decoded from other data (id {unknown} is not in {Path(datadir) / test_set}.jsonl.gz); "
-            f"{AGAIN}, or set the matching --datadir"
+            f"{path}: decoded from other data (id {unknown} is not in {manifest}); {AGAIN}, or set the matching "
+            "--datadir"
         )
     return rows
 

@@ -117,7 +117,7 @@ def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
 
 
 def read_or_skip(expdir: str | Path, run: str) -> dict[str, Any] | None:
-    """Read the record of a run that is not scored now. A damaged one is logged, because it does not concern the results.
+    """Read the record of a run that is not scored now. A damaged one is logged, because no result depends on it.
 
     Args:
         expdir: Experiment directory.
@@ -166,5 +166,5 @@ def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
 
 def _lift(scores: dict[str, Any], summary: dict[str, Any]) -> None:
     """Fill in what older versions wrote once for all sets."""
-    for key in ("metric", "normalizer"):
+    for key in ("metric", "normalizer", "weights"):
         summary.setdefault(key, scores.get(key))

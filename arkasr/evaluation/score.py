@@ -1,23 +1,25 @@
 """`arkasr score`: count errors and write scores.json of each run, the tables and the figures.
 
 The error rate is the micro average (see `tally`). What makes a rate doubtful is written beside it: clips that were not
-decoded, transcripts that do not depend on the audio, cut transcripts, and inputs that changed.
+decoded, transcripts that do not depend on the audio, cut transcripts, and inputs that changed. Scores add up: each call
+replaces those of its test sets and runs, and shows all.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from arkasr.config.load import read_config
 from arkasr.errors import UserError
 from arkasr.evaluation import (
     bootstrap,
     figures,
-    inputs,
     paper_numbers,
     report,
     results_io,
@@ -25,103 +27,87 @@ from arkasr.evaluation import (
     tables,
     terminal,
 )
-from arkasr.evaluation.identity import changed_teacher
-from arkasr.evaluation.normalize import normalizer
+from arkasr.evaluation.checkpoints import CONFIG, parse_checkpoints, read_checkpoint, weights_folder
+from arkasr.evaluation.chosen_sets import chosen_sets
+from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, outdated, read_earlier
+from arkasr.evaluation.origins import BASE, compare_teachers, origin
+from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.set_scores import score_set
+from arkasr.evaluation.shown_sets import shown_sets
 from arkasr.evaluation.tally import compare_with_base
 from arkasr.utils.console import log, printable
 from arkasr.utils.files import locked, write_text
-from arkasr.utils.redact import values_without_secrets
-
-BASE, TEACHER = "base", "teacher"
 
 
-def score_runs(
-    expdir: str, datadir: str, records: dict[str, dict[str, Any]], corpus: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Score runs on all test sets of a corpus. If Base is among the runs, the others are compared with it.
+def score_sets(
+    expdir: str, records: dict[str, dict[str, Any]], sets: Sequence[TestSet], earlier: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Score runs on test sets. The runs are compared with Base.
 
     Args:
         expdir: Experiment directory.
-        datadir: Data directory.
         records: Content of run.json by run, with the configuration under "config".
-        corpus: Content of corpus.json.
+        sets: The test sets.
+        earlier: Content of scores.json by run. If Base is not among the runs, its hypotheses of test sets that were
+            scored before are compared with.
 
     Returns:
-        Content of scores.json by run.
+        Entries of scores.json by run and test set.
 
     Raises:
         UserError: References or hypotheses are missing, broken, or do not belong together, or no run has an error rate.
     """
-    normalize = normalizer(corpus["normalizer"])
-    header = {
-        "metric": corpus["metric"],
-        "normalizer": {"name": normalize.name, "version": normalize.version},
-        "jiwer": version("jiwer"),
-        "bootstrap": {"resamples": bootstrap.NUM_RESAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL},
-    }
-    scores: dict[str, dict[str, Any]] = {run: {"run": run, **header, "sets": {}} for run in records}
-    for test_set in corpus["test_sets"]:
-        references = results_io.read_references(datadir, test_set)
-        tallies = {}
-        for run in records:
-            settings = {} if run == TEACHER else records[run]["config"].get("decode") or {}
-            tallies[run], scores[run]["sets"][test_set] = score_set(
-                expdir, datadir, run, test_set, corpus, references, settings
-            )
-        base = tallies.get(BASE)
+    entries: dict[str, dict[str, dict[str, Any]]] = {run: {} for run in records}
+    for tested in sets:
+        references, tallies = results_io.read_references(tested.manifest), {}
+        for run, record in records.items():
+            tallies[run], entries[run][tested.name] = score_set(expdir, run, tested, references, record)
+        base, origin = tallies.get(BASE), entries.get(BASE, {}).get(tested.name)
+        if BASE not in records and tested.name in earlier.get(BASE, {"sets": {}})["sets"]:
+            base, origin = score_set(expdir, BASE, tested, references, run_records.read_run(expdir, BASE))
         for run, tally in tallies.items():
-            if run != BASE and base is not None and tally is not None:
-                scores[run]["sets"][test_set]["against_base"] = compare_with_base(tally, base)
-    _require_a_rate(expdir, datadir, scores)
-    for run, content in scores.items():
-        scores[run] = {**content, **_origin(run, content["sets"], records[run])}
-    _compare_teachers(scores)
-    return scores
+            if run != BASE and base is not None and tally is not None and origin is not None:
+                change = compare_with_base(tally, base) | {"hypotheses": origin["hypotheses"]}
+                entries[run][tested.name]["against_base"] = change
+    _require_a_rate(expdir, sets, entries)
+    return entries
 
 
-def _require_a_rate(expdir: str, datadir: str, scores: dict[str, dict[str, Any]]) -> None:
-    entries = [entry for content in scores.values() for entry in content["sets"].values()]
+def _require_a_rate(expdir: str, sets: Sequence[TestSet], scored: dict[str, dict[str, dict[str, Any]]]) -> None:
+    entries = [entry for content in scored.values() for entry in content.values()]
     if any(entry["rate_percent"] is not None for entry in entries):
         return
     if any(entry["transcripts"] for entry in entries):
         raise UserError(
-            f"{datadir}: nothing was scored, because no reference of the test sets has a word; correct the transcripts "
-            "and run the recipe from --stage 1"
+            f"{sets[0].manifest.parent}: nothing was scored, because no reference of the test sets has a word; correct "
+            "the transcripts and run the recipe from --stage 1"
         )
     raise UserError(f"{expdir}: nothing was scored, because no clip was decoded; see the log of --stage 4, and run it")
 
 
-def _origin(run: str, sets: dict[str, dict[str, Any]], record: dict[str, Any]) -> dict[str, Any]:
-    """Return the teacher and the weights of a run's hypotheses, and the warnings that concern all its test sets."""
-    teachers = [entry.pop("teacher") for entry in sets.values()]
-    recorded = [entry.pop("recorded") for entry in sets.values()]
-    weights = {entry.pop("weights") for entry in sets.values()}
-    warnings = inputs.changed_inputs(record)
-    teacher = inputs.teacher_of(record)
-    if run == TEACHER:
-        known = [found for found in teachers if found]
-        teacher = known[0] if known else None
-        if any(changed_teacher(known[0], other) for other in known[1:]):
-            warnings.append("its test sets were decoded with different teachers; run --stage 4 to decode them again")
-    return {
-        "teacher": values_without_secrets(teacher),
-        "weights": weights.pop() if len(weights) == 1 else "",
-        "recorded": all(recorded),
-        "warnings": warnings,
+def _contents(
+    expdir: str,
+    records: dict[str, dict[str, Any]],
+    fresh: dict[str, dict[str, dict[str, Any]]],
+    earlier: dict[str, dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Return the content of scores.json by run: what is scored now, and what was scored before."""
+    header = {
+        "jiwer": version("jiwer"),
+        "bootstrap": {"resamples": bootstrap.NUM_RESAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL},
     }
-
-
-def _compare_teachers(scores: dict[str, dict[str, Any]]) -> None:
-    """Add a warning to distilled runs whose teacher is not the one of the teacher's row."""
-    shown = scores.get(TEACHER, {}).get("teacher")
-    for run, content in scores.items():
-        own = content["teacher"]
-        if run != TEACHER and shown and own and (names := changed_teacher(own, shown)):
-            content["warnings"].append(
-                f"distilled from another teacher ({inputs.describe_teacher(own)}) than the row Teacher "
-                f"({inputs.describe_teacher(shown)}); different: {', '.join(names)}"
-            )
+    scores = {}
+    for run, record in records.items():
+        old, new = earlier.get(run, {"sets": {}}), fresh.get(run, {})
+        final = weights_folder(expdir, run)
+        kept = {name: entry for name, entry in old["sets"].items() if name not in new}
+        kept = {name: entry | {"outdated": outdated(expdir, run, name, entry, final)} for name, entry in kept.items()}
+        sets = {name: new.get(name) or kept[name] for name in dict.fromkeys([*old["sets"], *new])}
+        scores[run] = {"run": run, **(header if new else {key: old[key] for key in header if key in old})}
+        scores[run] |= {"sets": sets, **origin(run, sets, record)}
+    compare_teachers(scores)
+    drop_old_comparisons(scores, BASE)
+    return scores
 
 
 def _write(path: Path, text: str) -> None:
@@ -133,42 +119,72 @@ def _display_path(path: Path) -> str:
     return str(path.resolve()) if relative.startswith("..") else relative
 
 
-def score(expdir: str, datadir: str, runs: Sequence[str]) -> None:
+def score(
+    expdir: str, datadir: str, runs: Sequence[str], test_sets: Sequence[str] = (), checkpoints: Sequence[str] = ()
+) -> None:
     """Score decoded runs. Write `<run>/scores.json`, RESULTS.md and figures to `expdir`, and print Table 1.
+
+    The scores of other test sets and of other runs stay.
 
     Args:
         expdir: Experiment directory.
         datadir: Data directory.
         runs: Names of the runs, in the order of the tables.
+        test_sets: Values of --test_sets (see `arkasr.evaluation.chosen_sets`). If there are some, only they are scored.
+        checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoints`).
 
     Raises:
         UserError: No run is named, references or hypotheses are missing, broken, or do not belong together, nothing was
             scored, or another process scores in `expdir`.
     """
+    runs = [*dict.fromkeys(runs), *(each.name for each in parse_checkpoints(checkpoints, expdir))]
     if not runs:
         raise UserError("--runs is empty; name the runs to score, such as --runs 'teacher base base_opd'")
     if not Path(expdir).is_dir():
         raise UserError(f"{expdir}: no such folder; correct --expdir, or run the recipe from --stage 3")
     with locked(Path(expdir), "scoring"):
-        _score(expdir, datadir, list(dict.fromkeys(runs)))
+        _score(expdir, datadir, runs, chosen_sets(expdir, datadir, test_sets))
 
 
-def _score(expdir: str, datadir: str, runs: list[str]) -> None:
-    corpus = results_io.read_corpus_facts(datadir)
-    paper_numbers.columns(corpus)  # an unknown column is an error before anything is written
-    records = {run: run_records.read_run(expdir, run) for run in runs}
-    metrics = {run: run_records.read_metrics(expdir, run) for run in runs}
-    scores = score_runs(expdir, datadir, records, corpus)
+def _score(expdir: str, datadir: str, runs: list[str], sets: Sequence[TestSet]) -> None:
+    paper_numbers.columns(sets)  # an unknown column is an error before anything is written
+    earlier = read_earlier(expdir, runs)
+    check_names(earlier, sets)
+    records = {run: _record(expdir, run) for run in runs}
+    fresh = score_sets(expdir, records, sets, earlier)
+    others = {run: record for run in earlier if run not in runs and (record := run_records.read_or_skip(expdir, run))}
+    records |= {run: _with_checkpoint(expdir, run, record) for run, record in others.items()}
+    scores = _contents(expdir, records, fresh, earlier)
     for where, clause in tables.warnings(scores):
         log(f"warning: {where}: {clause}")
     if unrecorded := [run for run, content in scores.items() if not content["recorded"]]:
         log(f"warning: {', '.join(unrecorded)}: decoded by an older version, so weights and data are not compared")
-    for run, content in scores.items():
-        _write(Path(expdir) / run / "scores.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    drawn = figures.draw(Path(expdir) / "figures", corpus, scores, metrics)
+    for run in runs:
+        _write(Path(expdir) / run / "scores.json", json.dumps(scores[run], indent=2, ensure_ascii=False) + "\n")
+    _publish(expdir, datadir, scores, records)
+
+
+def _record(expdir: str, run: str) -> dict[str, Any]:
+    return _with_checkpoint(expdir, run, run_records.read_run(expdir, run))
+
+
+def _with_checkpoint(expdir: str, run: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Add which model a row belongs to that is no run of the experiment."""
+    found = read_checkpoint(expdir, run)
+    if found is None:
+        return record
+    settings = read_config(Path(expdir) / run / CONFIG).decode
+    return record | {"checkpoint": found.facts, "config": {} if found.plugin else {"decode": asdict(settings)}}
+
+
+def _publish(expdir: str, datadir: str, scores: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]]) -> None:
+    """Write RESULTS.md and the figures, and print Table 1."""
+    sets = shown_sets(scores)
+    metrics = {run: run_records.read_metrics(expdir, run) for run in scores}
+    drawn = figures.draw(Path(expdir) / "figures", sets, scores, metrics)
     results = Path(expdir) / "RESULTS.md"
-    _write(results, report.results(expdir, datadir, corpus, scores, metrics, records, drawn))
-    print("\n".join(map(printable, terminal.table(corpus, scores).split("\n"))))
+    _write(results, report.results(expdir, datadir, sets, scores, metrics, records, drawn))
+    print("\n".join(map(printable, terminal.table(sets, scores).split("\n"))))
     print(f"\nResults: {_display_path(results)}")
     for path in drawn:
         print(f"Figure:  {_display_path(path)}")

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation import inputs, results_io
+from arkasr.evaluation.checkpoints import weights_folder
 from arkasr.evaluation.collapse import collapsed, repetition
 from arkasr.evaluation.decode_record import read_record
 from arkasr.evaluation.normalize import Normalizer, normalizer
+from arkasr.evaluation.origins import TEACHER
+from arkasr.evaluation.results_io import TestSet
+from arkasr.evaluation.shown_sets import facts_of
 from arkasr.evaluation.tally import NO_COUNTS, Tally, count, summary
 from arkasr.utils.console import printable
+from arkasr.utils.files import sha256
+from arkasr.utils.redact import values_without_secrets
 
 NOTABLE_SHARE = 0.01  # of cut or looping transcripts
 MOST_EXAMPLES = 3
 
 
 def score_set(
-    expdir: str,
-    datadir: str,
-    run: str,
-    test_set: str,
-    corpus: dict[str, Any],
-    references: dict[str, str],
-    settings: dict[str, Any],
+    expdir: str, run: str, tested: TestSet, references: dict[str, str], record: Mapping[str, Any]
 ) -> tuple[Tally | None, dict[str, Any]]:
     """Score one run on one test set.
 
@@ -34,12 +34,10 @@ def score_set(
 
     Args:
         expdir: Experiment directory.
-        datadir: Data directory.
         run: Name of the run.
-        test_set: Name of the test set.
-        corpus: Content of corpus.json.
+        tested: The test set.
         references: Reference text by id.
-        settings: Section `decode` of the run's configuration. Empty for the teacher.
+        record: Content of run.json, with the configuration under "config". A teacher has none.
 
     Returns:
         Counts per utterance, or None if there is no hypothesis, and the entry for scores.json.
@@ -47,23 +45,28 @@ def score_set(
     Raises:
         UserError: Hypotheses are missing, broken, incomplete, or of other data or weights.
     """
-    path, manifest = results_io.hypothesis_file(expdir, run, test_set), Path(datadir) / f"{test_set}.jsonl.gz"
-    normalize = normalizer(corpus["normalizer"])
-    rows = results_io.read_hypotheses(expdir, run, test_set, references, datadir)
-    _check_references(references, rows, normalize, path, manifest)
-    record, changed = read_record(path), []
-    if record is not None:
-        final = Path(expdir) / run / "final"
-        changed = inputs.check_hypotheses(path, record, len(rows), manifest, final, settings)
+    path, normalize = results_io.hypothesis_file(expdir, run, tested.name), normalizer(tested.normalizer)
+    rows = results_io.read_hypotheses(path, references, tested.manifest)
+    _check_references(references, rows, normalize, path, tested.manifest)
+    decoded, changed = read_record(path), []
+    if decoded is not None:
+        settings = {} if run == TEACHER else (record.get("config") or {}).get("decode") or {}
+        final = weights_folder(expdir, run)
+        changed = inputs.check_hypotheses(path, decoded, len(rows), tested.manifest, final, settings)
     texts = {identity: normalize(row["hypothesis"]) for identity, row in rows.items()}
     expected = {identity: normalize(text) for identity, text in references.items()}
-    tally = count(list(expected.values()), [texts.get(i, "") for i in expected], corpus["metric"]) if rows else None
+    tally = count(list(expected.values()), [texts.get(i, "") for i in expected], tested.metric) if rows else None
     lengths = {"utterances": len(references), "empty_references": list(expected.values()).count("")}
-    entry = (NO_COUNTS | lengths if tally is None else summary(tally)) | _transcripts(rows, texts, references, record)
-    doubts = _doubts(entry, record, [expected[identity] for identity in texts], list(texts.values())) + changed
-    origin = {"recorded": record is not None, "weights": (record or {}).get("weights", "")}
-    origin["teacher"] = (record or {}).get("teacher")
-    return tally, {**entry, **origin, "warnings": [printable(clause) for clause in doubts]}
+    entry = (NO_COUNTS | lengths if tally is None else summary(tally)) | _transcripts(rows, texts, references, decoded)
+    doubts = _doubts(entry, decoded, [expected[identity] for identity in texts], list(texts.values())) + changed
+    made_of = {"digest": inputs.present_digest(str(tested.manifest)), "hypotheses": sha256(path)} | _origin(decoded)
+    return tally, {**facts_of(tested), **entry, **made_of, "warnings": [printable(clause) for clause in doubts]}
+
+
+def _origin(decoded: dict[str, Any] | None) -> dict[str, Any]:
+    known = decoded or {}
+    teacher = values_without_secrets(known.get("teacher"))
+    return {"recorded": decoded is not None, "weights": known.get("weights", ""), "teacher": teacher}
 
 
 def _check_references(

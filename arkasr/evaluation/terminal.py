@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from itertools import islice
 
 from arkasr.evaluation import inputs, paper_numbers, tables
 from arkasr.evaluation.markdown import format_number
+from arkasr.evaluation.results_io import TestSet
+from arkasr.evaluation.shown_sets import is_miniature, metric_names, title
 from arkasr.evaluation.tables import Scores
 
 WIDTH = 80
 
 
-def table(corpus: dict, scores: Scores) -> str:
+def table(sets: Sequence[TestSet], scores: Scores) -> str:
     """Format Table 1, one line per test set and run.
 
     Args:
-        corpus: Content of corpus.json.
+        sets: The test sets.
         scores: Content of scores.json by run.
 
     Returns:
         The table with a title line, then the teacher and the warnings. "vs Base" is the relative change. "paper" is the
-        paper's error rate in percent, for the corpora of the paper.
+        paper's error rate in percent, for test sets of the paper. If the table is wider than 80 columns, or the metrics
+        differ, each test set has a line of its own above its rows.
     """
-    metric, columns = corpus["metric"].upper(), paper_numbers.columns(corpus)
-    lines: list[tuple[str, ...]] = [("test set", "model", f"{metric} %", "", "95 % interval", "vs Base")]
-    lines[0] += (f"paper {metric}",) if columns else ()
-    for name in corpus["test_sets"]:
-        for index, run in enumerate(scores):
-            cells = _cells(scores[run], name)
-            paper = [format_number(paper_numbers.rate(run, columns.get(name)))] if columns else []
-            lines.append((name if index == 0 else "", paper_numbers.title(run), *cells, *paper))
-    note = "" if corpus.get("scale") == "paper" else _miniature(bool(columns))
-    return "\n".join([f"Table 1: {corpus['name']}{note}", "", *_aligned(lines), *_notes(scores)])
+    columns, metric = paper_numbers.columns(sets), metric_names(sets)
+    mixed = " or " in metric
+    header: tuple[str, ...] = ("model", "error %" if mixed else f"{metric} %", "", "95 % interval", "vs Base")
+    header += ("paper" if mixed else f"paper {metric}",) if columns else ()
+    groups = {each.name: _lines(each, scores, bool(columns)) for each in sets}
+    lines: list[tuple[str, ...]] = [("test set", *header)]
+    for name, rows in groups.items():
+        lines += [(name if index == 0 else "", *cells) for index, cells in enumerate(rows)]
+    texts = _aligned(lines, 2)
+    if mixed or max(map(len, texts)) > WIDTH:
+        texts = _grouped(sets, header, list(groups.values()))
+    note = _miniature(bool(columns)) if is_miniature(sets) else ""
+    return "\n".join([f"Table 1: {title(sets)}{note}", "", *texts, *_notes(scores)])
+
+
+def _lines(tested: TestSet, scores: Scores, paper: bool) -> list[tuple[str, ...]]:
+    """Return the cells of one test set, one line per run that was scored on it."""
+    lines = []
+    for run, content in scores.items():
+        if tested.name in content["sets"]:
+            row = paper_numbers.row(run, content)
+            rate = [format_number(paper_numbers.rate(row, tested.column))] if paper else []
+            lines.append((paper_numbers.title(run), *_cells(content, tested.name), *rate))
+    return lines
+
+
+def _grouped(sets: Sequence[TestSet], header: tuple[str, ...], groups: list[list[tuple[str, ...]]]) -> list[str]:
+    """Return the lines of the table with the name of each test set above its rows."""
+    first, *others = _aligned([header, *(line for lines in groups for line in lines)], 1)
+    found, rest = [f"  {first}"], iter(others)
+    for each, lines in zip(sets, groups, strict=True):
+        found += [f"{each.name} ({each.metric.upper()})", *(f"  {text}" for text in islice(rest, len(lines)))]
+    return found
 
 
 def _miniature(paper: bool) -> str:
@@ -46,12 +74,13 @@ def _cells(content: dict, test_set: str) -> list[str]:
     return [format_number(entry["rate_percent"]), mark, interval, "-" if change is None else f"{change:+.1f} %"]
 
 
-def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+def _aligned(lines: list[tuple[str, ...]], num_names: int) -> list[str]:
+    """Pad the cells. The first `num_names` columns are left-aligned, the others right-aligned. Empty ones vanish."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     texts = []
     for line in lines:
-        names = [cell.ljust(width) for cell, width in zip(line[:2], widths)]
-        cells = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:]) if width]
+        names = [cell.ljust(width) for cell, width in zip(line[:num_names], widths)]
+        cells = [cell.rjust(width) for cell, width in zip(line[num_names:], widths[num_names:]) if width]
         texts.append("  ".join(names + cells).rstrip())
     return texts
 

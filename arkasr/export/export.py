@@ -175,12 +175,16 @@ def _fill(folder: Path, source: WeightSource, expdir: str, datadir: str, publish
 
 
 def _scores(source: WeightSource, expdir: str) -> dict[str, Any] | None:
-    """Return scores.json if it is about these weights."""
+    """Return scores.json with the test sets that were decoded with these weights, None if there is none."""
     scores = run_records.read_scores(expdir, source.run) if source.name == FINAL else None
-    if scores and scores.get("weights") and scores["weights"] != sampled_digest(source.folder):
-        log(f"warning: {Path(expdir) / source.run}/scores.json: of other weights than {source.folder}, left out")
+    if not scores:
         return None
-    return scores
+    weights, where = sampled_digest(source.folder), f"{Path(expdir) / source.run}/scores.json"
+    others = [name for name, entry in scores["sets"].items() if entry.get("weights") not in ("", None, weights)]
+    if others:
+        log(f"warning: {where}: {', '.join(others)}: of other weights than {source.folder}, left out")
+    sets = {name: entry for name, entry in scores["sets"].items() if name not in others}
+    return scores | {"sets": sets} if sets else None
 
 
 def _is_synthetic(corpus: dict[str, Any]) -> bool | None:

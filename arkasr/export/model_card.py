@@ -8,7 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
-from arkasr.evaluation.tables import marker
+from arkasr.evaluation.shown_sets import shown_sets
+from arkasr.evaluation.tables import doubts, marker
 from arkasr.export.card_facts import CardFacts
 from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
@@ -96,7 +97,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
         pipeline_tag="automatic-speech-recognition",
         tags=["arkasr", "on-policy-distillation"] if facts.last.config["objective"] == "opd" else ["arkasr"],
         datasets=[facts.corpus["name"]] if facts.is_published_corpus else None,
-        metrics=[facts.corpus["metric"]],
+        metrics=_metrics(facts),
         base_model=list(dict.fromkeys(parts)) or None,
         model_name=facts.name if results else None,  # without results it would be a key of the block
         eval_results=results or None,
@@ -105,21 +106,31 @@ def metadata(facts: CardFacts) -> ModelCardData:
 
 def _eval_results(facts: CardFacts) -> list[EvalResult]:
     """Return one result per test set. Test sets without an error rate are left out."""
-    corpus, metric = facts.corpus["name"], facts.corpus["metric"]
     sets = facts.scores["sets"] if facts.scores else {}
     return [
-        EvalResult(
-            task_type="automatic-speech-recognition",
-            dataset_name=f"{corpus} {name}" + (" (miniature)" if facts.mini else ""),
-            dataset_type=corpus,
-            dataset_split=name,
-            metric_type=metric,
-            metric_name=f"{metric.upper()} in percent, 95 % interval{format_interval(summary.get('interval_percent'))}",
-            metric_value=round(summary["rate_percent"], 2),
-        )
+        _eval_result(name, summary, summary.get("corpus") or facts.corpus["name"])
         for name, summary in sets.items()
         if summary.get("rate_percent") is not None
     ]
+
+
+def _eval_result(name: str, summary: dict[str, Any], corpus: str) -> EvalResult:
+    metric = summary["metric"]
+    return EvalResult(
+        task_type="automatic-speech-recognition",
+        dataset_name=f"{corpus} {name}" + (" (miniature)" if summary.get("scale") == "mini" else ""),
+        dataset_type=corpus,
+        dataset_split=name,
+        metric_type=metric,
+        metric_name=f"{metric.upper()} in percent, 95 % interval{format_interval(summary.get('interval_percent'))}",
+        metric_value=round(summary["rate_percent"], 2),
+    )
+
+
+def _metrics(facts: CardFacts) -> list[str]:
+    """Return the metrics of the test sets, or of the corpus if nothing was scored."""
+    scored = list(dict.fromkeys(summary["metric"] for summary in (facts.scores or {"sets": {}})["sets"].values()))
+    return scored or [facts.corpus.get("metric") or "wer"]
 
 
 def _summary(facts: CardFacts) -> str:
@@ -134,28 +145,31 @@ def _results(weights: str, scores: dict[str, Any] | None) -> str:
         return "These weights are not scored. Only final weights are scored."
     if scores is None:
         return "This model is not scored."
-    unit = "words" if scores["metric"] == "wer" else "characters"
+    sets = shown_sets({"": scores})
     rows = []
-    for name, summary in scores["sets"].items():
+    for each in sets:
+        summary = scores["sets"][each.name]
         rate = format_number(summary.get("rate_percent")) + format_interval(summary.get("interval_percent"))
-        rows.append([name, str(summary["utterances"]), rate + marker(scores, name)])
-    scorer = scores["normalizer"]
+        rows.append([each.corpus or "-", each.name, str(summary["utterances"]), each.metric.upper()])
+        rows[-1].append(rate + marker(scores, each.name))
+    scorers = [scores["sets"][each.name]["normalizer"] for each in sets]
+    names = dict.fromkeys(f"`{scorer['name']}` version {scorer['version']}" for scorer in scorers)
     note = (
-        f"All errors divided by all reference {unit}, in percent, with a 95 % bootstrap interval over utterances. The "
-        "interval does not include variation between seeds. "
-        f"Normaliser `{scorer['name']}` version {scorer['version']}."
+        "All errors divided by all reference words (WER) or characters (CER), with a 95 % bootstrap interval over "
+        "utterances. The interval does not include variation between seeds. "
+        f"Normaliser{'s' if len(names) > 1 else ''}: {', '.join(names)}."
     )
-    doubts = _doubts(scores)
-    doubts = ["Rates marked (!) are doubtful:", "\n".join(doubts)] if doubts else []
-    table = markdown_table(["Test set", "Utterances", scores["metric"].upper() + " [95 %]"], rows)
-    return "\n\n".join([table, note, *doubts])
+    lines = _doubts(scores)
+    notes = ["Rates marked (!) are doubtful:", "\n".join(lines)] if lines else []
+    table = markdown_table(["Corpus", "Test set", "Utterances", "Metric", "Percent [95 %]"], rows)
+    return "\n\n".join([table, note, *notes])
 
 
 def _doubts(scores: dict[str, Any]) -> list[str]:
     """Return the warnings of `arkasr score` as list items, without local paths."""
     lines = [f"- {public_text(str(clause), {})}." for clause in scores.get("warnings") or ()]
     for name, summary in scores["sets"].items():
-        lines += [f"- {name}: {public_text(str(clause), {})}." for clause in summary.get("warnings") or ()]
+        lines += [f"- {name}: {public_text(str(clause), {})}." for clause in doubts(summary)]
     return lines
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from arkasr.evaluation.agreement import agreement, in_words, sample
+from arkasr.evaluation.results_io import TestSet
 
-CORPUS = {"metric": "wer", "normalizer": "english"}
+
+def set_of(metric="wer", normalizer="english"):
+    return TestSet("test", Path("test.jsonl.gz"), metric, normalizer)
 
 
 def test_sample_depends_on_the_ids_only():
@@ -31,16 +36,16 @@ MANDARIN = {"a": "\u6211\u4eec", "b": "\u4f60\u597d", "c": "\u5403\u996d\u5427",
 )
 def test_agreement_counts_equal_texts_and_errors_after_normalisation(metric, normalizer, exact, change, error):
     rows = {clip: {"hypothesis": text} for clip, text in (exact | change | {"e": "not compared"}).items()}
-    found = agreement(rows, exact, {"metric": metric, "normalizer": normalizer})
+    found = agreement(rows, exact, set_of(metric, normalizer))
     assert (found["clips"], found["equal"]) == (4, 2) and found["error"] == pytest.approx(error)
 
 
 def test_agreement_of_transcripts_without_words_has_no_rate():
-    found = agreement({"a": {"hypothesis": "one"}}, {"a": ""}, CORPUS)
+    found = agreement({"a": {"hypothesis": "one"}}, {"a": ""}, set_of())
     assert found == {"clips": 1, "equal": 0, "error": None}
-    assert in_words(found, CORPUS) == "0 of 1 transcripts are equal to those in float32"
+    assert in_words(found, "wer") == "0 of 1 transcripts are equal to those in float32"
 
 
 def test_agreement_in_words_names_the_metric():
-    text = in_words({"clips": 64, "equal": 63, "error": 0.00123}, CORPUS | {"metric": "cer"})
+    text = in_words({"clips": 64, "equal": 63, "error": 0.00123}, "cer")
     assert text == "63 of 64 transcripts are equal to those in float32, CER between them 0.12 %"

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from score_examples import CORPUS, SCORES, TEACHER, rows_of, run_scores
+from score_examples import CORPUS, SCORES, SETS, TEACHER, rows_of, run_scores
 
 from arkasr.evaluation import changes
 
 
 def test_changes_gives_relative_change_points_interval_and_paper():
-    _, _, *rows = rows_of(changes.changes(CORPUS, SCORES))
+    _, _, *rows = rows_of(changes.changes(SETS, SCORES))
     assert [row[0] for row in rows] == ["Teacher (`qwen3_asr`, models/Qwen3-ASR-1.7B)", "Base+OPD"]
     assert rows[1][1] == "-50.0 % (-5.00 [-6.00, +1.50])"
     assert rows[1][3] == "-23.2 %"  # 2.88 / 3.75 - 1
-    assert changes.changes(CORPUS, {"base_opd": SCORES["base_opd"]}) == ""
+    assert changes.changes(SETS, {"base_opd": SCORES["base_opd"]}) == ""
 
 
 def test_changes_ends_with_gap_recovery():
-    header, _, *rows = rows_of(changes.changes(CORPUS, SCORES))
+    header, _, *rows = rows_of(changes.changes(SETS, SCORES))
     assert header[-2:] == ["test-clean gap recovery", "test-other gap recovery"]
     assert rows[0][-2:] == ["100.0 %"] * 2 and rows[1][-2:] == ["57.1 %"] * 2  # (40 - 20) / (40 - 5)
-    without = rows_of(changes.changes(CORPUS, {run: SCORES[run] for run in ("base", "base_opd")}))
+    without = rows_of(changes.changes(SETS, {run: SCORES[run] for run in ("base", "base_opd")}))
     assert not any("gap" in cell for cell in without[0])
-    no_gap = rows_of(changes.changes(CORPUS, SCORES | {"teacher": run_scores(40, 0.0)}))
-    unknown = rows_of(changes.changes(CORPUS, SCORES | {"teacher": run_scores(None, 0.0)}))
+    no_gap = rows_of(changes.changes(SETS, SCORES | {"teacher": run_scores(40, 0.0)}))
+    unknown = rows_of(changes.changes(SETS, SCORES | {"teacher": run_scores(None, 0.0)}))
     assert no_gap[3][-1] == unknown[3][-1] == "-"
 
 
@@ -41,14 +41,11 @@ def lead(low, high):
 
 def test_changes_gives_gap_recovery_only_where_teacher_leads_beyond_chance():
     significant, not_significant = lead(-38, -0.01), lead(-38, 0.5)
-    assert (
-        rows_of(changes.changes(CORPUS, significant))[3][-1] == "57.1 %"
-        and changes.gap_notes(CORPUS, significant) == []
-    )
-    assert rows_of(changes.changes(CORPUS, not_significant))[3][-2:] == ["-", "-"]
+    assert rows_of(changes.changes(SETS, significant))[3][-1] == "57.1 %" and changes.gap_notes(SETS, significant) == []
+    assert rows_of(changes.changes(SETS, not_significant))[3][-2:] == ["-", "-"]
     reason = "the interval of the teacher's difference from Base (-5.00 [-38.00, +0.50] points) is not below 0."
     expected = [f"No gap recovery on {name}: {reason}" for name in CORPUS["test_sets"]]
-    assert changes.gap_notes(CORPUS, not_significant) == expected
+    assert changes.gap_notes(SETS, not_significant) == expected
     worse = lead(0.1, 3.0)  # the teacher is worse than Base
-    assert rows_of(changes.changes(CORPUS, worse))[3][-1] == "-" and len(changes.gap_notes(CORPUS, worse)) == 2
-    assert changes.gap_notes(CORPUS, {"base": SCORES["base"]}) == []
+    assert rows_of(changes.changes(SETS, worse))[3][-1] == "-" and len(changes.gap_notes(SETS, worse)) == 2
+    assert changes.gap_notes(SETS, {"base": SCORES["base"]}) == []

@@ -6,10 +6,11 @@ import struct
 
 import numpy as np
 import pytest
+from score_examples import sets_of
 
 from arkasr.evaluation import figures
 
-CORPUS = {"name": "toy", "metric": "cer", "scale": "mini", "test_sets": ["test", "other"]}
+SETS = sets_of(name="toy", metric="cer", test_sets=["test", "other"])
 
 
 def scores(**rates):
@@ -34,7 +35,7 @@ def png_size(path):
 @pytest.mark.slow
 def test_draw_writes_three_figures_1200_pixels_wide(tmp_path):
     metrics = {"teacher": [], "base": supervised(60), "base_opd": distilled(60)}
-    drawn = figures.draw(tmp_path, CORPUS, scores(teacher=3, base=40, base_opd=20), metrics)
+    drawn = figures.draw(tmp_path, SETS, scores(teacher=3, base=40, base_opd=20), metrics)
     assert [path.name for path in drawn] == ["error_rates.png", "loss.png", "vuss.png"]
     for path in drawn:
         width, height = png_size(path)
@@ -45,9 +46,9 @@ def test_draw_writes_three_figures_1200_pixels_wide(tmp_path):
 def test_draw_skips_figures_without_data(tmp_path):
     unknown = {"base": {"sets": {name: {"rate_percent": None, "interval_percent": None} for name in ("test", "other")}}}
     (tmp_path / "error_rates.png").write_bytes(b"of an earlier call")
-    assert figures.draw(tmp_path, CORPUS, unknown, {"base": []}) == []
+    assert figures.draw(tmp_path, SETS, unknown, {"base": []}) == []
     assert not list(tmp_path.iterdir())
-    assert [path.name for path in figures.draw(tmp_path, CORPUS, unknown, {"base": supervised(1)})] == ["loss.png"]
+    assert [path.name for path in figures.draw(tmp_path, SETS, unknown, {"base": supervised(1)})] == ["loss.png"]
     assert not list(tmp_path.glob("vuss*"))
 
 
@@ -60,7 +61,7 @@ def saved(monkeypatch):
 
 
 def test_error_bars_show_rates_and_intervals(saved, tmp_path):
-    figures.error_bars(tmp_path / "x.png", CORPUS, scores(base=40, base_opd=20))
+    figures.error_bars(tmp_path / "x.png", SETS, scores(base=40, base_opd=20))
     (axis,) = saved[0].axes
     assert [patch.get_height() for patch in axis.patches] == [40, 40, 20, 20]
     assert axis.get_ylabel() == "CER (%)" and [tick.get_text() for tick in axis.get_xticklabels()] == ["test", "other"]
@@ -73,7 +74,7 @@ def test_error_bars_leave_out_runs_and_sets_without_a_rate(saved, tmp_path):
     nothing = {"rate_percent": None, "interval_percent": None}
     found["base_opd"]["sets"] = {"test": nothing, "other": nothing}
     found["base_td"]["sets"]["test"] = nothing
-    assert figures.error_bars(tmp_path / "x.png", CORPUS, found) is not None
+    assert figures.error_bars(tmp_path / "x.png", SETS, found) is not None
     (axis,) = saved[0].axes
     assert [patch.get_height() for patch in axis.patches] == [40, 40, 10]
     assert [text.get_text() for text in saved[0].legends[0].get_texts()] == ["Base", "Base+TD"]
@@ -82,9 +83,9 @@ def test_error_bars_leave_out_runs_and_sets_without_a_rate(saved, tmp_path):
 
 
 def test_figures_show_names_with_dollar_signs_and_underscores(tmp_path):
-    corpus = CORPUS | {"name": r"a$\oops$b", "test_sets": ["$x$"]}
+    sets = sets_of(name=r"a$\oops$b", test_sets=["$x$"])
     found = {"_run$1": {"sets": {"$x$": {"rate_percent": 1.0, "interval_percent": [0.5, 2.0]}}}}
-    drawn = figures.draw(tmp_path, corpus, found, {"_run$1": supervised(3)})
+    drawn = figures.draw(tmp_path, sets, found, {"_run$1": supervised(3)})
     assert [path.name for path in drawn] == ["error_rates.png", "loss.png"]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from score_examples import CORPUS, METRICS, SCORES, rows_of
+import json
+from dataclasses import replace
+
+from score_examples import CORPUS, METRICS, SCORES, SETS, rows_of, sets_of
 
 from arkasr.evaluation import report
 
@@ -19,15 +22,19 @@ RECORDS = {
 }
 
 
-def results(**corpus):
-    return report.results("exp", "my data", {**CORPUS, **corpus}, SCORES, METRICS, RECORDS, [])
+def results(datadir="data", **corpus):
+    sets = [replace(each, datadir=str(datadir)) for each in sets_of(**corpus)]
+    return report.results("exp", str(datadir), sets, SCORES, METRICS, RECORDS, [])
 
 
-def test_results_contains_commands_commits_versions_settings_and_corpus():
-    text = results()
+def test_results_contains_commands_commits_versions_settings_and_corpus(tmp_path):
+    data = tmp_path / "my data"
+    data.mkdir()
+    (data / "corpus.json").write_text(json.dumps(CORPUS))
+    text = results(data)
     for part in (
         "arkasr train a --run base_opd",
-        "arkasr score --expdir exp --datadir 'my data' --runs 'teacher base base_opd'",
+        f"arkasr score --expdir exp --datadir '{data}' --runs 'teacher base base_opd'",
         "# Teacher: no training command recorded",
         "Base+OPD: commit `abc2`, torch 2.12",
         "normaliser `english` version 1, jiwer 4.0.0",
@@ -64,5 +71,5 @@ def test_results_state_that_the_split_of_errors_depends_on_the_aligner():
 def test_results_have_warnings_only_if_there_are_some():
     assert "## Warnings" not in results()
     doubtful = {**SCORES, "base": {**SCORES["base"], "warnings": ["trained again"]}}
-    text = report.results("exp", "data", CORPUS, doubtful, METRICS, RECORDS, [])
+    text = report.results("exp", "data", SETS, doubtful, METRICS, RECORDS, [])
     assert "## Warnings" in text and "\n- Base: trained again.\n" in text

@@ -70,9 +70,12 @@ def test_test_set_prefers_facts_of_the_set_over_those_of_the_corpus(tmp_path):
     (tmp_path / "corpus.json").write_text(json.dumps(CORPUS | facts))
     corpus = read_corpus_facts(tmp_path)
     found = [test_set(corpus, name, tmp_path) for name in corpus["test_sets"]]
-    assert found[0] == TestSet("test", tmp_path / "test.jsonl.gz", "wer", "english", "English", "toy", "", "")
+    assert found[0] == TestSet(
+        "test", tmp_path / "test.jsonl.gz", "wer", "english", "English", "toy", "", "", str(tmp_path)
+    )
     manifest = tmp_path / "../aishell/test.jsonl.gz"
-    assert found[1] == TestSet("zh", manifest, "cer", "mandarin", "Chinese", "aishell", "AISHELL-1", "")
+    facts = ("cer", "mandarin", "Chinese", "aishell", "AISHELL-1", "")
+    assert found[1] == TestSet("zh", manifest, *facts, str(tmp_path))
 
 
 def test_read_corpus_facts_accepts_corpus_without_metric_if_every_test_set_has_one(tmp_path):
@@ -122,14 +125,14 @@ def broken_manifest(path, damage):
 def test_read_references_names_damaged_manifest(tmp_path, damage):
     broken_manifest(tmp_path / "test.jsonl.gz", damage)
     with pytest.raises(UserError, match=r"test\.jsonl\.gz"):
-        read_references(tmp_path, "test")
+        read_references(tmp_path / "test.jsonl.gz")
 
 
 def hypotheses(tmp_path, content):
     path = tmp_path / "exp" / "base" / "decode" / "test.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    return read_hypotheses(tmp_path / "exp", "base", "test", {"u1": "A"}, tmp_path)
+    return read_hypotheses(tmp_path / "exp" / "base" / "decode" / "test.jsonl", {"u1": "A"}, tmp_path / "test.jsonl.gz")
 
 
 @pytest.mark.parametrize(
@@ -157,4 +160,4 @@ def test_read_hypotheses_names_line_of_damaged_file(tmp_path, content, message):
 def test_read_hypotheses_says_if_decoding_did_not_finish(tmp_path):
     write_lines(tmp_path / "exp" / "base" / "decode" / "test.jsonl.part", [ROW])
     with pytest.raises(UserError, match=r"test\.jsonl: decoding did not finish, and its rows are in test\.jsonl\.part"):
-        read_hypotheses(tmp_path / "exp", "base", "test", {"u1": "A"}, tmp_path)
+        read_hypotheses(tmp_path / "exp" / "base" / "decode" / "test.jsonl", {"u1": "A"}, tmp_path / "test.jsonl.gz")

@@ -96,7 +96,8 @@ def test_read_scores_checks_types(tmp_path):
     path = tmp_path / "base" / "scores.json"
     for good in (SET, {"rate_percent": None, "interval_percent": None, "utterances": 3}):
         path.write_text(json.dumps(SCORES | {"sets": {"test": good}}))
-        assert read_scores(tmp_path, "base")["sets"]["test"] == good
+        found = read_scores(tmp_path, "base")["sets"]["test"]
+        assert found == good | {key: SCORES[key] for key in ("metric", "normalizer")}  # of older versions
     for change in (
         {"rate_percent": "low"},
         {"interval_percent": [1]},
@@ -107,7 +108,7 @@ def test_read_scores_checks_types(tmp_path):
         with pytest.raises(UserError, match=f"scores.json, set test: key '{next(iter(change))}'"):
             read_scores(tmp_path, "base")
     for change in ({"sets": []}, {"normalizer": {}}, {"metric": None}):
-        path.write_text(json.dumps(SCORES | {"sets": {}} | change))
+        path.write_text(json.dumps(SCORES | {"sets": {"test": SET}} | change))
         with pytest.raises(UserError, match="scores.json"):
             read_scores(tmp_path, "base")
     assert read_scores(tmp_path, "teacher") is None

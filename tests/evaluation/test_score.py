@@ -57,7 +57,7 @@ def test_score_writes_scores_results_and_figures(workspace, capsys, monkeypatch)
     score("exp", "data", ["base"])
     content = scores_of(exp)
     got = content["sets"]["test"]
-    assert content["normalizer"] == {"name": "english", "version": "2"} and content["jiwer"].count(".") == 2
+    assert got["normalizer"] == {"name": "english", "version": "2"} and content["jiwer"].count(".") == 2
     assert (got["reference_length"], got["errors"], got["insertions"], got["not_stopped"]) == (5, 3, 2, 1)
     assert got["looping"] == 1
     assert got["rate_percent"] == pytest.approx(60) and got["missing_hypotheses"] == 0
@@ -183,8 +183,8 @@ def break_sets(exp, data):
         (break_empty_set, ["test.jsonl.gz: holds no cuts"]),
         (break_corpus, ["corpus.json: no such file", "--stage 1"]),
         (break_metric, ["corpus.json", "'mer'", "wer, cer"]),
-        (break_normalizer, ["corpus.json", "'oral'", "english, mandarin, raw"]),
-        (break_sets, ["corpus.json: key 'test_sets' is missing"]),
+        (break_normalizer, ["corpus.json", "'oral'", "english, words, mandarin, characters, raw"]),
+        (break_sets, ["data: has no test set", "--test_sets"]),
     ],
 )
 def test_score_rejects_broken_input_and_names_it(workspace, damage, parts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from score_examples import CORPUS, METRICS, SCORES, TEACHER, rows_of, run_scores, set_scores
+from score_examples import CORPUS, METRICS, SCORES, SETS, TEACHER, rows_of, run_scores, set_scores, sets_of
 
 from arkasr.errors import UserError
 from arkasr.evaluation import changes, tables
@@ -13,7 +13,7 @@ TITLE = "Teacher (`qwen3_asr`, models/Qwen3-ASR-1.7B)"
 
 
 def test_error_rates_has_separate_columns_for_paper():
-    header, _, *rows = rows_of(tables.error_rates(CORPUS, SCORES))
+    header, _, *rows = rows_of(tables.error_rates(SETS, SCORES))
     assert header[1].startswith("test-clean WER") and header[3:] == [
         "paper: model",
         "paper: Libri clean",
@@ -25,13 +25,13 @@ def test_error_rates_has_separate_columns_for_paper():
 
 
 def test_error_rates_without_paper_columns_has_runs_only():
-    header, _, *rows = rows_of(tables.error_rates({**CORPUS, "paper": {"test-clean": None}}, SCORES))
+    header, _, *rows = rows_of(tables.error_rates(sets_of(paper={"test-clean": None}), SCORES))
     assert len(header) == 3 and [row[0] for row in rows] == [TITLE, "Base", "Base+OPD"]
 
 
 def test_error_rates_rejects_unknown_paper_column_and_lists_columns():
     with pytest.raises(UserError, match="'Libri dirty'.*Libri clean"):
-        tables.error_rates({**CORPUS, "paper": {"test-clean": "Libri dirty"}}, SCORES)
+        tables.error_rates(sets_of(paper={"test-clean": "Libri dirty"}), SCORES)
 
 
 def test_vuss_is_over_steps_and_next_to_paper():
@@ -41,28 +41,28 @@ def test_vuss_is_over_steps_and_next_to_paper():
 
 
 def test_counts_are_percentages_of_reference():
-    header, _, *rows = rows_of(tables.counts(CORPUS, SCORES))
+    header, _, *rows = rows_of(tables.counts(SETS, SCORES))
     row = dict(zip(header, rows[0]))
     assert (row["Wrd"], row["Corr"], row["Sub"], row["Del"], row["Ins"]) == ("200", "75.0", "15.0", "10.0", "2.0")
     assert (row["Err"], row["S.Err"]) == ("27.0", "90.0")
-    assert "Chr" in rows_of(tables.counts({**CORPUS, "metric": "cer"}, SCORES))[0]
+    assert "Chr" in rows_of(tables.counts(sets_of(metric="cer"), SCORES))[0]
 
 
 def test_tables_show_unknown_rate_as_dash():
     scores = {"base": run_scores(None)}
-    assert rows_of(tables.error_rates(CORPUS, scores))[2][1:3] == ["-", "-"]
+    assert rows_of(tables.error_rates(SETS, scores))[2][1:3] == ["-", "-"]
 
 
 def test_tables_mark_doubtful_rates_and_changes():
     doubtful = run_scores(20, -50)
     doubtful["sets"]["test-clean"]["warnings"] = ["half of the clips are missing"]
     scores = SCORES | {"base_opd": doubtful}
-    rows = rows_of(tables.error_rates(CORPUS, scores))
+    rows = rows_of(tables.error_rates(SETS, scores))
     assert rows[4][1:3] == ["20.00 [19.00, 22.00] (!)", "20.00 [19.00, 22.00]"]
-    assert rows_of(changes.changes(CORPUS, scores))[3][1].endswith("+1.50]) (!)")
+    assert rows_of(changes.changes(SETS, scores))[3][1].endswith("+1.50]) (!)")
     assert tables.warnings(scores) == [("Base+OPD, test-clean", "half of the clips are missing")]
     whole = SCORES | {"base_opd": {**run_scores(20, -50), "warnings": ["of another model"]}}
-    assert [cell[-3:] for cell in rows_of(tables.error_rates(CORPUS, whole))[4][1:3]] == ["(!)", "(!)"]
+    assert [cell[-3:] for cell in rows_of(tables.error_rates(SETS, whole))[4][1:3]] == ["(!)", "(!)"]
     assert tables.warnings(whole) == [("Base+OPD", "of another model")]
 
 
@@ -70,13 +70,13 @@ def test_tables_show_what_was_not_measured_as_dash():
     entry = {**set_scores(None), **NO_COUNTS, "utterances": 10, "transcripts": 0, "missing_hypotheses": 10}
     entry |= dict.fromkeys(("distinct_hypotheses", "most_frequent_hypothesis", "not_stopped", "looping"))
     scores = {"base": run_scores(40), "base_opd": {"sets": dict.fromkeys(CORPUS["test_sets"], entry)}}
-    assert rows_of(tables.counts(CORPUS, scores))[3][2:] == ["10", *["-"] * 7]
-    assert rows_of(tables.transcripts(CORPUS, scores))[3][2:] == ["10", "10 (100.0 %)", *["-"] * 5]
-    assert rows_of(changes.changes(CORPUS, scores))[2][1:3] == ["-", "-"]
+    assert rows_of(tables.counts(SETS, scores))[3][2:] == ["10", *["-"] * 7]
+    assert rows_of(tables.transcripts(SETS, scores))[3][2:] == ["10", "10 (100.0 %)", *["-"] * 5]
+    assert rows_of(changes.changes(SETS, scores))[2][1:3] == ["-", "-"]
 
 
 def test_transcripts_has_counts_and_shares_of_each_run():
-    header, _, first, *_ = rows_of(tables.transcripts(CORPUS, SCORES))
+    header, _, first, *_ = rows_of(tables.transcripts(SETS, SCORES))
     assert dict(zip(header, first)) == {
         "Model": TITLE,
         "Set": "test-clean",
@@ -94,7 +94,7 @@ def test_transcripts_shows_agreement_with_float32_where_it_was_measured():
     assert not tables.has_agreement(SCORES)
     entry = {**SCORES["base_opd"]["sets"]["test-clean"], "agreement": {"clips": 64, "equal": 63, "error": 0.001}}
     scores = SCORES | {"base_opd": {**SCORES["base_opd"], "sets": SCORES["base_opd"]["sets"] | {"test-clean": entry}}}
-    header, _, *rows = rows_of(tables.transcripts(CORPUS, scores))
+    header, _, *rows = rows_of(tables.transcripts(SETS, scores))
     assert tables.has_agreement(scores) and header[-1] == "Equal in float32"
     assert sorted(row[-1] for row in rows) == ["-"] * (len(rows) - 1) + ["63 of 64"]
 
@@ -108,6 +108,6 @@ def test_row_title_says_which_teacher():
 
 @pytest.mark.parametrize("paper", [None, {}, {"test-clean": None, "test-other": None}])
 def test_tables_of_a_corpus_that_is_not_in_the_paper_have_no_paper_columns(paper):
-    corpus = {**CORPUS, "name": "own", "paper": paper}
-    for text in (tables.error_rates(corpus, SCORES), changes.changes(corpus, SCORES), tables.vuss(METRICS, {}, False)):
+    sets = sets_of(name="own", paper=paper)
+    for text in (tables.error_rates(sets, SCORES), changes.changes(sets, SCORES), tables.vuss(METRICS, {}, False)):
         assert "paper" not in text

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from score_examples import CORPUS, SCORES, run_scores, set_scores
+from score_examples import SCORES, SETS, run_scores, set_scores, sets_of
 
 from arkasr.evaluation import terminal
 
 
 def test_terminal_fits_80_columns_with_longest_names():
-    corpus = {**CORPUS, "test_sets": ["test_meeting"], "paper": {"test_meeting": "Wenet meeting"}}
+    changes = {"test_sets": ["test_meeting"], "paper": {"test_meeting": "Wenet meeting"}}
     entry = {"sets": {"test_meeting": set_scores(120.25, -12.5)}}
-    text = terminal.table(corpus, {"base": entry, "base_td_opd": entry})
+    text = terminal.table(sets_of(**changes), {"base": entry, "base_td_opd": entry})
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[-1].split() == ["Base+TD+OPD", "120.25", "119.25", "to", "122.25", "-12.5", "%", "5.92"]
-    assert "miniature" in text and "miniature" not in terminal.table({**corpus, "scale": "paper"}, {"base": entry})
+    assert "miniature" in text and "miniature" not in terminal.table(sets_of(**changes, scale="paper"), {"base": entry})
 
 
 def test_table_shows_unknown_rate_as_dash():
-    lines = terminal.table(CORPUS, {"base": run_scores(None)}).splitlines()
+    lines = terminal.table(SETS, {"base": run_scores(None)}).splitlines()
     assert lines[-1].split()[1:] == ["Base", "-", "-", "-", "7.17"]
 
 
 def test_table_of_a_corpus_that_is_not_in_the_paper_does_not_mention_it():
-    text = terminal.table({**CORPUS, "paper": {}}, SCORES)
+    text = terminal.table(sets_of(paper={}), SCORES)
     assert "paper" not in text and text.startswith("Table 1: librispeech (miniature)\n")
 
 
 def test_table_ends_with_teacher_and_wrapped_warnings():
     doubtful = run_scores(20, -50)
     doubtful["sets"]["test-clean"]["warnings"] = ["transcripts hardly depend on the audio " + "and so on " * 9]
-    lines = terminal.table(CORPUS, SCORES | {"base_opd": doubtful}).splitlines()
+    lines = terminal.table(SETS, SCORES | {"base_opd": doubtful}).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[:3] for line in lines[3:6]] == [
         ["test-clean", "Teacher", "5.00"],

@@ -303,11 +303,18 @@ def test_export_leaves_out_scores_of_other_weights(expdir, datadir, capsys):
     path = expdir / "base/scores.json"
     export(str(expdir), str(datadir), ["base"])
     assert "model-index" in metadata_of(expdir / "base/export")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "00ff"}))
+    scores = json.loads(path.read_text())
+    scores["sets"]["test-a"]["weights"] = "00ff"
+    path.write_text(json.dumps(scores))
+    export(str(expdir), str(datadir), ["base"])
+    splits = [result["dataset"]["split"] for result in metadata_of(expdir / "base/export")["model-index"][0]["results"]]
+    assert splits == ["test-b"]
+    scores["sets"]["test-b"]["weights"] = "00ff"
+    path.write_text(json.dumps(scores))
     export(str(expdir), str(datadir), ["base"])
     assert "model-index" not in metadata_of(expdir / "base/export")
     assert "This model is not scored." in (expdir / "base/export/README.md").read_text()
-    assert "scores.json: of other weights than" in capsys.readouterr().out
+    assert "scores.json: test-a, test-b: of other weights than" in capsys.readouterr().out
 
 
 # Training after an export

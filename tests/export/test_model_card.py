@@ -53,7 +53,7 @@ def test_card_states_training_and_results(expdir, datadir):
     assert result["metrics"][0] == {
         "type": "wer", "name": "WER in percent, 95 % interval [10.10, 14.20]", "value": 12.35,
     }  # fmt: skip
-    assert "| test-a | 5 | 12.35 [10.10, 14.20] |" in card and "| base | training | 1.25 | 8 | 3 |" in card
+    assert "| test-a | 5 | WER | 12.35 [10.10, 14.20] |" in card and "| base | training | 1.25 | 8 | 3 |" in card
     assert "## Licence\n\nNot stated." in card and "**Miniature.**" in card and "English only" in card
     assert "unknown whether its speech is recorded or synthesised" in card  # corpus.json names no folder
     rows = [json.loads(line) for line in (expdir / "base_opd/metrics.jsonl").read_text().splitlines()]

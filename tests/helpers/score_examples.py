@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from arkasr.evaluation.results_io import test_set
+
 CORPUS = {
     "name": "librispeech",
     "metric": "wer",
@@ -13,8 +15,19 @@ CORPUS = {
 }
 
 
+def sets_of(**changes):
+    corpus = {**CORPUS, **changes}
+    return [test_set(corpus, name, "data") for name in corpus["test_sets"]]
+
+
+SETS = sets_of()
+ENGLISH = {"name": "english", "version": "1"}
+
+
 def set_scores(rate, relative=None, interval=(-6.0, 1.5)):
     entry = {
+        "metric": "wer",
+        "normalizer": ENGLISH,
         "utterances": 10,
         "reference_length": 200,
         "hits": 150,
@@ -42,8 +55,7 @@ def set_scores(rate, relative=None, interval=(-6.0, 1.5)):
 
 
 def run_scores(rate, relative=None, interval=(-6.0, 1.5)):
-    header = {"normalizer": {"name": "english", "version": "1"}, "jiwer": "4.0.0"}
-    header["bootstrap"] = {"resamples": 1000, "seed": 0, "level": 0.95}
+    header = {"jiwer": "4.0.0", "bootstrap": {"resamples": 1000, "seed": 0, "level": 0.95}}
     return {**header, "sets": {name: set_scores(rate, relative, interval) for name in CORPUS["test_sets"]}}
 
 

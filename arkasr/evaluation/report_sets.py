@@ -1,0 +1,102 @@
+"""Facts in RESULTS.md about the test sets and the corpora: where each set is from, hours, and what was dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from arkasr.errors import UserError
+from arkasr.evaluation.markdown import format_number, markdown_table
+from arkasr.evaluation.results_io import TestSet, read_corpus_facts
+from arkasr.evaluation.tables import Scores
+from arkasr.utils.console import log
+
+USES = {
+    "base": "supervised training (Base)",
+    "td": "teacher transcripts (TD)",
+    "opd": "on-policy distillation (OPD)",
+}
+
+
+def test_sets(sets: Sequence[TestSet], scores: Scores) -> str:
+    """Format the table of test sets: language, metric, normaliser and manifest of each.
+
+    Args:
+        sets: The test sets.
+        scores: Content of scores.json by run.
+
+    Returns:
+        Markdown table.
+    """
+    rows = []
+    for each in sets:
+        entry = next(content["sets"][each.name] for content in scores.values() if each.name in content["sets"])
+        scorer, manifest = entry["normalizer"], str(each.manifest) if entry.get("manifest") else "not recorded"
+        cells = [each.corpus or "-", each.language or "-", each.metric.upper()]
+        rows.append([each.name, *cells, f"`{scorer['name']}` {scorer['version']}", str(entry["utterances"]), manifest])
+    return markdown_table(["Set", "Corpus", "Language", "Metric", "Normaliser", "Clips", "Manifest"], rows)
+
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  # no test, although its name begins like one
+
+
+def corpora(datadir: str, sets: Sequence[TestSet]) -> list[str]:
+    """Describe the data directories of an experiment.
+
+    Args:
+        datadir: The present data directory.
+        sets: The test sets. Those of --test_sets have no section here.
+
+    Returns:
+        Markdown parts: for each directory that is still there, its sets and what the training sets are used for. The
+        directory is named if there are several.
+    """
+    folders = [datadir, *(each.datadir for each in sets if each.datadir and not each.spec)]
+    found: dict[Path, str] = {}
+    for folder in folders:
+        if (Path(folder) / "corpus.json").is_file():
+            found.setdefault(Path(folder).absolute(), folder)
+    parts = []
+    for path, folder in found.items():
+        try:
+            corpus = read_corpus_facts(path)
+        except UserError as error:
+            log(f"warning: {error} (left out of RESULTS.md)")
+            continue
+        if corpus.get("sets"):
+            parts += [f"### {corpus['name']}, `{folder}`"] if len(found) > 1 else []
+            parts += [corpus_facts(corpus), *([uses] if (uses := _uses(corpus)) else ())]
+    return parts
+
+
+def corpus_facts(corpus: dict[str, Any]) -> str:
+    """Format the corpus table: cuts, hours and speakers of each set, and what was dropped and why.
+
+    Args:
+        corpus: Content of corpus.json.
+
+    Returns:
+        Markdown table. If some set has cuts without a transcript, they have a column.
+    """
+    sets = corpus.get("sets") or {}
+    unknown = any(facts.get("untranscribed") for facts in sets.values())
+    rows = []
+    for name, facts in sets.items():
+        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted((facts.get("dropped") or {}).items()))
+        cells = [str(facts.get("cuts", "-")), format_number(facts.get("hours"), 3), str(facts.get("speakers") or "-")]
+        cells += [str(facts.get("untranscribed") or 0)] if unknown else []
+        rows.append([name, *cells, dropped or "none"])
+    header = ["Set", "Cuts", "Hours", "Speakers", *(["Without transcript"] if unknown else []), "Dropped"]
+    return markdown_table(header, rows)
+
+
+def _uses(corpus: dict[str, Any]) -> str:
+    """Format which sets are used for what. Empty for a corpus that does not say so."""
+    rows = []
+    for use, facts in (corpus.get("uses") or {}).items():
+        parts = ", ".join(facts["sets"])
+        hours = [format_number(facts.get(key), 3) for key in ("hours", "transcribed_hours", "untranscribed_hours")]
+        rows.append([USES.get(use, use), parts, *hours])
+    header = ["Use", "Sets", "Hours", "Transcribed", "Without transcript"]
+    return markdown_table(header, rows) if rows else ""
