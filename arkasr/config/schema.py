@@ -116,7 +116,8 @@ class ModelConfig:
     """The model to train.
 
     Attributes:
-        type: Architecture: `arkasr` is the student, `qwen3_asr` is a teacher that a recipe trains.
+        type: Architecture: `arkasr` is the student of the paper. `qwen3_asr` and `glmasr` can be students too, and
+            recipes train a teacher of type `qwen3_asr`. `glmasr` needs `path`.
         path: Folder or Hub id of the model to start from. Empty builds a model from `encoder`, `decoder` and `sizes`.
         allow_pickle: Read the weights of `path` from pytorch_model.bin if there are no safetensors.
         encoder: Folder or Hub id of a Whisper, GLM-ASR or Ark-ASR model whose audio encoder is copied, with its
@@ -129,22 +130,27 @@ class ModelConfig:
             (default 0.02) is the standard deviation of fresh weights. A null removes
             what earlier layers set: `sizes: {audio: null}`, or `model.sizes.audio=null` on the command line.
         dtype: Data type of the weights that the optimizer updates.
+        mask_padding: Whether the encoder of Ark-ASR masks padding. If it does not, as in the published trainer, the
+            results for a clip depend on its batch. Null keeps the setting of `path`. A fresh model masks padding.
         freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`. With `lora`, a part that is
             named here has no adapters either.
         lora: See `LoraConfig`.
     """
 
-    type: Literal["arkasr", "qwen3_asr"] = "arkasr"
+    type: Literal["arkasr", "qwen3_asr", "glmasr"] = "arkasr"
     path: str = ""
     allow_pickle: bool = False
     encoder: str = ""
     decoder: str = ""
     sizes: dict[str, Any] = field(default_factory=dict, metadata={"belongs_to": "type", "null_unsets": True})
     dtype: Literal["float32", "bfloat16"] = "float32"
+    mask_padding: bool | None = None
     freeze: list[str] = field(default_factory=list)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
+        allowed = self.mask_padding is None or self.type == "arkasr"
+        _require(allowed, "mask_padding", f"null with type {self.type}, which has no such setting", self.mask_padding)
         allowed = set(self.freeze) < set(PARTS)
         _require(allowed, "freeze", f"a list of some, but not all, of {', '.join(PARTS)}", self.freeze)
         if not self.lora.rank:
@@ -412,12 +418,16 @@ class DistillConfig:
 
     Attributes:
         top_k: k, the number of most probable tokens of each side, at least 1. Their union is the support.
+        candidates: The student's side of the support. `topk` is its k most probable tokens. `published` changes them as
+            the published trainer does. Stop tokens are removed. The token of the transcript comes first if it is not
+            among the others, and k tokens are kept.
         mix: Weights of the random choice, per clip, of the transcript to score: the student's rollout, the teacher's
             transcript, or the reference text. A weight of 0 never chooses the source.
         diagnose_every: Steps between the diagnostics that need whole distributions. 0 never computes them.
     """
 
     top_k: int = 32
+    candidates: Literal["topk", "published"] = "topk"
     mix: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0.0) | {"student": 1.0})
     diagnose_every: int = 10
 
@@ -552,3 +562,11 @@ class Config:
 
     def __post_init__(self) -> None:
         _require_range(self, "seed", 0, MOST_SEED)
+        allowed = self.objective != "none" or bool(self.model.path)
+        _require(allowed, "objective", "sft or opd without `model.path`", self.objective)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the training cuts need transcripts: for `sft`, and for `opd` that scores references."""
+        policies = (self.rollout.empty, self.rollout.looping)
+        return self.objective == "sft" or self.distill.mix.get("reference", 0.0) > 0 or "reference" in policies

@@ -120,7 +120,7 @@ def check(item: dict[str, Any], rules: Rules, place: Place) -> Checked:
     if rules.prefix:
         item["id"] = f"{rules.prefix}{item['id']}"
     try:
-        if _is_clip(item):
+        if _is_clip(item, rules):
             return Checked([item])
         return _check(_deserialized(item), rules, place)
     except UserError:
@@ -143,7 +143,7 @@ def not_a_cut(place: Place, error: Exception) -> UserError:
     return UserError(f"{place} is not a cut: {reason}; {WRITE_AGAIN}")
 
 
-def _is_clip(item: dict[str, Any]) -> bool:
+def _is_clip(item: dict[str, Any], rules: Rules) -> bool:
     """Return whether a cut is a clip as it is. Most are, and need not be deserialized to know."""
     supervisions, recording = item.get("supervisions"), item.get("recording")
     if item["type"] != "MonoCut" or not recording or not supervisions or len(supervisions) != 1:
@@ -151,7 +151,7 @@ def _is_clip(item: dict[str, Any]) -> bool:
     (one,), sources = supervisions, recording["sources"]
     return bool(
         _is_named(one)
-        and _is_text(one.get("text"))
+        and (_is_text(one.get("text")) or (one.get("text") is None and not rules.needs_text))
         and abs(one["start"]) <= EDGE
         and abs(one["start"] + one["duration"] - item["duration"]) <= EDGE
         and len(sources) == 1

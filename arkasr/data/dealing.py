@@ -42,6 +42,7 @@ class Dealer:
         seed: Seed of the order.
         rank: Number of this rank.
         ranks: Number of ranks.
+        needs_text: Refuse clips without transcript.
 
     Attributes:
         num_shards: Number of shards of the manifest.
@@ -50,9 +51,9 @@ class Dealer:
         UserError: See `arkasr.data.training_cuts.open_manifest`.
     """
 
-    def __init__(self, config: DataConfig, seed: int, rank: int, ranks: int):
+    def __init__(self, config: DataConfig, seed: int, rank: int, ranks: int, needs_text: bool = True):
         self.config, self.seed, self.rank, self.ranks = config, seed, rank, ranks
-        self.manifest, self.limits = open_manifest(config), BatchLimits(config)
+        self.manifest, self.limits = open_manifest(config, needs_text=needs_text), BatchLimits(config)
         self.num_shards = self.manifest.num_shards
         self.bounds = self._bounds()
 

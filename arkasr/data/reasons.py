@@ -15,6 +15,9 @@ REFUSED = "arkasr_refused"  # custom field of a clip that cannot be used: kind a
 NO_TEXT, EMPTY_TEXT, NO_AUDIO = "no text", "empty text", "no audio in the manifest"
 OUTSIDE, AMBIGUOUS, CHANNELS = "text outside of the audio", "supervisions with equal ids", "several channels"
 LANGUAGE = "unknown language"
+WITHOUT_TEXT = (  # what to do about clips without transcript, for messages
+    "use them with objective: opd, let the teacher transcribe them (arkasr label), or leave them out of this manifest"
+)
 # Kinds that show when the audio is read.
 MISSING, UNREADABLE, UNLIKE = "missing audio file", "unreadable audio", "audio unlike its manifest"
 EMPTY, NOT_FINITE, SILENT = "empty audio", "audio that is not finite", "silent audio"

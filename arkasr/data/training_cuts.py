@@ -22,7 +22,7 @@ from arkasr.data.manifests import Clips, checked_files, corpus_hours, no_cuts, s
 from arkasr.data.mix import is_mix
 from arkasr.data.mixing import Keep, open_mix, turn
 from arkasr.data.order import epoch_order
-from arkasr.data.reasons import refusal
+from arkasr.data.reasons import NO_TEXT, WITHOUT_TEXT, refusal
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 
@@ -75,12 +75,13 @@ class Manifest(Protocol):
         ...
 
 
-def open_manifest(config: DataConfig, prefix: str = "") -> Manifest:
+def open_manifest(config: DataConfig, prefix: str = "", needs_text: bool = True) -> Manifest:
     """Open the training cuts, in memory or line by line as `data.lazy` requests.
 
     Args:
         config: The section `data`.
         prefix: Put before the ids of the clips.
+        needs_text: Refuse clips without transcript, see `arkasr.data.checks.Rules`.
 
     Returns:
         The clips that `min_clip_seconds`, `max_clip_seconds` and `hours` select.
@@ -89,14 +90,19 @@ def open_manifest(config: DataConfig, prefix: str = "") -> Manifest:
         UserError: If there is no manifest, it cannot be read as requested, or it has no suitable cut.
     """
     if is_mix(config.train):
-        return open_mix(config, open_manifest)
+        return open_mix(config, partial(open_manifest, needs_text=needs_text))
     files = shards(config.train)
     large = sum(file.stat().st_size for file in files) >= LARGE
     by_line = all(file.name.endswith(LINE_SUFFIXES) for file in files)
     if config.lazy == "always" and not by_line:
         raise UserError(f"{config.train}: only .jsonl and .jsonl.gz can be read line by line; set data.lazy=never")
     lazy = config.lazy == "always" or (config.lazy == "auto" and large and by_line)
-    return OnDisk(config, prefix) if lazy else InMemory(config, prefix)
+    rules = replace(Rules.of(config, needs_text), prefix=prefix)
+    if lazy:
+        return OnDisk(config, rules)
+    manifest = InMemory(config, rules)
+    _require_transcripts(config, manifest.reader)
+    return manifest
 
 
 class InMemory:
@@ -107,22 +113,23 @@ class InMemory:
 
     Args:
         config: The section `data`. `hours` draws clips at random with a fixed seed.
-        prefix: Put before the ids of the clips.
+        rules: How to read the cuts. None: as the configuration sets it.
 
     Raises:
         UserError: If there is no manifest, one line is not a cut, an id comes twice, or no clip can be used.
     """
 
-    def __init__(self, config: DataConfig, prefix: str = ""):
-        clips = Clips(config.train, replace(Rules.of(config), prefix=prefix), Selection.of(config))
+    def __init__(self, config: DataConfig, rules: Rules | None = None):
+        rules = rules or Rules.of(config)
+        clips = Clips(config.train, rules, Selection.of(config))
         self.cuts = _random_subset(list(clips), config.hours)
         self.num_shards = len(self.cuts)
         self._seconds = array("d", (cut.duration for cut in self.cuts))
         self._text_bytes = array("q", (text_bytes(one.text for one in cut.supervisions) for cut in self.cuts))
-        self._turns = array("Q", (turn(cut.id) for cut in self.cuts if prefix))  # only a mix needs them
-        (reader,) = clips.readers
-        _require_usable(config, reader, iter(self.cuts))
-        if len(self.cuts) < (total := reader.tally.kept):
+        self._turns = array("Q", (turn(cut.id) for cut in self.cuts if rules.prefix))  # only a mix needs them
+        (self.reader,) = clips.readers
+        _require_usable(config, self.reader, iter(self.cuts))
+        if len(self.cuts) < (total := self.reader.tally.kept):
             log(f"{config.train}: {total - len(self.cuts)} of {total} cuts left out by data.hours={config.hours:g}")
 
     def read(self, shard: int, line: int, keep: Keep | None = None) -> Iterator[tuple[int, LazyCut]]:
@@ -150,15 +157,15 @@ class OnDisk:
 
     Args:
         config: The section `data`.
-        prefix: Put before the ids of the clips.
+        rules: See `InMemory`.
 
     Raises:
         UserError: If there is no manifest, if it has an invalid line, or if no clip is selected that can be used.
     """
 
-    def __init__(self, config: DataConfig, prefix: str = ""):
+    def __init__(self, config: DataConfig, rules: Rules | None = None):
         files, self.hours = checked_files(config.train), config.hours
-        rules = replace(with_corpus(config.train, Rules.of(config)), prefix=prefix)
+        rules = with_corpus(config.train, rules or Rules.of(config))
         blocks, selection = FileBlocks(files), Selection.of(config)
         self.num_shards = len(blocks)
         if config.hours > 0:
@@ -203,7 +210,18 @@ def _require_usable(config: DataConfig, reader: ClipReader, clips: Iterator[Cut]
             f"{config.train}: no cut lasts {reader.selection.limits}, or data.hours selects none; change these keys"
         )
     if refusal(first) and all(refusal(clip) for clip in clips):
-        raise UserError(f"{config.train}: no cut can be used: {reader.tally.reasons()}; correct the manifest")
+        advice = WITHOUT_TEXT if reader.tally.refused[NO_TEXT] else "correct the manifest"
+        raise UserError(f"{config.train}: no cut can be used: {reader.tally.reasons()}; {advice}")
+
+
+def _require_transcripts(config: DataConfig, reader: ClipReader) -> None:
+    """Refuse a manifest if more clips than may fail have no transcript, but the run needs transcripts."""
+    number, kept = reader.tally.refused[NO_TEXT], reader.tally.kept
+    if number > config.max_failed_share * kept:
+        raise UserError(
+            f"{config.train}: {number} of {kept} cuts have no transcript, which supervised training and "
+            f"references need; {WITHOUT_TEXT}"
+        )
 
 
 def _random_subset(cuts: list[Cut], hours: float) -> list[Cut]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from arkasr.data.reasons import Failure, counts
+from arkasr.data.reasons import NO_TEXT, WITHOUT_TEXT, Failure, counts
 from arkasr.errors import UserError
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
@@ -64,11 +64,13 @@ class FailedClips:
             UserError: More than `max_share` have failed. All ranks raise it.
         """
         if self._too_many():
-            found = counts(sum(self.ranks.gather(self.kinds), Counter()))
+            gathered: Counter[str] = sum(self.ranks.gather(self.kinds), Counter())
+            found = counts(gathered)
             kinds = f"; {found}" if found else ""
+            advice = WITHOUT_TEXT if set(gathered) == {NO_TEXT} else REPAIR
             raise UserError(
                 f"{self.failed / self.tried:.1%} of the clips could not be read ({self._counts()}{kinds}); last "
-                f"failure: {self.last_of_all()}; {REPAIR}, or raise data.max_failed_share"
+                f"failure: {self.last_of_all()}; {advice}, or raise data.max_failed_share"
             )
 
     def allow_checkpoint(self, step: int) -> bool:

@@ -12,7 +12,7 @@ import torch
 from tiny import student
 
 from arkasr.config.load import load_config
-from arkasr.config.schema import COLDEST, WARMEST, Config, RolloutConfig
+from arkasr.config.schema import COLDEST, WARMEST, Config, DistillConfig, RolloutConfig
 from arkasr.config.validate import kinds_of
 from arkasr.config.yaml_io import parse_yaml
 from arkasr.errors import UserError
@@ -174,3 +174,18 @@ def test_zero_of_every_interval_is_documented():
     assert len(intervals) == 4
     for key in intervals:
         assert re.search(r"\b0 (never|writes no)\b", meaning(key)), key
+
+
+@pytest.mark.parametrize(
+    "changes, needs",
+    [
+        ({}, True),
+        ({"objective": "opd"}, False),
+        ({"objective": "opd", "distill": DistillConfig(mix={"student": 0.5, "teacher": 0.5})}, False),
+        ({"objective": "opd", "distill": DistillConfig(mix={"student": 0.5, "reference": 0.5})}, True),
+        ({"objective": "opd", "rollout": RolloutConfig(empty="reference")}, True),
+        ({"objective": "opd", "rollout": RolloutConfig(looping="reference")}, True),
+    ],
+)
+def test_only_references_need_transcripts(changes, needs):
+    assert Config(**changes).needs_text == needs

@@ -14,7 +14,9 @@ from lhotse.cut import MixedCut
 from shard_files import NUM_CLIPS, counted, epoch, settings, shards  # noqa: F401
 
 from arkasr.data import training_cuts
+from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
+from arkasr.data.reasons import refusal
 from arkasr.data.sampling import TrainingBatches
 from arkasr.data.training_cuts import InMemory, OnDisk, open_manifest
 from arkasr.errors import UserError
@@ -123,3 +125,27 @@ def test_manifest_errors_name_the_file(shards, tmp_path):
     shard.write_bytes(gzip.compress(b"\n".join(lines))[:-20])
     with pytest.raises(UserError, match="train.003.jsonl.gz: the file is truncated"):
         epoch(TrainingBatches(settings(shards), 1))
+
+
+@pytest.mark.parametrize("lazy", ["always", "never"])
+def test_clips_without_transcript_are_read_only_if_the_run_needs_no_text(shards, lazy):
+    files = sorted(shards.glob("train.*.jsonl.gz"))
+    for file in files[:2]:  # a third of the clips
+        with gzip.open(file, "rt") as lines:
+            cuts = [json.loads(line) for line in lines]
+        for cut in cuts:
+            del cut["supervisions"][0]["text"]
+        with gzip.open(file, "wt") as lines:
+            lines.writelines(json.dumps(cut) + "\n" for cut in cuts)
+    config = settings(shards, lazy=lazy)
+    manifest = open_manifest(config, needs_text=False)
+    found = [clip.cut() for shard in range(manifest.num_shards) for _, clip in manifest.read(shard, 0)]
+    assert not any(map(refusal, found)) and found == list(read_cuts(str(shards), Rules(needs_text=False)))
+    assert [cut.supervisions[0].text for cut in found].count(None) == NUM_CLIPS // 3
+    assert sorted(epoch(TrainingBatches(config, 1, needs_text=False))) == sorted(cut.id for cut in found)
+    if lazy == "never":
+        with pytest.raises(
+            UserError, match=rf"{NUM_CLIPS // 3} of {NUM_CLIPS} cuts have no transcript.*with objective"
+        ):
+            open_manifest(config)
+        assert open_manifest(settings(shards, lazy=lazy, max_failed_share=0.5)).num_shards == NUM_CLIPS
