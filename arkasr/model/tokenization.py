@@ -73,7 +73,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
         )
     table: list[bytes | None] = [None] * len(tokenizer)
     for token, index in tokenizer.get_vocab().items():
-        if index not in special and token != "<unk>":
+        if index not in special and (byte_level or token != "<unk>"):  # an ordinary token of Qwen
             table[index] = _bytes_of_bpe(token) if byte_level else _bytes_of_piece(token)
     return table
 
