@@ -28,8 +28,8 @@ def test_read_header_gives_every_unusable_file_a_reason(tmp_path):
     reasons = {name: read_header(tmp_path / f"{name}.wav").reason for name in
                ("empty", "zero", "text", "gone", "loop", "folder", "missing", "x" * 300, "\udcff", "a\0b")}  # fmt: skip
     assert list(reasons.values()) == [
-        "audio is empty", "audio is empty", "audio cannot be read", *["transcript without audio"] * 4,
-        "audio cannot be read", "path of the audio is not UTF-8", "transcript without audio",
+        "audio is empty", "audio is empty", "audio cannot be read", *["audio file is missing"] * 4,
+        "audio cannot be read", "path of the audio is not UTF-8", "audio file is missing",
     ]  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def test_librispeech_drops_bad_input_with_its_reason(tmp_path):
         ("train", "131-7-0005", "audio without transcript"),
         ("train", "131-7-0006", "audio cannot be read"),
         ("train", "131-7-0007", "no text"),
-        ("train", "131-7-0008", "transcript without audio"),
+        ("train", "131-7-0008", "audio file is missing"),
         ("train", "131-7-0009", "text is not UTF-8"),
     ]
     kept = sorted(cut.id for cut in cuts(tmp_path / "data", "train"))
@@ -114,7 +114,7 @@ def test_aishell_drops_bad_input_with_its_reason(tmp_path):
         ("dev", "BAC009S0724W0007", "no text"),
         ("test", "BAC009S0764W0008", "audio cannot be read"),
         ("test", "BAC009S0764W0009", "audio without transcript"),
-        ("train", "BAC009S0002W0009", "transcript without audio"),
+        ("train", "BAC009S0002W0009", "audio file is missing"),
     ]
     assert len(cuts(tmp_path / "data", "test")) == 3
 
@@ -142,7 +142,7 @@ def test_wenetspeech_drops_bad_input_with_its_reason(tmp_path):
         ("train", "bad2", "ends after its recording"),
         ("train", "bad3", "ends before it begins"),
         ("train", "bad6", "a field is missing in the transcript"),
-        ("train", "bad7", "transcript without audio"),
+        ("train", "bad7", "audio file is missing"),
     ]
     kept = {cut.id: cut for cut in cuts(tmp_path / "data", "train")}
     assert kept["bad4"].supervisions[0].text == "喝水"

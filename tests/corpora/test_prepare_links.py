@@ -69,7 +69,7 @@ def test_prepare_counts_audio_files_that_lead_to_nothing(tmp_path):
         (home / f"{name}.flac").symlink_to("/mnt/gone.flac")
     run("librispeech", root, tmp_path / "data")
     assert dropped(tmp_path / "data") == [
-        ("train", "131-7-0000", "transcript without audio"),
+        ("train", "131-7-0000", "audio file is missing"),
         ("train", "131-7-0009", "audio without transcript"),
     ]
 

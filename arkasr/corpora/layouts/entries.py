@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 # Reasons as they appear in dropped.jsonl and corpus.json.
-NO_AUDIO = "transcript without audio"
+NO_AUDIO = "audio file is missing"
 NO_TRANSCRIPT = "audio without transcript"
 NO_TEXT = "no text"
 NOT_UTF8 = "text is not UTF-8"
