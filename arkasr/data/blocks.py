@@ -133,12 +133,22 @@ def write_cuts(path: Path, cuts: Iterable[Cut]) -> None:
         path: The file.
         cuts: The cuts, in the order of the file.
     """
-    rest = iter(cuts)
+    write_lines(path, (json.dumps(cut.to_dict(), ensure_ascii=False) for cut in cuts))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines of text in blocks, one gzip member per `BLOCK_LINES` lines.
+
+    Args:
+        path: The file.
+        lines: The lines without line ends, such as cuts in JSON.
+    """
+    rest = iter(lines)
     with path.open("wb") as file:
         while group := list(islice(rest, BLOCK_LINES)):
-            text = "".join(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n" for cut in group)
             # names of files that are not UTF-8 hold surrogates, which become escapes of JSON
-            file.write(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0))
+            data = "".join(f"{line}\n" for line in group).encode("utf-8", "backslashreplace")
+            file.write(gzip.compress(data, 6, mtime=0))
         if not file.tell():
             file.write(gzip.compress(b"", mtime=0))
 

@@ -28,6 +28,8 @@ from arkasr.errors import UserError
 PLACE = (
     "arkasr_shar"  # custom field of a cut whose audio is in a tar file: path, number of the entry, name of the entry
 )
+# Custom field of a cut: position of the entry in the tar file, in bytes. Without it, the headers of the file are read.
+OFFSET = "arkasr_offset"
 CUTS_FILE = re.compile(r"cuts(\..*)?\.jsonl(\.gz)?")
 
 
@@ -125,17 +127,15 @@ def with_audio(cut: Cut) -> Cut:
     if not (tar := tar_file(cut)):
         return cut
     _, number, name = custom_value(cut, PLACE)
-    return fastcopy(cut, recording=_recording(tar, number, name))
+    offset = (getattr(cut, "custom", None) or {}).get(OFFSET)
+    return fastcopy(cut, recording=_recording(tar, number, name, offset if type(offset) is int else None))
 
 
-def _recording(tar: Path, number: int, name: str) -> Recording:
-    offsets = _offsets(tar)
-    if number >= len(offsets):
-        raise ValueError(
-            f"{tar} holds {len(offsets)} entries, this is entry {number + 1}; copy or write the file again"
-        )
+def _recording(tar: Path, number: int, name: str, offset: int | None) -> Recording:
+    if offset is None:
+        offset = _offset(tar, number)
     with tar.open("rb") as file:
-        file.seek(offsets[number])
+        file.seek(offset)
         with tarfile.open(fileobj=file, mode="r:") as members:
             first, second = members.next(), members.next()
             if first is None or second is None:
@@ -148,6 +148,15 @@ def _recording(tar: Path, number: int, name: str) -> Recording:
     recording = deserialize_item(decode_json_line(facts.decode()))
     fill_shar_placeholder(recording, data=data, tarpath=path)
     return recording
+
+
+def _offset(tar: Path, number: int) -> int:
+    offsets = _offsets(tar)
+    if number >= len(offsets):
+        raise ValueError(
+            f"{tar} holds {len(offsets)} entries, this is entry {number + 1}; copy or write the file again"
+        )
+    return offsets[number]
 
 
 @cache
