@@ -96,6 +96,8 @@ def type_name(kind: Any) -> str:
     if origin is Literal:
         *others, last = (f"`{option}`" for option in args)
         return f"{', '.join(others)} or {last}"
+    if type(None) in args:
+        return f"{type_name(next(arg for arg in args if arg is not type(None)))}, or null"
     if origin is list:
         return f"list of {type_name(args[0])}s"
     if origin is dict:

@@ -293,9 +293,10 @@ class ArkCompat:
     logits of usual size. The loss then lowers such tokens even if p_T is high. The paper (section 3.3) has
     log-probabilities for all tokens, as `union_topk_kl` does.
 
-    Three other properties of that trainer are not reproduced: bfloat16 scores, a mean over ranks of their means, and
-    the absence of the stop token among the student's candidates. The teacher's view must hold raw logits: it must have
-    `scores_at`, as the views of teachers in this process do.
+    With the teacher's option `mask_control_tokens` and with `distill.candidates=published`, this is the published loss
+    of one rank. Tokens that the teacher masks are not compared. Two other properties of that trainer are not
+    reproduced: bfloat16 scores, and a mean over ranks of their means. The teacher's view must hold raw logits: it must
+    have `scores_at`, as the views of teachers in this process do.
     """
 
     def __init__(self, options: ArkCompatOptions):
@@ -325,8 +326,8 @@ class ArkCompat:
             )
         raw, true = (read(support.teacher_ids).detach() for read in (teacher.scores_at, teacher.logprobs_at))
         x_t, z_s = torch.where(support.from_teacher, raw, true), student.scores_at(support.student_ids)
-        valid = support.valid & ~x_t.isnan() & ~z_s.isneginf()
-        counted = (valid & (x_t > -torch.inf)).sum(-1) >= 2
+        valid = support.valid & x_t.isfinite() & ~z_s.isneginf()
+        counted = valid.sum(-1) >= 2
         valid = valid & counted[:, None]
         log_p_t, log_p_s = (renormalised(side, valid, self.temperature) for side in (x_t, z_s))
         return masked_sum(kl(log_p_t, log_p_s), counted) * self.temperature**2, counted.sum()

@@ -28,7 +28,13 @@ from arkasr.data.waveforms import Waveforms
 from arkasr.distill.metrics import diagnostic_sums, position_groups, rollout_sums, support_sums, teacher_sums
 from arkasr.distill.rollout import Rollout, draw_sources, roll_out
 from arkasr.distill.side_stream import SideStream, side_stream
-from arkasr.distill.support import drop_missing_positions, shared_support, shared_tokens, union_support
+from arkasr.distill.support import (
+    drop_missing_positions,
+    published_candidates,
+    shared_support,
+    shared_tokens,
+    union_support,
+)
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
@@ -127,7 +133,7 @@ class Opd:
             best, logprobs = view.topk(k)  # line 4 (union_support maps the ids to student ids)
             candidates = rollout.generation.topk[student_rows]
             visited = to_device([i for ids in token_ids for i in ids], student.device, torch.long)[student_rows]
-            support = union_support(best, candidates, visited, self.mapper)  # line 6
+            support = self._support(student, best, candidates, visited)  # line 6
             support = drop_missing_positions(support, logprobs)
             sums: dict[str, Tensor | float] = {
                 **support_sums(support, min(k, best.shape[1], candidates.shape[1])),
@@ -135,6 +141,13 @@ class Opd:
                 **teacher_sums(view, logprobs, support),
             }
         return ScoredRollout(batch, rollout, student_rows, view, support, sums, side)
+
+    def _support(self, student: SpeechLM, best: Tensor, topk: Tensor, visited: Tensor) -> Support:
+        """Build the union of both sides, see `distill.candidates`."""
+        if self.distill.candidates == "topk":
+            return union_support(best, topk, visited, self.mapper)
+        ids, chosen = published_candidates(topk, visited, student.stop_ids)
+        return union_support(best, ids, visited, self.mapper, chosen)
 
     def _provided_texts(self, batch: Batch, phases: Phases) -> dict[int, tuple[str, str]]:
         """Draw the source of each clip and return clip index -> (source, text) for clips that are not rolled out.

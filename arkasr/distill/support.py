@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,36 @@ from torch import Tensor
 from arkasr.interfaces import Support, TokenMapper
 
 
-def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, mapper: TokenMapper) -> Support:
+def published_candidates(topk: Tensor, visited: Tensor, stop_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the student's candidates by the rule of the published trainer (AutoArk/open-audio-opd, aad5c81).
+
+    1. Stop tokens are removed from the top k.
+    2. The visited token is put first if it is not among the others. It may be a stop token.
+    3. The first k tokens are kept.
+
+    Args:
+        topk: Student ids, int64 [P, k], best first, distinct in each row.
+        visited: Student ids that the transcript has at these positions, int64 [P].
+        stop_ids: The student's stop ids.
+
+    Returns:
+        Ids, int64 [P, k + 1], and bool [P, k + 1], which of them are candidates. Those are distinct in each row.
+    """
+    kept = torch.ones_like(topk, dtype=torch.bool)
+    for stop in stop_ids:
+        kept &= topk != stop
+    first = ~((topk == visited[:, None]) & kept).any(1, keepdim=True)
+    candidates = torch.cat([first, kept], dim=1)
+    return torch.cat([visited[:, None], topk], dim=1), candidates & (candidates.cumsum(1) <= topk.shape[1])
+
+
+def union_support(
+    teacher_topk: Tensor,
+    student_topk: Tensor,
+    visited: Tensor,
+    mapper: TokenMapper,
+    candidates: Tensor | None = None,
+) -> Support:
     """Return the union U_t of the teacher's and the student's top-k sets at P positions (paper, section 3.3).
 
     Columns 0 to k_t - 1 hold the teacher's tokens, the remaining k_s columns the student's. A token without a
@@ -21,13 +51,15 @@ def union_support(teacher_topk: Tensor, student_topk: Tensor, visited: Tensor, m
         student_topk: Student ids, int64 [P, k_s], distinct in each row.
         visited: Student ids that the transcript has at these positions, int64 [P].
         mapper: Maps ids between the two vocabularies.
+        candidates: Bool [P, k_s], which of the student's ids count. None: all do.
 
     Returns:
         A support with tables [P, k_t + k_s].
     """
     mapped, counterparts = mapper.to_student(teacher_topk), mapper.to_teacher(student_topk)
-    same = (mapped[:, :, None] == student_topk[:, None, :]) & (mapped >= 0)[:, :, None]
-    valid = torch.cat([mapped >= 0, (counterparts >= 0) & ~same.any(1)], dim=1)
+    chosen = torch.ones_like(student_topk, dtype=torch.bool) if candidates is None else candidates
+    same = (mapped[:, :, None] == student_topk[:, None, :]) & (mapped >= 0)[:, :, None] & chosen[:, None, :]
+    valid = torch.cat([mapped >= 0, (counterparts >= 0) & chosen & ~same.any(1)], dim=1)
     return Support(
         student_ids=torch.cat([mapped, student_topk], dim=1).where(valid, 0),
         teacher_ids=torch.cat([teacher_topk, counterparts], dim=1).where(valid, 0),

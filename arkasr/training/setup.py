@@ -51,6 +51,8 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     else:
         student_sizes(config.model, 0)  # reports wrong sizes before a tokenizer is trained
         lm = assemble(config.model, _tokenizer(config, folder, ranks))
+    if config.model.mask_padding is not None:
+        lm.hf.config.mask_padding = config.model.mask_padding
     if lm.max_seconds is not None and config.data.max_clip_seconds > lm.max_seconds:
         raise UserError(
             f"config key `data.max_clip_seconds` {config.data.max_clip_seconds:g}: the encoder has learned positions "

@@ -271,3 +271,19 @@ def test_original_layout_uses_its_decoder_configuration(key, tmp_path):
     else:
         with pytest.raises(UserError, match="k_proj"):
             load()
+
+
+@pytest.mark.slow
+def test_control_tokens_have_probability_0_on_request(saved):
+    name, lm, folder = saved
+    options = {"path": str(folder), "dtype": "float32"}
+    plain, masking = (
+        registry.create("teacher", name, options | changes, device="cpu")
+        for changes in ({}, {"mask_control_tokens": True})
+    )
+    clips, ids = batch([9000]), [[5, 9, lm.stop_ids[0]]]
+    whole, masked = (all_logprobs(t.score(clips.waveforms, clips.languages, ids)) for t in (plain, masking))
+    control = [i for i in lm.tokenizer.added_tokens_decoder if i != lm.stop_ids[0]]
+    others = [i for i in range(whole.shape[1]) if i not in control]
+    assert len(control) >= 5 and masked[:, control].isneginf().all()
+    torch.testing.assert_close(masked[:, others], whole[:, others].log_softmax(-1), rtol=1e-5, atol=1e-5)

@@ -233,3 +233,14 @@ def test_listing_plugins_does_not_import_torch():
     code += "print(sorted(r['name'] for r in rows if r['kind'] == 'teacher' and r['distribution'] == 'arkasr'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"arkasr", "glmasr", "qwen3_asr", "whisper"} <= set(eval(done.stdout))
+
+
+@pytest.mark.slow
+def test_whisper_sets_control_tokens_to_probability_0_on_request(saved):
+    plain, masking = create(saved[1]), create(saved[1], mask_control_tokens=True)
+    clips, ids = [waveform(9000, 0)], [[5, 9, plain.stop_ids[0]]]
+    whole, masked = (t.score(clips, ["English"], ids).logprobs() for t in (plain, masking))
+    control = [i for i in plain.tokenizer.added_tokens_decoder if i != plain.stop_ids[0]]
+    others = [i for i in range(whole.shape[1]) if i not in control]
+    assert len(control) >= 4 and masked[:, control].isneginf().all()
+    torch.testing.assert_close(masked[:, others], whole[:, others].log_softmax(-1), rtol=1e-5, atol=1e-5)

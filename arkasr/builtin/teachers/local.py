@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import arkasr
 
@@ -26,6 +26,8 @@ class LocalTeacherOptions:
         max_new_tokens: Maximum number of tokens per transcript when the teacher transcribes, from 1 to 100,000.
         tokens_per_second: Further limit of 2 + r s tokens, for this rate r and s seconds of audio. 0 sets no limit.
         allow_pickle: Read weights from pytorch_model.bin if there are no safetensors.
+        mask_control_tokens: When the teacher scores, set the probability of all added tokens but its first stop token
+            to 0, before the top k and the normalisation, as the published trainer does.
     """
 
     path: str = "Qwen/Qwen3-ASR-1.7B-hf"
@@ -33,6 +35,7 @@ class LocalTeacherOptions:
     max_new_tokens: int = 256
     tokens_per_second: float = 50.0
     allow_pickle: bool = False
+    mask_control_tokens: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_new_tokens <= 100_000:
@@ -55,6 +58,25 @@ class ArkasrOptions(LocalTeacherOptions):
     path: str = "AutoArk-AI/ARK-ASR-0.6B"
 
 
+def control_tokens(tokenizer: Any, stop_id: int, size: int, device: Any) -> Tensor:
+    """Mark the control tokens of a vocabulary: all added tokens but the one that ends a transcript.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        stop_id: Id of the token that ends a transcript.
+        size: Number of rows V of the output head.
+        device: torch device of the result.
+
+    Returns:
+        Tensor [V], bool.
+    """
+    import torch
+
+    control = torch.zeros(size, dtype=torch.bool, device=device)
+    control[[i for i in tokenizer.added_tokens_decoder if i != stop_id]] = True
+    return control
+
+
 class LocalTeacher:
     """A frozen Qwen3-ASR in the training process.
 
@@ -65,6 +87,7 @@ class LocalTeacher:
 
     model_type = "qwen3_asr"
     hides_blocked = False  # whether ids that never occur in a transcript have probability 0
+    hidden: Tensor | None = None  # bool [V], the tokens whose probability is 0
 
     def __init__(self, options: LocalTeacherOptions, device: str = "cpu"):
         """Load and freeze the model.
@@ -86,6 +109,7 @@ class LocalTeacher:
                 "`teacher.name` or `teacher.options.path`"
             )
         self.tokenizer, self.stop_ids = self.lm.tokenizer, self.lm.stop_ids
+        self.hidden = self._hidden()
 
     def score(
         self, waveforms: Sequence[Tensor], languages: Sequence[str], token_ids: Sequence[Sequence[int]]
@@ -99,7 +123,14 @@ class LocalTeacher:
 
         with torch.no_grad():
             logits = self.lm(work)
-        return arkasr.DenseView(logits, self.lm.blocked if self.hides_blocked else None)
+        return arkasr.DenseView(logits, self.hidden)
+
+    def _hidden(self) -> Tensor | None:
+        hidden = self.lm.blocked if self.hides_blocked else None
+        if not self.options.mask_control_tokens:
+            return hidden
+        control = control_tokens(self.tokenizer, self.stop_ids[0], len(self.lm.blocked), self.lm.device)
+        return control if hidden is None else control | hidden
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
         """Transcribe greedily. See `arkasr.Teacher.transcribe`. Stop tokens are the only special tokens written.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import arkasr
-from arkasr.builtin.teachers.local import LocalTeacherOptions
+from arkasr.builtin.teachers.local import LocalTeacherOptions, control_tokens
 from arkasr.builtin.teachers.windows import join_transcripts, split_at_quiet
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class WhisperTeacher:
         self.prompt("English")  # raises early if the tokenizer lacks tokens of the prompt
         self.stop_ids = [self.vocab[STOP]]
         self.blocked = self._blocked(generation.suppress_tokens or [])
+        size, masks = len(self.blocked), options.mask_control_tokens
+        self.hidden = control_tokens(self.tokenizer, self.stop_ids[0], size, device) if masks else None
         self.first_blocked = self.blocked.clone()
         self.first_blocked[generation.begin_suppress_tokens or []] = True
 
@@ -150,7 +152,8 @@ class WhisperTeacher:
             states = decoder(inputs, encoder_hidden_states=audio_states, use_cache=False).last_hidden_state
             ends = [(len(prompt) - 1, len(row)) for prompt, row in zip(prompts, rows)]
             kept = torch.cat([state[start:end] for state, (start, end) in zip(states, ends)])
-            return arkasr.DenseView(arkasr.head_logits(kept, self.model.proj_out.weight))
+            logits = arkasr.head_logits(kept, self.model.proj_out.weight)
+        return arkasr.DenseView(logits, self.hidden)
 
     def transcribe(self, waveforms: Sequence[Tensor], languages: Sequence[str]) -> list[str]:
         """Transcribe greedily and without timestamps. See `arkasr.Teacher.transcribe`.
