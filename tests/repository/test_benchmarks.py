@@ -12,13 +12,14 @@ import pytest
 import soundfile
 import torch
 from pretrained import saved, whisper
-from tiny import waveform
+from tiny import teacher_tokenizer, waveform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import data_wait
 import encoder_positions
 import fresh
 import head
+import mappers
 import measured
 import opd_step
 import rtf
@@ -67,6 +68,17 @@ def test_scoring_methods_agree(capsys):
         "rows",
     ]
     assert float(re.search(r"log-probabilities: (\S+)", printed)[1]) < 1e-5
+
+
+def test_mappers_give_the_teacher_the_tokens_of_the_text(tmp_path, capsys):
+    teacher_tokenizer().save_pretrained(tmp_path)
+    mappers.main(["--tokenizer", str(tmp_path), "--clips", "2", "--repeats", "1"])
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\w+) \|", capsys.readouterr().out, re.MULTILINE)
+    assert [(row[0], row[2]) for row in rows] == [
+        (text, way) for text in mappers.TEXTS for way in ("text", *mappers.NAMES)
+    ]
+    with pytest.raises(SystemExit):
+        mappers.main([])
 
 
 def test_rtfx_is_audio_time_over_computing_time(capsys):
