@@ -14,6 +14,7 @@ from urllib.error import URLError
 
 from arkasr.corpora.corpus import PUBLISHED, Corpus, Miniature, read_corpus_yaml
 from arkasr.corpora.layouts.registry import find_layout, layout_class, require_layout
+from arkasr.corpora.mix_corpus import is_mix_corpus, read_mix_corpus
 from arkasr.corpora.synthetic.synth import ROLES, VERSION
 from arkasr.corpora.synthetic.writers import FILES, WRITERS
 from arkasr.errors import UserError
@@ -36,6 +37,9 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
         UserError: If the directory holds other files or is in use, espeakng-loader is missing, a transfer fails, or
             the corpus needs its owner's permission and cannot be downloaded by a program.
     """
+    if is_mix_corpus(corpus_yaml):
+        members = read_mix_corpus(corpus_yaml).members.values()
+        raise UserError(f"{corpus_yaml}: a mix has no corpus of its own; download its members {', '.join(members)}")
     corpus = read_corpus_yaml(corpus_yaml)
     corpus.scale(scale)
     folder = Path(corpus_dir).absolute()

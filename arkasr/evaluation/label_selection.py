@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.evaluation.tally import count
+from arkasr.languages import known_language
 
 # Reasons, as they follow the number of clips in a message.
 FAILED, EMPTY, LOOPING = "failed", "with an empty transcript", "with a looping transcript"
@@ -57,8 +58,8 @@ def _reason(row: Mapping[str, Any] | None) -> str:
 def select_by_error(cuts: list[Cut], texts: Mapping[str, str], max_error: float, datadir: Path) -> list[Cut]:
     """Select the cuts whose transcript has an error rate of at most `max_error` against the reference.
 
-    Errors are counted as `arkasr score` counts them. A rate above 1 counts as 1, so `max_error=1` keeps all cuts. Cuts
-    without a reference are kept.
+    Errors are counted as `arkasr score` counts them, in a mix by the metric and normaliser of each member. A rate above
+    1 counts as 1, so `max_error=1` keeps all cuts. Cuts without a reference are kept.
 
     Args:
         cuts: Cuts with their reference as text.
@@ -72,14 +73,24 @@ def select_by_error(cuts: list[Cut], texts: Mapping[str, str], max_error: float,
     if max_error >= 1.0 or not cuts:
         return cuts
     corpus = read_corpus_facts(datadir)
-    normalize = normalizer(corpus["normalizer"])
-    references = [normalize(cut.supervisions[0].text or "") for cut in cuts]
-    tally = count(references, [normalize(texts[cut.id]) for cut in cuts], corpus["metric"])
-    return [
-        cut
-        for cut, errors, length in zip(cuts, tally.errors, tally.lengths)
-        if not length or errors <= max_error * length
-    ]
+    scoring = {cut.id: _scoring(cut, corpus) for cut in cuts}
+    kept: set[str] = set()
+    for metric, name in dict.fromkeys(scoring.values()):
+        own, normalize = [cut for cut in cuts if scoring[cut.id] == (metric, name)], normalizer(name)
+        references = [normalize(cut.supervisions[0].text or "") for cut in own]
+        tally = count(references, [normalize(texts[cut.id]) for cut in own], metric)
+        rates = zip(own, tally.errors, tally.lengths)
+        kept |= {cut.id for cut, errors, length in rates if not length or errors <= max_error * length}
+    return [cut for cut in cuts if cut.id in kept]
+
+
+def _scoring(cut: Cut, corpus: Mapping[str, Any]) -> tuple[str, str]:
+    """Return metric and normaliser of a clip: of its member of a mix or of the corpus, else of its language."""
+    own = (corpus.get("members") or {}).get(cut.id.partition("/")[0], corpus)
+    language = known_language(cut.supervisions[0].language or "")
+    if own.get("language") or language is None:
+        return own["metric"], own["normalizer"]
+    return language.metric, language.normalizer
 
 
 def with_teacher_text(cut: Cut, text: str) -> Cut:

@@ -1,0 +1,165 @@
+"""Stage 1 of a mix: mix files that name the prepared manifests of the members. No cut and no audio is copied.
+
+| file | contents |
+|---|---|
+| `train.mix.yaml`, `base.mix.yaml`, `opd.mix.yaml` | training cuts, with the weights of corpus.yaml |
+| `td.mix.yaml`, `dev.mix.yaml` | clips to label, and development cuts, without weights |
+| `corpus.json` | test sets `<member>-<set>` with metric, normaliser, language and manifest, and the hours of all sets |
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from arkasr.corpora import data_dir
+from arkasr.corpora.mix_corpus import MixCorpus, MixScale, read_mix_corpus
+from arkasr.data.mix import SUFFIX, Member, write_mix
+from arkasr.errors import UserError
+from arkasr.utils.console import log
+from arkasr.utils.files import locked, sha256
+
+MEMBER = "{member}"  # in --corpus_dir: replaced by the name of each member
+WEIGHTED, WHOLE = ("train", "base", "opd"), ("td", "dev")
+SCORING = ("language", "metric", "normalizer")
+Facts = dict[str, dict[str, Any]]  # content of corpus.json by member
+
+
+def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str) -> None:
+    """Write the mix files and corpus.json.
+
+    Args:
+        corpus_yaml: Path of the corpus.yaml.
+        scale: `mini` or `paper`.
+        corpus_dir: Data directories of the members, with `{member}` in place of their names.
+        datadir: The data directory, made if it is missing.
+
+    Raises:
+        UserError: A member is not prepared or has another scale, fewer than two of them have training cuts, or the data
+            directory holds other data.
+    """
+    mix = read_mix_corpus(corpus_yaml)
+    shares, data = mix.scale(scale), Path(datadir).absolute()
+    if MEMBER not in corpus_dir:
+        raise UserError(
+            f"--corpus_dir {corpus_dir}: a mix is prepared from the data folders of its members; write "
+            f"{MEMBER} in place of their names, such as ../{MEMBER}/data/{scale}"
+        )
+    folders = {name: Path(corpus_dir.replace(MEMBER, name)).resolve() for name in mix.members}
+    data_dir.require_own(data)
+    members = {name: _facts(mix, name, scale, folder) for name, folder in folders.items()}
+    identity = {"corpus": mix.name, "scale": scale, "corpus_dir": corpus_dir}
+    _check_identity(data, identity)
+    with locked(data, "arkasr prepare"):
+        data_dir.claim(data)
+        sets = _write_mixes(data.resolve(), folders, members, shares)
+        tests = _test_sets(data.resolve(), folders, members)
+        paper = {name: column for name, (_, column) in tests.items() if column}
+        described = sets | {name: facts for name, (facts, _) in tests.items()}
+        facts = {
+            "name": mix.name,
+            **identity,
+            **_scoring(list(members.values())),
+            "train": [name for name in sets if name != "dev"],
+            "dev": "dev",
+            "test_sets": list(tests),
+            "paper": paper,
+            "sets": described,
+            "members": {name: {"datadir": str(folders[name]), **_scoring([own])} for name, own in members.items()},
+            "parts": {},
+            "inputs": {"corpus_yaml": sha256(mix.path)},
+        }
+        data_dir.write_facts(data, facts)
+
+
+def _facts(mix: MixCorpus, name: str, scale: str, folder: Path) -> dict[str, Any]:
+    facts = data_dir.read_facts(folder) if folder.is_dir() else None
+    command = f"arkasr prepare {mix.members[name]} --scale {scale} --corpus_dir DIR --datadir {folder}"
+    if facts is None:
+        raise UserError(f"member {name} of {mix.path}: {folder} is not prepared (no corpus.json there); run {command}")
+    if facts["scale"] != scale:
+        raise UserError(
+            f"member {name} of {mix.path}: {folder} is prepared at scale {facts['scale']}, not {scale}; name another "
+            f"folder with --corpus_dir, or run {command}"
+        )
+    return facts
+
+
+def _check_identity(data: Path, identity: dict[str, str]) -> None:
+    old = data_dir.read_facts(data)
+    if old is not None and any(old.get(key) != identity[key] for key in ("corpus", "scale")):
+        raise UserError(
+            f"{data}: holds {old.get('corpus')} at scale {old['scale']}, not {identity['corpus']} at scale "
+            f"{identity['scale']}; use another --datadir and --expdir"
+        )
+
+
+def _write_mixes(data: Path, folders: dict[str, Path], members: Facts, shares: MixScale) -> Facts:
+    """Write the mix file of each set, and describe the sets."""
+    described: Facts = {}
+    for name in (*WEIGHTED, *WHOLE):
+        path = data / f"{name}{SUFFIX}"
+        found = {member: _manifest(folders[member], name, facts) for member, facts in members.items()}
+        manifests = {member: manifest for member, manifest in found.items() if manifest}
+        if without := [member for member in members if member not in manifests]:
+            log(f"{name}: nothing from {', '.join(without)}, which have no cuts for it")
+        if not manifests:
+            path.unlink(missing_ok=True)
+            continue
+        sets = {member: members[member]["sets"][name] for member in manifests}
+        hours = {member: float(each.get("hours") or 0) for member, each in sets.items()}
+        weights = shares.weights_for(hours) if name in WEIGHTED else dict.fromkeys(hours)
+        write_mix(path, [Member(os.path.relpath(manifests[m], data), m, weights[m]) for m in manifests])
+        described[name] = _sum(sets) | {"sha256": sha256(path), "members": _members(hours, weights)}
+        log(f"{name}: {described[name]['hours']:.2f} h, {_shown(described[name]['members'])}")
+    if "base" not in described and "opd" not in described:
+        raise UserError(f"no member has cuts to train on; see the sets in {', '.join(map(str, folders.values()))}")
+    return described
+
+
+def _manifest(folder: Path, name: str, facts: dict[str, Any]) -> Path | None:
+    """Return the manifest of a set, None if it has no cuts."""
+    if not (facts["sets"].get(name) or {}).get("cuts"):
+        return None
+    return next((path for suffix in (".jsonl.gz", SUFFIX) if (path := folder / f"{name}{suffix}").exists()), None)
+
+
+def _members(hours: dict[str, float], weights: dict[str, float | None]) -> Facts:
+    total = sum(hours.values())
+    return {name: {"hours": own, "share": round(weights[name] or own / total, 4)} for name, own in hours.items()}
+
+
+def _shown(members: Facts) -> str:
+    return ", ".join(f"{name} {100 * each['share']:.1f} % ({each['hours']:.2f} h)" for name, each in members.items())
+
+
+def _sum(sets: Facts) -> dict[str, Any]:
+    """Add up the counts of one set over the members."""
+    dropped: dict[str, int] = {}
+    for each in sets.values():
+        for reason, count in (each.get("dropped") or {}).items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    counts = {key: sum(each.get(key) or 0 for each in sets.values()) for key in ("cuts", "speakers", "untranscribed")}
+    hours = round(sum(float(each.get("hours") or 0) for each in sets.values()), 4)
+    return counts | {"hours": hours, "dropped": dropped}
+
+
+def _test_sets(data: Path, folders: dict[str, Path], members: Facts) -> dict[str, tuple[dict[str, Any], str]]:
+    """Describe the test sets of all members, each with its column of the paper, or an empty text."""
+    found = {}
+    for member, facts in members.items():
+        for name in facts.get("test_sets") or []:
+            own = facts["sets"].get(name) or {}
+            scoring = {key: own.get(key) or facts.get(key) or "" for key in SCORING}
+            manifest = folders[member] / (own.get("manifest") or f"{name}.jsonl.gz")
+            place = {"corpus": own.get("corpus") or facts["name"], "manifest": os.path.relpath(manifest, data)}
+            found[f"{member}-{name}"] = (own | scoring | place, (facts.get("paper") or {}).get(name) or "")
+    return found
+
+
+def _scoring(corpora: list[dict[str, Any]]) -> dict[str, str]:
+    """Return language, metric and normaliser if they are equal in all corpora. Otherwise the language is empty."""
+    found = {tuple(facts.get(key) or "" for key in SCORING) for facts in corpora}
+    values = found.pop() if len(found) == 1 else ("", "wer", "words")  # as for one corpus in many languages
+    return dict(zip(SCORING, values, strict=True))
