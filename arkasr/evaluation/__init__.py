@@ -1,4 +1,4 @@
 """Decoding, teacher labels, scoring, confidence intervals, tables and figures.
 
-May import `model`, `data`, `plugins`, `config`, `utils`, `interfaces`, `languages` and `errors`.
+May import `model`, `data`, `corpora`, `plugins`, `config`, `utils`, `interfaces`, `languages` and `errors`.
 """

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedConfig
@@ -27,7 +28,7 @@ from arkasr.evaluation.paper_numbers import TITLES
 from arkasr.model.loading import MODELS
 from arkasr.model.weight_files import is_hub_id
 from arkasr.plugins import registry
-from arkasr.utils.files import read_json
+from arkasr.utils.files import read_json, sampled_digest
 
 CONFIG = "checkpoint.yaml"
 _PLUGIN = re.compile(r"([A-Za-z0-9_][\w.-]*):(.*)", re.DOTALL)
@@ -53,13 +54,17 @@ class Checkpoint:
         """What scores.json says about the row."""
         return {"path": self.path, "plugin": self.plugin}
 
-    @property
-    def folder(self) -> Path:
-        """Folder of the weights. Of a Hub id, the copy in the cache, or a folder that does not exist."""
-        if not is_hub_id(self.path):
-            return Path(self.path)
-        found = try_to_load_from_cache(self.path, "config.json")
-        return Path(found).parent if isinstance(found, str) else Path(self.path)
+
+class Weights(NamedTuple):
+    """The weights of a row.
+
+    Attributes:
+        path: Folder or Hub id.
+        digest: Digest of the files, or the revision of a Hub id. Empty if they are not there.
+    """
+
+    path: str
+    digest: str
 
 
 def parse_checkpoints(values: Sequence[str], expdir: str) -> list[Checkpoint]:
@@ -210,15 +215,19 @@ def fetch(row: Checkpoint) -> None:
             PreTrainedConfig.get_config_dict(row.path)
 
 
-def weights_folder(expdir: str | Path, run: str) -> Path:
-    """Return the folder of the weights of a row.
+def weights_of(expdir: str | Path, run: str) -> Weights:
+    """Return the weights of a row.
 
     Args:
         expdir: Experiment directory.
         run: Name of a run or of a checkpoint.
 
     Returns:
-        The final weights of a run, or those of the checkpoint. The folder may not exist.
+        The final weights of a run, or those of the checkpoint.
     """
     row = read_checkpoint(expdir, run)
-    return Path(expdir) / run / "final" if row is None or row.plugin else row.folder
+    path = str(Path(expdir) / run / "final") if row is None or row.plugin else row.path
+    if not is_hub_id(path):
+        return Weights(path, sampled_digest(Path(path)))
+    found = try_to_load_from_cache(path, "config.json")
+    return Weights(path, Path(found).parent.name if isinstance(found, str) else "")

@@ -1,10 +1,10 @@
 """The record beside a hypothesis file: what the hypotheses were decoded from, and how many clips failed.
 
-`<set>.json` has the keys `manifest` (digest of the clips), `weights` (digest of the run's weights, empty for the
-teacher), `teacher` (identity of the teacher, None for runs), `settings` (section `decode`, empty for the teacher) and
-`clips` (number of clips in the manifest). In `settings`, `dtype` is the dtype of the weights, never `auto`. When the
-hypotheses are complete, it also has `failed` (number of clips without a hypothesis), `failed_examples`, and `agreement`
-(see `arkasr.evaluation.agreement`), which is absent if it was not measured.
+`<set>.json` has the keys `manifest` (digest of the clips), `source` (path of the manifest), `weights` (digest of the
+model's weights, empty for teachers), `teacher` (identity of the teacher, None for other models), `settings` (section
+`decode`, empty for teachers) and `clips` (number of clips in the manifest). In `settings`, `dtype` is the dtype of the
+weights, never `auto`. When the hypotheses are complete, it also has `failed` (number of clips without a hypothesis),
+`failed_examples`, and `agreement` (see `arkasr.evaluation.agreement`), which is absent if it was not measured.
 """
 
 from __future__ import annotations

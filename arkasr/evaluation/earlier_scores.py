@@ -8,10 +8,11 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation import inputs, run_records
+from arkasr.evaluation.checkpoints import Weights
 from arkasr.evaluation.normalize import NORMALIZERS
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
 from arkasr.utils.console import log
-from arkasr.utils.files import sampled_digest, sha256
+from arkasr.utils.files import sha256
 
 AGAIN = "run --stage 5 on it again"
 
@@ -94,7 +95,7 @@ def another_set(tested: TestSet, what: str, manifest: str) -> str:
     )
 
 
-def outdated(expdir: str, run: str, name: str, entry: Mapping[str, Any], final: Path) -> list[str]:
+def outdated(expdir: str, run: str, name: str, entry: Mapping[str, Any], weights: Weights) -> list[str]:
     """Compare a test set that is not scored now with what it was scored from.
 
     Args:
@@ -102,7 +103,7 @@ def outdated(expdir: str, run: str, name: str, entry: Mapping[str, Any], final: 
         run: Name of the run.
         name: Name of the test set.
         entry: Its entry in scores.json.
-        final: Folder of the run's weights.
+        weights: The weights of the run.
 
     Returns:
         One clause per change. What is not recorded, or no longer there, is not compared.
@@ -113,8 +114,8 @@ def outdated(expdir: str, run: str, name: str, entry: Mapping[str, Any], final: 
         changed.append("its hypotheses")
     if entry.get("digest") and inputs.digest_if_there(manifest) not in ("", entry["digest"]):
         changed.append(f"clips or texts of {manifest}")
-    if entry.get("weights") and sampled_digest(final) not in ("", entry["weights"]):
-        changed.append(f"weights in {final}")
+    if entry.get("weights") and weights.digest not in ("", entry["weights"]):
+        changed.append(f"weights in {weights.path}")
     scorer = entry["normalizer"]
     present = NORMALIZERS.get(scorer["name"])
     if present is None or present.version != scorer["version"]:

@@ -11,6 +11,7 @@ from arkasr.data.manifests import digest, shards
 from arkasr.data.mix import mix_files
 from arkasr.errors import UserError
 from arkasr.evaluation import decode_record
+from arkasr.evaluation.checkpoints import Weights
 from arkasr.utils.files import sampled_digest
 from arkasr.utils.redact import values_without_secrets
 
@@ -21,7 +22,7 @@ SHOWN_DIGITS = 12  # of a digest
 
 
 def check_hypotheses(
-    path: Path, record: dict[str, Any], num_rows: int, manifest: Path, final: Path, settings: dict[str, Any]
+    path: Path, record: dict[str, Any], num_rows: int, manifest: Path, weights: Weights, settings: dict[str, Any]
 ) -> list[str]:
     """Compare hypotheses with the data, the weights and the settings that are there now.
 
@@ -30,7 +31,7 @@ def check_hypotheses(
         record: Its record (see `decode_record`).
         num_rows: Number of its rows.
         manifest: Manifest of the test set.
-        final: Folder of the run's weights. If there is none, the weights are not compared.
+        weights: The weights of the row. If they are not there, they are not compared.
         settings: Section `decode` of the run's configuration. Empty: not compared.
 
     Returns:
@@ -50,10 +51,10 @@ def check_hypotheses(
     teacher = record.get("teacher")
     if teacher and _weights_changed(teacher):
         raise UserError(f"{path}: decoded with another teacher than {teacher['path']} holds now; {AGAIN}")
-    if record["weights"] and sampled_digest(final) not in ("", record["weights"]):
-        raise UserError(f"{path}: decoded with other weights than {final} holds now; {AGAIN}")
+    if record["weights"] and weights.digest not in ("", record["weights"]):
+        raise UserError(f"{path}: decoded with other weights than {weights.path} holds now; {AGAIN}")
     now = {"manifest": present_digest(str(manifest)), "weights": "", "teacher": None, "settings": settings}
-    changed = decode_record.changed_inputs(record, now, str(manifest), str(final))
+    changed = decode_record.changed_inputs(record, now, str(manifest), weights.path)
     return [f"changed since it was decoded: {', '.join(changed)}; {AGAIN}"] if changed else []
 
 

@@ -47,6 +47,7 @@ SET_TYPES = {
 }
 RECORD_TYPES = {
     "manifest": str,
+    "source": str,
     "weights": str,
     "teacher": dict,
     "settings": dict,

@@ -27,7 +27,7 @@ from arkasr.evaluation import (
     tables,
     terminal,
 )
-from arkasr.evaluation.checkpoints import CONFIG, parse_checkpoints, read_checkpoint, weights_folder
+from arkasr.evaluation.checkpoints import CONFIG, parse_checkpoints, read_checkpoint, weights_of
 from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, outdated, read_earlier
 from arkasr.evaluation.origins import BASE, compare_teachers, origin
@@ -99,9 +99,9 @@ def _contents(
     scores = {}
     for run, record in records.items():
         old, new = earlier.get(run, {"sets": {}}), fresh.get(run, {})
-        final = weights_folder(expdir, run)
+        weights = weights_of(expdir, run)
         kept = {name: entry for name, entry in old["sets"].items() if name not in new}
-        kept = {name: entry | {"outdated": outdated(expdir, run, name, entry, final)} for name, entry in kept.items()}
+        kept = {name: entry | {"outdated": outdated(expdir, run, name, entry, weights)} for name, entry in kept.items()}
         sets = {name: new.get(name) or kept[name] for name in dict.fromkeys([*old["sets"], *new])}
         scores[run] = {"run": run, **(header if new else {key: old[key] for key in header if key in old})}
         scores[run] |= {"sets": sets, **origin(run, sets, record)}

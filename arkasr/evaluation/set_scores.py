@@ -8,7 +8,7 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation import inputs, results_io
-from arkasr.evaluation.checkpoints import weights_folder
+from arkasr.evaluation.checkpoints import weights_of
 from arkasr.evaluation.collapse import collapsed, repetition
 from arkasr.evaluation.decode_record import read_record
 from arkasr.evaluation.normalize import Normalizer, normalizer
@@ -51,8 +51,8 @@ def score_set(
     decoded, changed = read_record(path), []
     if decoded is not None:
         settings = {} if run == TEACHER else (record.get("config") or {}).get("decode") or {}
-        final = weights_folder(expdir, run)
-        changed = inputs.check_hypotheses(path, decoded, len(rows), tested.manifest, final, settings)
+        weights = weights_of(expdir, run)
+        changed = inputs.check_hypotheses(path, decoded, len(rows), tested.manifest, weights, settings)
     texts = {identity: normalize(row["hypothesis"]) for identity, row in rows.items()}
     expected = {identity: normalize(text) for identity, text in references.items()}
     tally = count(list(expected.values()), [texts.get(i, "") for i in expected], tested.metric) if rows else None

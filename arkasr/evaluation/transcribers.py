@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,11 +38,11 @@ def dtype_of(settings: DecodeConfig) -> str:
     return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
-def run_transcriber(folder: Path, settings: DecodeConfig, device: str, dtype: str) -> Transcriber:
-    """Load the final weights of a run and return a function that transcribes batches with them.
+def run_transcriber(weights: str, settings: DecodeConfig, device: str, dtype: str) -> Transcriber:
+    """Load a model and return a function that transcribes batches with it.
 
     Args:
-        folder: The run's folder.
+        weights: Folder or Hub id of its weights.
         settings: The section `decode`.
         device: Where the model is placed.
         dtype: Name of the weights' torch dtype.
@@ -51,7 +50,7 @@ def run_transcriber(folder: Path, settings: DecodeConfig, device: str, dtype: st
     Returns:
         Function from one batch to its hypothesis rows (see `row`).
     """
-    lm = load_speech_lm(str(folder / "final"), dtype, device)
+    lm = load_speech_lm(weights, dtype, device)
     return lambda batch: transcribe(lm, batch, settings)
 
 
