@@ -99,14 +99,14 @@ def read_mix(path: str | Path) -> list[Member]:
         Its members, with paths that can be opened.
 
     Raises:
-        UserError: The file is missing or wrong, names fewer than two members, one member twice, or a member that does
+        UserError: The file is missing or wrong, names no member, one member twice, or a member that does
             not exist.
     """
     where = str(path)
     values = build_dataclass(_MixFile, check_values(_MixFile, read_yaml(path), "", where), "", where)
     members = [_member(value, f"members[{index}]", where) for index, value in enumerate(values.members)]
-    if len(members) < 2:
-        raise UserError(f"{where}: a mix needs at least two members, got {len(members)}; name the manifest itself")
+    if not members:
+        raise UserError(f"{where}: a mix needs at least one member; add one to the key members")
     for key in ("name", "path"):
         found = [_resolved(path, member.path) if key == "path" else member.name for member in members]
         if twice := [value for value in found if found.count(value) > 1]:
