@@ -37,7 +37,7 @@ def _prepare(args: argparse.Namespace) -> None:
 def _label(args: argparse.Namespace) -> None:
     from arkasr.evaluation.label import label
 
-    label(args.conf, args.expdir, args.datadir, args.overrides, args.ngpu)
+    label(args.conf, args.expdir, args.datadir, args.overrides)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -49,13 +49,13 @@ def _train(args: argparse.Namespace) -> None:
 def _decode(args: argparse.Namespace) -> None:
     from arkasr.evaluation.decode import decode
 
-    decode(args.expdir, args.datadir, _names(args.runs), args.ngpu)
+    decode(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint)
 
 
 def _score(args: argparse.Namespace) -> None:
     from arkasr.evaluation.score import score
 
-    score(args.expdir, args.datadir, _names(args.runs))
+    score(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint)
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -95,6 +95,7 @@ class Verb(NamedTuple):
 
 _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
+_ROWS = (*_DIRS, "--runs", "--checkpoint", "--test_sets")
 ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "gpus": "number of GPUs or processes",
     "gpus_per_node": "GPUs per machine, for fsdp.replicate=0 (default: 8)",
@@ -123,15 +124,17 @@ RENAMED = {
     "--full": "--batch_fill",
     "--reserve": "--reserved_memory",
 }
+# Options that no longer exist: verbs that had it, and what to do.
+REMOVED = {
+    "--ngpu": (("label", "decode"), "start the command with torchrun --nproc-per-node N, see docs/distributed.md")
+}
 VERBS = {
     "download": Verb(_download, "stage 0: download a corpus, or synthesise its miniature", _CORPUS),
     "prepare": Verb(_prepare, "stage 1: convert a corpus to Lhotse cuts", (*_CORPUS, "--datadir", "--nj")),
-    "label": Verb(
-        _label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "--ngpu", "overrides")
-    ),
+    "label": Verb(_label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "overrides")),
     "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
-    "decode": Verb(_decode, "stage 4: transcribe the test sets", (*_DIRS, "--runs", "--ngpu")),
-    "score": Verb(_score, "stage 5: count errors, and write tables and figures", (*_DIRS, "--runs")),
+    "decode": Verb(_decode, "stage 4: transcribe the test sets", _ROWS),
+    "score": Verb(_score, "stage 5: count errors, and write tables and figures", _ROWS),
     "export": Verb(
         _export,
         "stage 6: export runs as folders for the Hugging Face Hub",
@@ -204,12 +207,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "run of the configuration, such as base_opd",
     },
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
-    "--ngpu": {
-        "type": _jobs,
-        "default": 1,
-        "metavar": "N",
-        "help": "number of processes, each on its own GPU, or on the CPU if there is none (default: 1)",
-    },
     "--nj": {"type": _jobs, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
     "--checkpoint": {
         "default": "final",
@@ -225,10 +222,35 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--license": {"default": "", "metavar": "ID", "help": "Hub id of the license of the weights, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
+    "--test_sets": {
+        "nargs": "+",
+        "default": [],
+        "type": _not_empty,
+        "metavar": "NAME=PATH",
+        "help": "only these test sets: manifests, tables or data folders, such as calls:German=calls.csv",
+    },
     **{f"--{name}": {"type": _above_zero, "metavar": "X", "help": text} for name, text in ASSUMED.items()},
     "--gpus": {"required": True, "type": _positive, "metavar": "N", "help": ASSUMED["gpus"]},
     "--gpus_per_node": {"type": _positive, "metavar": "N", "help": ASSUMED["gpus_per_node"]},
 }
+
+
+# Options that differ from `ARGUMENTS` in verbs that work on the rows of the tables.
+ROW_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "--runs": ARGUMENTS["--runs"] | {"required": False, "default": []},
+    "--checkpoint": {
+        "nargs": "+",
+        "default": [],
+        "type": _not_empty,
+        "metavar": "MODEL",
+        "help": "further models, as [NAME=]FOLDER_OR_HUB_ID or [NAME=]PLUGIN:PATH",
+    },
+}
+
+
+def _rows(args: argparse.Namespace) -> list[str]:
+    """Return the runs of a verb that works on the rows of the tables."""
+    return _names(args.runs) if args.runs or not args.checkpoint else []
 
 
 def _names(runs: Sequence[str]) -> list[str]:
@@ -278,8 +300,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _verb_parser(name: str) -> argparse.ArgumentParser:
     parser = _Parser(f"arkasr {name}", description=VERBS[name].help, allow_abbrev=False)
+    special = ROW_ARGUMENTS if VERBS[name].arguments == _ROWS else {}
     for argument in VERBS[name].arguments:
-        parser.add_argument(argument, **ARGUMENTS[argument])
+        parser.add_argument(argument, **special.get(argument, ARGUMENTS[argument]))
     return parser
 
 
@@ -329,6 +352,8 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         if RENAMED.get(option) in options:
             parser.error(f"option {option} is now called {RENAMED[option]}")
+        if name in REMOVED.get(option, ((), ""))[0]:
+            parser.error(f"option {option} no longer exists; {REMOVED[option][1]}")
         if option not in options:
             parser.error(f"unknown option {option}{_closest(option, options)}")
     return name, parser.parse_intermixed_args(words)

@@ -1,14 +1,27 @@
 #!/usr/bin/env bash
-# Starts trainings (--cmd): with torchrun on this machine, over ssh on the hosts of a file, or as a Slurm job.
+# Starts stages 2 to 4 (--cmd): with torchrun on this machine, over ssh on the hosts of a file, or as a Slurm job.
 # recipe.sh sources this file. On the machines of ssh and Slurm it runs as a script, with one of the verbs below.
 # shellcheck disable=SC2034,SC2154  # recipe.sh and this file share variables
 
 train() { # train STAGE RUN: train one run of the configuration
-    local final_config=${opt[expdir]}/$2/final/config.json show=quoted saves_on_signal=''
+    local final_config=${opt[expdir]}/$2/final/config.json
+    local unfinished="! -f $(quoted "$final_config")"
+    on_all_machines "$1" "Train $2" "$2" train "${opt[conf]}" --run "$2" "${dirs[@]}" "${overrides[@]}"
+}
+
+transcribe() { # transcribe STAGE TITLE VERB [WORD]...: run `label` or `decode`
+    # They keep every finished batch, so a signal loses nothing. The file exists if one ended them early.
+    local final_config='' unfinished
+    unfinished="-f $(quoted "${opt[expdir]}/.arkasr.stopped")"
+    on_all_machines "$1" "$2" "$3" "${@:3}"
+}
+
+on_all_machines() { # on_all_machines STAGE TITLE NAME VERB [WORD]...: run a verb with all processes of all machines
+    local show=quoted saves_on_signal=''
     local -a launch elastic=(--max-restarts "${opt[max_restarts]}" --shutdown-timeout "${opt[grace]}" --no-python --)
-    local -a words=("${python[@]}" -m arkasr train "${opt[conf]}" --run "$2" "${dirs[@]}" "${overrides[@]}")
-    "launch_${opt[cmd]}" "$2"
-    run "$1" "Train $2" "${launch[@]}"
+    local -a words=("${arkasr[@]}" "${@:4}")
+    "launch_${opt[cmd]}" "$3"
+    run "$1" "$2" "${launch[@]}"
 }
 
 torchrun() { # torchrun PROCESSES [OPTION]...: set `launch` to the command of one of several machines
@@ -50,32 +63,24 @@ launch_ssh() { # with torchrun on each host of --hostfile; the first host is the
 
 launch_slurm() { # with a job that starts torchrun on each of its nodes
     torchrun "$processes"
-    launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$(training_script "$1")") show=show_job
+    launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$(job_script "$1")") show=show_job
 }
 
-launch_job() { # launch_job NAME: run the command in `launch`, which starts its own processes, as a job of one machine
-    local text
-    text=$(directives "$1" 1 "${opt[ngpu]}" --requeue)
-    text+=$'\n'"export ARKASR_RECIPE=${ARKASR_RECIPE@Q}"
-    text+=$'\n'"exec srun --input=none --kill-on-bad-exit=1 $(quoted "${launch[@]}")"
-    launch=(bash "$egs/cmd.sh" job "${opt[expdir]}/slurm/$1.sh" "$text") show=show_job
-}
-
-directives() { # directives NAME NODES GPUS OPTION...: print the head of an sbatch file
+directives() { # directives NAME: print the head of an sbatch file
     local gpus=''
-    (($3 == 0)) || gpus=" --gpus-per-node=$3"
+    ((opt[ngpu] == 0)) || gpus=" --gpus-per-node=${opt[ngpu]}"
     cat <<END
 #!/usr/bin/env bash
 # Written by recipe.sh.
-#SBATCH --job-name=arkasr-$1 --nodes=$2 --ntasks-per-node=1$gpus
+#SBATCH --job-name=arkasr-$1 --nodes=${opt[num_nodes]} --ntasks-per-node=1$gpus
 #SBATCH --chdir=$(quoted "$PWD")
 #SBATCH --output=$(quoted "$(realpath -m "${opt[expdir]}")/slurm/$1-%j.log") --open-mode=append
-#SBATCH ${*:4} ${opt[slurm_args]}
+#SBATCH --requeue --signal=B:USR1@${opt[grace]} ${opt[slurm_args]}
 END
 }
 
-training_script() { # training_script RUN: print the sbatch file of a training
-    directives "$1" "${opt[num_nodes]}" "${opt[ngpu]}" --requeue "--signal=B:USR1@${opt[grace]}"
+job_script() { # job_script NAME: print the sbatch file that runs the command in `launch` on all nodes
+    directives "$1"
     cat <<END
 # When pre-empted, and ${opt[grace]} s before its time limit, the job saves and is requeued.
 PET_MASTER_ADDR=\$(scontrol show hostnames "\$SLURM_JOB_NODELIST" | head -n 1) # torchrun's --master-addr
@@ -88,7 +93,7 @@ while true; do
     wait "\$step" && status=0 || status=\$?
     kill -0 "\$step" 2>/dev/null || break
 done
-if [[ -n \$signalled && ! -f $(quoted "$final_config") ]]; then scontrol requeue "\$SLURM_JOB_ID"; fi
+if [[ -n \$signalled && $unfinished ]]; then scontrol requeue "\$SLURM_JOB_ID"; fi
 exit "\$status"
 END
 }
@@ -169,7 +174,7 @@ say_waiting() { # say so while torchrun waits for other machines. It then has no
 
 start() { # start COMMAND...: start it in the background as $child; it ends with this script, even if that is killed
     (
-        [[ -z ${saves_on_signal-} ]] || trap '' USR1 # ignored while the training loads, until it installs its handler
+        [[ -z ${saves_on_signal-} ]] || trap '' USR1 # ignored while the ranks load, until it installs its handler
         trap - INT
         [[ ! -v lock ]] || exec {lock}>&-
         exec setpriv --pdeathsig TERM "$@"
@@ -203,7 +208,7 @@ await() { # await GRACE: wait for $child and return its status. From $stop_time 
     wait "$child"
 }
 
-ranks() { # print the ids of the training processes: torchrun's children, or $child itself without torchrun
+ranks() { # print the ids of the ranks: torchrun's children, or $child itself without torchrun
     if grep -qa torch.distributed.run "/proc/$child/cmdline" 2>/dev/null; then
         cat "/proc/$child/task/$child/children" 2>/dev/null || true
     else
@@ -213,7 +218,7 @@ ranks() { # print the ids of the training processes: torchrun's children, or $ch
 
 # Verbs of this file as a script.
 
-# `attend GRACE COMMAND...`: run one machine's part of a training. USR1, TERM and HUP: save and end. USR2: end now.
+# `attend GRACE COMMAND...`: run one machine's part of a stage. USR1, TERM and HUP: save and end. USR2: end now.
 attend() {
     trap_signals "$1"
     check_ports "${@:2}" || return

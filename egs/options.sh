@@ -8,7 +8,6 @@ declare -A opt=() kind=() given=()
 # Option names of ESPnet and icefall which do not exist here: `name|toolkit|option here|reason or remark`. The third
 # column is empty if there is no such option. docs/recipes.md holds the same table, and a test compares the two.
 FOREIGN_OPTIONS='skip_data_prep|ESPnet|--stage 2|
-skip_train|ESPnet|--stage 4|
 skip_eval|ESPnet|--stop_stage 3|
 skip_packing|ESPnet||stage 6 (export) runs only with --stop_stage 6
 skip_upload|ESPnet||no stage uploads anything
@@ -32,7 +31,6 @@ download_model|ESPnet|--train_args "model.path=HUB_ID"|
 lang|ESPnet||corpus.yaml names the language
 train_set|ESPnet||corpus.yaml lists the training parts
 valid_set|ESPnet||corpus.yaml lists the dev parts
-test_sets|ESPnet||corpus.yaml lists the test parts
 min_wav_duration|ESPnet||corpus.yaml holds min_seconds
 max_wav_duration|ESPnet||corpus.yaml holds max_seconds
 token_type|ESPnet|--train_args "tokenizer.kind=KIND"|sentencepiece or byte_bpe
@@ -146,6 +144,26 @@ foreign_option() { # exit if this is an option of ESPnet or icefall
     done <<<"$FOREIGN_OPTIONS"
 }
 
+absolute_values() { # absolute_values NAME VALUE: print the values of --test_sets or --checkpoint with absolute paths
+    local word head path separator=' '
+    local -a words
+    [[ ${kind[$1]} == sets ]] || separator=,
+    IFS=$separator read -ra words <<<"$2"
+    for word in "${words[@]}"; do
+        head='' path=$word
+        [[ ${kind[$1]} == models || $word == ?*=?* ]] || die "--$1 takes NAME=PATH, not '$word' (docs/recipes.md has the forms)"
+        if [[ $path == *=* ]]; then head=${path%%=*}= path=${path#*=}; fi
+        # Of a model, `PLUGIN:` may come before the path, and an id on the Hub is no path.
+        if [[ ${kind[$1]} == models && $path =~ ^[A-Za-z0-9_.-]+: && ! -e $path ]]; then
+            head+=${BASH_REMATCH[0]} path=${path#*:}
+        fi
+        path=${path/#\~\//${HOME-}/}
+        if [[ ${kind[$1]} == sets || -e $path || $path == ./* || $path == ../* ]]; then path=$(realpath -ms -- "$path"); fi
+        printf '%s' "${result:+$separator}$head$path"
+        local result=1
+    done
+}
+
 set_option() { # set_option NAME VALUE: check the value by the option's kind and store it
     local name=$1 value=$2
     case ${kind[$name]} in
@@ -160,6 +178,7 @@ set_option() { # set_option NAME VALUE: check the value by the option's kind and
                 die "--$name takes ${kind[$name]//\// or }, not '$value'"
             ;;
         word) [[ $value =~ ^[A-Za-z0-9_.:-]+$ ]] || die "--$name takes a name without blanks, not '$value'" ;;
+        sets | models) value=$(absolute_values "$name" "$value") || exit ;;
         path | command)
             [[ -n $value ]] || die "--$name is empty: give it a value, or omit it"
             [[ $value != \~/* || -n ${HOME-} ]] || die "--$name $value: HOME is not set; write the whole path"

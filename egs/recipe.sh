@@ -20,24 +20,27 @@ datadir|path|data/{tag}|folder of the prepared cuts
 expdir|path|exp/{tag}|folder of checkpoints, hypotheses, RESULTS.md and figures
 conf|path|conf/{scale}.yaml|configuration file with the settings of all runs
 variants|text|base base_opd base_td_opd|names of the runs to train and score
+skip_train|bool|false|true: no labelling and training; decode and score the runs that are trained
+checkpoint|models||more models to decode and score, with commas: "[NAME=]FOLDER_OR_HUB_ID" or "[NAME=]PLUGIN:PATH"
+test_sets|sets||decode and score only these: "NAME=PATH ..." of manifests, tables or data folders
 train_args|text||configuration overrides in stages 2 and 3: "section.key=value ..."
 ngpu|number|1|processes per machine, one per GPU (CPU if there is none); 0: one on the CPU
-num_nodes|count|1|number of machines that train together
+num_nodes|count|1|number of machines of stages 2 to 4
 node_rank|number|0|index of this machine; machine 0 also runs the other stages
 master_addr|word|localhost|host name of machine 0
 master_port|number|29500|free port of machine 0; the next port is used too
 cmd|local/ssh/slurm|local|launcher: local (torchrun), ssh (torchrun per host), slurm (stages 2 to 4)
 hostfile|path||for --cmd ssh: a file with "host" or "host slots=8" per line, this one first
 slurm_args|text||for --cmd slurm: sbatch options, such as "--partition=gpu --time=24:00:00"
-max_restarts|number|3|restarts per training after a process failed or was killed
-grace|count|120|seconds to save after TERM or USR1, before a training is killed
+max_restarts|number|3|restarts per run of stages 2 to 4 after a process failed or was killed
+grace|count|120|seconds to save after TERM or USR1, before the processes are killed
 nj|count|2|parallel processes in stage 1
 python|command|python3|Python that has arkasr; .venv of the checkout is tried next
 dry_run|bool|false|true: print the commands and run nothing'
 
 # num_run: commands so far. child: process id of the running command. signalled: exit status for the last signal.
-# stop_time: value of SECONDS when a training was asked to save and end. hosts, slots: lines of --hostfile.
-num_run=0 child='' signalled=0 stop_time='' hosts=() slots=()
+# stop_time: value of SECONDS when stages 2 to 4 were asked to save and end. hosts, slots: lines of --hostfile. tag: see usage.
+num_run=0 child='' signalled=0 stop_time='' hosts=() slots=() tag=''
 
 usage() {
     cat <<'END'
@@ -61,7 +64,8 @@ log() { # print one line in ESPnet's format: time (file:line:main) message, with
 }
 
 fill_in() { # fill in the defaults that depend on other options
-    local tag=${opt[scale]} name value
+    local name value
+    tag=${opt[scale]}
     [[ ! -v given[corpus_dir] ]] || tag+=-$(basename "${opt[corpus_dir]}")
     for name in corpus_dir datadir expdir conf; do
         [[ ! -v given[$name] ]] || continue
@@ -141,26 +145,26 @@ run() { # run STAGE TITLE COMMAND...: run one command of a stage
         "${show-quoted}" "$@"
         return
     fi
-    if [[ -n ${final_config-} ]]; then check_ports "$@" || exit; fi
+    if [[ -n ${unfinished-} ]]; then check_ports "$@" || exit; fi
     start "$@"
     await "${opt[grace]}" || status=$?
     end_watcher
     child=''
-    [[ -z ${final_config-} ]] || check_pre_empted "$stage" "$title" "$status"
+    [[ -z ${unfinished-} ]] || check_pre_empted "$stage" "$title" "$status"
     ((signalled == 0)) || status=$signalled
     ((status == 0)) || failed "$stage" "$title" "$status"
 }
 
-check_pre_empted() { # check_pre_empted STAGE TITLE STATUS: exit with 0 if a signal ended the training and it saved
+check_pre_empted() { # check_pre_empted STAGE TITLE STATUS: exit with 0 if a signal ended it and its work is saved
     local run=${final_config%/final/*}
     if (($3 > 0)); then # torchrun fails if the signal reached it too, although its ranks saved
         [[ -n $stop_time ]] || return 0
         local since=@$((EPOCHSECONDS - SECONDS + stop_time - 1))
-        [[ -n $(find "$run/checkpoints" -name COMPLETE -newermt "$since" 2>/dev/null) ]] || return 0
+        [[ -z $run || -n $(find "$run/checkpoints" -name COMPLETE -newermt "$since" 2>/dev/null) ]] || return 0
     fi
-    ls "$run" >/dev/null 2>&1 || true # refreshes the cache of a network file system
-    # The signal may have reached another machine only. A training that finished has written its final weights.
-    ((signalled > 0)) || [[ ! -f $final_config ]] || return 0
+    ls -a "${run:-${opt[expdir]}}" >/dev/null 2>&1 || true # refreshes the cache of a network file system
+    # The signal may have reached another machine only.
+    ((signalled > 0)) || eval "[[ $unfinished ]]" || return 0
     log "Stage $1: $2: pre-empted; the same command resumes: $command_line"
     exit 0
 }
@@ -193,11 +197,25 @@ on_first_node() { # like run, for commands that only machine 0 runs
     fi
 }
 
-on_one_machine() { # on_one_machine STAGE TITLE NAME COMMAND...: like on_first_node, but with --cmd slurm as a job
-    local -a launch=("${@:4}")
-    local show=quoted
-    [[ ${opt[cmd]} != slurm ]] || launch_job "$3"
-    on_first_node "$1" "$2" "${launch[@]}"
+rows() { # fill the array `rows` with the words of stages 4 and 5 that name models and test sets
+    local -a models sets
+    IFS=, read -ra models <<<"${opt[checkpoint]}"
+    read -ra sets <<<"${opt[test_sets]}"
+    rows=()
+    [[ -z ${1// /} ]] || rows+=(--runs "$1")
+    [[ -z ${opt[checkpoint]} ]] || rows+=(--checkpoint "${models[@]}")
+    [[ -z ${opt[test_sets]} ]] || rows+=(--test_sets "${sets[@]}")
+    ((opt[stage] > 5 || opt[stop_stage] < 4)) || [[ -n ${1// /}${opt[checkpoint]} ]] ||
+        die "--skip_train true: none of the runs ${opt[variants]} is trained in ${opt[expdir]}: name models with --checkpoint, or train"
+}
+
+trained() { # print the variants that are trained, or all of them if the user named them
+    local name
+    local -a names=()
+    for name in ${opt[variants]}; do
+        [[ ! -v given[variants] && ! -f ${opt[expdir]}/$name/final/config.json ]] || names+=("$name")
+    done
+    echo "${names[*]}"
 }
 
 with_parents() { # print the variants, each one once and after the runs that it starts from
@@ -214,6 +232,21 @@ with_parents() { # print the variants, each one once and after the runs that it 
             seen[$name]=1
         done
     done
+}
+
+prepare_members() { # stages 0 and 1 of the corpora of a mix, in the folders of their own recipes
+    local name recipe folder
+    while read -r name recipe <&3; do
+        recipe=${recipe%/corpus.yaml} folder=$recipe/downloads/${opt[scale]}
+        if [[ -v given[corpus_dir] ]]; then
+            folder=${opt[corpus_dir]}/$name
+            ((opt[stage] > 0)) || log "Skip stage 0: Download $name: --corpus_dir names an existing corpus"
+        else
+            on_first_node 0 "Download $name" "${arkasr[@]}" download "$recipe/corpus.yaml" --scale "${opt[scale]}" --corpus_dir "$folder"
+        fi
+        on_first_node 1 "Prepare $name" "${arkasr[@]}" prepare "$recipe/corpus.yaml" --scale "${opt[scale]}" --corpus_dir "$folder" \
+            --datadir "../$name/data/$tag" --nj "${opt[nj]}"
+    done 3< <(sed -n '/^members:/,/^[a-z]*:$/s/^  *\([A-Za-z0-9_.-]*\): *\([^ #]*\).*/\1 \2/p' corpus.yaml)
 }
 
 main() {
@@ -241,11 +274,17 @@ main() {
     local -a python=("${opt[python]}") overrides dirs=(--expdir "${opt[expdir]}" --datadir "${opt[datadir]}")
     ((opt[ngpu] > 0)) || python=(env CUDA_VISIBLE_DEVICES= "${opt[python]}")
     local -a arkasr=("${python[@]}" -m arkasr) source=(corpus.yaml --scale "${opt[scale]}" --corpus_dir "${opt[corpus_dir]}")
-    local -a gpus=(--ngpu "${slots[0]-$processes}") # of machine 0
     read -ra overrides <<<"${opt[train_args]}"
-    needed=$(with_parents)
+    if ${opt[skip_train]}; then needed='' runs=$(trained); else needed=$(with_parents); fi
+    local exported=$runs
+    local -a rows
+    [[ $runs != *_opd* ]] || runs="teacher $runs"
+    rows "$runs"
 
-    if [[ -v given[corpus_dir] ]]; then
+    if grep -q '^layout: mix' corpus.yaml; then
+        prepare_members
+        source=("${source[@]:0:4}" "../{member}/data/$tag") # a mix is prepared from the data of its members
+    elif [[ -v given[corpus_dir] ]]; then
         ((opt[stage] > 0)) || log "Skip stage 0: Download: --corpus_dir names an existing corpus"
     else
         on_first_node 0 "Download" "${arkasr[@]}" download "${source[@]}"
@@ -254,12 +293,11 @@ main() {
     # Scale mini trains its teacher here. The names of the runs show whether they need one.
     [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
     [[ $needed != *_td* ]] ||
-        on_one_machine 2 "Label" label "${arkasr[@]}" label "${opt[conf]}" "${dirs[@]}" "${gpus[@]}" "${overrides[@]}"
+        transcribe 2 "Label" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
     for name in $needed; do train 3 "$name"; done
-    [[ $needed != *_opd* ]] || runs="teacher $runs"
-    on_one_machine 4 "Decode" decode "${arkasr[@]}" decode "${dirs[@]}" --runs "$runs" "${gpus[@]}"
-    on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" --runs "$runs"
-    on_first_node 6 "Export" "${arkasr[@]}" export "${dirs[@]}" --runs "${opt[variants]}"
+    transcribe 4 "Decode" decode "${dirs[@]}" "${rows[@]}"
+    on_first_node 5 "Score" "${arkasr[@]}" score "${dirs[@]}" "${rows[@]}"
+    on_first_node 6 "Export" "${arkasr[@]}" export "${dirs[@]}" --runs "$exported"
 
     ((num_run > 0)) || die "nothing to run from --stage ${opt[stage]} to --stop_stage ${opt[stop_stage]}: all stages were skipped"
     if ${opt[dry_run]}; then

@@ -29,14 +29,19 @@ CALLS = {
     ),
     "label": (
         "arkasr.evaluation.label", "label",
-        ["c.yaml", *DIRS, "--ngpu", "2", "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"], 2),
+        ["c.yaml", *DIRS, "a.b=1"], ("c.yaml", "exp", "data", ["a.b=1"]),
     ),
     "train": (
         "arkasr.training.train", "train",
         ["c.yaml", "a.b=1", "--run", "base", *DIRS, "c=d e"], ("c.yaml", "base", "exp", "data", ["a.b=1", "c=d e"]),
     ),
-    "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"], 1)),
-    "score": ("arkasr.evaluation.score", "score", [*DIRS, "--runs", "a", "b"], ("exp", "data", ["a", "b"])),
+    "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"], [], [])),
+    "score": (
+        "arkasr.evaluation.score",
+        "score",
+        [*DIRS, "--runs", "a", "b", "--checkpoint", "x/y", "n=whisper:z", "--test_sets", "t=a b.jsonl"],
+        ("exp", "data", ["a", "b"], ["t=a b.jsonl"], ["x/y", "n=whisper:z"]),
+    ),
     "export": (
         "arkasr.export.export", "export",
         [*DIRS, "--runs", "a", "--checkpoint", "best", "--published", "--outdir", "o", "--license", "mit"],
@@ -123,6 +128,10 @@ def test_options_accept_dashes_underscores_and_equals_signs(stand_in):
         (["plan", "c", "--run", "a", "--gpus", "8", "--longest=2"], "--longest is now called --max_length_ratio"),
         (["plan", "c", "--run", "a", "--gpus", "8", "--full", "1"], "option --full is now called --batch_fill"),
         (["plan", "c", "--run", "a", "--gpus", "8", "--reserve=2"], "option --reserve is now called --reserved_memory"),
+        (
+            ["decode", *DIRS, "--runs", "a", "--ngpu=2"],
+            "option --ngpu no longer exists; start the command with torchrun",
+        ),
         (["score", *DIRS, "--runs", "a", "--node", "4"], "unknown option --node"),
     ],
 )
@@ -266,7 +275,14 @@ def test_repeated_runs_count_once(stand_in):
     calls = []
     stand_in("score", lambda *arguments: calls.append(arguments))
     assert cli.main(["score", *DIRS, "--runs", "b a", "b"]) == 0
-    assert calls == [("exp", "data", ["b", "a"])]
+    assert calls == [("exp", "data", ["b", "a"], [], [])]
+
+
+def test_decode_needs_no_runs_if_it_has_checkpoints(stand_in):
+    calls = []
+    stand_in("decode", lambda *arguments: calls.append(arguments))
+    assert cli.main(["decode", *DIRS, "--checkpoint", "a/b"]) == 0
+    assert calls == [("exp", "data", [], [], ["a/b"])]
 
 
 @pytest.mark.parametrize("option", ["--run", "--expdir", "--datadir"])

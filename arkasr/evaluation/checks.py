@@ -74,17 +74,21 @@ def check_types(where: str, values: Any, kinds: Mapping[str, type], what_to_do: 
             raise UserError(f"{where}: key {key!r} must be {TYPE_NAMES[kind]}, got {_shown(value)}; {what_to_do}")
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path, size: int | None = None) -> Iterator[tuple[int, Any]]:
     """Read a file of JSON lines.
 
     Args:
         path: The file.
+        size: Number of bytes after which reading ends, at the end of a line. None reads all.
 
     Yields:
         Number of the line, from 1, and its value. The value of a line that is not JSON in UTF-8 is a ValueError.
     """
     with path.open("rb") as file:
+        read = 0
         for number, line in enumerate(file, 1):
+            if size is not None and (read := read + len(line)) > size:
+                return
             try:
                 yield number, json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:

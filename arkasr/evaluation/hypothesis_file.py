@@ -1,8 +1,7 @@
-"""Hypothesis files: one JSON row per clip, written to a partial file first, resumed and repaired."""
+"""Hypothesis files: the transcription of one manifest by all ranks, resumed and merged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +13,13 @@ from lhotse.cut import Cut
 from arkasr.data.batches import evaluation_cuts
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
-from arkasr.data.reasons import Failure, counts
-from arkasr.errors import UserError
-from arkasr.evaluation.checks import has_type, json_lines
-from arkasr.evaluation.results_io import ROW_TYPES
+from arkasr.data.reasons import Failure
+from arkasr.evaluation.checks import has_type
+from arkasr.evaluation.failed_share import ClipCounts
+from arkasr.evaluation.part_files import PartFiles, line, read_rows
 from arkasr.evaluation.transcribing import Result
+from arkasr.evaluation.workers import Workers
 from arkasr.utils.console import Progress, log
-from arkasr.utils.files import publish
 
 SAME_LENGTH = 0.1  # seconds by which the audio of a clip may differ from its manifest
 
@@ -29,9 +28,11 @@ SAME_LENGTH = 0.1  # seconds by which the audio of a clip may differ from its ma
 class HypothesisFile:
     """The transcription of one manifest into one hypothesis file.
 
-    Rows are written to `<path>.part`. The file gets its final name when all clips have their row, except for a limited
-    share of failed clips, and its rows are then in the order of the manifest. An interrupted transcription resumes from
-    the rows in the partial file.
+    Each rank appends its rows to a partial file of its own, `<path>.part-<rank>`. When all clips have their row, except
+    for a limited share of failed clips, rank 0 writes the rows of all partial files to `path`, in the order of the
+    manifest. An interrupted transcription resumes from the rows in the partial files of any number of ranks.
+
+    Only rank 0 may call the methods other than `transcribe`.
 
     Attributes:
         path: The hypothesis file.
@@ -41,7 +42,8 @@ class HypothesisFile:
         max_failed_share: Largest share of failed clips, from 0 to 1. If all clips fail, it does not count.
         name: Label of the progress line, such as "decode base test-clean".
         advice: What the user can do about cut transcripts, for a warning.
-        failures: The clips that failed in `transcribe`, in the order of the manifest.
+        failures: The clips of all ranks that failed in `transcribe`, in the order of the manifest. Empty on other ranks
+            than rank 0.
     """
 
     path: Path
@@ -54,7 +56,7 @@ class HypothesisFile:
     failures: list[Failure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.part = self.path.with_name(f"{self.path.name}.part")
+        self.parts = PartFiles(self.path)
 
     @cached_property
     def clips(self) -> dict[str, float]:
@@ -79,7 +81,7 @@ class HypothesisFile:
         """Make an incomplete hypothesis file a partial file again."""
         if self.path.is_file():
             log(f"{self.path}: clips without a hypothesis are transcribed again")
-            self.path.replace(self.part)
+            self.parts.reopen()
 
     def discard(self) -> int:
         """Delete the hypotheses.
@@ -87,117 +89,59 @@ class HypothesisFile:
         Returns:
             The number of rows that were deleted.
         """
-        files = [file for file in (self.path, self.part) if file.is_file()]
+        files = [file for file in (self.path, *self.parts.paths()) if file.is_file()]
         num_rows = sum(len(read_rows(file)[0]) for file in files)
         for file in files:
             file.unlink()
         return num_rows
 
-    def transcribe(self, results: Callable[[Iterator[list[Cut]]], Iterable[Result]]) -> None:
-        """Transcribe all clips that have no row in the partial file.
+    def transcribe(self, workers: Workers, results: Callable[[Iterator[list[Cut]]], Iterable[Result]]) -> None:
+        """Transcribe all clips that have no row in a partial file.
 
         Args:
-            results: Function from the cuts of all batches to one result per batch, in any order.
+            workers: The ranks. All of them must call this.
+            results: Function from the cuts of all batches to one result per batch of this rank, in any order.
 
         Raises:
-            UserError: Too many clips failed. The rows of the others stay in the partial file.
+            UserError: Too many clips failed, over all ranks. The rows of the others stay in the partial files.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        clips, finished = self.clips, self._repair()
-        done = sum(clip in finished for clip in clips)
-        with self.part.open("a", encoding="utf-8") as file, Progress(self.name, len(clips), "clips", done) as progress:
-            for result in results(evaluation_cuts(str(self.manifest), self.max_seconds, finished, self.rules)):
-                self._count(result, len(clips))
-                file.writelines(map(_line, result.rows))
+        plan = workers.decide(self._plan)
+        counts = ClipCounts(workers, plan["clips"], self.max_failed_share, self.path)
+        batches = evaluation_cuts(str(self.manifest), self.max_seconds, self.parts.ids(plan["sizes"]), self.rules)
+        part = self.parts.of_rank(workers.rank)
+        with part.open("a", encoding="utf-8") as file, Progress(self.name, plan["clips"], "clips", plan["done"]) as bar:
+            for result in results(batches):
+                file.write("".join(map(line, result.rows)))
                 file.flush()
-                progress.update(result.num_clips, f"{len(self.failures)} failed" if self.failures else "")
-        place = self._places()
-        self.failures.sort(key=lambda failure: place.get(failure.id, len(place)))
-        self._check_share(len(clips), least=1)
+                counts.add(result)
+                counts.show(bar)
+            workers.collect(None, lambda: counts.show(bar))
+            counts.show(bar)
+        if workers.first:
+            self.failures = counts.failures(self._places())
+            counts.check(self.failures, least=1)
 
     def _places(self) -> dict[str, int]:
         """Return the place of each clip in the manifest."""
         return {clip: place for place, clip in enumerate(self.clips)}
 
-    def _repair(self) -> set[str]:
-        """Return the ids in the partial file. Write it again if it has other lines than rows of these clips."""
-        rows, damaged = read_rows(self.part)
-        current = {name: row for name, row in rows.items() if self._is_current(row)}
-        if damaged or len(current) < len(rows):
-            other = f"{damaged} damaged lines and {len(rows) - len(current)} of clips with another duration"
-            log(f"{self.part}: {other} left out; their clips are transcribed again")
-        if damaged or len(current) < len(rows) or (rows and not self.part.read_bytes().endswith(b"\n")):
-            self._replace(current.values())
-        return set(current)
-
-    def _replace(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write the partial file again, with these rows."""
-        new = self.part.with_name(f"{self.part.name}.new")
-        new.write_text("".join(map(_line, rows)), encoding="utf-8")
-        publish(new, self.part)
-
-    def _count(self, result: Result, total: int) -> None:
-        for failure in result.failures:
-            log(f"dropped {failure}")
-        self.failures += [*result.unread, *result.failures]
-        if result.failures:  # now, because a teacher that fails for every clip need not try all of them
-            self._check_share(total)
-
-    def _check_share(self, total: int, least: int = 0) -> None:
-        """Raise UserError if too many of `total` clips have failed, or if fewer than `least` have not."""
-        failed = len(self.failures)
-        if failed <= self.max_failed_share * total and total - failed >= least:
-            return
-        all_or_share = "all clips" if failed == total else f"more than data.max_failed_share={self.max_failed_share:g}"
-        raise UserError(
-            f"{self.part}: {all_or_share} failed, {failed} of {total} ({counts(f.kind for f in self.failures)}); the "
-            f"first is {self.failures[0]}; repair them and run the same command again; other clips are kept"
-        )
+    def _plan(self) -> dict[str, Any]:
+        """Repair the partial files. Return their sizes, the number of clips, and how many of them have a row."""
+        done = self.parts.repair(self._is_current)
+        return {"sizes": self.parts.sizes(), "clips": len(self.clips), "done": sum(clip in done for clip in self.clips)}
 
     def finish(self) -> None:
-        """Sort the rows of the partial file, give it its final name, and log its counts."""
-        found, place = list(read_rows(self.part)[0].values()), self._places()
-        rows, failed = sorted(found, key=lambda row: place.get(row["id"], len(place))), len(self.failures)
-        if rows != found:
-            self._replace(rows)
-        publish(self.part, self.path)
+        """Write the rows of all partial files in the order of the manifest, and log their counts."""
+        found, place = self.parts.rows(), self._places()
+        rows = sorted(found.values(), key=lambda row: place.get(row["id"], len(place)))
+        self.parts.merge(rows)
         looping, stopped = ([row.get(key) for row in rows] for key in ("looping", "stopped"))
         ends = f"{looping.count(True)} looping, {stopped.count(False)} cut at the token cap"
         if None in (*looping, *stopped):
             ends = "cut and looping transcripts are not reported"
+        failed = len(self.failures)
         log(f"{self.path}: {len(rows)} clips, {ends}" + (f", {failed} failed" if failed else ""))
         if cut := stopped.count(False):
             share = f"{cut} of {len(rows)} transcripts ({cut / len(rows):.1%})"
             log(f"warning: {self.name}: {share} are cut at the token cap; {self.advice}")
-
-
-def read_rows(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Read the rows of a complete, partial or damaged hypothesis file.
-
-    Args:
-        path: The file. It may be missing.
-
-    Returns:
-        Rows by id, in the order of the file, and the number of lines that are left out: those that are not rows (such
-        as a torn last line), and those that repeat an id.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    damaged = 0
-    for _, value in json_lines(path) if path.is_file() else ():
-        if _is_row(value) and value["id"] not in rows:
-            rows[value["id"]] = value
-        else:
-            damaged += 1
-    return rows, damaged
-
-
-def _is_row(value: Any) -> bool:
-    if not isinstance(value, dict) or value.get("id") is None or value.get("hypothesis") is None:
-        return False
-    return all(value.get(key) is None or has_type(value[key], kind) for key, kind in ROW_TYPES.items())
-
-
-def _line(row: dict[str, Any]) -> str:
-    text = json.dumps(row, ensure_ascii=False)
-    is_utf8 = text.encode("utf-8", "replace").decode() == text  # false for half of a surrogate pair
-    return (text if is_utf8 else json.dumps(row)) + "\n"

@@ -2,7 +2,7 @@
 
 The input is `teacher_data.clips`, by default `<datadir>/td.jsonl.gz`. The output is written to `<expdir>`:
 
-- `td_teacher.jsonl`: the teacher's transcripts, one row per clip (`td_teacher.jsonl.part` while incomplete).
+- `td_teacher.jsonl`: the teacher's transcripts, one row per clip (`td_teacher.jsonl.part-<rank>` while incomplete).
 - `td_teacher.jsonl.gz`: the selected cuts with the teacher's transcript as their text.
 - `td_teacher.json`: which teacher transcribed, what determined the selection, and how many clips were left out, by
   reason.
@@ -26,50 +26,60 @@ from arkasr.data.checks import Rules
 from arkasr.data.manifests import digest, read_cuts
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types
-from arkasr.evaluation.hypothesis_file import HypothesisFile, read_rows
+from arkasr.evaluation.hypothesis_file import HypothesisFile
 from arkasr.evaluation.identity import changed_teacher, teacher_identity
 from arkasr.evaluation.label_selection import ABOVE, select, with_teacher_text
-from arkasr.evaluation.processes import Processes
+from arkasr.evaluation.part_files import read_rows
 from arkasr.evaluation.results_io import TEACHER_TYPES, read_corpus_facts
+from arkasr.evaluation.sharing import transcribed
 from arkasr.evaluation.transcribers import quiet_transformers, teacher_transcriber
+from arkasr.evaluation.transcribing import Transcribing, own_device
+from arkasr.evaluation.workers import Workers
 from arkasr.utils.console import log
-from arkasr.utils.files import locked, publish, read_json, write_text
+from arkasr.utils.files import publish, read_json, write_text
 
 
-def label(conf: str, expdir: str, datadir: str, overrides: list[str], ngpu: int = 1) -> None:
+def label(conf: str, expdir: str, datadir: str, overrides: list[str]) -> None:
     """Transcribe `teacher_data.clips` with the teacher and write `<expdir>/td_teacher.jsonl.gz`.
 
     The reference is kept in each supervision's custom field `reference`. Clips are left out and counted if they
     failed, or if their transcript is empty, looping, cut, or has an error rate above `teacher_data.max_error`. Clips
-    that already have a transcript of this teacher are not transcribed again.
+    that already have a transcript of this teacher are not transcribed again. Under torchrun, each rank transcribes a
+    share of the clips on its own GPU, or on the CPU if there is none.
 
     Args:
         conf: Configuration file with the recipe's runs. The first OPD run defines the teacher, else the first run.
         expdir: Experiment directory to write to.
         datadir: Prepared data directory.
         overrides: Configuration overrides, such as `teacher_data.max_error=0.3`.
-        ngpu: Number of processes, each on its own GPU, or on the CPU if there is none.
 
     Raises:
         UserError: The existing transcripts are from another teacher, another process labels in `expdir`, too many
-            clips failed, or no clip is left. There are fewer GPUs than processes, or a process ended.
+            clips failed, or no clip is left. There are fewer GPUs than processes.
     """
     quiet_transformers()
-    config = _config_with_teacher(
-        {name: load_config(conf, name, expdir, datadir, overrides) for name in run_names(conf)}
-    )
-    labels = Labels(config, Path(expdir), Path(datadir))
-    with locked(labels.expdir, "labelling"):
-        if labels.up_to_date():
-            log(f"{labels.target}: already exists")
-            return
-        labels.begin()
-        if not labels.file.is_complete():
-            labels.file.reopen()
-            make = partial(teacher_transcriber, config)
-            with Processes(make, ngpu, config.data, config.train.hang_seconds) as processes:
-                labels.file.transcribe(partial(processes.transcribe, dtype=""))
+    with Workers(Path(expdir), "label") as workers:
+        config = _config_with_teacher(
+            {name: load_config(conf, name, expdir, datadir, overrides) for name in run_names(conf)}
+        )
+        labels = Labels(config, Path(expdir), Path(datadir))
+        with workers.locked(labels.expdir, "labelling"):
+            if workers.decide(labels.up_to_date):
+                log(f"{labels.target}: already exists")
+            else:
+                _label(labels, workers)
+
+
+def _label(labels: Labels, workers: Workers) -> None:
+    if workers.decide(labels.begin):
+        config = labels.config
+        make = partial(teacher_transcriber, config)
+        transcribing = Transcribing(make, config.data, config.train.hang_seconds, own_device())
+        results = partial(transcribed, workers=workers, transcribing=transcribing, dtype="")
+        labels.file.transcribe(workers, results)
+        if workers.first:
             labels.file.finish()
+    if workers.first:
         labels.finish()
 
 
@@ -158,8 +168,11 @@ class Labels:
             log(f"warning: {error}")
             return False
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Record the teacher, and delete labelled cuts that are out of date.
+
+        Returns:
+            True if clips have to be transcribed.
 
         Raises:
             UserError: The existing transcripts are from another teacher.
@@ -178,10 +191,14 @@ class Labels:
             log(f"{self.target}: the clips or settings have changed, or it is damaged; {action}")
             self.target.unlink()  # it belongs to another selection, no run may train on it
         self._write_record(teacher=teacher)
+        is_complete = self.file.is_complete()
+        if not is_complete:
+            self.file.reopen()
+        return not is_complete
 
     def _existing(self) -> Path | None:
         """Return the complete or partial file of transcripts, if it holds any."""
-        return next((p for p in (self.transcripts, self.file.part) if p.is_file() and p.stat().st_size), None)
+        return next((p for p in (self.transcripts, *self.file.parts.paths()) if p.is_file() and p.stat().st_size), None)
 
     def finish(self) -> None:
         """Select clips by their transcripts and write the labelled cuts.

@@ -1,9 +1,9 @@
-"""What `arkasr decode` transcribes with: a trained run, or the teacher of the distilled runs."""
+"""What `arkasr decode` transcribes with: a trained run, another checkpoint, or the teacher of the distilled runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,32 +15,63 @@ from arkasr.data.checks import Rules
 from arkasr.data.manifests import digest
 from arkasr.errors import UserError
 from arkasr.evaluation.agreement import agreement, in_words, sample
+from arkasr.evaluation.checkpoints import CONFIG, read_checkpoint, weights_of
 from arkasr.evaluation.decode_record import changed_inputs, read_record, write_record
-from arkasr.evaluation.hypothesis_file import HypothesisFile, read_rows
+from arkasr.evaluation.earlier_scores import another_set, is_another
+from arkasr.evaluation.hypothesis_file import HypothesisFile
 from arkasr.evaluation.identity import changed_teacher, teacher_identity
-from arkasr.evaluation.processes import Processes
+from arkasr.evaluation.results_io import TestSet, hypothesis_file
+from arkasr.evaluation.sharing import transcribed
 from arkasr.evaluation.transcribers import dtype_of, run_transcriber, teacher_transcriber
+from arkasr.evaluation.transcribing import Result, Transcribing, own_device
+from arkasr.evaluation.workers import Workers
+from arkasr.model.weight_files import is_hub_id
 from arkasr.utils.console import log
-from arkasr.utils.files import sampled_digest
 
 TEACHER = "teacher"
 
 
 @dataclass
 class Source:
-    """What transcribes: a trained run, or the teacher of distilled runs.
+    """What transcribes: a trained run, a checkpoint (see `arkasr.evaluation.checkpoints`), or a teacher.
 
     Attributes:
-        folder: The run's folder, or `<expdir>/teacher`.
-        config: Configuration of the run, or of the run that names the teacher.
+        folder: Folder of the row, such as `<expdir>/<run>` or `<expdir>/teacher`.
+        config: Configuration of the run, of the checkpoint, or of the run that names the teacher.
         is_teacher: Transcribe with the teacher that `config` names.
         config_path: Where the user can change the configuration, for messages.
+        weights: Folder or Hub id of the weights. Empty for teachers.
     """
 
     folder: Path
     config: Config
     is_teacher: bool
     config_path: str
+    weights: str = ""
+
+    @classmethod
+    def of(cls, expdir: Path, row: str, rows: Sequence[str]) -> Source:
+        """Return what transcribes for one row of the tables.
+
+        Args:
+            expdir: Experiment directory.
+            row: Name of a run or of a checkpoint, or `teacher`.
+            rows: All rows to decode.
+
+        Returns:
+            The run, the checkpoint or the teacher.
+
+        Raises:
+            UserError: There is no such row. See also `teacher`.
+        """
+        if row == TEACHER:
+            return cls.teacher(expdir, rows)
+        checkpoint = read_checkpoint(expdir, row)
+        if checkpoint is None:
+            return cls.run(expdir, row)
+        path = expdir / row / CONFIG
+        weights = "" if checkpoint.plugin else checkpoint.path
+        return cls(expdir / row, read_config(path), bool(checkpoint.plugin), str(path), weights)
 
     @classmethod
     def run(cls, expdir: Path, run: str) -> Source:
@@ -59,7 +90,7 @@ class Source:
         path = expdir / run / "config.yaml"
         if not path.is_file():
             raise UserError(f"{expdir / run}: no such run (no config.yaml); train it with --stage 3")
-        return cls(expdir / run, read_config(path), False, str(path))
+        return cls(expdir / run, read_config(path), False, str(path), str(expdir / run / "final"))
 
     @classmethod
     def teacher(cls, expdir: Path, runs: Sequence[str]) -> Source:
@@ -93,79 +124,88 @@ class Source:
                 )
         return cls(expdir / TEACHER, first, True, str(paths[0]))
 
-    def file(self, path: Path, manifest: Path, name: str) -> HypothesisFile:
-        """Return the hypothesis file of a manifest.
+    def file(self, tested: TestSet) -> HypothesisFile:
+        """Return the hypothesis file of a test set.
 
         Args:
-            path: The hypothesis file.
-            manifest: Manifest of the clips.
-            name: Label of the progress line.
+            tested: The test set. Its language is that of clips that name none.
 
         Returns:
             The file, with the rules and limits of the configuration.
         """
-        data, rules = self.config.data, Rules.of(self.config.data, empty_text=True)
+        data, run = self.config.data, self.folder.name
+        rules = Rules.of(replace(data, language=tested.language or data.language), empty_text=True)
         advice = f"raise decode.max_new_tokens and decode.tokens_per_second in {self.config_path}"
         if self.is_teacher:
             advice = f"raise its token limits, such as teacher.options.max_new_tokens in {self.config_path}"
         return HypothesisFile(
-            path, manifest, rules, self.config.decode.max_seconds, data.max_failed_share, name, f"{advice}, and repeat"
+            hypothesis_file(self.folder.parent, run, tested.name),
+            tested.manifest,
+            rules,
+            self.config.decode.max_seconds,
+            data.max_failed_share,
+            f"decode {run} {tested.name}",
+            f"{advice}, and repeat",
         )
 
-    def processes(self, count: int) -> Processes:
-        """Return the processes that transcribe.
-
-        Args:
-            count: Number of processes.
-
-        Returns:
-            The processes. They load the model with their first batch.
+    def transcribing(self) -> Transcribing:
+        """Return what transcribes on the device of this rank. It loads the model with its first batch.
 
         Raises:
             UserError: There are fewer GPUs than processes.
         """
         make = partial(teacher_transcriber, self.config)
         if not self.is_teacher:
-            make = partial(run_transcriber, self.folder, self.config.decode)
-        return Processes(make, count, self.config.data, self.config.train.hang_seconds)
+            make = partial(run_transcriber, self.weights, self.config.decode)
+        return Transcribing(make, self.config.data, self.config.train.hang_seconds, own_device())
 
     @property
     def dtype(self) -> str:
         """Dtype in which the model is loaded on this machine. Empty for the teacher."""
         return "" if self.is_teacher else dtype_of(self.config.decode)
 
-    def decode(self, file: HypothesisFile, processes: Processes, corpus: dict[str, Any]) -> None:
+    def decode(self, file: HypothesisFile, transcribing: Transcribing, workers: Workers, tested: TestSet) -> None:
         """Transcribe a manifest, unless its hypotheses are complete.
 
         Args:
             file: The hypothesis file.
-            processes: The processes that transcribe.
-            corpus: Content of corpus.json.
+            transcribing: Return value of `transcribing`.
+            workers: The ranks. All of them must call this.
+            tested: The test set.
 
         Raises:
             UserError: The run is not trained, or too many clips failed.
         """
-        inputs = self._inputs(file)
-        if self._is_done(file, inputs):
+        inputs = self._inputs(file) if workers.first else {}
+        if workers.decide(lambda: self._is_done(file, inputs, tested)):
             return
-        write_record(file.path, inputs)
-        file.transcribe(partial(processes.transcribe, dtype=self.dtype))
-        write_record(file.path, inputs, file.failures, self._agreement(file, processes, corpus))
-        file.finish()
+        if workers.first:
+            write_record(file.path, inputs)
+        transcribe = partial(transcribed, workers=workers, transcribing=transcribing)
+        file.transcribe(workers, partial(transcribe, dtype=self.dtype))
+        found = self._agreement(file, transcribe, workers, tested)
+        if workers.first:
+            write_record(file.path, inputs, file.failures, found)
+            file.finish()
 
-    def _agreement(self, file: HypothesisFile, processes: Processes, corpus: dict[str, Any]) -> dict[str, Any] | None:
+    def _agreement(
+        self, file: HypothesisFile, transcribe: Callable[..., Iterable[Result]], workers: Workers, tested: TestSet
+    ) -> dict[str, Any] | None:
         """Transcribe a sample in float32 and compare. None if all clips were transcribed in float32, or no sample."""
-        rows, settings = read_rows(file.part)[0], self.config.decode
-        clips = sample(rows.keys() & file.clips.keys(), settings.agreement_clips)
-        if self.dtype in ("", "float32") or not clips:
+        if self.dtype in ("", "float32"):
+            return None
+        settings, rows = self.config.decode, file.parts.rows() if workers.first else {}
+        sampled = set(workers.decide(lambda: list(sample(rows.keys() & file.clips.keys(), settings.agreement_clips))))
+        if not sampled:
             return None
         seconds = settings.max_seconds / 2  # float32 needs twice the memory
-        batches = evaluation_cuts(str(file.manifest), seconds, file.clips.keys() - clips, file.rules)
-        exact = [row for result in processes.transcribe(batches, "float32") for row in result.rows]
-        if not exact:  # their audio can no longer be read
+        batches = evaluation_cuts(str(file.manifest), seconds, file.clips.keys() - sampled, file.rules)
+        own = [(row["id"], row["hypothesis"]) for result in transcribe(batches, dtype="float32") for row in result.rows]
+        exact = {name: text for one in workers.collect(own) for name, text in one}
+        if not exact:  # on other ranks, or their audio can no longer be read
             return None
-        found = agreement(rows, {row["id"]: row["hypothesis"] for row in exact}, corpus)
-        log(f"{file.path}: decoded in {self.dtype}; {in_words(found, corpus)}")
+        found = agreement(rows, exact, tested)
+        log(f"{file.path}: decoded in {self.dtype}; {in_words(found, tested.metric)}")
         return found
 
     def _inputs(self, file: HypothesisFile) -> dict[str, Any]:
@@ -173,20 +213,23 @@ class Source:
         teacher = teacher_identity(self.config.teacher) if self.is_teacher else None
         return {
             "manifest": digest(str(file.manifest)),
-            "weights": "" if self.is_teacher else sampled_digest(self.folder / "final"),
+            "source": str(file.manifest.absolute()),
+            "weights": "" if self.is_teacher else weights_of(self.folder.parent, self.folder.name).digest,
             "teacher": teacher,
             "settings": {} if self.is_teacher else asdict(self.config.decode) | {"dtype": self.dtype},
             "clips": len(file.clips),
         }
 
-    def _is_done(self, file: HypothesisFile, inputs: dict[str, Any]) -> bool:
+    def _is_done(self, file: HypothesisFile, inputs: dict[str, Any], tested: TestSet) -> bool:
         """Return whether the hypotheses can stay. Otherwise delete outdated rows and keep the others."""
         record, is_complete = read_record(file.path), file.is_complete()
         if is_complete and not self.is_teacher:
             inputs = inputs | {"settings": asdict(self.config.decode)}  # `auto` accepts what another machine decoded
         reasons = ["there is no record of what they were decoded from"]
         if record:
-            changed = changed_inputs(record, inputs, str(file.manifest), str(self.folder / "final"))
+            if is_another(tested, record.get("source"), record["manifest"]):
+                raise UserError(another_set(tested, str(file.path), record["source"]))
+            changed = changed_inputs(record, inputs, str(file.manifest), self.weights)
             reasons = [f"changed: {', '.join(changed)}"] if changed else []
         if is_complete and not (record and reasons):
             note = "" if record else f"; warning: {reasons[0]}; delete it to decode again"
@@ -200,5 +243,5 @@ class Source:
         return False
 
     def _require_model(self) -> None:
-        if not self.is_teacher and not (self.folder / "final" / "config.json").is_file():
-            raise UserError(f"{self.folder / 'final'}: no trained model here; run the recipe with --stage 3 first")
+        if not self.is_teacher and not is_hub_id(self.weights) and not (Path(self.weights) / "config.json").is_file():
+            raise UserError(f"{self.weights}: no trained model here; run the recipe with --stage 3 first")

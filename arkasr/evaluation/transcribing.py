@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from lhotse.cut import Cut
 
 from arkasr.config.schema import DataConfig
@@ -14,6 +16,7 @@ from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.loading import loaded
 from arkasr.data.order import START
 from arkasr.data.reasons import Failure
+from arkasr.errors import UserError
 from arkasr.evaluation.one_by_one import Transcriber, transcribe_or_fail
 from arkasr.evaluation.transcribers import MakeTranscriber
 
@@ -77,20 +80,22 @@ class Transcribing:
         return self._transcribers[dtype]
 
 
-def deal(batches: Iterable[list[Cut]], shares: int) -> list[list[list[Cut]]]:
-    """Deal batches out, each one to the share with the least padded audio so far.
-
-    Args:
-        batches: The cuts of each batch. The order matters: if long batches come first, the shares differ least.
-        shares: Number of shares.
+def own_device() -> str:
+    """Return the device of this process, and make it the current one.
 
     Returns:
-        The batches of each share, in order. The same arguments give the same shares.
+        "cpu" if there is no GPU, else "cuda:<LOCAL_RANK>".
+
+    Raises:
+        UserError: There are fewer GPUs than processes.
     """
-    dealt: list[list[list[Cut]]] = [[] for _ in range(shares)]
-    seconds = [0.0] * shares
-    for batch in batches:
-        least = seconds.index(min(seconds))
-        dealt[least].append(batch)
-        seconds[least] += len(batch) * max(cut.duration for cut in batch)
-    return dealt
+    if not torch.cuda.is_available():
+        return "cpu"
+    index, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= found:
+        raise UserError(
+            f"--ngpu {os.environ.get('LOCAL_WORLD_SIZE', index + 1)}: this machine has {found} GPUs that are visible; "
+            f"use at most {found} processes per machine"
+        )
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"

@@ -277,18 +277,15 @@ def test_job_is_cancelled_with_its_recipe(fake):
     wait_until(lambda: all(map(has_ended, fake.pids())))  # the fake scancel signals them and does not wait
 
 
-def test_stages_2_and_4_are_submitted_as_jobs_of_one_machine(fake):
-    words = [
-        "--python",
-        str(fake.folder / "bin" / "stub"),
-        "--stage",
-        "2",
-        "--stop_stage",
-        "5",
-        "--variants",
-        "base_td",
-    ]
-    words += ["--scale", "mini", "--cmd", "slurm", "--num_nodes", "2", "--ngpu", "4", "--slurm_args=--partition=gpu"]
+def words_of(fake, stage: str, *words: str) -> list[str]:
+    """Return the options for stages from this one on, with the fake Python and a run that needs labels."""
+    python = str(fake.folder / "bin" / "stub")
+    return ["--python", python, "--stage", stage, "--stop_stage", "5", "--variants", "base_td", *words]
+
+
+def test_stages_2_to_4_are_submitted_as_one_job_over_all_nodes_each(fake):
+    words = words_of(fake, "2", "--scale", "mini", "--cmd", "slurm", "--num_nodes", "2", "--ngpu", "4")
+    words += ["--slurm_args=--partition=gpu"]
     done = fake.run(*words)
     assert done.returncode == 0, done.stderr
     names = ["teacher", "label", "base", "base_td", "decode"]
@@ -297,30 +294,59 @@ def test_stages_2_and_4_are_submitted_as_jobs_of_one_machine(fake):
     for name, verb in (("label", "label conf/mini.yaml"), ("decode", "decode")):
         text = (folder / f"exp/mini/slurm/{name}.sh").read_text()
         assert directives(text) == [
-            *(f"--job-name=arkasr-{name}", "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=4"),
+            *(f"--job-name=arkasr-{name}", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4"),
             *(f"--chdir={folder}", f"--output={folder}/exp/mini/slurm/{name}-%j.log", "--open-mode=append"),
-            *("--requeue", "--partition=gpu"),
+            *("--requeue", "--signal=B:USR1@120", "--partition=gpu"),
         ]
-        assert f" -m arkasr {verb} --expdir exp/mini --datadir data/mini" in text.splitlines()[-1]
-        assert " --ngpu 4" in text.splitlines()[-1]
-    verbs = [words for *_, words in fake.ran() if "torch.distributed" not in words]
-    assert [" ".join(words.split()[2:3]) for words in sorted(verbs)] == ["decode", "decode", "label", "label", "score"]
+        assert f" -m arkasr {verb} --expdir exp/mini --datadir data/mini" in text
+        assert " --nnodes 2 --nproc-per-node 4 " in text and "&& -f exp/mini/.arkasr.stopped ]]" in text
+    ran = sorted((rank, words) for rank, *_, words in fake.ran() if "arkasr label" in words or "arkasr decode" in words)
+    assert [rank for rank, _ in ran] == ["0", "0", "1", "1"]  # each verb on both nodes
     shown = fake.run(*words, "--dry_run", "true").stdout
     assert shown.count("\nsbatch --wait ") == 5 and "\nsbatch --wait exp/mini/slurm/decode.sh\n" in shown
 
 
-def test_decoding_over_ssh_uses_the_slots_of_the_first_host(fake):
+def test_decoding_over_ssh_starts_the_slots_of_each_host(fake):
     (fake.folder / "hosts").write_text("n0 slots=3\nn1\n")
-    words = ["4" if word == "3" else word for word in fake.ssh]
-    (decode,) = [line for line in commands(fake.run(*words, "--dry_run", "true", "--ngpu", "2")) if "decode" in line]
-    assert decode[decode.index("--ngpu") + 1] == "3"
-
-
-def test_failing_job_of_one_machine_sets_the_exit_status(fake):
-    (fake.folder / "does-").write_text("fail")
-    words = ["--python", str(fake.folder / "bin" / "stub"), "--stage", "4", "--stop_stage", "4", "--cmd", "slurm"]
+    hosts = str(fake.folder / "hosts")
+    words = words_of(fake, "4", "--cmd", "ssh", "--hostfile", hosts, "--ngpu", "2")
+    first, second = (
+        line for line in fake.run(*words, "--dry_run", "true").stdout.splitlines() if "arkasr decode" in line
+    )
+    assert first.startswith("ssh n0 ") and "--nproc-per-node 3 --node-rank 0" in first
+    assert second.startswith("ssh n1 ") and "--nproc-per-node 2 --node-rank 1" in second
     done = fake.run(*words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(rank for rank, *_, words in fake.ran() if "arkasr decode" in words) == ["0", "1"]
+
+
+def test_failing_decoding_job_sets_the_exit_status(fake):
+    (fake.folder / "does-0").write_text("fail")
+    done = fake.run(*words_of(fake, "4", "--cmd", "slurm"))
     assert done.returncode == 7 and "Stage 4: Decode: failed with exit status 7" in done.stdout
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_signalled_decoding_job_is_requeued_if_it_stopped_early(fake, finished):
+    process = fake.start(*words_of(fake, "4", "--cmd", "slurm", "--num_nodes", "2"))
+    if not finished:
+        (fake.egs / "librispeech/exp/mini/.arkasr.stopped").touch()
+    wait_until(lambda: bool(fake.record("batch")))
+    os.kill(int(fake.record("batch")[0]), signal.SIGUSR1)
+    output = process.communicate()[0]
+    assert process.returncode == 0 and all(map(has_ended, fake.pids())), output
+    assert fake.record("scontrol") == ([] if finished else ["requeue 42"])
+    assert ("Stage 4: Decode: pre-empted" in output) == (not finished)
+    assert any("arkasr score" in words for *_, words in fake.ran()) == finished
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_to_the_recipe_ends_decoding_over_ssh_with_status_0(fake, number):
+    process = fake.start(*words_of(fake, "4", "--cmd", "ssh", "--hostfile", str(fake.folder / "hosts")))
+    process.send_signal(number)
+    output = process.communicate()[0]
+    assert process.returncode == 0 and all(map(has_ended, fake.pids())), output
+    assert "Stage 4: Decode: pre-empted; the same command resumes" in output
 
 
 @pytest.mark.parametrize("taken", [0, 1])

@@ -107,7 +107,7 @@ def test_24_workers_on_three_machines_give_the_torchrun_command():
     words += ["--python", "python3"]
     lines = dry(*words, "--master_addr", "first", "--master_port", "1234")
     assert train_runs(lines) == ["base", "base_opd", "base_td", "base_td_opd"]
-    assert verbs(lines) == ["train"] * 4  # machine 0 decodes and scores
+    assert verbs(lines) == ["train"] * 4 + ["decode"]  # machine 0 scores
     assert lines[1] == shlex.split(
         "-m torch.distributed.run --nnodes 3 --nproc-per-node 8 --node-rank 2 --master-addr first --master-port 1234"
         " --max-restarts 3 --shutdown-timeout 120 --no-python --"
@@ -126,13 +126,20 @@ def test_torchrun_parses_the_24_worker_command():
     assert [command, *words] == line[line.index("--") + 1 :]
 
 
-@pytest.mark.parametrize(("ngpu", "processes"), [("8", "8"), ("1", "1"), ("0", "1")])
-def test_labelling_and_decoding_start_one_process_per_gpu(ngpu, processes):
+@pytest.mark.parametrize(
+    ("ngpu", "nodes", "rank"), [("8", "3", "2"), ("2", "1", "0"), ("1", "1", "0"), ("0", "1", "0")]
+)
+def test_labelling_and_decoding_start_like_trainings(ngpu, nodes, rank):
     words = ["--stage", "2", "--scale", "paper", "--variants", "base_td", "--ngpu", ngpu, "--train_args", "a.b=1"]
-    label, *_, decode, score = [line for line in dry(*words) if "train" not in line]
-    assert verbs([label, decode, score]) == ["label", "decode", "score"]
-    assert flag(label, "--ngpu") == flag(decode, "--ngpu") == processes and label[-1] == "a.b=1"
-    assert "--ngpu" not in score
+    lines = dry(*words, "--num_nodes", nodes, "--node_rank", rank, "--master_addr", "first", "--python", "python3")
+    label, train, *_, decode = [line for line in lines if "score" not in line]
+    label_verb = "arkasr label conf/paper.yaml --expdir exp/paper --datadir data/paper a.b=1"
+    assert label[label.index("arkasr") :] == label_verb.split()
+    decode_verb = "arkasr decode --expdir exp/paper --datadir data/paper --runs base_td"
+    assert decode[decode.index("arkasr") :] == decode_verb.split()
+    assert label[: label.index("arkasr")] == decode[: decode.index("arkasr")] == train[: train.index("arkasr")]
+    assert ("--nproc-per-node" in label) == (int(ngpu) > 1)
+    assert len([line for line in lines if "score" in line]) == (rank == "0")
 
 
 @pytest.mark.slow
@@ -230,6 +237,44 @@ def test_recipe_runs_from_any_shell(shell, script):
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
 
 
+def test_further_models_and_test_sets_reach_stages_4_and_5_with_absolute_paths(tmp_path):
+    (tmp_path / "model").mkdir()
+    words = ["--stage", "4", "--checkpoint", "Qwen/Qwen3-ASR-0.6B,tiny=whisper:model,old=model,x=./absent"]
+    lines = dry(*words, "--test_sets", "calls:de=../calls.csv zh=data", cwd=tmp_path)
+    for verb in ("decode", "score"):
+        (options,) = (line for line in lines if verb in line)
+        assert options[options.index("--runs") + 1] == "teacher base base_opd base_td_opd"
+        assert options[options.index("--checkpoint") + 1 :] == [
+            "Qwen/Qwen3-ASR-0.6B",
+            f"tiny=whisper:{tmp_path}/model",
+            f"old={tmp_path}/model",
+            f"x={tmp_path}/absent",
+            "--test_sets",
+            f"calls:de={tmp_path.parent}/calls.csv",
+            f"zh={tmp_path}/data",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("trained", "words", "rows"),
+    [
+        ([], ["--checkpoint", "a/b"], ["--checkpoint", "a/b"]),
+        (["base"], [], ["--runs", "base"]),
+        (["base", "base_opd"], ["--checkpoint", "a/b"], ["--runs", "teacher base base_opd", "--checkpoint", "a/b"]),
+        ([], ["--variants", "base_td"], ["--runs", "base_td"]),  # stage 4 says that it is not trained
+    ],
+)
+def test_skip_train_decodes_what_is_trained(trained, words, rows, tmp_path):
+    for run in trained:
+        (tmp_path / run / "final").mkdir(parents=True)
+        (tmp_path / run / "final" / "config.json").touch()
+    lines = dry("--skip_train", "true", "--expdir", str(tmp_path), *words)
+    assert not any(verb in line for line in lines for verb in ("train", "label"))
+    for verb in ("decode", "score"):
+        (options,) = (line for line in lines if verb in line)
+        assert options[options.index("--datadir") + 2 :] == rows
+
+
 def spooled(tmp_path, **env):
     """Run a copy of run.sh in another folder, as slurmd does with the file given to sbatch."""
     copy = tmp_path / "spool" / "slurm_script"
@@ -302,6 +347,9 @@ def test_recipe_needs_no_home_but_for_a_tilde():
         (["--expdir", "/proc/none", "--python", "true"], "cannot create --expdir /proc/none: choose another folder"),
         (["--conf", "no.yaml"], "no.yaml does not exist: set --conf"),
         (["--corpus", "nowhere"], "no recipe 'nowhere'"),
+        (["--test_sets", "calls.csv"], "--test_sets takes NAME=PATH, not 'calls.csv'"),
+        (["--test_sets", "=calls.csv"], "--test_sets takes NAME=PATH, not '=calls.csv'"),
+        (["--skip_train", "true", "--python", "true"], "none of the runs base base_opd base_td_opd is trained in"),
         (
             ["--corpus_dir", "no_such_folder", "--python", "true"],
             "no_such_folder does not exist",
@@ -351,7 +399,7 @@ def test_foreign_options_are_distinct_and_name_options_that_exist():
         assert toolkit in ("ESPnet", "icefall") and (option or remark)
         assert not option or re.match(r"--(\w+)", option)[1] in own
     required = (
-        "skip_train skip_data_prep skip_eval asr_args asr_config train_config inference_config decode_config "
+        "skip_data_prep skip_eval asr_args asr_config train_config inference_config decode_config "
         "inference_nj inference_asr_model asr_exp gpu_inference max_epoch lang token_type bpe nbpe use_lm world_size "
         "exp_dir max_duration num_epochs start_epoch full_libri manifest_dir epoch avg"
     )

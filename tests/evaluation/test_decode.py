@@ -130,7 +130,7 @@ def test_decode_resumes_after_interruption(expdir, datadir, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             decode(str(expdir), str(datadir), ["base"])
         target = expdir / "base" / "decode" / "test-a.jsonl"
-        assert not target.exists() and [row["id"] for row in rows(target.with_name("test-a.jsonl.part"))] == [
+        assert not target.exists() and [row["id"] for row in rows(target.with_name("test-a.jsonl.part-0"))] == [
             name for (name,) in transcribed[:2]
         ]
         decode(str(expdir), str(datadir), ["base"])
@@ -252,7 +252,7 @@ def test_decode_with_lost_audio_writes_no_result_and_finishes_when_it_is_back(
     share = "all clips" if lost == 5 else "more than data.max_failed_share=0.05"
     assert f"{share} failed, {lost} of 5 ({lost} missing audio file)" in capsys.readouterr().err
     target = expdir / "teacher" / "decode" / "test-a.jsonl"
-    assert not target.exists() and len(rows(target.with_name("test-a.jsonl.part"))) == 5 - lost
+    assert not target.exists() and len(rows(target.with_name("test-a.jsonl.part-0"))) == 5 - lost
     for file in files:
         file.with_suffix(".away").rename(file)
     echo_teacher.LENGTHS.clear()

@@ -400,7 +400,7 @@ def test_label_with_lost_audio_writes_no_result_and_finishes_when_it_is_back(lab
     share = "all clips" if lost == 4 else "more than data.max_failed_share=0.05"
     assert f"{share} failed, {lost} of 4 ({lost} missing audio file)" in capsys.readouterr().err
     names = {path.name for path in labelling.expdir.glob("td*")}
-    assert names == {"td_teacher.json", "td_teacher.jsonl.part"}
+    assert names == {"td_teacher.json", "td_teacher.jsonl.part-0"}
     for file in files:
         file.with_suffix(".away").rename(file)
     labelling.calls()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipes import reset_signals
@@ -45,6 +46,17 @@ def register_teachers(register):
 '''
 
 
+def launcher(*options: str) -> list[str]:
+    """Return the words before a command that start it with torchrun, as the recipe does. None without options."""
+    if not options:
+        return []
+    run = [sys.executable, "-m", "torch.distributed.run", "--shutdown-timeout", "20", *options, "--no-python", "--"]
+    if "--standalone" in options:
+        return ["env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", *run]
+    port = int(options[list(options).index("--master-port") + 1]) + 1
+    return [*run, "env", f"MASTER_PORT={port}", "TORCHELASTIC_USE_AGENT_STORE=False"]
+
+
 class SlowTeacher:
     """The package, installed into a folder, and commands that use it."""
 
@@ -55,11 +67,11 @@ class SlowTeacher:
         (folder / "slow-1.0.dist-info" / "entry_points.txt").write_text("[arkasr]\nslow = fake_slow\n")
         (folder / "fake_slow.py").write_text(SOURCE)
 
-    def start(self, *words: object) -> subprocess.Popen[str]:
-        """Start `arkasr` with these words, in a process group of its own."""
+    def start(self, *words: object, torchrun: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start `arkasr` with these words, in a process group of its own, with torchrun if this has options for it."""
         paths = {"PYTHONPATH": f"{ROOT}:{self.folder}", "SLOW_FOLDER": str(self.folder)}
         env = os.environ | paths | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "arkasr", *map(str, words)]
+        command = [*launcher(*torchrun), sys.executable, "-m", "arkasr", *map(str, words)]
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

@@ -1,0 +1,61 @@
+"""Which batches a rank transcribes: each rank takes the next part of the batches when it has finished one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from lhotse.cut import Cut
+
+from arkasr.evaluation.transcribing import Result, Transcribing
+from arkasr.evaluation.workers import Workers
+
+T = TypeVar("T")
+
+
+def split(batches: Sequence[T], ranks: int) -> list[list[T]]:
+    """Split batches into parts, large ones first and single batches at the end.
+
+    With every round, each rank takes half of its fair share of what is left. So a rank starts its loader processes a
+    few times only, and at the end no rank waits for longer than one batch takes.
+
+    Args:
+        batches: The batches, the longest clips first.
+        ranks: Number of ranks.
+
+    Returns:
+        The parts in the order in which ranks take them. One rank has one part.
+    """
+    if ranks == 1:
+        return [list(batches)] if batches else []
+    parts: list[list[T]] = []
+    start = 0
+    while start < len(batches):
+        size = max(1, (len(batches) - start) // (2 * ranks))
+        taken = batches[start : start + size * ranks]
+        parts += [list(taken[rank::ranks]) for rank in range(min(ranks, len(taken)))]
+        start += len(taken)
+    return parts
+
+
+def transcribed(
+    batches: Iterable[list[Cut]], workers: Workers, transcribing: Transcribing, dtype: str
+) -> Iterator[Result]:
+    """Transcribe the batches that this rank takes.
+
+    Args:
+        batches: The cuts of each batch, the same on all ranks.
+        workers: The ranks. All of them must call this.
+        transcribing: Transcribes on the device of this rank.
+        dtype: See `Transcribing.results`.
+
+    Yields:
+        One result per batch of this rank.
+    """
+    parts, key = split(list(batches), workers.world_size), workers.new_key()
+    with workers.watched(transcribing.timeout):
+        while (number := workers.add(key, 1)) <= len(parts):
+            for result in transcribing.results(parts[number - 1], dtype):
+                yield result
+                workers.check()
+            workers.check()

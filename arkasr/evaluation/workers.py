@@ -1,0 +1,257 @@
+"""The processes of stages 2 and 4: the ranks that torchrun started, or a single process.
+
+Ranks transcribe independently, without collectives. Rank 0 holds the locks, takes decisions and merges files. The ranks
+exchange short messages through torch's store: decisions of rank 0, counters, and the request to end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch.distributed as dist
+
+from arkasr.errors import UserError
+from arkasr.evaluation.launch_notes import FAILED, STOPPED, launch_name, note, start
+from arkasr.evaluation.monitor import Monitor
+from arkasr.utils.console import log
+from arkasr.utils.files import locked
+from arkasr.utils.process import end_with_launcher
+from arkasr.utils.rendezvous import meet
+
+MEETING_SECONDS = 3600.0  # until all ranks have started
+POLL_SECONDS = 0.02, 0.5  # first and longest pause between two looks at the store
+LOST, RESTART = 1, 75  # exit statuses of ranks that end because of another one; torchrun restarts them
+
+
+class Workers:
+    """A context manager of the processes of one command. All ranks run the same code in it.
+
+    - If a rank raises an error, all ranks end. Only this error is printed.
+    - SIGUSR1 at any rank ends all ranks after their present batch, with status 0 under torchrun.
+    - If torchrun restarts the ranks of another machine, all ranks end, so that torchrun restarts them too.
+
+    Args:
+        expdir: Experiment directory, see `launch_notes`.
+        verb: The verb of the command, for messages.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, expdir: Path, verb: str):
+        self.expdir, self.verb = expdir, verb
+        self.rank, self.world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        self._keys, self._signalled, self._ends = 0, False, ""
+
+    def __enter__(self) -> Workers:
+        end_with_launcher()
+        self._handler = signal.signal(signal.SIGUSR1, self._note_signal)
+        self._store = self._join()
+        self._monitor = Monitor(self._store, self.rank, self.world_size, self.verb)
+        self._monitor.start()
+        self._launch = launch_name()
+        if self.first and not start(self.expdir, self._launch):
+            self._ask_to_end("error")
+        self._launch = self.decide(lambda: self._launch)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._monitor.stop()
+        signal.signal(signal.SIGUSR1, self._handler)
+        if error is None or self._ends == "signal":
+            self._leave()
+        elif not isinstance(error, SystemExit):
+            if not self._ask_to_end("error"):
+                raise SystemExit(LOST) from None  # another rank prints its error
+            if isinstance(error, (UserError, OSError)):
+                note(self.expdir, FAILED, self._launch)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def _note_signal(self, *_: object) -> None:
+        self._signalled = True
+
+    def _join(self) -> dist.Store:
+        """Meet the other ranks. Torchrun counts the restarts of each machine: an old store is left to its ranks."""
+        if self.world_size == 1:
+            return dist.HashStore()
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        while True:
+            self._store = meet(self.rank, self.world_size, MEETING_SECONDS)
+            with self._answered():
+                if self.first:
+                    self._store.set("restarts", str(restarts))
+                if restarts <= int(self._store.get("restarts")):
+                    return self._store
+                with suppress(SystemExit):
+                    self._ask_to_end("restart")
+            time.sleep(1.0)
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """End this rank if the store, which rank 0 holds, is gone."""
+        try:
+            yield
+        except (RuntimeError, dist.DistError) as error:
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                log(f"rank {self.rank} ends, because rank 0 has ended or does not answer", on_every_rank=True)
+            raise SystemExit(LOST) from error
+
+    def _ask_to_end(self, reason: str) -> bool:
+        """Ask all ranks to end. Return whether this is the first request, whose reason counts."""
+        with self._answered():
+            first = self._store.add("end", 1) == 1
+            if first:
+                self._store.set("reason", reason)
+            return first
+
+    def check(self) -> None:
+        """Note progress, and end this rank if a rank has asked for it.
+
+        Raises:
+            SystemExit: This rank has to end.
+        """
+        self._monitor.progress += 1
+        if self._signalled:
+            self._ask_to_end("signal")
+        with self._answered():
+            if not self._store.add("end", 0):
+                return
+            self._ends = self._store.get("reason").decode()
+        if self._ends == "signal" and self.first:
+            note(self.expdir, STOPPED, self._launch)
+            log(f"{self.verb}: stopped by a signal; finished clips are kept, run the same command again to resume")
+        elif self._ends == "restart" and self.first:
+            log(f"{self.verb}: ranks of another machine were restarted; all ranks start again, finished clips are kept")
+        stopped = 0 if self._launch else 128 + signal.SIGUSR1
+        raise SystemExit({"signal": stopped, "restart": RESTART}.get(self._ends, LOST))
+
+    def _leave(self) -> None:
+        """On rank 0, wait until the others need the store no more."""
+        with self._answered():
+            self._store.add("left", 1)
+            while self.first and self._store.add("left", 0) < self.world_size:
+                time.sleep(POLL_SECONDS[0])
+
+    def watched(self, seconds: float) -> Any:
+        """Return a context manager in which a rank without progress, or without a sign of life, ends the process.
+
+        Args:
+            seconds: Seconds without a call of `check`.
+        """
+        return self._monitor.watching(seconds)
+
+    @contextmanager
+    def locked(self, folder: Path, action: str) -> Iterator[None]:
+        """Hold the lock of a folder on rank 0 while all ranks run the body.
+
+        Args:
+            folder: See `arkasr.utils.files.locked`.
+            action: See there.
+
+        Yields:
+            None.
+
+        Raises:
+            UserError: Another command holds the lock.
+        """
+        with locked(folder, action) if self.first else nullcontext():
+            self.decide(lambda: None)
+            yield
+
+    def new_key(self) -> str:
+        """Return a key of the store that is the same on all ranks, if all call this equally often."""
+        self._keys += 1
+        return f"arkasr/{self._keys}"
+
+    def decide(self, make: Callable[[], Any]) -> Any:
+        """Compute a value on rank 0 and return it on all ranks.
+
+        Args:
+            make: Returns a value that JSON can hold. It runs on rank 0 only.
+
+        Returns:
+            The value.
+        """
+        key = self.new_key()
+        if self.first:
+            self._set(key, make())
+        return self._get(key)
+
+    def collect(self, value: Any, each: Callable[[], None] = lambda: None) -> list[Any]:
+        """Collect one value of every rank on rank 0, which waits for all of them.
+
+        Args:
+            value: The value of this rank, which JSON can hold.
+            each: Is called repeatedly while rank 0 waits.
+
+        Returns:
+            The values in the order of ranks. Empty on other ranks.
+        """
+        key = self.new_key()
+        self._set(f"{key}/{self.rank}", value)
+        return [self._get(f"{key}/{rank}", each) for rank in range(self.world_size)] if self.first else []
+
+    def add(self, key: str, number: int = 0) -> int:
+        """Add to a counter of all ranks.
+
+        Args:
+            key: Return value of `new_key`.
+            number: What to add.
+
+        Returns:
+            The new sum.
+        """
+        with self._answered():
+            return self._store.add(key, number)
+
+    def append(self, key: str, values: list[Any]) -> None:
+        """Append values to a list of all ranks.
+
+        Args:
+            key: Return value of `new_key`.
+            values: Values that JSON can hold.
+        """
+        with self._answered():
+            text = "".join(f"{json.dumps(value)}\n" for value in values)
+            self._store.append(key, text)  # type: ignore[attr-defined]  # missing from the stubs
+
+    def listed(self, key: str) -> list[Any]:
+        """Return what all ranks have appended so far.
+
+        Args:
+            key: The key of `append`.
+
+        Returns:
+            The values.
+        """
+        with self._answered():
+            text = self._store.get(key).decode() if self._store.check([key]) else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def _set(self, key: str, value: Any) -> None:
+        with self._answered():
+            self._store.set(key, json.dumps(value))
+
+    def _get(self, key: str, each: Callable[[], None] = lambda: None) -> Any:
+        pause, longest = POLL_SECONDS
+        while True:
+            self.check()
+            with self._answered():
+                if self._store.check([key]):
+                    return json.loads(self._store.get(key))
+            each()
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
