@@ -70,11 +70,14 @@ class ColumnMap:
         return next((name for name in allowed if name in row), None)
 
     def no_audio(self, path: Path, row: Mapping[str, Any]) -> UserError:
-        """Return the error of a table whose first row has no column for the audio.
+        """Describe a table whose rows have no column for the audio.
 
         Args:
             path: The table.
-            row: Its first row.
+            row: One of its rows.
+
+        Returns:
+            The error, to be raised by the caller.
         """
         column = self.chosen.get("audio")
         wanted = f"{column!r} (key columns.audio)" if column else f"any of {', '.join(DEFAULT_NAMES['audio'])}"

@@ -38,10 +38,13 @@ class Table:
         return read_rows(self.path)
 
     def checked_rows(self, columns: ColumnMap) -> Iterator[Row]:
-        """Yield the rows, of which at least one must be near the begin and have a column for the audio.
+        """Read the rows, and check that one of the first has a column for the audio.
 
         Args:
             columns: The columns.
+
+        Returns:
+            All rows.
 
         Raises:
             UserError: The table has no rows, or no column for the audio.
@@ -62,6 +65,9 @@ class Table:
 
         Args:
             columns: The columns.
+
+        Returns:
+            True if one of the first rows has the column.
         """
         return any(isinstance(row, dict) and columns.of(row).split for _, row in islice(self.rows(), _HEAD))
 
@@ -141,5 +147,8 @@ def is_table(name: str, suffixes: tuple[str, ...]) -> bool:
     Args:
         name: Name of the file.
         suffixes: Suffixes of tables. A further `.gz` is allowed.
+
+    Returns:
+        True if it has one of the suffixes.
     """
     return name.removesuffix(".gz").endswith(suffixes)
