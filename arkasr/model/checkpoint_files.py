@@ -140,6 +140,33 @@ def load_checkpoint(checkpoint: Path, dtype: str = "float32") -> SpeechLM:
     return lm.eval()
 
 
+def saved_options(lm: SpeechLM) -> StateDictOptions:
+    """Return which tensors a checkpoint holds: all, or the trained ones of a model with adapters.
+
+    Args:
+        lm: The model.
+
+    Returns:
+        Options for torch's functions.
+    """
+    adapted = has_adapters(lm.hf)
+    return StateDictOptions(ignore_frozen_params=adapted, strict=not adapted)
+
+
+def without_frozen_head(lm: SpeechLM, state: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the second name of a frozen table. `ignore_frozen_params` removes one name per tensor.
+
+    Args:
+        lm: The model.
+        state: Its state dictionary by `saved_options`.
+
+    Returns:
+        The state without it. Unchanged for a model without adapters.
+    """
+    tied = {f"hf.{name}" for name in lm.hf.all_tied_weights_keys} if has_adapters(lm.hf) else set()
+    return {name: value for name, value in state.items() if name not in tied}
+
+
 def is_adapted(checkpoint: Path) -> bool:
     """Return whether a checkpoint holds adapters.
 
@@ -174,8 +201,8 @@ def load_adapted(checkpoint: Path) -> SpeechLM:
     else:
         lm = assemble(config, load_tokenizer(str(description)))
     train_parts(lm, config)
-    trained = get_model_state_dict(lm, options=StateDictOptions(ignore_frozen_params=True))
-    state = {"model": cast(dict[str, Tensor], trained)}
+    trained = cast(dict[str, Tensor], get_model_state_dict(lm, options=saved_options(lm)))
+    state = {"model": without_frozen_head(lm, trained)}
     found = saved_shapes(checkpoint / WEIGHTS)
     for name, tensor in state["model"].items():
         _require_shape(checkpoint, f"model.{name}", found, tuple(tensor.shape), f"its base {config.path}")

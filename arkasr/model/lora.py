@@ -193,4 +193,4 @@ def merge_adapters(lm: SpeechLM) -> SpeechLM:
     for name, weight in lm.hf.named_parameters():
         weight.data = weights[name]
     del lm.hf.peft_config
-    return lm
+    return lm.requires_grad_(True)

@@ -159,7 +159,7 @@ def merge_files(path: str, hf: PreTrainedModel) -> PreTrainedModel:
         whole = adapted.merge_and_unload()
     for name, weight in whole.named_parameters():
         weight.data = weight.data.to(dtypes[name])
-    return whole
+    return whole.requires_grad_(True)
 
 
 def _check_fit(path: str, shapes: Mapping[str, list[int]], hf: PreTrainedModel) -> None:

@@ -19,12 +19,20 @@ from typing import Any, cast
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from arkasr.errors import UserError
-from arkasr.model.checkpoint_files import COMPLETE, WEIGHTS, complete_checkpoints, damage, describe, step_folders
+from arkasr.model.checkpoint_files import (
+    COMPLETE,
+    WEIGHTS,
+    complete_checkpoints,
+    damage,
+    describe,
+    saved_options,
+    step_folders,
+    without_frozen_head,
+)
 from arkasr.model.checkpoint_reader import read_weights, saved_shapes
-from arkasr.model.generation.merging import has_adapters
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training import random_state
 from arkasr.training.checkpoint_writer import Writer, mark_complete
@@ -89,7 +97,7 @@ class Checkpoints:
         if self.ranks.first:
             describe(temporary, student, extra["config"]["model"]["path"])
         random_state.write_generators(temporary / random_state.file_name(self.ranks.rank))
-        model, optim = get_state_dict(student, optimizer, options=_options(student))
+        model, optim = _state(student, optimizer)
         future = dcp.async_save(
             {"model": model, "optim": optim},
             storage_writer=Writer(temporary, self.ranks.rank),
@@ -179,10 +187,10 @@ class Checkpoints:
         return next((reason for reason in self.ranks.gather(own) if reason), "")
 
     def _load(self, path: Path, student: SpeechLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        options = _options(student)
-        model, optim = get_state_dict(student, optimizer, options=options)
+        model, optim = _state(student, optimizer)
         _check_same_model(path, model)
         read_weights(path / WEIGHTS, {"model": model, "optim": optim}, no_dist=self.ranks.mesh is None)
+        options = saved_options(student)
         set_state_dict(student, optimizer, model_state_dict=model, optim_state_dict=optim, options=options)
         state = read_state(path)
         if state["world_size"] == self.ranks.world_size:
@@ -193,10 +201,9 @@ class Checkpoints:
         return state
 
 
-def _options(student: SpeechLM) -> StateDictOptions:
-    """Leave out frozen weights of a model with adapters: its base is loaded again when the run is resumed."""
-    adapted = has_adapters(student.hf)
-    return StateDictOptions(ignore_frozen_params=adapted, strict=not adapted)
+def _state(student: SpeechLM, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    model, optim = get_state_dict(student, optimizer, options=saved_options(student))
+    return without_frozen_head(student, model), optim
 
 
 def read_state(path: Path) -> dict[str, Any]:

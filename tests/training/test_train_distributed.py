@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,8 @@ OPD = ["train.eval_clips=1", "distill.diagnose_every=2", "distill.mix={student: 
 OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "rollout.looping=skip"]
 FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "model.path={trained}/base/final"]
 FROZEN += ["teacher.options.path={trained}/teacher/final"]
+LORA = [*FROZEN[:2], *FROZEN[3:], "model.lora.rank=3", "model.lora.encoder=true"]
+LORA += ["fsdp.activation_checkpointing=blocks"]
 LONELY = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register('lonely', list)\n"
 pytestmark = [
     pytest.mark.distributed,
@@ -124,6 +127,7 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     (expdir / f"changed-{rank}.json").write_text(json.dumps([status, printed.getvalue()]))
     overrides = [words.format(trained=expdir) for words in FROZEN]
     train(str(conf), "base_opd", str(expdir / "frozen"), str(datadir), overrides)
+    train(str(conf), "base_opd", str(expdir / "lora"), str(datadir), [word.format(trained=expdir) for word in LORA])
     Trainer.take_step = cut_off
     with contextlib.suppress(Killed):
         train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
@@ -206,6 +210,19 @@ def test_two_ranks_do_not_change_a_frozen_encoder(expdir, trained):
     encoder = {name for name in start if "audio_tower." in name}
     assert encoder and start.keys() == found.keys()
     assert {name for name in start if torch.equal(found[name], start[name])} == encoder
+
+
+def test_two_ranks_train_adapters_and_merge_them(expdir, trained):
+    run = expdir / "lora" / "base_opd"
+    start, final = (load_file(folder / "final" / "model.safetensors") for folder in (trained / "base", run))
+    changed = {name for name in start if not torch.equal(start[name], final[name])}
+    linear = re.compile(r".*\.layers\.\d+\..*(proj|fc1|fc2)\.weight|.*multi_modal_projector.*")
+    assert changed and changed == {name for name in start if linear.fullmatch(name)}
+    merged = load_speech_lm(str(run / "final" / "adapter")).hf.state_dict()  # by PEFT, in one process
+    for name, value in final.items():
+        torch.testing.assert_close(merged[name], value, rtol=1e-5, atol=1e-6)
+    checkpoint = load_checkpoint(run / "checkpoints" / "step-00000002").hf.state_dict()
+    assert all(torch.equal(checkpoint[name], value) for name, value in final.items())
 
 
 def test_rank_0_logs_counts_of_both_ranks(expdir):
