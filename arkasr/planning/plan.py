@@ -68,7 +68,8 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
 
     Returns:
         A JSON-serialisable dictionary. `memory_gib` is in GiB per GPU, `tflop` in TFLOP per GPU and step, `seconds` in
-        seconds per step. `step` and `all` hold totals over GPUs, and over the whole run.
+        seconds per step. `step` and `all` hold totals over GPUs, and over the whole run. Totals of a run in epochs are
+        None if the hours of an epoch are not known.
 
     Raises:
         UserError: The configuration is invalid, or the size of a model cannot be found.
@@ -110,18 +111,19 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
             "mfu": sum(work.values()) / (step_seconds * assumptions.tflops * TERA),
         },
         "all": {
+            "length": {"unit": config.train.length[0], "total": config.train.length[1]},
             "steps": steps,
-            "hours": steps * step_seconds / 3600,
-            "gpu_hours": steps * step_seconds / 3600 * gpus,
-            "audio_hours": steps * step_hours,
-            "tokens": steps * load.tokens * gpus,
+            "hours": steps and steps * step_seconds / 3600,
+            "gpu_hours": steps and steps * step_seconds / 3600 * gpus,
+            "audio_hours": steps and steps * step_hours,
+            "tokens": steps and steps * load.tokens * gpus,
             "steps_per_epoch": corpus_hours / step_hours if corpus_hours else None,
-            "epochs": steps * step_hours / corpus_hours if corpus_hours else None,
+            "epochs": steps * step_hours / corpus_hours if steps and corpus_hours else None,
         },
     }
 
 
-def run_steps(config: Config, step_hours: float, corpus_hours: float) -> int:
+def run_steps(config: Config, step_hours: float, corpus_hours: float) -> int | None:
     """Return the optimizer steps of a run.
 
     Args:
@@ -130,19 +132,14 @@ def run_steps(config: Config, step_hours: float, corpus_hours: float) -> int:
         corpus_hours: Hours of one epoch, 0 if they are not known.
 
     Returns:
-        `train.steps`, or the steps in which `train.epochs` or `train.hours` are read.
-
-    Raises:
-        UserError: The length is given in epochs, and the hours of one are not known.
+        `train.steps`, or the steps in which `train.epochs` or `train.hours` are read. None if the hours of an epoch are
+        needed and not known.
     """
     unit, length = config.train.length
     if unit == "steps":
         return int(length)
     if unit == "epochs" and not corpus_hours:
-        raise UserError(
-            f"config key `train.epochs` {length:g}: the hours of one epoch are not known; add --hours with the hours "
-            "of the training data"
-        )
+        return None
     return math.ceil(length * (corpus_hours if unit == "epochs" else 1) / step_hours)
 
 

@@ -21,8 +21,12 @@ def table(result: dict[str, Any]) -> list[str]:
     if result["teacher"]:
         lines += _wrapped(f"teacher {result['teacher']['name']}: " + _parameters(result["teacher"]))
     lines += ["", *_memory_lines(result), "", *_step_lines(result), ""]
-    time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {total['gpu_hours']:,.0f} GPU hours"
-    lines += [f"{time}; {total['audio_hours']:,.0f} h of audio, {total['tokens'] / 1e6:,.0f} M tokens"]
+    if total["steps"] is None:
+        lines += [f"train.epochs {total['length']['total']:g}: add --hours for the steps and the time of the run"]
+    else:
+        time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {total['gpu_hours']:,.0f} GPU hours"
+        audio = f"{total['audio_hours']:,.0f} h of audio, {total['tokens'] / 1e6:,.0f} M tokens"
+        lines += _wrapped(f"{time}; {audio}")
     if total["epochs"] is not None:
         lines += [f"{total['steps_per_epoch']:,.0f} steps per epoch, {total['epochs']:.2f} epochs"]
     lines += ["(data loading, evaluation and checkpoints are not included)", ""]
