@@ -13,11 +13,14 @@ from arkasr.corpora.layouts.lhotse_files import SUFFIXES, find_parts, require_pa
 from arkasr.corpora.layouts.lhotse_items import read_items
 from arkasr.corpora.layouts.table_values import Languages, transcript
 from arkasr.corpora.layouts.transcripts import id_fault
+from arkasr.interfaces import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
     from arkasr.data.checks import Place, Rules
+
+_NO_LANGUAGE = "?"  # stands for the language of supervisions that name none. Stage 1 puts that of corpus.yaml there
 
 
 class Lhotse:
@@ -78,14 +81,16 @@ class Lhotse:
         """
         check = AudioCheck()
         for part in parts:
-            yield from check.checked(self._part(part))
+            for entry in check.checked(self._part(part)):
+                if entry.cut is not None and entry.cut.sampling_rate != SAMPLE_RATE:
+                    entry.cut = entry.cut.resample(SAMPLE_RATE)
+                yield entry
 
     def _part(self, name: str) -> Iterator[Entry]:
         from arkasr.data.checks import Rules
 
         part = require_part(name, find_parts(self.root)[name])
-        source = "language of corpus.yaml"
-        rules = Rules(str(self.corpus.channels), self.corpus.language, source, needs_text=False)
+        rules = Rules(str(self.corpus.channels), _NO_LANGUAGE, needs_text=False, any_language=True)
         manifest = part.files()[0]
         sources, languages = Sources(manifest, self.root), Languages()
         for place, item in read_items(part):
@@ -111,14 +116,14 @@ def _entry(part: str, clip: Cut, languages: Languages, manifest: Path) -> Entry:
     from arkasr.data.commands import refuse_commands
     from arkasr.data.reasons import Unusable, refusal
     from arkasr.data.shar import tar_file
-    from arkasr.interfaces import SAMPLE_RATE
 
     path = Path(_path(clip) or tar_file(clip) or manifest)
     if failure := refusal(clip):
         return Entry(part, clip.id, path, None, failure.kind)
     supervision = clip.supervisions[0]
     text, prefix, fault = transcript(supervision.text)
-    language, unknown = languages.read(supervision.language, prefix)
+    named = None if supervision.language == _NO_LANGUAGE else supervision.language
+    language, unknown = languages.read(named, prefix)
     reason = id_fault(clip.id) or fault or unknown
     try:
         refuse_commands(clip)
@@ -127,7 +132,6 @@ def _entry(part: str, clip: Cut, languages: Languages, manifest: Path) -> Entry:
         reason = unusable.kind
     except UnicodeEncodeError:
         reason = BAD_PATH
-    clip = clip if clip.sampling_rate == SAMPLE_RATE else clip.resample(SAMPLE_RATE)
     speaker = supervision.speaker if isinstance(supervision.speaker, str) else None
     return Entry(part, clip.id, path, text, reason, speaker, language=language, cut=clip)
 

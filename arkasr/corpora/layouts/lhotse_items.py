@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,17 +53,17 @@ def _joined(part: LhotsePart) -> Iterator[tuple[Place, dict[str, Any]]]:
             name = supervision["recording_id"]
             found = recordings.find(name)
             used.add(name)
-            yield place, _cut(str(supervision.get("id", "")), found, name, [supervision])
+            yield place, _cut(supervision["id"], found, [supervision])
     for place, recording in recordings.rest(used):
-        yield place, _cut(recording["id"], recording, recording["id"], [])
+        yield place, _cut(recording["id"], recording, [])
 
 
-def _cut(name: str, recording: dict[str, Any] | None, recording_id: str, supervisions: list[Any]) -> dict[str, Any]:
+def _cut(name: str, recording: dict[str, Any] | None, supervisions: list[Any]) -> dict[str, Any]:
     """Make a cut of a whole recording with one supervision. Without a recording, it has no audio."""
     fields = {"id": name, "start": 0, "channel": 0, "type": "MonoCut", "supervisions": supervisions}
     if recording is None:
         end = [one.get("start", 0) + one.get("duration", 0) for one in supervisions if _is_timed(one)]
-        return fields | {"duration": max([1.0, *end]), "recording_id": recording_id}
+        return fields | {"duration": max([1.0, *end])}
     channels = sorted({channel for source in recording["sources"] for channel in source["channels"]})
     own = supervisions[0].get("channel", 0) if supervisions else channels
     own = own[0] if isinstance(own, list) and len(own) == 1 else own
@@ -71,7 +72,7 @@ def _cut(name: str, recording: dict[str, Any] | None, recording_id: str, supervi
         "duration": recording["duration"],
         "channel": own,
         "type": "MultiCut" if several else "MonoCut",
-        "recording": recording,
+        "recording": copy.deepcopy(recording),  # Lhotse empties what it deserializes
     }
 
 
