@@ -183,7 +183,7 @@ class TokenizerConfig:
         vocab_size: Number of tokens to learn, at most 1,000,000. For `sentencepiece`, at least 1, and bytes and special
             tokens are added to it. For `byte_bpe`, at least 256, because it includes the bytes, and special tokens are
             added.
-        text: Cuts whose transcripts the tokenizer is trained on: a manifest, a folder of shards, or a pattern.
+        text: Cuts whose transcripts the tokenizer is trained on, as in `data.train`.
     """
 
     path: str = ""
@@ -202,8 +202,8 @@ class DataConfig:
     """The training data and its batches.
 
     Attributes:
-        train: Cuts to train on: a manifest, a folder of shards, or a pattern.
-        dev: Cuts for the dev error rate during training.
+        train: Cuts to train on: a manifest, a folder of shards, a pattern, or a mix (`<name>.mix.yaml`).
+        dev: Cuts for the dev error rate during training. The members of a mix are measured separately.
         hours: Hours of audio to train on, a random subset that is the same in every run. 0 uses all audio.
         max_seconds: Maximum padded audio seconds per batch and rank, above 0: number of clips times longest clip. A
             longer clip forms its own batch. `.inf` sets no limit.
@@ -318,7 +318,7 @@ class TrainConfig:
         eval_every: Steps between measurements of the dev error rate, which is also measured after the last step. 0
             never measures it.
         eval_clips: Number of dev clips for the dev error rate, a random sample spread over speakers that is the same in
-            every run. At least 1.
+            every run. They are divided evenly over the members of a mix. At least 1.
         save_every: Steps between checkpoints. The last step always has one. 0 writes no others, except if a signal
             stops the run.
         keep: Number of newest checkpoints to keep. At least 1.
