@@ -62,7 +62,8 @@ def _export(args: argparse.Namespace) -> None:
     from arkasr.export.export import export
 
     runs = _names(args.runs)
-    export(args.expdir, args.datadir, runs, args.checkpoint, args.published, args.outdir, args.license)
+    layout = {"published": args.published, "adapter": args.adapter}
+    export(args.expdir, args.datadir, runs, args.checkpoint, outdir=args.outdir, terms=args.license, **layout)
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -138,7 +139,7 @@ VERBS = {
     "export": Verb(
         _export,
         "stage 6: export runs as folders for the Hugging Face Hub",
-        (*_DIRS, "--runs", "--checkpoint", "--published", "--outdir", "--license"),
+        (*_DIRS, "--runs", "--checkpoint", "--published", "--adapter", "--outdir", "--license"),
     ),
     "plan": Verb(
         _plan,
@@ -215,6 +216,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "(default: final)",
     },
     "--published": {"action": "store_true", "help": "use the layout of the published Ark-ASR, for other software"},
+    "--adapter": {
+        "action": "store_true",
+        "help": "write the LoRA adapter alone, in PEFT's layout, not the merged model",
+    },
     "--outdir": {
         "default": "",
         "metavar": "DIR",

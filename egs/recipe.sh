@@ -20,9 +20,9 @@ datadir|path|data/{tag}|folder of the prepared cuts
 expdir|path|exp/{tag}|folder of checkpoints, hypotheses, RESULTS.md and figures
 conf|path|conf/{scale}.yaml|configuration file with the settings of all runs
 variants|text|base base_opd base_td_opd|names of the runs to train and score
-skip_train|bool|false|true: no labelling and training; decode and score the runs that are trained
-checkpoint|models||more models to decode and score, with commas: "[NAME=]FOLDER_OR_HUB_ID" or "[NAME=]PLUGIN:PATH"
-test_sets|sets||decode and score only these: "NAME=PATH ..." of manifests, tables or data folders
+skip_train|bool|false|true: skip stages 2 and 3, decode and score what is trained
+checkpoint|models||more models to decode and score: "[NAME=]FOLDER_OR_HUB_ID,[NAME=]PLUGIN:PATH"
+test_sets|sets||decode and score only "NAME=PATH ...": manifests, tables, data folders
 train_args|text||configuration overrides in stages 2 and 3: "section.key=value ..."
 ngpu|number|1|processes per machine, one per GPU (CPU if there is none); 0: one on the CPU
 num_nodes|count|1|number of machines of stages 2 to 4
