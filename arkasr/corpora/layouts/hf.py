@@ -14,7 +14,7 @@ from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.layouts.columns import ColumnMap
 from arkasr.corpora.layouts.entries import Entry
 from arkasr.corpora.layouts.hf_audio import AudioStore, Unstored, source_name
-from arkasr.corpora.layouts.hf_source import DATA_SUFFIXES, Source, is_data_set
+from arkasr.corpora.layouts.hf_source import AUDIO_SUFFIXES, DATA_SUFFIXES, Source, is_data_set
 from arkasr.corpora.layouts.table_entries import EntryMaker
 from arkasr.corpora.layouts.walk import find_files
 from arkasr.errors import UserError
@@ -87,7 +87,8 @@ class HuggingFace:
         if self.source.hub:
             return str(self.source)
         states = ((path, path.stat()) for path in self.transcripts([]))
-        return " ".join(f"{path.relative_to(self.root)} {state.st_size} {state.st_mtime_ns}" for path, state in states)
+        files = [f"{path.relative_to(self.root)} {state.st_size} {state.st_mtime_ns}" for path, state in states]
+        return " ".join([*files, f"{len(find_files(self.root, AUDIO_SUFFIXES))} audio files"])
 
     def transcripts(self, parts: list[str]) -> list[Path]:
         """See `CorpusLayout.transcripts`. They are the data files of all parts. `hub` has none."""

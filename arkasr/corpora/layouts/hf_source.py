@@ -12,10 +12,11 @@ from typing import Any
 
 from arkasr.corpora.layouts.columns import ColumnMap
 from arkasr.errors import UserError
+from arkasr.utils.files import read_json
 
-_SAVED = ("dataset_dict.json", "state.json")
+_SAVED = ("dataset_dict.json", "state.json")  # of several splits, of one split
 _TABLES = (".parquet", ".arrow", "metadata.csv", "metadata.jsonl", "metadata.parquet")
-_AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 DATA_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".txt", ".zip", ".tar")
 _DEPTH = 3  # levels of folders that are looked at for data files
 
@@ -27,7 +28,7 @@ def is_data_set(folder: Path) -> bool:
         folder: An existing folder.
     """
     for place, folders, names in os.walk(folder):
-        if any(name in _SAVED or name.endswith(_TABLES + _AUDIO) for name in names):
+        if any(name in _SAVED or name.endswith(_TABLES + AUDIO_SUFFIXES) for name in names):
             return True
         folders[:] = sorted(folders) if len(Path(place).relative_to(folder).parts) < _DEPTH else []
     return False
@@ -91,7 +92,7 @@ class Source:
         datasets = require_datasets()
         with self._explained():
             if self._is_saved():
-                return sorted(self._saved(datasets))
+                return sorted(self._saved())
             names = datasets.get_dataset_split_names(self.hub or str(self.root), **self._options())
             return sorted(map(str, names))
 
@@ -111,6 +112,8 @@ class Source:
         datasets = require_datasets()
         with self._explained():
             data = self._open(datasets, split)
+            if data is None:
+                return
             features = data.features or data._resolve_features().features
             names = columns.of(dict.fromkeys(features))
             if names.audio is None:
@@ -137,16 +140,22 @@ class Source:
         named = {"config_name": self.config, "revision": self.revision}
         return {key: value for key, value in named.items() if value}
 
-    def _saved(self, datasets: ModuleType) -> dict[str, Any]:
-        found = datasets.load_from_disk(str(self.root))
-        return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+    def _saved(self) -> dict[str, Path]:
+        """Return the folders of the splits that `save_to_disk` has written."""
+        if (self.root / _SAVED[0]).is_file():
+            splits = read_json(self.root / _SAVED[0], "save the data set again").get("splits", [])
+            return {str(split): self.root / str(split) for split in splits}
+        return {str(read_json(self.root / _SAVED[1], "save the data set again").get("_split") or "train"): self.root}
 
     def _open(self, datasets: ModuleType, split: str) -> Any:
+        """Open a split. None for one that was saved without rows, which `datasets` cannot load."""
         if self._is_saved():
-            saved = self._saved(datasets)
+            saved = self._saved()
             if split not in saved:
                 raise UserError(f"{self}: has no split {split}; it has {', '.join(sorted(saved))}")
-            return saved[split]
+            if not read_json(saved[split] / _SAVED[1], "save the data set again").get("_data_files", True):
+                return None
+            return datasets.load_from_disk(str(saved[split]))
         options = self._options()
         if "config_name" in options:
             options["name"] = options.pop("config_name")
