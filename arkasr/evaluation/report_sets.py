@@ -92,11 +92,21 @@ def corpus_facts(corpus: dict[str, Any]) -> str:
 
 
 def _uses(corpus: dict[str, Any]) -> str:
-    """Format which sets are used for what. Empty for a corpus that does not say so."""
-    rows = []
-    for use, facts in (corpus.get("uses") or {}).items():
-        parts = ", ".join(facts["sets"])
-        hours = [format_number(facts.get(key), 3) for key in ("hours", "transcribed_hours", "untranscribed_hours")]
-        rows.append([USES.get(use, use), parts, *hours])
-    header = ["Use", "Sets", "Hours", "Transcribed", "Without transcript"]
+    """Format what the training cuts are used for. Empty for a corpus that does not say so."""
+    uses, sets, rows = corpus.get("uses") or {}, corpus.get("sets") or {}, []
+    for use, title in USES.items():
+        facts, members = sets.get(use) or {}, (sets.get(use) or {}).get("members")
+        if not facts.get("cuts") or not (use in uses or members):
+            continue
+        source = ", ".join(members) if members else _share(uses[use].get("from"))
+        counts = [str(facts["cuts"]), str(facts.get("untranscribed") or 0)]
+        rows.append([title, use, source, format_number(facts.get("hours"), 3), *counts])
+    header = ["Used for", "Set", "From", "Hours", "Cuts", "Without transcript"]
     return markdown_table(header, rows) if rows else ""
+
+
+def _share(value: Any) -> str:
+    """Describe a value of the section `use` of corpus.yaml."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{100 * value:g} % of the transcribed cuts" if isinstance(value, int | float) else str(value or "-")
