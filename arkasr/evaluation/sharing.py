@@ -16,8 +16,9 @@ T = TypeVar("T")
 def split(batches: Sequence[T], ranks: int) -> list[list[T]]:
     """Split batches into parts, large ones first and single batches at the end.
 
-    With every round, each rank takes half of its fair share of what is left. So a rank starts its loader processes a
-    few times only, and at the end no rank waits for longer than one batch takes.
+    With every round, each rank takes a quarter of its fair share of what is left. So a rank starts its loader processes
+    a few times only. If the slowest rank has at least a quarter of the mean speed, no rank waits at the end for longer
+    than one batch takes.
 
     Args:
         batches: The batches, the longest clips first.
@@ -31,7 +32,7 @@ def split(batches: Sequence[T], ranks: int) -> list[list[T]]:
     parts: list[list[T]] = []
     start = 0
     while start < len(batches):
-        size = max(1, (len(batches) - start) // (2 * ranks))
+        size = max(1, (len(batches) - start) // (4 * ranks))
         taken = batches[start : start + size * ranks]
         parts += [list(taken[rank::ranks]) for rank in range(min(ranks, len(taken)))]
         start += len(taken)

@@ -27,6 +27,7 @@ from arkasr.utils.process import end_with_launcher
 from arkasr.utils.rendezvous import meet
 
 MEETING_SECONDS = 3600.0  # until all ranks have started
+ERROR_SECONDS = 5.0  # in which the other ranks can notice the error of a rank, before rank 0 ends
 POLL_SECONDS = 0.02, 0.5  # first and longest pause between two looks at the store
 LOST, RESTART = 1, 75  # exit statuses of ranks that end because of another one; torchrun restarts them
 
@@ -61,16 +62,25 @@ class Workers:
         self._launch = launch_name()
         if self.first and not start(self.expdir, self._launch):
             self._ask_to_end("error")
-        self._launch = self.decide(lambda: self._launch)
+        try:
+            self._launch = self.decide(lambda: self._launch)
+        except SystemExit:
+            self._leave(ERROR_SECONDS)
+            raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._monitor.stop()
         signal.signal(signal.SIGUSR1, self._handler)
         if error is None or self._ends == "signal":
-            self._leave()
-        elif not isinstance(error, SystemExit):
-            if not self._ask_to_end("error"):
+            self._leave(MEETING_SECONDS)
+        elif isinstance(error, SystemExit):
+            if self._ends:
+                self._leave(ERROR_SECONDS)
+        else:
+            reported = self._ask_to_end("error")
+            self._leave(ERROR_SECONDS)
+            if not reported:
                 raise SystemExit(LOST) from None  # another rank prints its error
             if isinstance(error, (UserError, OSError)):
                 note(self.expdir, FAILED, self._launch)
@@ -138,11 +148,12 @@ class Workers:
         stopped = 0 if self._launch else 128 + signal.SIGUSR1
         raise SystemExit({"signal": stopped, "restart": RESTART}.get(self._ends, LOST))
 
-    def _leave(self) -> None:
-        """On rank 0, wait until the others need the store no more."""
+    def _leave(self, seconds: float) -> None:
+        """On rank 0, wait until the others need the store no more, at most for some seconds."""
+        end = time.monotonic() + seconds
         with self._answered():
             self._store.add("left", 1)
-            while self.first and self._store.add("left", 0) < self.world_size:
+            while self.first and self._store.add("left", 0) < self.world_size and time.monotonic() < end:
                 time.sleep(POLL_SECONDS[0])
 
     def watched(self, seconds: float) -> Any:

@@ -57,13 +57,13 @@ def test_recipe_commands_are_accepted(words, checkout):
 
 
 def test_commands_are_of_the_kinds_tested_here():
-    assert [words[0] for words in COMMANDS if words not in RECIPES] == ["torchrun", "export", "arkasr"]
+    assert [words[0] for words in COMMANDS if words not in RECIPES] == ["torchrun", "export", "arkasr", "torchrun"]
     assert len(RECIPES) == 4
     assert cli.parse(next(words for words in COMMANDS if words[0] == "arkasr")[1:])[0] == "export"
 
 
 def test_torchrun_command_is_the_one_that_the_recipe_starts(checkout):
-    torchrun = next(words for words in COMMANDS if words[0] == "torchrun")
+    torchrun = next(words for words in COMMANDS if words[:2] == ["torchrun", "--nnodes"])
     by_hand = next(words for words in RECIPES if "--node_rank" in words)
     done = subprocess.run([*by_hand, "--dry_run", "true"], cwd=checkout, check=True, capture_output=True, text=True)
     launcher, training = " ".join(torchrun[1:]).split(" arkasr ")

@@ -50,7 +50,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def messages(output: str) -> list[str]:
     """Return the error messages of arkasr."""
-    return [line for line in output.splitlines() if line.startswith("arkasr ")]
+    return [line for line in output.splitlines() if line.startswith(("arkasr label: ", "arkasr decode: "))]
 
 
 class SlowDecoding:
@@ -95,7 +95,7 @@ class SlowDecoding:
         assert not list(self.folder.glob("*.part*"))
 
 
-def test_decode_and_label_write_the_same_bytes_with_1_2_and_4_ranks(conf, trained, own_data, tmp_path):
+def test_decode_and_label_write_the_same_bytes_with_1_2_and_4_ranks(conf, trained, own_data, tmp_path, capfd):
     """One clip has no audio. Weights are in bfloat16, so that a sample is compared with float32."""
     cuts = list(CutSet.from_file(own_data / "test-a.jsonl.gz"))
     cuts[2].recording.sources[0].source = str(tmp_path / "absent.wav")
@@ -109,16 +109,21 @@ def test_decode_and_label_write_the_same_bytes_with_1_2_and_4_ranks(conf, traine
         write_config(conf, expdir, own_data, "base", *changes)
         (expdir / "teacher").symlink_to(trained / "teacher")
         dirs = ["--expdir", expdir, "--datadir", own_data]
-        if number < 4:
-            words = ["label", conf, *dirs, ONE_CLIP]
-            labelling = slow.start(*words, torchrun=ranks(number) if number > 1 else ())
+        if number == 1:
+            decode(str(expdir), str(own_data), ["base"])
+            label(str(conf), str(expdir), str(own_data), [ONE_CLIP])
+            output = capfd.readouterr().out
+        else:
+            process = slow.start("decode", *dirs, "--runs", "base", torchrun=ranks(number))
+            output = process.communicate()[0]
+            assert process.returncode == 0, output
+        if number == 2:
+            labelling = slow.start("label", conf, *dirs, ONE_CLIP, torchrun=ranks(number))
             assert labelling.wait() == 0, labelling.stdout.read()
+        if number < 4:
             cut_texts = {cut.id: cut.supervisions[0].text for cut in CutSet.from_file(expdir / "td_teacher.jsonl.gz")}
             counted = json.loads((expdir / "td_teacher.json").read_text())["counts"]
             labels.append((cut_texts, counted, (expdir / "td_teacher.jsonl").read_bytes()))
-        process = slow.start("decode", *dirs, "--runs", "base", torchrun=ranks(number) if number > 1 else ())
-        output = process.communicate()[0]
-        assert process.returncode == 0, output
         found.append(files(expdir / "base" / "decode"))
         assert output.count(f"dropped {cuts[2].id}") == 1 and "test-a.jsonl: 4 clips" in output
         assert output.count("decode base test-a: 5/5 clips") == 1
@@ -138,8 +143,9 @@ def test_killed_rank_is_restarted_and_another_number_of_ranks_resumes(conf, data
     pids = slow.waiting(process, 2)
     first = slow.rows()
     os.kill(max(pids), signal.SIGKILL)
-    again = slow.waiting(process, 2)  # after a restart of both ranks
-    assert not pids.keys() & again.keys() and slow.rows() == first
+    wait_until(lambda: all(map(has_ended, pids)))
+    again = slow.waiting(process, 2)  # torchrun has restarted both ranks
+    assert slow.rows() == first
     with pytest.raises(UserError, match=r"decode: decoding teacher, process \d+ on \S+ is using this folder"):
         decode(str(tmp_path / "exp"), str(datadir), ["teacher"])
     os.kill(process.pid, signal.SIGTERM)
@@ -159,13 +165,17 @@ def test_signal_at_one_rank_stops_all_with_status_0(conf, datadir, tmp_path, tea
     slow = SlowDecoding(teacher, conf, datadir, tmp_path / "exp")
     process = slow.start(*ranks(2))
     pids = slow.waiting(process, 2)
-    os.kill(max(pids), signal.SIGUSR1)
+    (second,) = (pid for pid in pids if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+    os.kill(second, signal.SIGUSR1)
+    held = [clips[-1] for pid, clips in pids.items() if pid != second]
+    (teacher.folder / "wait").write_text(f"{held[0]}")
+    wait_until(lambda: has_ended(second))
     (teacher.folder / "wait").unlink()
     output = process.communicate()[0]
     assert process.returncode == 0 and "decode: stopped by a signal; finished clips are kept" in output, output
     assert (tmp_path / "exp" / ".arkasr.stopped").is_file() and not (slow.folder / "test-b.json").exists()
     first = slow.rows()
-    assert 3 <= len(first) <= 4  # each rank may have finished its batch
+    assert len(first) == 4  # each rank has finished its batch
     resumed = slow.start(*ranks(2))
     output = resumed.communicate()[0]
     assert resumed.returncode == 0, output
@@ -182,8 +192,6 @@ def test_too_many_failures_over_all_ranks_give_one_message_and_no_second_try(con
     assert process.returncode == 1 and "more than data.max_failed_share=0.25 failed, 2 of 4" in message, output
     clips = [each for found in teacher.clips().values() for each in found]
     assert len(clips) <= 3 and not (tmp_path / "td_teacher.jsonl").exists()
-    with pytest.raises(UserError, match="no such teacher|unknown teacher|slow"):
-        label(str(conf), str(tmp_path), str(datadir), ["teacher.name=slow"])  # the next command does try
 
 
 def test_hanging_rank_is_noticed(conf, datadir, tmp_path, teacher):
