@@ -9,6 +9,7 @@ The shortest file for your own audio names a corpus, its layout and its language
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from arkasr.config.validate import build_dataclass, check_values, kinds_of
 from arkasr.config.yaml_io import read_yaml
 from arkasr.corpora.scale import Scale, check_parts
 from arkasr.errors import UserError
-from arkasr.languages import find_language
+from arkasr.languages import LANGUAGES, find_language
 
 # Layouts of published corpora. All their rows are in the language of corpus.yaml, and stage 0 can make a miniature.
 PUBLISHED = ("librispeech", "aishell", "wenet_speech")
@@ -136,16 +137,32 @@ class Corpus:
         if not self.language and self.layout in PUBLISHED:
             raise ValueError(f"language must be set for the layout {self.layout}, such as English")
         if self.language:
-            self._take_defaults()
+            try:
+                self.language = find_language(self.language, "language").name
+            except UserError as error:
+                raise ValueError(str(error)) from error
 
-    def _take_defaults(self) -> None:
-        try:
-            language = find_language(self.language, "language")
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        self.language = language.name
-        self.metric = self.metric or language.metric  # type: ignore[assignment]  # the table holds names of metrics
-        self.normalizer = self.normalizer or language.normalizer  # type: ignore[assignment]  # likewise
+    def scoring(self, languages: Sequence[str]) -> dict[str, str]:
+        """Return how cuts in some languages are scored.
+
+        Args:
+            languages: English names. Empty: no cuts.
+
+        Returns:
+            `language` (empty if there are several), `metric` and `normalizer`.
+
+        Raises:
+            ValueError: The languages differ in metric or normaliser, and corpus.yaml does not set both.
+        """
+        found = [LANGUAGES[name] for name in languages]
+        pairs = {(self.metric or one.metric, self.normalizer or one.normalizer) for one in found}
+        if len(pairs) > 1:
+            raise ValueError(
+                f"has cuts in {', '.join(languages)}, which are scored in different ways; set metric and normalizer, "
+                "or make a part of each language"
+            )
+        metric, normalizer = pairs.pop() if pairs else (self.metric or "wer", self.normalizer or "words")
+        return {"language": languages[0] if len(languages) == 1 else "", "metric": metric, "normalizer": normalizer}
 
     def scale(self, name: str) -> Scale:
         """Return the section of one scale.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arkasr.corpora.layouts.audio import Header, check_audio
-from arkasr.corpora.layouts.entries import SEVERAL_CHANNELS, Entry, mark_repeated
+from arkasr.corpora.layouts.entries import NO_LANGUAGE, SEVERAL_CHANNELS, UNTRANSCRIBED, Entry, mark_repeated
 from arkasr.corpora.layouts.lhotse_audio import through_link
 from arkasr.corpora.layouts.registry import CorpusLayout
 from arkasr.errors import UserError
@@ -59,12 +59,14 @@ class PartCuts:
     num_files_with_channels: int = 0
 
 
-def read_parts(layout: CorpusLayout, groups: list[list[str]], rules: CutRules) -> dict[str, PartCuts]:
+def read_parts(layout: CorpusLayout, train: list[str], scored: list[list[str]], rules: CutRules) -> dict[str, PartCuts]:
     """Scan a corpus, check its audio, and make one cut per usable utterance.
 
     Args:
         layout: The corpus on disk.
-        groups: Lists of parts. The parts of one list become one set, in which every id must be unique.
+        train: Training parts. Their utterances need no transcript.
+        scored: Lists of parts for dev and test sets. The parts of one list become one set. Within it, and within
+            `train`, every id must be unique.
         rules: How cuts are made.
 
     Returns:
@@ -73,9 +75,12 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], rules: CutRules) -
     Raises:
         UserError: If a part has no usable utterance.
     """
+    groups = [train, *scored]
     parts = list(dict.fromkeys(part for group in groups for part in group))
     entries = list(layout.scan(parts))
     mark_repeated(entries, groups)
+    for entry in entries:
+        entry.reason = entry.reason or _fault(entry, train, rules)
     headers = check_audio(entries, rules.num_jobs)
     for entry in entries:
         if not entry.reason and entry.cut is None:
@@ -90,6 +95,13 @@ def read_parts(layout: CorpusLayout, groups: list[list[str]], rules: CutRules) -
         dropped = [entry for entry in entries if entry.part == part and entry.reason]
         result[part] = PartCuts([maker.cut(entry) for entry in mine], dropped, several)
     return result
+
+
+def _fault(entry: Entry, train: list[str], rules: CutRules) -> str:
+    """Return why an entry cannot be used in its part, before its audio is looked at. Empty if it can."""
+    if entry.text is None and entry.part not in train:
+        return UNTRANSCRIBED
+    return "" if entry.language or rules.language else NO_LANGUAGE
 
 
 def _channel_fault(header: Header, channels: str | int) -> str:

@@ -2,10 +2,11 @@
 
 | file | contents |
 |---|---|
-| `train.jsonl.gz`, `base.jsonl.gz`, `td.jsonl.gz` | training cuts: all, and the disjoint shares for Base and TD |
+| `train.jsonl.gz` | all training cuts, with or without transcript |
+| `base.jsonl.gz`, `td.jsonl.gz`, `opd.jsonl.gz` | training cuts of each use, see the key `use` of corpus.yaml |
 | `dev.jsonl.gz`, `<test set>.jsonl.gz` | development cuts, and the cuts of every test part |
 | `dropped.jsonl` | one dropped utterance per line: set, id, reason, path of the audio |
-| `corpus.json` | language, metric, normalizer, the sets with their counts, and what they were prepared from |
+| `corpus.json` | language, metric, normalizer, sets with their counts, uses, and what they were prepared from |
 | `corpus` | link to the corpus. The paths of cuts lead through it, so that a moved corpus needs only a new link |
 | `audio` | audio of corpora that hold it inside other files, such as Parquet |
 | `.arkasr_data` | marks the directory as written by stage 1 |
@@ -17,6 +18,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,11 +175,18 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
     (data / CORPUS_JSON).unlink(missing_ok=True)
     flush([data])
     audio_root = Path(description["audio_root"])
+    written: list[str] = []
     for name, each in sets.items():
-        temporary = data / f".{name}.jsonl.gz"
-        write_cuts(temporary, in_hash_order(each.cuts) if name in description["train"] else each.cuts)
-        publish(temporary, data / f"{name}.jsonl.gz")
-        description["sets"][name]["sha256"] = sha256(data / f"{name}.jsonl.gz")
+        training = name in description["train"]
+        same = next((old for old in written if training and sets[old].cuts == each.cuts), None)
+        path, temporary = data / f"{name}.jsonl.gz", data / f".{name}.jsonl.gz"
+        if same:
+            _copy(data / f"{same}.jsonl.gz", temporary)
+        else:
+            write_cuts(temporary, in_hash_order(each.cuts) if training else each.cuts)
+            written += [name] if training else []
+        publish(temporary, path)
+        description["sets"][name]["sha256"] = sha256(path)
     rows = [
         {
             "set": name,
@@ -190,6 +199,15 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
     ]
     write_text(data / DROPPED, "".join(_json(row) + "\n" for row in rows))
     write_facts(data, description | {"dropped_sha256": sha256(data / DROPPED)})
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Give a file a second name, so that it takes no more space. Copy it where the file system has no such links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _below(audio_root: Path, root: Path, path: Path) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,23 @@ from arkasr.corpora.data_dir import PreparedSet
 from arkasr.corpora.download import is_synthetic
 from arkasr.corpora.layouts.hf import HuggingFace
 from arkasr.corpora.layouts.registry import CorpusLayout, require_layout
+from arkasr.corpora.leaks import refuse_leaks
+from arkasr.corpora.mix_corpus import is_mix_corpus
+from arkasr.corpora.prepare_mix import prepare_mix
 from arkasr.corpora.published import label
 from arkasr.corpora.scale import Scale, set_name
-from arkasr.corpora.splits import drop_by_length, split_base_td
+from arkasr.corpora.splits import drop_by_length, has_text, split_by_use
+from arkasr.corpora.summary import TRAINING, describe_channels, describe_sets
 from arkasr.corpora.up_to_date import MOVED, Inputs, reason_to_prepare, relink
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 from arkasr.utils.files import locked
 
-_WARN_DROPPED_SHARE = 0.2
-
 
 def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_jobs: int) -> None:
     """Write the sets of cuts, dropped.jsonl and corpus.json. Do nothing if they exist and no input has changed.
 
-    If the corpus was moved, only the link to it and corpus.json are written.
+    If the corpus was moved, only the link to it and corpus.json are written. For a mix, `prepare_mix` is called.
 
     Args:
         corpus_yaml: Path of the corpus.yaml.
@@ -43,6 +44,9 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
         UserError: If the corpus is missing, has another layout, lacks a needed part or has no usable utterance in
             it, or if the data directory holds another corpus or other files, or is in use.
     """
+    if is_mix_corpus(corpus_yaml):
+        prepare_mix(corpus_yaml, scale, corpus_dir, datadir)
+        return
     corpus = read_corpus_yaml(corpus_yaml)
     corpus.scale(scale)
     data, folder = Path(datadir).absolute(), Path(corpus_dir).absolute()
@@ -70,15 +74,16 @@ def _prepare(corpus: Corpus, layout: CorpusLayout, inputs: Inputs, data: Path, n
     transcripts = layout.transcripts([part for use in parts.values() for part in use])
     files = {"files": len(transcripts), "sha256": data_dir.transcripts_digest(layout.root, transcripts)}
     rules = CutRules(root, corpus.language, facts.text_case, corpus.channels, num_jobs)
-    read = read_parts(layout, [parts["train"], parts["dev"], *([part] for part in parts["test"])], rules)
-    sets = _arrange(read, parts, facts)
-    description = _describe(corpus, facts, inputs, read, parts, sets)
+    read = read_parts(layout, parts["train"], [parts["dev"], *([part] for part in parts["test"])], rules)
+    sets, left_out = _arrange(read, parts, facts)
+    refuse_leaks(corpus, sets, num_jobs)
+    description = _describe(corpus, facts, inputs, read, parts) | describe_sets(corpus, facts, sets, left_out)
     description |= {"audio_root": str(root), "transcripts": files, "parts": parts, "inputs": inputs.record}
     data_dir.write(data, sets, description, layout.root)
 
 
 def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
-    """Choose the parts to use: those that a scale names and that are on disk.
+    """Choose the parts to use: those that a scale names and that are on disk. Log the lists without any part.
 
     Args:
         layout: The corpus on disk.
@@ -88,26 +93,35 @@ def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
         Lists of parts under the keys `train`, `dev` and `test`, in the order of the scale.
 
     Raises:
-        UserError: If one of the three lists is empty.
+        UserError: If all three lists are empty.
     """
-    present, chosen = layout.parts(), {}
-    for use in ("train", "dev", "test"):
-        wanted = list(getattr(facts, use))
-        chosen[use] = [part for part in wanted if part in present]
-        if not chosen[use]:
-            raise UserError(
-                f"{layout.root}: has none of the parts of key `{use}` in corpus.yaml ({', '.join(wanted)}), only "
-                f"{', '.join(present) or 'nothing'}; add one of them, or change the key"
-            )
+    present = layout.parts()
+    wanted = {use: list(getattr(facts, use)) for use in ("train", "dev", "test")}
+    chosen = {use: [part for part in parts if part in present] for use, parts in wanted.items()}
+    absent = [f"`{use}` ({', '.join(wanted[use])})" for use, parts in chosen.items() if not parts]
+    has = f"it has {', '.join(present) or 'nothing'}"
+    if len(absent) == len(chosen):
+        raise UserError(
+            f"{layout.root}: has none of the parts of the keys {', '.join(absent)}; {has}: name them in corpus.yaml, "
+            "or check --corpus_dir"
+        )
+    for missing in absent:
+        log(f"warning: {layout.root}: no part of the key {missing} is there, so this set is empty; {has}")
     return chosen
 
 
-def _arrange(read: dict[str, PartCuts], parts: dict[str, list[str]], facts: Scale) -> dict[str, PreparedSet]:
-    """Arrange the cuts of all parts as sets, sorted by id."""
-    sets = {"train": _train(read, parts["train"], facts)}
-    base, td = split_base_td(sets["train"].cuts, facts)
-    sets |= {"base": PreparedSet(base), "td": PreparedSet(td), "dev": _merge([read[part] for part in parts["dev"]])}
-    return sets | {set_name(part): _merge([read[part]]) for part in parts["test"]}
+def _arrange(
+    read: dict[str, PartCuts], parts: dict[str, list[str]], facts: Scale
+) -> tuple[dict[str, PreparedSet], int]:
+    """Arrange the cuts of all parts as sets, sorted by id. Count the cuts that `base` leaves out."""
+    train = _train(read, parts["train"], facts)
+    part_of = {cut.id: part for part in parts["train"] for cut in read[part].cuts}
+    uses = split_by_use(train.cuts, part_of, facts)
+    named = facts.use.base if isinstance(facts.use.base, list) else []
+    left_out = sum(part_of[cut.id] in named and not has_text(cut) for cut in train.cuts)
+    sets = {"train": train} | {name: PreparedSet(cuts) for name, cuts in uses.items()}
+    sets["dev"] = _merge([read[part] for part in parts["dev"]])
+    return sets | {set_name(part): _merge([read[part]]) for part in parts["test"]}, left_out
 
 
 def _train(read: dict[str, PartCuts], parts: list[str], facts: Scale) -> PreparedSet:
@@ -115,7 +129,7 @@ def _train(read: dict[str, PartCuts], parts: list[str], facts: Scale) -> Prepare
     for part in parts:
         kept, out = drop_by_length(read[part].cuts, facts, part)
         trimmed.append(PartCuts(kept, read[part].dropped + out))
-    if not any(part.cuts for part in trimmed):
+    if parts and not any(part.cuts for part in trimmed):
         raise UserError(
             f"no utterance of {', '.join(parts)} lasts {facts.min_seconds:g} to {facts.max_seconds:g} s; "
             "change min_seconds and max_seconds in corpus.yaml"
@@ -129,50 +143,18 @@ def _merge(parts: list[PartCuts]) -> PreparedSet:
 
 
 def _describe(
-    corpus: Corpus,
-    facts: Scale,
-    inputs: Inputs,
-    read: dict[str, PartCuts],
-    parts: dict[str, list[str]],
-    sets: dict[str, PreparedSet],
+    corpus: Corpus, facts: Scale, inputs: Inputs, read: dict[str, PartCuts], parts: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """Return the content of corpus.json, and log it."""
+    """Return name, channels and test sets, as in corpus.json."""
     synthetic = is_synthetic(inputs.folder) and inputs.scale == "mini"
     labels = label(corpus, facts, inputs.folder, synthetic, read, parts["test"])
     return {
         "name": labels.name,
         **inputs.identity,
-        "language": corpus.language,
-        "metric": corpus.metric,
-        "normalizer": corpus.normalizer,
         "text_case": facts.text_case,
-        "channels": _channels(corpus, read),
-        "train": ["train", "base", "td"],
+        "channels": describe_channels(corpus, read),
+        "train": list(TRAINING),
         "dev": "dev",
         "test_sets": list(labels.paper),
         "paper": labels.paper,
-        "sets": {name: _summary(name, each) for name, each in sets.items()},
     }
-
-
-def _channels(corpus: Corpus, read: dict[str, PartCuts]) -> dict[str, Any]:
-    """Count the used files with several channels, and log what happens to them."""
-    count = sum(part.num_files_with_channels for part in read.values())
-    if count:
-        what = "the mean of their channels" if corpus.channels == "mix" else f"channel {corpus.channels}"
-        log(f"{count} audio files have several channels: {what} is used (key channels of corpus.yaml)")
-    return {"policy": corpus.channels, "files": count}
-
-
-def _summary(name: str, each: PreparedSet) -> dict[str, Any]:
-    """Count one set, log the counts, and warn if much of it was dropped."""
-    dropped = dict(Counter(entry.reason for entry in each.dropped))
-    hours = sum(cut.duration for cut in each.cuts) / 3600
-    speakers = len({cut.supervisions[0].speaker for cut in each.cuts} - {None})
-    num_dropped, total = len(each.dropped), len(each.dropped) + len(each.cuts)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-    suffix = f"; dropped {num_dropped}: {reasons}" if num_dropped else ""
-    log(f"{name}: {len(each.cuts)} cuts, {hours:.2f} h, {speakers or 'unnamed'} speakers{suffix}")
-    if num_dropped > _WARN_DROPPED_SHARE * total:
-        log(f"warning: {name}: {num_dropped} of {total} utterances were dropped; see dropped.jsonl")
-    return {"cuts": len(each.cuts), "hours": round(hours, 4), "speakers": speakers, "dropped": dropped}

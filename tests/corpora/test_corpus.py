@@ -151,14 +151,24 @@ def own(tmp_path: Path, text: str) -> Corpus:
 
 def test_three_lines_describe_your_own_corpus(tmp_path):
     corpus = own(tmp_path, SHORT)
-    assert (corpus.language, corpus.metric, corpus.normalizer) == ("German", "wer", "words")
+    assert corpus.scoring(["German"]) == {"language": "German", "metric": "wer", "normalizer": "words"}
     for name in ("mini", "paper"):
         scale = corpus.scale(name)
         assert (scale.train, scale.test) == (["train"], {"test": None}) and "dev" in scale.dev
         assert vars(scale.use) == {"base": "labelled", "td": "all", "opd": "all"}
-    assert own(tmp_path, SHORT.replace("de-AT", "ja")).metric == "cer"
-    assert own(tmp_path, SHORT + "metric: cer\n").metric == "cer"
+    assert own(tmp_path, SHORT.replace("de-AT", "ja")).language == "Japanese"
     assert own(tmp_path, "name: a\nlayout: csv\n").language == ""
+
+
+def test_languages_decide_metric_and_normaliser(tmp_path):
+    corpus = own(tmp_path, SHORT)
+    assert corpus.scoring(["Japanese"])["metric"] == "cer"
+    assert corpus.scoring(["French", "German"]) == {"language": "", "metric": "wer", "normalizer": "words"}
+    with pytest.raises(ValueError, match="has cuts in Chinese, German, which are scored in different ways"):
+        corpus.scoring(["Chinese", "German"])
+    both = own(tmp_path, SHORT + "metric: cer\nnormalizer: raw\n")
+    assert both.scoring(["Chinese", "German"]) == {"language": "", "metric": "cer", "normalizer": "raw"}
+    assert corpus.scoring([]) == {"language": "", "metric": "wer", "normalizer": "words"}
 
 
 def test_keys_of_a_scale_at_the_top_level_hold_for_both_scales(tmp_path):

@@ -79,7 +79,7 @@ def test_a_folder_of_the_former_version_is_prepared_again(tmp_path):
         del facts[key]
     facts["name"], facts["inputs"]["version"] = "librispeech", 1
     (data / "corpus.json").write_text(json.dumps(facts))
-    assert run("librispeech", root, data)["inputs"]["version"] == 2 and (data / OWNER).is_file()
+    assert run("librispeech", root, data)["inputs"]["version"] == 3 and (data / OWNER).is_file()
 
 
 @pytest.mark.parametrize("name", ["train.jsonl.gz", "dev.jsonl.gz", "dropped.jsonl"])

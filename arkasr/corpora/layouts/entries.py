@@ -29,6 +29,7 @@ TOO_SHORT = "shorter than one sample"
 PAST_END = "ends after its recording"
 INCOMPLETE = "a field is missing in the transcript"
 UNTRANSCRIBED = "no transcript, which dev and test sets need"
+NO_LANGUAGE = "no language in the row or in corpus.yaml"
 
 
 @dataclass
