@@ -103,7 +103,7 @@ class Tables:
 
 
 def _entries(table: Table, parts: list[str], columns: ColumnMap, maker: EntryMaker) -> Iterator[Entry]:
-    named, wanted, others = table.names_parts(columns), frozenset(parts), Counter[str]()
+    named, wanted, others = table.names_parts(columns), {part: part for part in parts}, Counter[str]()
     home = table.part if table.part in wanted else parts[0]
     for line, row in table.checked_rows(columns):
         if isinstance(row, str):
@@ -111,7 +111,7 @@ def _entries(table: Table, parts: list[str], columns: ColumnMap, maker: EntryMak
             continue
         part = table.part_of(row, columns, named)
         if part in wanted:
-            yield maker.entry(part, line, row)
+            yield maker.entry(wanted[part], line, row)  # all rows share one string
         elif part:
             others[part] += 1
         else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from arkasr.corpora.layouts.columns import ColumnMap, Names
 from arkasr.corpora.layouts.entries import Entry
@@ -23,6 +25,15 @@ from arkasr.corpora.layouts.table_values import (
 from arkasr.corpora.layouts.transcripts import id_fault
 
 _WHOLE_FILE = Times()
+_RECENT_FILES = 100  # whose rows share one path and one id of the recording, which saves memory and time
+
+
+class _File(NamedTuple):
+    """An audio file: its path, the path that ids are made of, and the made id of the whole file."""
+
+    path: Path
+    relative: str
+    recording: str
 
 
 class EntryMaker:
@@ -40,6 +51,7 @@ class EntryMaker:
         self.table, self.columns = table, columns
         self._folder, self._place = str(table.parent), table.relative_to(root).as_posix()
         self._languages = Languages()
+        self._file = lru_cache(_RECENT_FILES)(self._find)
 
     def fault(self, part: str, line: int, reason: str, audio: Path | None = None) -> Entry:
         """Make the entry of a row that cannot be used.
@@ -70,19 +82,22 @@ class EntryMaker:
         value = _get(row, names.audio)
         if fault := audio_fault(value):
             return self.fault(part, line, fault)
-        audio = Path(os.path.join(self._folder, value))  # faster than joining paths
+        audio = self._file(value)
         text, prefix, fault = transcript(_get(row, names.text))
         language, language_fault = self._languages.read(_get(row, names.language), prefix)
         speaker, speaker_fault = name(_get(row, names.speaker), NOT_A_NAME)
         span = _span(row, names)
-        relative = value.removeprefix(f"{self._folder}/").removeprefix("./")
-        ident, id_reason = _ident(row, names, relative, span)
+        ident, id_reason = _ident(row, names, audio, span)
         fault = fault or language_fault or speaker_fault or span.fault or id_reason or task_fault(_get(row, names.task))
         if fault:
-            return self.fault(part, line, fault, audio)
-        is_whole = span.start == 0 and span.end is None
-        recording = "" if is_whole else make_id(relative, 0.0, None)
-        return Entry(part, ident, audio, text, "", speaker or None, recording, span.start, span.end, language)
+            return self.fault(part, line, fault, audio.path)
+        recording = "" if _is_whole(span) else audio.recording
+        speaker = sys.intern(speaker)
+        return Entry(part, ident, audio.path, text, "", speaker or None, recording, span.start, span.end, language)
+
+    def _find(self, audio: str) -> _File:
+        relative = audio.removeprefix(f"{self._folder}/").removeprefix("./")
+        return _File(Path(os.path.join(self._folder, audio)), relative, make_id(relative, 0.0, None))
 
 
 def _get(row: dict[str, Any], column: str | None) -> Any:
@@ -95,9 +110,13 @@ def _span(row: dict[str, Any], names: Names) -> Times:
     return times(_get(row, names.start), _get(row, names.end), _get(row, names.duration))
 
 
-def _ident(row: dict[str, Any], names: Names, audio: str, span: Times) -> tuple[str, str]:
+def _is_whole(span: Times) -> bool:
+    return span.start == 0 and span.end is None
+
+
+def _ident(row: dict[str, Any], names: Names, audio: _File, span: Times) -> tuple[str, str]:
     """Return the id of a row, and the reason why it cannot be used."""
     ident, fault = name(_get(row, names.id), NOT_AN_ID)
     if not ident and not fault:
-        return make_id(audio, span.start, span.end), ""
+        return audio.recording if _is_whole(span) else make_id(audio.relative, span.start, span.end), ""
     return ident, fault or id_fault(ident)
