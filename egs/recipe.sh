@@ -237,7 +237,8 @@ with_parents() { # print the variants, each one once and after the runs that it 
 prepare_members() { # stages 0 and 1 of the corpora of a mix, in the folders of their own recipes
     local name recipe folder
     while read -r name recipe <&3; do
-        recipe=${recipe%/corpus.yaml} folder=$recipe/downloads/${opt[scale]}
+        recipe=$(realpath -ms -- "$PWD/${recipe%/corpus.yaml}") # the paths that the member's own run.sh uses
+        folder=$recipe/downloads/${opt[scale]}
         if [[ -v given[corpus_dir] ]]; then
             folder=${opt[corpus_dir]}/$name
             ((opt[stage] > 0)) || log "Skip stage 0: Download $name: --corpus_dir names an existing corpus"
@@ -245,7 +246,7 @@ prepare_members() { # stages 0 and 1 of the corpora of a mix, in the folders of 
             on_first_node 0 "Download $name" "${arkasr[@]}" download "$recipe/corpus.yaml" --scale "${opt[scale]}" --corpus_dir "$folder"
         fi
         on_first_node 1 "Prepare $name" "${arkasr[@]}" prepare "$recipe/corpus.yaml" --scale "${opt[scale]}" --corpus_dir "$folder" \
-            --datadir "../$name/data/$tag" --nj "${opt[nj]}"
+            --datadir "$egs/$name/data/$tag" --nj "${opt[nj]}"
     done 3< <(sed -n '/^members:/,/^[a-z]*:$/s/^  *\([A-Za-z0-9_.-]*\): *\([^ #]*\).*/\1 \2/p' corpus.yaml)
 }
 
