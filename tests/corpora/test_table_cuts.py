@@ -1,0 +1,103 @@
+"""Cuts of own audio in tables: formats, rates, channels, segments of long recordings, and audio that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from corpora_on_disk import tone
+
+from arkasr.corpora.corpus import read_corpus_yaml
+from arkasr.corpora.cuts import CutRules, PartCuts, read_parts
+from arkasr.corpora.layouts.registry import require_layout
+
+
+def read(root: Path, *rows: dict, channels: str | int = "mix", **more: str) -> PartCuts:
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    yaml = root / "corpus.yaml"
+    yaml.write_text(json.dumps({"name": "own", "layout": "jsonl", "language": "English", **more}))
+    layout = require_layout(read_corpus_yaml(yaml), root)
+    return read_parts(layout, ["train"], [], CutRules(root, "English", "keep", channels, 1))["train"]
+
+
+FILES = [("a.wav", 8000, 1, {}), ("b.flac", 48000, 2, {}), ("c.ogg", 44100, 1, {}), ("d.mp3", 22050, 2, {}),
+         ("e.opus", 24000, 1, {"format": "OGG", "subtype": "OPUS"}), ("f.aiff", 11025, 3, {}),
+         ("g.wav", 16000, 1, {"subtype": "FLOAT"}), ("h.au", 16000, 1, {})]  # fmt: skip
+
+
+def test_cuts_of_any_format_rate_and_channels_have_16_khz(tmp_path):
+    for name, rate, channels, options in FILES:
+        soundfile.write(tmp_path / name, tone(1.0, rate, channels), rate, **options)
+    part = read(tmp_path, *({"audio": name, "text": "hi"} for name, *_ in FILES))
+    assert part.dropped == [] and part.num_files_with_channels == 3
+    for cut, (_, _, channels, _) in zip(part.cuts, FILES, strict=True):
+        audio = cut.load_audio()
+        assert audio.shape[0] == channels and abs(audio.shape[1] - 16000) < 500  # MP3 pads
+        assert 0.05 < np.abs(audio).max() < 0.2
+
+
+@pytest.mark.parametrize("length", ["end", "duration"])
+def test_segments_of_a_long_recording_are_its_samples(tmp_path, length):
+    samples = np.random.default_rng(1).uniform(-0.5, 0.5, 20 * 16000).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", samples, 16000, subtype="FLOAT")
+    spans = [(0.0, 1.5), (1.5, 2.25), (7.125, 20.0)]
+    rows = [{"audio": "long.wav", "start": a, length: b - (a if length == "duration" else 0)} for a, b in spans]
+    part = read(tmp_path, *rows, {"audio": "long.wav", "start": 19.0}, {"audio": "long.wav"})
+    assert part.dropped == [] and len({cut.id for cut in part.cuts}) == 5
+    for cut, (begin, end) in zip(part.cuts, [*spans, (19.0, 20.0), (0.0, 20.0)], strict=True):
+        np.testing.assert_array_equal(cut.load_audio()[0], samples[round(begin * 16000) : round(end * 16000)])
+        assert cut.supervisions[0].text is None
+
+
+def test_a_segment_may_end_a_little_after_its_recording(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(2.0), 16000)
+    part = read(tmp_path, {"audio": "a.wav", "start": 1.0, "end": 2.05}, {"audio": "a.wav", "start": 1.0, "end": 2.2})
+    assert [cut.duration for cut in part.cuts] == [1.0]
+    assert [entry.reason for entry in part.dropped] == ["ends after its recording"]
+
+
+def test_audio_that_cannot_be_used_is_dropped_with_a_reason(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1.0), 16000)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "folder.wav").mkdir()
+    rows = {
+        "audio file is missing": [{"audio": "none.wav"}, {"audio": "folder.wav"}],
+        "audio is empty": [{"audio": "empty.wav"}],
+        "audio cannot be read": [{"audio": "text.wav"}],
+        "path of the audio is not UTF-8": [{"audio": "\ud800.wav"}],
+        "ends after its recording": [{"audio": "a.wav", "end": 3}, {"audio": "a.wav", "start": 2}],
+        "ends before it begins": [{"audio": "a.wav", "start": 0.5, "end": 0.5}],
+        "begins before its recording": [{"audio": "a.wav", "start": -0.5, "end": 0.5}],
+        "shorter than one sample": [{"audio": "a.wav", "start": 0.5, "end": 0.50001}],
+        "a time is not a finite number": [{"audio": "a.wav", "start": float("nan")}],
+        "repeated id": [{"audio": "a.wav"}, {"audio": "a.wav", "start": 0.1, "end": 0.2, "id": "x"}],
+    }
+    good = [{"audio": "a.wav"}, {"audio": "a.wav", "start": 0.2, "end": 0.4, "id": "x"}]
+    part = read(tmp_path, *good, *(row for each in rows.values() for row in each))
+    assert len(part.cuts) == 2
+    assert sorted(entry.reason for entry in part.dropped) == sorted(why for why, each in rows.items() for _ in each)
+
+
+@pytest.mark.parametrize("channels, reason", [("refuse", "audio has several channels"), (1, ""), ("mix", "")])
+def test_the_key_channels_holds_for_tables(tmp_path, channels, reason):
+    soundfile.write(tmp_path / "one.wav", tone(0.5), 16000)
+    two = np.stack([tone(0.5), 0.5 * tone(0.5)], axis=1)
+    soundfile.write(tmp_path / "two.wav", two, 16000, subtype="FLOAT")
+    part = read(tmp_path, {"audio": "one.wav"}, {"audio": "two.wav"}, channels=channels)
+    assert [entry.reason for entry in part.dropped] == ([reason] if reason else [])
+    assert len(part.cuts) == 2 - bool(reason)
+    if channels == 1:
+        np.testing.assert_allclose(part.cuts[1].load_audio()[0], two[:, 1], atol=1e-6)
+
+
+def test_language_speaker_and_missing_transcript_are_in_the_supervision(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(0.5), 16000)
+    rows = [{"audio": "a.wav", "id": "1", "language": "de", "speaker": "s1", "text": "Guten Tag"},
+            {"audio": "a.wav", "id": "2", "text": ""}]  # fmt: skip
+    one, other = (cut.supervisions[0] for cut in read(tmp_path, *rows).cuts)
+    assert (one.language, one.speaker, one.text) == ("German", "s1", "Guten Tag")
+    assert (other.language, other.speaker, other.text) == ("English", None, None)
