@@ -149,6 +149,8 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
+        if self.type == "glmasr" and not self.path:
+            raise ValueError("path must be set with type glmasr, which is not built from parts; name a GLM-ASR model")
         allowed = self.mask_padding is None or self.type == "arkasr"
         _require(allowed, "mask_padding", f"null with type {self.type}, which has no such setting", self.mask_padding)
         allowed = set(self.freeze) < set(PARTS)

@@ -83,7 +83,7 @@ class ArkSpeechLM(SpeechLM):
             state_dict: See `SpeechLM.save`.
             **options: See `SpeechLM.save`.
         """
-        self.hf.generation_config.suppress_tokens = self.blocked.nonzero()[:, 0].tolist()
+        self.hf.generation_config.suppress_tokens = self.suppressed_ids
         super().save(folder, state_dict, **options)
 
     def _save_processor(self, folder: Path) -> None:

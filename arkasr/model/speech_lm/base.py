@@ -265,6 +265,11 @@ class SpeechLM(nn.Module, ABC):
         """Weight [V, H] of the output head."""
         return self.hf.lm_head.weight
 
+    @property
+    def suppressed_ids(self) -> list[int]:
+        """Ids that an exported model never generates, for `suppress_tokens` of its generation_config.json."""
+        return cast(list[int], self.blocked.nonzero()[:, 0].tolist())
+
     def text_ids(self, text: str) -> list[int]:
         """Tokenise a transcript.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GlmAsrProcessor, PreTrainedModel, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from arkasr.data.waveforms import Waveforms
+from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.log_mel import HOP, check_waveforms, log_mel
 from arkasr.model.packing import take
 from arkasr.model.speech_lm.base import SpeechLM
@@ -128,6 +130,12 @@ class GlmSpeechLM(SpeechLM):
         """
         before, instruction = "<|user|>\n<|begin_of_audio|>", "Please transcribe this audio into text"
         return before, f"<|end_of_audio|><|user|>\n{instruction}<|assistant|>\n"
+
+    def _save_processor(self, folder: Path) -> None:
+        """Write transformers' processor, with windows of whole seconds as this model has them."""
+        extractor = WhisperFeatureExtractor(self.num_mel, chunk_length=self.window * HOP // SAMPLE_RATE)
+        template = getattr(self.tokenizer, "chat_template", None)
+        GlmAsrProcessor(extractor, self.tokenizer, chat_template=template).save_pretrained(folder)
 
 
 def _frames_in_order(convolution: torch.nn.Module, inputs: object, states: Tensor) -> Tensor:

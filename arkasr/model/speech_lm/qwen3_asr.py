@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import (
+    AutoTokenizer,
     Qwen3ASRConfig,
     Qwen3ASREncoderConfig,
+    Qwen3ASRFeatureExtractor,
+    Qwen3ASRProcessor,
     Qwen3Config,
 )
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
@@ -31,6 +35,7 @@ ORIGINAL_KEYS = {
     r"^thinker\.model\.": "model.language_model.",
     r"^thinker\.lm_head\.": "lm_head.",
 }
+MARKS = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
 MROPE_KEYS = {"mrope_interleaved", "interleaved", "mrope_section", "type"}
 
 
@@ -118,6 +123,18 @@ class QwenSpeechLM(SpeechLM):
             )
         before = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>"
         return before, f"<|audio_end|><|im_end|>\n<|im_start|>assistant\nlanguage {found.name}<asr_text>"
+
+    @property
+    def suppressed_ids(self) -> list[int]:
+        """See `SpeechLM.suppressed_ids`. The model writes `<asr_text>` itself where the prompt names no language."""
+        return [i for i in super().suppressed_ids if i != self.tokenizer.convert_tokens_to_ids("<asr_text>")]
+
+    def _save_processor(self, folder: Path) -> None:
+        """Write transformers' processor. The tokenizer gets the names of tokens that the processor reads."""
+        tokenizer = AutoTokenizer.from_pretrained(folder, extra_special_tokens=MARKS)
+        extractor = Qwen3ASRFeatureExtractor(self.num_mel, n_window=self.chunk // 2)
+        template = getattr(self.tokenizer, "chat_template", None)
+        Qwen3ASRProcessor(extractor, tokenizer, chat_template=template).save_pretrained(folder)
 
 
 def converted(thinker: dict[str, Any]) -> Qwen3ASRConfig:
