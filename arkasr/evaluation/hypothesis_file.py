@@ -14,12 +14,14 @@ from arkasr.data.batches import evaluation_cuts
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.data.reasons import Failure
+from arkasr.errors import UserError
 from arkasr.evaluation.checks import has_type
 from arkasr.evaluation.failed_share import ClipCounts
 from arkasr.evaluation.part_files import PartFiles, line, read_rows
 from arkasr.evaluation.transcribing import Result
 from arkasr.evaluation.workers import Workers
 from arkasr.utils.console import Progress, log
+from arkasr.utils.files import flush
 
 SAME_LENGTH = 0.1  # seconds by which the audio of a clip may differ from its manifest
 
@@ -105,30 +107,44 @@ class HypothesisFile:
         Raises:
             UserError: Too many clips failed, over all ranks. The rows of the others stay in the partial files.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        plan = workers.decide(self._plan)
+        plan = workers.decide(lambda: self._plan(workers))
         counts = ClipCounts(workers, plan["clips"], self.max_failed_share, self.path)
         batches = evaluation_cuts(str(self.manifest), self.max_seconds, self.parts.ids(plan["sizes"]), self.rules)
         part = self.parts.of_rank(workers.rank)
-        with part.open("a", encoding="utf-8") as file, Progress(self.name, plan["clips"], "clips", plan["done"]) as bar:
-            for result in results(batches):
-                file.write("".join(map(line, result.rows)))
-                file.flush()
-                counts.add(result)
-                counts.show(bar)
-            workers.collect(None, lambda: counts.show(bar))
+        with Progress(self.name, plan["clips"], "clips", plan["done"]) as bar:
+            with part.open("a", encoding="utf-8") as file:
+                for result in results(batches):
+                    file.write("".join(map(line, result.rows)))
+                    file.flush()
+                    counts.add(result)
+                    counts.show(bar)
+            flush([part])
+            sizes = workers.collect([part.name, part.stat().st_size], lambda: counts.show(bar))
             counts.show(bar)
         if workers.first:
+            self.parts.await_sizes(dict(sizes))
             self.failures = counts.failures(self._places())
             counts.check(self.failures, least=1)
+            self._require_all()
+
+    def _require_all(self) -> None:
+        """Raise UserError if a clip has neither a row nor a reason why it has none."""
+        missing = self.clips.keys() - self.parts.rows().keys() - {failure.id for failure in self.failures}
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(self.clips)} clips have no hypothesis, such as {min(missing)}; "
+                "partial files were changed by another program; run the same command again"
+            )
 
     def _places(self) -> dict[str, int]:
         """Return the place of each clip in the manifest."""
         return {clip: place for place, clip in enumerate(self.clips)}
 
-    def _plan(self) -> dict[str, Any]:
+    def _plan(self, workers: Workers) -> dict[str, Any]:
         """Repair the partial files. Return their sizes, the number of clips, and how many of them have a row."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         done = self.parts.repair(self._is_current)
+        self.parts.create(workers.world_size)
         return {"sizes": self.parts.sizes(), "clips": len(self.clips), "done": sum(clip in done for clip in self.clips)}
 
     def finish(self) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from arkasr.errors import UserError
 from arkasr.evaluation.checks import has_type, json_lines
 from arkasr.evaluation.results_io import ROW_TYPES
 from arkasr.utils.console import log
 from arkasr.utils.files import publish
 
 Row = dict[str, Any]
+SECONDS_TO_SEE = 120.0
 
 
 class PartFiles:
@@ -63,11 +67,44 @@ class PartFiles:
 
         Returns:
             The ids.
+
+        Raises:
+            UserError: See `await_sizes`.
         """
+        self.await_sizes(sizes)
         found: set[str] = set()
         for name, size in sizes.items():
             found |= read_rows(self.path.with_name(name), size)[0].keys()
         return found
+
+    def create(self, ranks: int) -> None:
+        """Create the partial file of each rank, so that this machine knows the names of all of them.
+
+        Args:
+            ranks: Number of ranks.
+        """
+        for rank in range(ranks):
+            self.of_rank(rank).touch()
+
+    def await_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Wait until this machine sees what another one has written. A network file system may show it later.
+
+        Args:
+            sizes: Smallest size in bytes by name of file.
+
+        Raises:
+            UserError: It does not see it in time.
+        """
+        end = time.monotonic() + SECONDS_TO_SEE
+        for name, size in sizes.items():
+            path = self.path.with_name(name)
+            while not path.is_file() or path.stat().st_size < size:
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"{path}: another machine has written {size} bytes, which {socket.gethostname()} does not see; "
+                        "put --expdir on a file system that all machines share, under the same path"
+                    )
+                time.sleep(0.5)
 
     def repair(self, is_current: Callable[[Row], bool]) -> set[str]:
         """Write partial files again that have other lines than rows of these clips.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lhotse.cut import Cut
 
+from arkasr.errors import UserError
 from arkasr.evaluation.transcribing import Result, Transcribing
 from arkasr.evaluation.workers import Workers
 
@@ -52,11 +55,28 @@ def transcribed(
 
     Yields:
         One result per batch of this rank.
+
+    Raises:
+        UserError: The ranks have formed different batches.
     """
-    parts, key = split(list(batches), workers.world_size), workers.new_key()
+    every = list(batches)
+    _require_equal(every, workers)
+    parts, key = split(every, workers.world_size), workers.new_key()
     with workers.watched(transcribing.timeout):
         while (number := workers.add(key, 1)) <= len(parts):
             for result in transcribing.results(parts[number - 1], dtype):
                 yield result
                 workers.check()
             workers.check()
+
+
+def _require_equal(batches: Sequence[Sequence[Cut]], workers: Workers) -> None:
+    """Compare the batches of this rank with those of rank 0: another manifest would leave clips out."""
+    found = hashlib.sha256()
+    for cuts in batches:
+        found.update("\n".join(cut.id for cut in cuts).encode("utf-8", "surrogatepass") + b"\n\n")
+    if workers.decide(found.hexdigest) != found.hexdigest():
+        raise UserError(
+            f"rank {workers.rank} on {socket.gethostname()} has read other clips than rank 0; put --datadir and "
+            "--expdir on a file system that all machines share, under the same paths"
+        )

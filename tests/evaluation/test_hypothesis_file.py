@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from corpus_fixture import make_cut, write_cuts
 
 from arkasr.data.batches import load_batch
 from arkasr.data.checks import Rules
+from arkasr.data.reasons import Failure
+from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import row
 from arkasr.evaluation.hypothesis_file import HypothesisFile
 from arkasr.evaluation.part_files import read_rows
@@ -47,3 +50,14 @@ def test_discard_deletes_and_counts_rows(tmp_path):
         (tmp_path / name).write_text(json.dumps(GOOD) + "\n")
     assert not file.is_complete() and file.discard() == 2
     assert not file.parts.paths() and file.discard() == 0
+
+
+def test_clip_without_row_and_reason_is_an_error(tmp_path):
+    file = hypotheses(tmp_path, make_cut(tmp_path, "a", 0.5, "one"), make_cut(tmp_path, "b", 0.6, "two"))
+    file.max_failed_share = 0.5
+    message = "test.jsonl: 1 of 2 clips have no hypothesis, such as b; partial files were changed by another program"
+    with Workers(tmp_path, "decode") as workers:
+        with pytest.raises(UserError, match=message):
+            file.transcribe(workers, lambda batches: [Result([{"id": "a", "hypothesis": ""}], [], [])])
+        file.transcribe(workers, lambda batches: [Result([], [Failure("b", "b.wav", "missing audio file")], [])])
+    assert [failure.id for failure in file.failures] == ["b"] and not file.path.exists()

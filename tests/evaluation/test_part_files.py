@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from arkasr.errors import UserError
+from arkasr.evaluation import part_files
 from arkasr.evaluation.part_files import PartFiles, line, read_rows
 
 GOOD = {"id": "a", "hypothesis": "x", "reference": "y", "stopped": None, "looping": True}
@@ -87,3 +89,16 @@ def test_reopen_after_an_interrupted_merge_keeps_the_merged_rows(tmp_path):
     (tmp_path / "x.jsonl").write_text(line({"id": "a", "hypothesis": "a"}) + line({"id": "b", "hypothesis": "b"}))
     parts.reopen()
     assert list(parts.rows()) == ["a", "b"] and [path.name for path in parts.paths()] == ["x.jsonl.part"]
+
+
+def test_await_sizes_names_a_file_that_this_machine_does_not_see(tmp_path, monkeypatch):
+    monkeypatch.setattr(part_files, "SECONDS_TO_SEE", 0.0)
+    parts = parts_with(tmp_path, part_0="abc")
+    parts.await_sizes({"x.jsonl.part-0": 3})
+    for sizes in ({"x.jsonl.part-0": 4}, {"x.jsonl.part-1": 0}):
+        with pytest.raises(
+            UserError, match=r"x.jsonl.part-\d: another machine has written \d bytes"
+        ):
+            parts.ids(sizes)
+    parts.create(2)
+    assert list(parts.sizes().items()) == [("x.jsonl.part-0", 3), ("x.jsonl.part-1", 0)]

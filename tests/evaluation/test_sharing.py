@@ -7,6 +7,7 @@ from corpus_fixture import make_cut
 from pid_transcriber import make_transcriber
 
 from arkasr.config.schema import DataConfig
+from arkasr.errors import UserError
 from arkasr.evaluation.sharing import split, transcribed
 from arkasr.evaluation.transcribing import Transcribing
 from arkasr.evaluation.workers import Workers
@@ -46,3 +47,14 @@ def test_transcribed_gives_each_batch_with_one_model_per_dtype(tmp_path):
     assert [[row["id"] for row in each] for each in rows] == [["clip-0", "clip-1", "clip-2"]] * 3
     assert [each[0]["hypothesis"].split()[0] for each in rows] == ["a", "b", "a"]
     assert rows[0][0]["made"] == rows[2][0]["made"] != rows[1][0]["made"]
+
+
+def test_rank_that_has_read_other_clips_is_named(tmp_path):
+    cuts = [make_cut(tmp_path, f"clip-{i}", 0.5, "one") for i in range(2)]
+    transcribing = Transcribing(make_transcriber, DataConfig(num_workers=0), 60.0, "cpu")
+    with Workers(tmp_path, "decode") as workers:
+        workers.decide = lambda make: "digest of rank 0"
+        with pytest.raises(
+            UserError, match=r"rank 0 on \S+ has read other clips than rank 0; put --datadir"
+        ):
+            list(transcribed([cuts], workers, transcribing, "a"))
