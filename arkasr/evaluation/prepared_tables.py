@@ -7,11 +7,8 @@ import json
 from pathlib import Path
 
 from arkasr.config.yaml_io import to_yaml
-from arkasr.corpora.corpus import read_corpus_yaml
-from arkasr.corpora.layouts.registry import require_layout
 from arkasr.corpora.layouts.table_files import find_tables
 from arkasr.corpora.layouts.table_rows import CSV_SUFFIXES, JSONL_SUFFIXES
-from arkasr.corpora.prepare import prepare
 from arkasr.corpora.scale import RESERVED, set_name
 from arkasr.data.lines import LINE_SUFFIXES
 from arkasr.data.shar import is_shar
@@ -59,6 +56,10 @@ def prepare_table(name: str, path: Path, language: str, folder: Path, value: str
     Raises:
         UserError: There is no table, or stage 1 cannot use it.
     """
+    from arkasr.corpora.corpus import read_corpus_yaml
+    from arkasr.corpora.layouts.registry import require_layout
+    from arkasr.corpora.prepare import prepare  # of stage 1, which other test sets do not need
+
     layout = next((layout for layout, suffixes in SUFFIXES.items() if find_tables(path, suffixes)), "")
     if not layout:
         known = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)

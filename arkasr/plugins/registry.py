@@ -13,6 +13,7 @@ Environment variables:
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -158,8 +159,10 @@ def _find(kind: str, name: str) -> RegisteredName:
     failed = "".join(f"; not loaded: {source}: {cause}" for source, cause in table.failures)
     package = PACKAGE_OF.get((kind, name))
     install = f"it needs the package {package}: pip install ./plugins/{package}; " if package else ""
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
     available = f"available: {', '.join(names) or 'none'}"
-    raise UserError(f"no {kind_label(kind)} is called {name!r}; {install}{available}{failed}")
+    raise UserError(f"no {kind_label(kind)} is called {name!r}; {hint}{install}{available}{failed}")
 
 
 def _attribute(entry: RegisteredName, value: Any) -> Any:

@@ -33,6 +33,7 @@ def write_manifest(path: Path, texts: dict[str, str], language: str = "English")
 
 def write_data(data: Path, name: str, sets: dict[str, dict[str, str]], facts: dict, **more) -> Path:
     """Write a data directory with test sets: texts by id, by set."""
+    data.mkdir(parents=True, exist_ok=True)
     for test_set, texts in sets.items():
         write_manifest(data / f"{test_set}.jsonl.gz", texts, facts["language"])
     corpus = {"name": name, "scale": "mini", "test_sets": list(sets), **facts, **more}
