@@ -43,3 +43,20 @@ def test_select_names_first_reason(corpus, row, reason):
 def test_text_of_teacher_replaces_reference(corpus):
     cut = with_teacher_text(make_cut(corpus, "c", 0.5, "one two"), "two")
     assert cut.supervisions[0].text == "two" and cut.supervisions[0].custom == {"reference": "one two"}
+
+
+def test_clips_of_a_mix_are_judged_by_the_metric_of_their_member(tmp_path):
+    wer, cer = {"metric": "wer", "normalizer": "english"}, {"metric": "cer", "normalizer": "mandarin"}
+    members = {"en": {"language": "English"} | wer, "zh": {"language": "Chinese"} | cer, "both": {"language": ""} | wer}
+    facts = {"name": "mix", "test_sets": [], "members": members} | wer
+    (tmp_path / "corpus.json").write_text(json.dumps(facts))
+    texts = {"en/a": ("one two", "one"), "zh/a": ("今天喝水", "今天喝茶"), "both/a": ("今天喝水", "今天喝茶")}
+    cuts = []
+    for name, (reference, _) in texts.items():
+        (cut := make_cut(tmp_path, name.replace("/", "-"), 0.5, reference)).id = name
+        cut.supervisions[0].language = "English" if name == "en/a" else "Chinese"
+        cuts.append(cut)
+    rows = {name: {"hypothesis": hypothesis} for name, (_, hypothesis) in texts.items()}
+    kept, counts = select(cuts, rows, 0.4, tmp_path)  # words: 1 of 2 and 1 of 1; characters: 1 of 4
+    assert [cut.id for cut in kept] == ["zh/a", "both/a"] and counts[ABOVE] == 1
+    assert len(select(cuts, rows, 0.2, tmp_path)[0]) == 0 and len(select(cuts, rows, 0.5, tmp_path)[0]) == 3
