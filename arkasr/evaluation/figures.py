@@ -27,7 +27,7 @@ COLORS = {
     "base_td": "#009E73",
     "base_td_opd": "#D55E00",
 }
-OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442")
+OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442", "#999999", "#882255", "#44AA99")  # the last three are not of it
 STYLES = ("-", "--", "-.", ":")
 WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
 MOST_BARS = 16  # with upright numbers

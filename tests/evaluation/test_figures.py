@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,20 @@ def test_error_bars_leave_out_runs_and_sets_without_a_rate(saved, tmp_path):
     assert [text.get_text() for text in saved[0].legends[0].get_texts()] == ["Base", "Base+TD"]
     starts = [patch.get_x() for patch in axis.patches]
     assert starts[0] < 0 < starts[1] < 1 < starts[2] + 0.4  # the last bar belongs to the second set
+
+
+def test_error_bars_of_mixed_metrics_say_which_and_fit(saved, tmp_path):
+    found = scores(base=40, base_opd=20)
+    del found["base_opd"]["sets"]["other"]  # not scored on it
+    figures.error_bars(tmp_path / "x.png", [SETS[0], replace(SETS[1], metric="wer")], found)
+    (axis,) = saved[0].axes
+    assert [patch.get_height() for patch in axis.patches] == [40, 40, 20] and axis.get_ylabel() == "WER or CER (%)"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["test\n(CER)", "other\n(WER)"]
+    many = {f"run{i}": found["base"] for i in range(9)}
+    figures.error_bars(tmp_path / "x.png", SETS, many)
+    assert {text.get_rotation() for text in saved[1].axes[0].texts} == {90.0}
+    colors = {patch.get_facecolor() for patch in saved[1].axes[0].patches}
+    assert len(colors) == 6
 
 
 def test_figures_show_names_with_dollar_signs_and_underscores(tmp_path):

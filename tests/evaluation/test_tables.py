@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from score_examples import CORPUS, METRICS, SCORES, SETS, TEACHER, rows_of, run_scores, set_scores, sets_of
 
 from arkasr.errors import UserError
 from arkasr.evaluation import changes, tables
+from arkasr.evaluation.paper_numbers import COLUMNS
+from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.tally import NO_COUNTS
 
 TITLE = "Teacher (`qwen3_asr`, models/Qwen3-ASR-1.7B)"
@@ -111,3 +115,42 @@ def test_tables_of_a_corpus_that_is_not_in_the_paper_have_no_paper_columns(paper
     sets = sets_of(name="own", paper=paper)
     for text in (tables.error_rates(sets, SCORES), changes.changes(sets, SCORES), tables.vuss(METRICS, {}, False)):
         assert "paper" not in text
+
+
+def five_columns():
+    names = dict(zip(("a-test", "w-meeting", "w-net", "l-clean", "l-other"), COLUMNS, strict=True))
+    sets = [TestSet(name, Path("m"), "wer" if name[0] == "l" else "cer", "raw", column=names[name]) for name in names]
+    scores = {run: {"sets": {name: set_scores(rate) for name in names}} for run, rate in (("base", 9), ("base_opd", 8))}
+    return sets, scores
+
+
+def test_table_1_has_the_five_columns_of_the_paper_beside_ours():
+    sets, scores = five_columns()
+    qwen = {"checkpoint": {"path": "Qwen/Qwen3-ASR-0.6B", "plugin": ""}, "sets": {"l-clean": set_scores(3)}}
+    header, _, *rows = rows_of(tables.error_rates(sets, scores | {"q": qwen}))
+    assert [cell.split()[1] for cell in header[1:6]] == ["CER", "CER", "CER", "WER", "WER"]
+    assert header[6:] == ["paper: model", *(f"paper: {column}" for column in COLUMNS)]
+    assert rows[0][6:] == ["Ark-Base", "3.48", "10.22", "7.74", "3.75", "7.17"]
+    assert rows[2][1:6] == ["-", "-", "-", "3.00 [2.00, 5.00]", "-"]
+    assert rows[2][0] == "q" and rows[2][6:] == ["Qwen3-ASR-0.6B", "2.07", "5.57", "5.45", "2.81", "5.05"]
+    assert len(rows) == 3  # the paper's row of this checkpoint is not repeated
+
+
+def test_counts_of_mixed_metrics_say_which():
+    sets, scores = five_columns()
+    header, _, first, *_ = rows_of(tables.counts(sets, scores))
+    assert header[3] == "Wrd/Chr" and first[1] == "a-test (CER)"
+
+
+def test_row_title_names_the_plugin_of_a_checkpoint():
+    plugin = {"checkpoint": {"path": "p", "plugin": "whisper"}}
+    teacher = {"name": "whisper", "options": {}, "path": "openai/whisper-tiny", "weights": ""}
+    assert tables.row_title("tiny", plugin | {"teacher": teacher}) == "tiny (`whisper`, openai/whisper-tiny)"
+    assert tables.row_title("mine", {"checkpoint": {"path": "p", "plugin": ""}, "teacher": None}) == "mine"
+
+
+def test_marker_shows_what_changed_since_scoring():
+    entry = set_scores(20) | {"outdated": ["changed since it was scored: its hypotheses"]}
+    scores = {"base": {"sets": {"test-clean": entry}}}
+    assert rows_of(tables.error_rates(SETS, scores))[2][1:3] == ["20.00 [19.00, 22.00] (!)", "-"]
+    assert tables.warnings(scores) == [("Base, test-clean", entry["outdated"][0])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from score_examples import SCORES, SETS, run_scores, set_scores, sets_of
 
 from arkasr.evaluation import terminal
@@ -39,3 +41,21 @@ def test_table_ends_with_teacher_and_wrapped_warnings():
     start = lines.index("Teacher: `qwen3_asr`, /models/Qwen3-ASR-1.7B, weights 0123456789ab")
     assert lines[start + 1].startswith("! Base+OPD, test-clean: transcripts hardly depend on the audio")
     assert lines[start + 2].startswith("  ")
+
+
+def test_table_of_mixed_metrics_or_long_names_has_a_line_for_each_test_set():
+    long = "a-set-with-quite-a-long-name-that-leaves-no-room-for-numbers"
+    scores = {run: {"sets": {"en": set_scores(20, -50), long: set_scores(20)}} for run in ("base", "base_td_opd")}
+    scores["base"]["sets"].pop(long)
+    sets = [replace(each, name=name) for each, name in zip(SETS, ("en", long), strict=True)]
+    for shown, heading in ((sets, "WER %"), ([sets[0], replace(sets[1], metric="cer")], "error %")):
+        lines = terminal.table(shown, scores).splitlines()
+        assert max(map(len, lines)) <= 80 and heading in lines[2] and "paper" in lines[2]
+        metric = shown[1].metric.upper()
+        assert [line.split()[:2] for line in lines[3:]] == [
+            ["en", "(WER)"],
+            ["Base", "20.00"],
+            ["Base+TD+OPD", "20.00"],
+            [long, f"({metric})"],
+            ["Base+TD+OPD", "20.00"],
+        ]
