@@ -19,9 +19,8 @@ def scores_of(*sets):
 def paper_set(column):
     mandarin = not column.startswith("Libri")
     scoring = ("cer", "mandarin", "Chinese") if mandarin else ("wer", "english", "English")
-    return TestSet(
-        name or column.lower().replace(" ", "-"), SETS[0].manifest.absolute(), *scoring, "c", column, "paper"
-    )
+    manifest, name = SETS[0].manifest.absolute(), column.lower().replace(" ", "-")
+    return TestSet(name, manifest, *scoring, "c", column, "paper")
 
 
 def test_sets_are_read_back_from_scores():
