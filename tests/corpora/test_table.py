@@ -70,6 +70,7 @@ def test_one_table_is_a_corpus(tmp_path):
     assert found.transcripts(["train"]) == [root / "train.jsonl"]
 
 
+@pytest.mark.slow  # imports the library datasets
 def test_tables_are_not_searched_for_other_layouts(tmp_path):
     root = FORMATS["csv"][0](tmp_path / "c")
     with pytest.raises(UserError, match="expects <part>.jsonl .*has the layout csv"):
@@ -135,17 +136,23 @@ def test_column_of_corpus_yaml_that_no_row_has_is_refused(tmp_path):
     assert scan(tmp_path, "train", more="columns: {start: beginning}\n")[0].begin == 1.0
 
 
-def test_scan_holds_one_row_at_a_time(tmp_path):
-    write_jsonl(tmp_path / "train.jsonl", [{"audio": f"{number}.wav", "text": "x" * 500} for number in range(10_000)])
-    found = tables(tmp_path)
+def peak_bytes_of_scan(folder: Path, num_rows: int) -> int:
+    rows = [{"audio": f"{number}.wav", "text": "x" * 5000} for number in range(num_rows)]
+    write_jsonl(folder / "train.jsonl", rows)
+    found = tables(folder)
     assert found.parts() == ["train"]
     tracemalloc.start()
     try:
-        assert sum(1 for _ in found.scan(["train"])) == 10_000
-        peak = tracemalloc.get_traced_memory()[1]
+        assert sum(1 for _ in found.scan(["train"])) == num_rows
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3e6  # the transcripts alone are 5 MB
+
+
+@pytest.mark.slow
+def test_scan_needs_no_more_memory_for_more_rows(tmp_path):
+    few, many = (peak_bytes_of_scan(tmp_path, num_rows) for num_rows in (600, 2400))
+    assert many < few + 1e6  # 9 MB more of transcripts
 
 
 def test_both_layouts_are_registered():

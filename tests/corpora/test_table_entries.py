@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from arkasr.corpora.layouts.columns import ColumnMap
-from arkasr.corpora.layouts.entries import BACKWARDS, BAD_ID, Entry
+from arkasr.corpora.layouts.entries import BACKWARDS, Entry
 from arkasr.corpora.layouts.table_entries import EntryMaker
 from arkasr.corpora.layouts.table_values import (
     BAD_AUDIO,
@@ -66,8 +66,7 @@ def test_segments_of_one_file_share_a_recording_and_differ_in_id():
         ({"text": 5}, NOT_TEXT),
         ({"speaker": ["a"]}, NOT_A_NAME),
         ({"id": 1.5}, NOT_AN_ID),
-        ({"id": "a b"}, BAD_ID),
-        ({"id": "a/../b"}, BAD_ID),
+        ({"id": "a\x07b"}, NOT_AN_ID),
         ({"start": "x"}, NOT_A_TIME),
         ({"start": 3, "end": 2}, BACKWARDS),
         ({"task": "ast"}, OTHER_TASK),

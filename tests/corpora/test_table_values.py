@@ -21,6 +21,7 @@ from arkasr.corpora.layouts.table_values import (
     TWO_LANGUAGES,
     Languages,
     Times,
+    allowed_id,
     audio_fault,
     make_id,
     name,
@@ -182,3 +183,15 @@ def test_made_ids_differ_by_folder_suffix_and_times():
 def test_made_ids_are_allowed_and_stable(audio, start, end):
     made = make_id(audio, start, end)
     assert id_fault(made) == "" and made == make_id(audio, start, end)
+
+
+@PROPERTY
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_ids_with_any_characters_become_allowed_and_stay_different(one, other):
+    assert id_fault(allowed_id(one)) == ""
+    assert (allowed_id(one) == allowed_id(other)) == (one == other)
+
+
+def test_allowed_ids_are_kept():
+    assert allowed_id("84-121123-0001") == "84-121123-0001"
+    assert allowed_id("speaker 1/utt 2").startswith("speaker_1_utt_2-")

@@ -15,6 +15,7 @@ from arkasr.corpora.layouts.table_values import (
     NOT_AN_ID,
     Languages,
     Times,
+    allowed_id,
     audio_fault,
     make_id,
     name,
@@ -22,7 +23,6 @@ from arkasr.corpora.layouts.table_values import (
     times,
     transcript,
 )
-from arkasr.corpora.layouts.transcripts import id_fault
 
 _WHOLE_FILE = Times()
 _RECENT_FILES = 100  # whose rows share one path and one id of the recording, which saves memory and time
@@ -119,4 +119,4 @@ def _ident(row: dict[str, Any], names: Names, audio: _File, span: Times) -> tupl
     ident, fault = name(_get(row, names.id), NOT_AN_ID)
     if not ident and not fault:
         return audio.recording if _is_whole(span) else make_id(audio.relative, span.start, span.end), ""
-    return ident, fault or id_fault(ident)
+    return allowed_id(ident), fault

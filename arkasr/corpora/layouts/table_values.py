@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from arkasr.corpora.layouts.entries import BACKWARDS, BEFORE_BEGIN, NOT_UTF8
 from arkasr.corpora.layouts.segments import number
-from arkasr.corpora.layouts.transcripts import clean, text_fault
+from arkasr.corpora.layouts.transcripts import clean, id_fault, text_fault
 from arkasr.errors import UserError
 from arkasr.languages import find_language, known_language
 
@@ -220,9 +220,29 @@ def make_id(audio: str, start: float, end: float | None) -> str:
     Returns:
         The id, which does not depend on the order of the rows or on the place of the table.
     """
-    key = f"{audio}\0{start!r}\0{end!r}".encode("utf-8", "surrogatepass")
-    digest = blake2b(key, digest_size=_HASH_BYTES).hexdigest()
-    stem = _NOT_IN_NAME.sub("_", audio.rpartition("/")[2].rpartition(".")[0])[:40].strip("._") or "audio"
+    stem = _words(audio.rpartition("/")[2].rpartition(".")[0])
+    digest = _digest(f"{audio}\0{start!r}\0{end!r}")
     if start == 0 and end is None:
         return f"{stem}-{digest}"
     return f"{stem}-{min(start, 1e6):.2f}-{'end' if end is None else f'{min(end, 1e6):.2f}'}-{digest}"
+
+
+def allowed_id(ident: str) -> str:
+    """Replace an id that is not allowed, for example because it has spaces or slashes.
+
+    Args:
+        ident: Any id.
+
+    Returns:
+        The same id if it is allowed, else its words and a hash of it.
+    """
+    return f"{_words(ident)}-{_digest(ident)}" if id_fault(ident) else ident
+
+
+def _words(text: str) -> str:
+    """Return the begin of a text without characters that are not allowed in an id."""
+    return _NOT_IN_NAME.sub("_", text)[:40].strip("._") or "audio"
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
