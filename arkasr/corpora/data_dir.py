@@ -19,36 +19,37 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from arkasr.corpora.layouts.entries import Entry
-from arkasr.data.blocks import in_hash_order, write_cuts
+from arkasr.corpora.set_rows import Totals
+from arkasr.data.blocks import write_lines
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 from arkasr.utils.files import LOCK, flush, publish, read_json, sha256, write_text
-
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
 
 CORPUS_JSON, DROPPED, LINK, AUDIO, OWNER = "corpus.json", "dropped.jsonl", "corpus", "audio", ".arkasr_data"
 _KEYS = {"name": str, "scale": str, "corpus_dir": str, "sets": dict, "parts": dict, "inputs": dict}
 _NEWER_KEYS = {"corpus": str, "audio_root": str, "transcripts": dict}  # not in version 1
 
 
-@dataclass
-class PreparedSet:
-    """One set of the data directory.
+class ManifestSet(Protocol):
+    """One set of the data directory."""
 
-    Attributes:
-        cuts: Its cuts, sorted by id. Training sets are written in the order of a hash of the ids.
-        dropped: The utterances of its parts without a cut.
-    """
+    @property
+    def totals(self) -> Totals:
+        """Its counts."""
+        ...
 
-    cuts: list[Cut]
-    dropped: list[Entry] = field(default_factory=list)
+    def lines(self) -> Iterator[str]:
+        """Yield the cuts as lines of JSON, in the order of the manifest."""
+        ...
+
+    def dropped(self) -> Iterator[Entry]:
+        """Yield the utterances that were dropped, with their reasons."""
+        ...
 
 
 def require_own(data: Path) -> None:
@@ -163,7 +164,7 @@ def link_corpus(data: Path, root: Path) -> Path:
     return link
 
 
-def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any], root: Path) -> None:
+def write(data: Path, sets: Mapping[str, ManifestSet], description: dict[str, Any], root: Path) -> None:
     """Write every file durably under a temporary name and rename it. corpus.json is last: it marks the data complete.
 
     Args:
@@ -174,31 +175,29 @@ def write(data: Path, sets: dict[str, PreparedSet], description: dict[str, Any],
     """
     (data / CORPUS_JSON).unlink(missing_ok=True)
     flush([data])
-    audio_root = Path(description["audio_root"])
-    written: list[str] = []
+    written: dict[bytes, Path] = {}
     for name, each in sets.items():
-        training = name in description["train"]
-        same = next((old for old in written if training and sets[old].cuts == each.cuts), None)
-        path, temporary = data / f"{name}.jsonl.gz", data / f".{name}.jsonl.gz"
-        if same:
-            _copy(data / f"{same}.jsonl.gz", temporary)
+        path, temporary, ids = data / f"{name}.jsonl.gz", data / f".{name}.jsonl.gz", each.totals.ids.digest()
+        if name in description["train"] and ids in written:
+            _copy(written[ids], temporary)
         else:
-            write_cuts(temporary, in_hash_order(each.cuts) if training else each.cuts)
-            written += [name] if training else []
+            write_lines(temporary, each.lines())
         publish(temporary, path)
+        if name in description["train"]:
+            written[ids] = path
         description["sets"][name]["sha256"] = sha256(path)
-    rows = [
-        {
-            "set": name,
-            "id": entry.id,
-            "reason": entry.reason,
-            "path": _below(audio_root, root, entry.audio),
-        }
-        for name, each in sets.items()
-        for entry in each.dropped
-    ]
-    write_text(data / DROPPED, "".join(_json(row) + "\n" for row in rows))
+    _write_dropped(data, sets, Path(description["audio_root"]), root)
     write_facts(data, description | {"dropped_sha256": sha256(data / DROPPED)})
+
+
+def _write_dropped(data: Path, sets: Mapping[str, ManifestSet], audio_root: Path, root: Path) -> None:
+    part = data / f".{DROPPED}"
+    with part.open("w", encoding="utf-8") as file:
+        for name, each in sets.items():
+            for entry in each.dropped():
+                path = _below(audio_root, root, entry.audio)
+                file.write(_json({"set": name, "id": entry.id, "reason": entry.reason, "path": path}) + "\n")
+    publish(part, data / DROPPED)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -2,8 +2,8 @@
 
 1. Recordings are compared if they have equal lengths in samples, and at least one is in the training set and one in a
    dev or test set. No other recordings can be equal.
-2. In the layouts of published corpora, and with more than 200 h of such recordings, only cuts with equal ids are
-   compared, because reading all of the audio is too slow. For your own audio, this is logged.
+2. In the layouts of published corpora, and with more than 200 h of such recordings in the training set, only cuts with
+   equal ids are compared, because reading all of the audio is too slow. For your own audio, this is logged.
 3. The samples of each recording are read as 16 bits, and their SHA-256 digests are compared. Copies under other names
    and in other lossless formats are therefore found.
 4. Two cuts of equal recordings are the same audio if their times overlap.
@@ -16,18 +16,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from arkasr.corpora.corpus import PUBLISHED, Corpus
-from arkasr.corpora.data_dir import PreparedSet
+from arkasr.corpora.set_rows import Row, SetRows
 from arkasr.errors import UserError
 from arkasr.utils.console import log, track
 
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
-
 MOST_HOURS = 200.0  # of recordings that are read. This takes some minutes
-_TRAINING = ("train", "base", "td", "opd")
 _BLOCK = 1 << 20  # samples that are read at once
 
 
@@ -35,74 +31,88 @@ class _Leak(NamedTuple):
     """A cut of a dev or test set, and the training cut with the same audio."""
 
     name: str
-    cut: Cut
-    train: Cut
+    row: Row
+    train: Row
 
 
-def refuse_leaks(corpus: Corpus, sets: Mapping[str, PreparedSet], num_jobs: int) -> None:
+def refuse_leaks(corpus: Corpus, sets: Mapping[str, SetRows], num_jobs: int) -> None:
     """Compare the dev and test sets with the training set, see the module docstring.
 
     Args:
         corpus: The corpus.yaml. Its layout decides which audio is compared.
-        sets: All sets by name.
+        sets: The sets by name. Those that are not `train` are held in memory, without their cuts.
         num_jobs: Number of threads that read audio.
 
     Raises:
         UserError: Audio of a dev or test set also stands in the training set.
     """
-    train = sets["train"].cuts
-    by_id = {cut.id: cut for cut in train}
-    scored = [(name, cut) for name, each in sets.items() if name not in _TRAINING for cut in each.cuts]
-    equal_ids = [_Leak(name, cut, by_id[cut.id]) for name, cut in scored if cut.id in by_id]
-    paths, hours = _candidates(train, [cut for _, cut in scored])
-    if corpus.layout in PUBLISHED or hours > MOST_HOURS:
-        train, scored = [leak.train for leak in equal_ids], [(leak.name, leak.cut) for leak in equal_ids]
-        paths, _ = _candidates(train, [cut for _, cut in scored])
+    scored = [(name, row._replace(line="")) for name, each in sets.items() if name != "train" for row in each]
+    if not scored:
+        return
+    train = _Candidates(scored, corpus.layout not in PUBLISHED)
+    for row in sets["train"]:
+        train.add(row)
+    equal_ids = [_Leak(name, row, train.by_id[row.id]) for name, row in scored if row.id in train.by_id]
+    rows = train.rows
+    if rows is None:
+        rows, scored = [leak.train for leak in equal_ids], [(leak.name, leak.row) for leak in equal_ids]
         if corpus.layout not in PUBLISHED:
             log(
-                f"warning: {hours:.0f} h of recordings are as long as a recording of another set, which is more than "
-                f"{MOST_HOURS:g} h; only the audio of cuts with equal ids is compared"
+                f"warning: more than {MOST_HOURS:g} h of recordings of the training set are as long as a recording of "
+                "another set; only the audio of cuts with equal ids is compared"
             )
-    leaks = _equal_audio(train, scored, _digests(paths, num_jobs))
+    lengths = {_length(row) for row in rows}
+    paths = {row.path for row in [*rows, *(row for _, row in scored if _length(row) in lengths)]} - {""}
+    leaks = _equal_audio(rows, scored, _digests(sorted(paths), num_jobs))
     _refuse(corpus, leaks + [leak for leak in equal_ids if _same_in_shards(leak)])
 
 
+def _length(row: Row) -> float:
+    return round(row.recording_seconds, 4)
+
+
+class _Candidates:
+    """The training cuts that may have audio of dev and test sets.
+
+    Attributes:
+        by_id: Those with the id of a cut of these sets.
+        rows: Those whose recording has the length of one of these sets. None: too many, or not wanted.
+    """
+
+    def __init__(self, scored: Sequence[tuple[str, Row]], by_length: bool):
+        self._ids = {row.id for _, row in scored}
+        self._lengths = {_length(row) for _, row in scored if row.path}
+        self._paths: set[str] = set()
+        self._hours = 0.0
+        self.by_id: dict[str, Row] = {}
+        self.rows: list[Row] | None = [] if by_length else None
+
+    def add(self, row: Row) -> None:
+        row = row._replace(line="")
+        if row.id in self._ids:
+            self.by_id[row.id] = row
+        if self.rows is None or not row.path or _length(row) not in self._lengths:
+            return
+        self.rows.append(row)
+        if row.path not in self._paths:
+            self._paths.add(row.path)
+            self._hours += row.recording_seconds / 3600
+        if self._hours > MOST_HOURS:
+            self.rows, self._paths = None, set()
+
+
 def _same_in_shards(leak: _Leak) -> bool:
-    return not (_path(leak.cut) and _path(leak.train)) and leak.cut.duration == leak.train.duration
+    return not (leak.row.path and leak.train.path) and leak.row.seconds == leak.train.seconds
 
 
 def _refuse(corpus: Corpus, leaks: list[_Leak]) -> None:
     if leaks:
         first, names = leaks[0], ", ".join(dict.fromkeys(leak.name for leak in leaks))
-        found, train = (f"{cut.id} ({_path(cut) or 'in a shard'})" for cut in (first.cut, first.train))
+        found, train = (f"{row.id} ({row.path or 'in a shard'})" for row in (first.row, first.train))
         raise UserError(
             f"{corpus.path}: {len(leaks)} cuts of {names} also stand in the training set, the first is {found}, with "
             f"the audio of {train}; remove them from the training parts or from these sets"
         )
-
-
-def _path(cut: Cut) -> str:
-    """Return the audio file of a cut. Empty if its audio is not a file of its own."""
-    recording = getattr(cut, "recording", None)
-    source = recording.sources[0] if recording is not None and len(recording.sources) == 1 else None
-    return str(source.source) if source is not None and source.type == "file" else ""
-
-
-def _candidates(train: Sequence[Cut], scored: Sequence[Cut]) -> tuple[list[str], float]:
-    """Return the audio files that have the length of a file on the other side, and their hours."""
-    in_train, in_scored = _paths_by_seconds(train), _paths_by_seconds(scored)
-    equal = {seconds: in_train[seconds] | in_scored[seconds] for seconds in in_train.keys() & in_scored.keys()}
-    hours = sum(seconds * len(paths) for seconds, paths in equal.items()) / 3600
-    return sorted({path for paths in equal.values() for path in paths}), hours
-
-
-def _paths_by_seconds(cuts: Sequence[Cut]) -> dict[float, set[str]]:
-    """Return the audio files by the length of the recording."""
-    found = defaultdict(set)
-    for cut in cuts:
-        if path := _path(cut):
-            found[round(cut.recording.duration, 4)].add(path)
-    return found
 
 
 def _digests(paths: Sequence[str], num_jobs: int) -> dict[str, str]:
@@ -130,15 +140,19 @@ def digest(path: str) -> str:
     return total.hexdigest()
 
 
-def _equal_audio(train: Sequence[Cut], scored: Sequence[tuple[str, Cut]], digests: Mapping[str, str]) -> list[_Leak]:
+def _equal_audio(train: Sequence[Row], scored: Sequence[tuple[str, Row]], digests: Mapping[str, str]) -> list[_Leak]:
     """Return the cuts of dev and test sets whose audio overlaps with a training cut."""
     by_digest = defaultdict(list)
-    for cut in train:
-        if found := digests.get(_path(cut)):
-            by_digest[found].append(cut)
+    for row in train:
+        if found := digests.get(row.path):
+            by_digest[found].append(row)
     leaks = []
-    for name, cut in scored:
-        others = by_digest.get(digests.get(_path(cut), ""), [])
-        same = next((other for other in others if min(cut.end, other.end) > max(cut.start, other.start)), None)
-        leaks += [_Leak(name, cut, same)] if same is not None else []
+    for name, row in scored:
+        others = by_digest.get(digests.get(row.path, ""), [])
+        same = next((other for other in others if min(_end(row), _end(other)) > max(row.begin, other.begin)), None)
+        leaks += [_Leak(name, row, same)] if same is not None else []
     return leaks
+
+
+def _end(row: Row) -> float:
+    return row.begin + row.seconds

@@ -10,8 +10,7 @@ from typing import Any
 
 from arkasr.corpora import data_dir
 from arkasr.corpora.corpus import Corpus, read_corpus_yaml
-from arkasr.corpora.cuts import CutRules, PartCuts, read_parts
-from arkasr.corpora.data_dir import PreparedSet
+from arkasr.corpora.cuts import CutRules, read_sets
 from arkasr.corpora.download import is_synthetic
 from arkasr.corpora.layouts.hf import HuggingFace
 from arkasr.corpora.layouts.registry import CorpusLayout, require_layout
@@ -20,7 +19,8 @@ from arkasr.corpora.mix_corpus import is_mix_corpus
 from arkasr.corpora.prepare_mix import prepare_mix
 from arkasr.corpora.published import label
 from arkasr.corpora.scale import Scale, set_name
-from arkasr.corpora.splits import drop_by_length, has_text, split_by_use
+from arkasr.corpora.set_rows import SetRows, SubsetRows, count_subsets
+from arkasr.corpora.splits import choose_uses
 from arkasr.corpora.summary import TRAINING, describe_channels, describe_sets
 from arkasr.corpora.up_to_date import MOVED, Inputs, reason_to_prepare, relink
 from arkasr.errors import UserError
@@ -74,12 +74,17 @@ def _prepare(corpus: Corpus, layout: CorpusLayout, inputs: Inputs, data: Path, n
     transcripts = layout.transcripts([part for use in parts.values() for part in use])
     files = {"files": len(transcripts), "sha256": data_dir.transcripts_digest(layout.root, transcripts)}
     rules = CutRules(root, corpus.language, facts.text_case, corpus.channels, num_jobs)
-    read = read_parts(layout, parts["train"], [parts["dev"], *([part] for part in parts["test"])], rules)
-    sets, left_out = _arrange(read, parts, facts)
+    sets = _empty_sets(parts, facts, data)
+    several = read_sets(layout, parts["train"], sets, rules)
+    _require_length(sets["train"], facts)
     refuse_leaks(corpus, sets, num_jobs)
-    description = _describe(corpus, facts, inputs, read, parts) | describe_sets(corpus, facts, sets, left_out)
+    whole = _with_uses(sets, facts, data)
+    description = _describe(corpus, facts, inputs, sets, several, parts)
+    description |= describe_sets(corpus, facts, {name: each.totals for name, each in whole.items()})
     description |= {"audio_root": str(root), "transcripts": files, "parts": parts, "inputs": inputs.record}
-    data_dir.write(data, sets, description, layout.root)
+    data_dir.write(data, whole, description, layout.root)
+    for each in sets.values():
+        each.close()
 
 
 def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
@@ -110,49 +115,45 @@ def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
     return chosen
 
 
-def _arrange(
-    read: dict[str, PartCuts], parts: dict[str, list[str]], facts: Scale
-) -> tuple[dict[str, PreparedSet], int]:
-    """Arrange the cuts of all parts as sets, sorted by id. Count the cuts that `base` leaves out."""
-    train = _train(read, parts["train"], facts)
-    part_of = {cut.id: part for part in parts["train"] for cut in read[part].cuts}
-    uses = split_by_use(train.cuts, part_of, facts)
-    named = facts.use.base if isinstance(facts.use.base, list) else []
-    left_out = sum(part_of[cut.id] in named and not has_text(cut) for cut in train.cuts)
-    sets = {"train": train} | {name: PreparedSet(cuts) for name, cuts in uses.items()}
-    sets["dev"] = _merge([read[part] for part in parts["dev"]])
-    return sets | {set_name(part): _merge([read[part]]) for part in parts["test"]}, left_out
+def _empty_sets(parts: dict[str, list[str]], facts: Scale, data: Path) -> dict[str, SetRows]:
+    train = SetRows(data, parts["train"], by_hash=True, low=facts.min_seconds, high=facts.max_seconds)
+    tests = {set_name(part): SetRows(data, [part]) for part in parts["test"]}
+    return {"train": train, "dev": SetRows(data, parts["dev"]), **tests}
 
 
-def _train(read: dict[str, PartCuts], parts: list[str], facts: Scale) -> PreparedSet:
-    trimmed = []
-    for part in parts:
-        kept, out = drop_by_length(read[part].cuts, facts, part)
-        trimmed.append(PartCuts(kept, read[part].dropped + out))
-    if parts and not any(part.cuts for part in trimmed):
+def _require_length(train: SetRows, facts: Scale) -> None:
+    if train.parts and not train.totals.cuts:
         raise UserError(
-            f"no utterance of {', '.join(parts)} lasts {facts.min_seconds:g} to {facts.max_seconds:g} s; "
+            f"no utterance of {', '.join(train.parts)} lasts {facts.min_seconds:g} to {facts.max_seconds:g} s; "
             "change min_seconds and max_seconds in corpus.yaml"
         )
-    return _merge(trimmed)
 
 
-def _merge(parts: list[PartCuts]) -> PreparedSet:
-    cuts = sorted((cut for part in parts for cut in part.cuts), key=lambda cut: cut.id)
-    return PreparedSet(cuts, [entry for part in parts for entry in part.dropped])
+def _with_uses(sets: dict[str, SetRows], facts: Scale, data: Path) -> dict[str, SetRows | SubsetRows]:
+    """Add the sets `base`, `td` and `opd`."""
+    train, *others = sets.items()
+    uses = {name: SubsetRows(train[1], choice) for name, choice in choose_uses(train[1], facts, data).items()}
+    count_subsets(train[1], uses.values())
+    return dict([train, *uses.items(), *others])
 
 
 def _describe(
-    corpus: Corpus, facts: Scale, inputs: Inputs, read: dict[str, PartCuts], parts: dict[str, list[str]]
+    corpus: Corpus,
+    facts: Scale,
+    inputs: Inputs,
+    sets: dict[str, SetRows],
+    several: int,
+    parts: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """Return name, channels and test sets, as in corpus.json."""
+    """Return name, channels and test sets, as in corpus.json. several: number of files with several channels."""
     synthetic = is_synthetic(inputs.folder) and inputs.scale == "mini"
-    labels = label(corpus, facts, inputs.folder, synthetic, read, parts["test"])
+    counts = {part: found for each in sets.values() for part, found in each.totals.parts.items()}
+    labels = label(corpus, facts, inputs.folder, synthetic, counts, parts["test"])
     return {
         "name": labels.name,
         **inputs.identity,
         "text_case": facts.text_case,
-        "channels": describe_channels(corpus, read),
+        "channels": describe_channels(corpus, several),
         "train": list(TRAINING),
         "dev": "dev",
         "test_sets": list(labels.paper),

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arkasr.corpora.corpus import Corpus
-from arkasr.corpora.cuts import PartCuts
-from arkasr.corpora.layouts.entries import NO_TRANSCRIPT, REPEATED
 from arkasr.corpora.scale import Scale, set_name
+from arkasr.corpora.set_rows import PartCounts
 from arkasr.utils.console import log
 
 # Number of transcribed utterances of the published parts, by the name of the corpus.
@@ -53,7 +52,7 @@ class Label:
 
 
 def label(
-    corpus: Corpus, facts: Scale, folder: Path, synthetic: bool, read: dict[str, PartCuts], test: Iterable[str]
+    corpus: Corpus, facts: Scale, folder: Path, synthetic: bool, read: dict[str, PartCounts], test: Iterable[str]
 ) -> Label:
     """Decide the name and the paper's columns, and log what is not the published corpus.
 
@@ -63,7 +62,7 @@ def label(
         folder: The folder that the user named.
         synthetic: Whether stage 0 synthesised the corpus, and the scale is `mini`. Its results appear beside the
             paper's, and say that they are a miniature.
-        read: All parts in use.
+        read: Counts of all parts in use.
         test: The test parts in use.
 
     Returns:
@@ -87,28 +86,26 @@ def _published(name: str) -> str:
     return name if name in UTTERANCES else ""
 
 
-def _difference(published: dict[str, int], read: dict[str, PartCuts]) -> str:
+def _difference(published: dict[str, int], read: dict[str, PartCounts]) -> str:
     """Return the first part that differs from the published one, with both counts. Empty if none differs."""
     known = [part for part in read if part in published]
     if not known:
         return "no part has a published name"
     for part in known:
-        spare = sum(entry.reason in (NO_TRANSCRIPT, REPEATED) for entry in read[part].dropped)
-        listed = len(read[part].cuts) + len(read[part].dropped) - spare
-        if listed != published[part]:
-            return f"{part} has {listed} utterances, the published part has {published[part]}"
+        if read[part].listed != published[part]:
+            return f"{part} has {read[part].listed} utterances, the published part has {published[part]}"
     return ""
 
 
-def _column(part: str, column: str | None, read: PartCuts) -> str | None:
+def _column(part: str, column: str | None, read: PartCounts) -> str | None:
     """Return the paper's column of a test part if its utterances are the paper's."""
     if column is None:
         return None
     utterances, speakers = TEST_SETS[column]
-    found = len({cut.supervisions[0].speaker for cut in read.cuts} - {None}) if speakers else 0
-    if (len(read.cuts), found) == (utterances, speakers):
+    found = len(read.speakers) if speakers else 0
+    if (read.cuts, found) == (utterances, speakers):
         return column
-    counts = [(len(read.cuts), found), (utterances, speakers)]
+    counts = [(read.cuts, found), (utterances, speakers)]
     have, must = (f"{clips} utterances" + (f" of {people} speakers" if speakers else "") for clips, people in counts)
     log(f"{part}: {have}, but {column} has {must}: it gets no column of the paper")
     return None

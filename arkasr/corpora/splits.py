@@ -1,111 +1,123 @@
-"""The training cuts that are long enough, and what each of them is used for: Base, teacher data (TD) and OPD."""
+"""What each training cut is used for: Base, teacher data (TD) and OPD."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
-from arkasr.corpora.layouts.entries import Entry
+import numpy as np
+
 from arkasr.corpora.scale import Scale, Use, is_share
+from arkasr.corpora.set_rows import Row, SetRows
 from arkasr.errors import UserError
 
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
+Choice = Callable[[Row], bool]
+USES = ("base", "td", "opd")
+_DIGEST, _CHUNK = 32, 2**20  # bytes of a hash; hashes that are read at once
 
 
-def drop_by_length(cuts: list[Cut], scale: Scale, part: str) -> tuple[list[Cut], list[Entry]]:
-    """Drop training cuts outside of `scale.min_seconds` to `scale.max_seconds`.
-
-    Args:
-        cuts: Cuts of one part.
-        scale: Holds the two limits in seconds, both inclusive.
-        part: Name of the part, for the entries.
-
-    Returns:
-        The kept cuts, and one entry with its reason for every dropped cut.
-    """
-    kept, dropped = [], []
-    for cut in cuts:
-        if scale.min_seconds <= cut.duration <= scale.max_seconds:
-            kept.append(cut)
-            continue
-        short = cut.duration < scale.min_seconds
-        reason = f"shorter than {scale.min_seconds:g} s" if short else f"longer than {scale.max_seconds:g} s"
-        dropped.append(Entry(part, cut.id, Path(cut.recording.sources[0].source), reason=reason))
-    return kept, dropped
-
-
-def has_text(cut: Cut) -> bool:
-    """Return whether a cut of stage 1 has a transcript.
-
-    Args:
-        cut: A cut with one supervision.
-
-    Returns:
-        False if no transcript is known.
-    """
-    return cut.supervisions[0].text is not None
-
-
-def split_by_use(cuts: list[Cut], part_of: Mapping[str, str], scale: Scale) -> dict[str, list[Cut]]:
+def choose_uses(train: SetRows, scale: Scale, folder: Path) -> dict[str, Choice]:
     """Choose the cuts of `base`, `td` and `opd` by the key `use` of corpus.yaml.
 
     Args:
-        cuts: All training cuts, sorted by id.
-        part_of: Part of the corpus by id of the cut.
+        train: The training cuts.
         scale: Holds `use` and `split_seed`.
+        folder: Where temporary files are.
 
     Returns:
-        The cuts by set, each sorted by id. `base` has only cuts with a transcript.
+        For each use, a function that tells whether a cut belongs to it. Cuts of `base` have a transcript.
 
     Raises:
         UserError: There are too few transcribed cuts for two shares.
     """
-    labelled = [cut for cut in cuts if has_text(cut)]
-    named = {
-        "all": cuts,
-        "labelled": cuts if len(labelled) == len(cuts) else labelled,
-        "unlabelled": [cut for cut in cuts if not has_text(cut)],
-        "none": [],
+    shares = _shares(train, scale.use, scale.split_seed, folder)
+    chosen: dict[str, Choice] = {}
+    for key in USES:
+        chosen[key] = shares.get(key) or _choice(key, getattr(scale.use, key), chosen)
+    return chosen
+
+
+def _choice(key: str, value: Any, chosen: dict[str, Choice]) -> Choice:
+    if isinstance(value, list):
+        return lambda row: row.part in value and (row.has_text or key != "base")
+    words: dict[str, Choice] = {
+        "all": lambda row: True,
+        "none": lambda row: False,
+        "labelled": lambda row: row.has_text,
+        "unlabelled": lambda row: not row.has_text,
+        "base+td": lambda row: chosen["base"](row) or chosen["td"](row),
     }
-    named |= _shares(labelled, scale.use, scale.split_seed)
-
-    def choose(key: str, value: Any) -> list[Cut]:
-        if is_share(value):
-            return named[f"share {key}"]
-        if isinstance(value, list):
-            return [cut for cut in cuts if part_of[cut.id] in value]
-        return named[value]
-
-    base = choose("base", scale.use.base)
-    named["base"] = [cut for cut in base if has_text(cut)] if isinstance(scale.use.base, list) else base
-    named["td"] = choose("td", scale.use.td)
-    in_either = {cut.id for name in ("base", "td") for cut in named[name]} if scale.use.opd == "base+td" else set()
-    named["base+td"] = [cut for cut in cuts if cut.id in in_either]
-    return {"base": named["base"], "td": named["td"], "opd": choose("opd", scale.use.opd)}
+    return words[value] if value in words else chosen[value]
 
 
-def _shares(labelled: list[Cut], use: Use, seed: int) -> dict[str, list[Cut]]:
+def _shares(train: SetRows, use: Use, seed: int, folder: Path) -> dict[str, Choice]:
     """Draw the shares of the transcribed cuts.
 
     1. Sort the cuts by a seeded hash of their ids.
     2. Take `use.base` of them from the start for `base`, and `use.td` from the end for `td`. Each gets at least
        one cut. One share can therefore grow without changing the other. `opd` is taken from the start too.
     """
-    shares = {key: value for key in ("base", "td", "opd") if is_share(value := getattr(use, key))}
-    if not shares or not labelled:
-        return {f"share {key}": [] for key in shares}
+    shares = {key: value for key in USES if is_share(value := getattr(use, key))}
+    if not shares:
+        return {}
+    total = train.totals.cuts - train.totals.untranscribed
     both = "base" in shares and "td" in shares
-    if both and len(labelled) < 2:
-        raise UserError(
-            f"the corpus has {len(labelled)} training utterance; base and td need at least 2: use a larger corpus"
-        )
-    ranked = sorted(labelled, key=lambda cut: hashlib.sha256(f"{seed}/{cut.id}".encode()).digest())
-    counts = {key: max(1, round(share * len(ranked))) for key, share in shares.items()}
+    if both and total == 1:
+        raise UserError("the corpus has 1 training utterance; base and td need at least 2: use a larger corpus")
+    if not total:
+        return dict.fromkeys(shares, lambda row: False)
+    counts = {key: max(1, round(share * total)) for key, share in shares.items()}
     if both:
-        counts["base"] = min(counts["base"], len(ranked) - 1)
-        counts["td"] = min(counts["td"], len(ranked) - counts["base"])
-    drawn = {key: ranked[len(ranked) - count :] if key == "td" else ranked[:count] for key, count in counts.items()}
-    return {f"share {key}": sorted(found, key=lambda cut: cut.id) for key, found in drawn.items()}
+        counts["base"] = min(counts["base"], total - 1)
+        counts["td"] = min(counts["td"], total - counts["base"])
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for row in train:
+            if row.has_text:
+                file.write(_rank(seed, row.id))
+        last = {key: nth(file, total - count if key == "td" else count - 1) for key, count in counts.items()}
+    return {key: _share(key, seed, limit) for key, limit in last.items()}
+
+
+def _share(key: str, seed: int, limit: bytes) -> Choice:
+    if key == "td":
+        return lambda row: row.has_text and _rank(seed, row.id) >= limit
+    return lambda row: row.has_text and _rank(seed, row.id) <= limit
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogatepass")).digest()
+
+
+def nth(file: IO[bytes], number: int) -> bytes:
+    """Return one of many hashes by its rank, without sorting all of them.
+
+    1. Count the hashes by their first two bytes.
+    2. Sort the hashes with the first two bytes of the wanted one.
+
+    Args:
+        file: Hashes of 32 bytes each.
+        number: The rank from 0, by ascending order.
+
+    Returns:
+        The hash.
+    """
+    counts = np.zeros(2**16, np.int64)
+    for chunk in _chunks(file):
+        counts += np.bincount(_prefix(chunk), minlength=2**16)
+    before = np.cumsum(counts) - counts
+    prefix = int(np.searchsorted(before, number, "right")) - 1
+    found = [bytes(each) for chunk in _chunks(file) for each in chunk[_prefix(chunk) == prefix]]
+    return sorted(found)[number - int(before[prefix])]
+
+
+def _chunks(file: IO[bytes]) -> Iterator[np.ndarray]:
+    file.seek(0)
+    while data := file.read(_CHUNK * _DIGEST):
+        yield np.frombuffer(data, np.uint8).reshape(-1, _DIGEST)
+
+
+def _prefix(chunk: np.ndarray) -> np.ndarray:
+    return chunk[:, 0].astype(np.int64) << 8 | chunk[:, 1]

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from arkasr.corpora.corpus import Corpus
-from arkasr.corpora.cuts import PartCuts
-from arkasr.corpora.data_dir import PreparedSet
 from arkasr.corpora.scale import Scale
-from arkasr.corpora.splits import has_text
+from arkasr.corpora.set_rows import Totals
 from arkasr.errors import UserError
 from arkasr.utils.console import log
-
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
 
 TRAINING = ("train", "base", "td", "opd")  # sets that may hold cuts without transcript
 _WARN_DROPPED_SHARE = 0.2
 
 
-def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, PreparedSet], left_out: int) -> dict[str, Any]:
+def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, Totals]) -> dict[str, Any]:
     """Describe the sets.
 
     Args:
         corpus: The corpus.yaml.
         facts: The scale.
-        sets: The sets by name, with all of `TRAINING` and `dev`.
-        left_out: Cuts of the parts of `use.base` that have no transcript.
+        sets: Counts of the sets by name, with all of `TRAINING` and `dev`.
 
     Returns:
         The keys `language`, `metric`, `normalizer`, `sets` and `uses` of corpus.json. `language` is empty if the cuts
@@ -37,11 +30,11 @@ def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, PreparedSet],
     Raises:
         UserError: The languages of one test set or of `dev` are scored by different metrics or normalisers.
     """
-    spoken = {name: sorted({cut.supervisions[0].language for cut in each.cuts}) for name, each in sets.items()}
+    spoken = {name: sorted(each.languages) for name, each in sets.items()}
     described = {name: _summary(name, each) for name, each in sets.items()}
     for name in (name for name in sets if name not in TRAINING and sets[name].cuts):
         described[name] |= _scoring(corpus, spoken[name], f"set {name}")
-    return {**_of_all(corpus, spoken), "sets": described, "uses": _uses(facts, sets, left_out)}
+    return {**_of_all(corpus, spoken), "sets": described, "uses": _uses(facts, sets)}
 
 
 def _scoring(corpus: Corpus, languages: list[str], what: str) -> dict[str, str]:
@@ -64,50 +57,42 @@ def _of_all(corpus: Corpus, spoken: Mapping[str, list[str]]) -> dict[str, str]:
         return {"language": "", "metric": "wer", "normalizer": "words"}
 
 
-def _summary(name: str, each: PreparedSet) -> dict[str, Any]:
-    """Count one set, log the counts, and warn if much of it was dropped."""
-    dropped = dict(Counter(entry.reason for entry in each.dropped))
-    hours = _hours(each.cuts)
-    speakers = len({cut.supervisions[0].speaker for cut in each.cuts} - {None})
-    untranscribed = sum(not has_text(cut) for cut in each.cuts)
-    num_dropped, total = len(each.dropped), len(each.dropped) + len(each.cuts)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-    suffix = f", {untranscribed} without transcript" if untranscribed else ""
+def _summary(name: str, each: Totals) -> dict[str, Any]:
+    """Describe one set, log the counts, and warn if much of it was dropped."""
+    hours, num_dropped = each.seconds / 3600, sum(each.dropped.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in each.dropped.items())
+    suffix = f", {each.untranscribed} without transcript" if each.untranscribed else ""
     suffix += f"; dropped {num_dropped}: {reasons}" if num_dropped else ""
-    log(f"{name}: {len(each.cuts)} cuts, {hours:.2f} h, {speakers or 'unnamed'} speakers{suffix}")
-    if num_dropped > _WARN_DROPPED_SHARE * total:
-        log(f"warning: {name}: {num_dropped} of {total} utterances were dropped; see dropped.jsonl")
-    counts = {"cuts": len(each.cuts), "hours": round(hours, 4), "speakers": speakers, "dropped": dropped}
-    return counts | {"untranscribed": untranscribed}
+    log(f"{name}: {each.cuts} cuts, {hours:.2f} h, {len(each.speakers) or 'unnamed'} speakers{suffix}")
+    if num_dropped > _WARN_DROPPED_SHARE * (num_dropped + each.cuts):
+        log(f"warning: {name}: {num_dropped} of {num_dropped + each.cuts} utterances were dropped; see dropped.jsonl")
+    counts = {"cuts": each.cuts, "hours": round(hours, 4), "speakers": len(each.speakers), "dropped": each.dropped}
+    return counts | {"untranscribed": each.untranscribed}
 
 
-def _uses(facts: Scale, sets: Mapping[str, PreparedSet], left_out: int) -> dict[str, Any]:
+def _uses(facts: Scale, sets: Mapping[str, Totals]) -> dict[str, Any]:
     """Describe what the training cuts are used for."""
     uses = {}
     for key in ("base", "td", "opd"):
-        cuts, value = sets[key].cuts, getattr(facts.use, key)
-        uses[key] = {"from": value, "cuts": len(cuts), "hours": round(_hours(cuts), 4)}
-    if left_out:
+        each, value = sets[key], getattr(facts.use, key)
+        uses[key] = {"from": value, "cuts": each.cuts, "hours": round(each.seconds / 3600, 4)}
+    named = facts.use.base if isinstance(facts.use.base, list) else []
+    if left_out := sum(sets["train"].by_part[part] for part in named):
         uses["base"]["left_out"] = left_out
         log(f"base: {left_out} cuts of use.base left out, because they have no transcript; td and opd can use them")
     return uses
 
 
-def _hours(cuts: list[Cut]) -> float:
-    return sum(cut.duration for cut in cuts) / 3600
-
-
-def describe_channels(corpus: Corpus, read: Mapping[str, PartCuts]) -> dict[str, Any]:
-    """Count the used files with several channels, and log what happens to them.
+def describe_channels(corpus: Corpus, count: int) -> dict[str, Any]:
+    """Log what happens to files with several channels.
 
     Args:
         corpus: The corpus.yaml.
-        read: The parts in use.
+        count: Number of used audio files with several channels.
 
     Returns:
         The key `channels` of corpus.json.
     """
-    count = sum(part.num_files_with_channels for part in read.values())
     if count:
         what = "the mean of their channels" if corpus.channels == "mix" else f"channel {corpus.channels}"
         log(f"{count} audio files have several channels: {what} is used (key channels of corpus.yaml)")

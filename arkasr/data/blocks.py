@@ -153,13 +153,13 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             file.write(gzip.compress(b"", mtime=0))
 
 
-def in_hash_order(cuts: Iterable[Cut]) -> list[Cut]:
-    """Sort training cuts by a hash of their ids, so that the clips of a block come from the whole set.
+def order_hash(name: str) -> bytes:
+    """Return the key by which training cuts are sorted, so that the clips of a block come from the whole set.
 
     Args:
-        cuts: Cuts with distinct ids.
+        name: Id of the cut.
 
     Returns:
-        The cuts. Their order depends on their ids only.
+        32 bytes that depend on the id only.
     """
-    return sorted(cuts, key=lambda cut: hashlib.sha256(f"order {cut.id}".encode()).digest())
+    return hashlib.sha256(f"order {name}".encode("utf-8", "surrogatepass")).digest()

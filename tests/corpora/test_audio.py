@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from corpora_on_disk import tone
 
-from arkasr.corpora.layouts.audio import Header, check_audio, read_header
+from arkasr.corpora.layouts.audio import Header, Headers, check_audio, read_header
 from arkasr.corpora.layouts.entries import Entry
 
 
@@ -59,5 +59,5 @@ def test_read_header_counts_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_check_audio_compares_times_with_the_recording(tmp_path, begin, end, reason):
     soundfile.write(tmp_path / "a.wav", tone(1.0), 16000)
     entries = [Entry("L", "1", tmp_path / "a.wav", "text", begin=begin, end=end)]
-    check_audio(entries, 1)
+    check_audio(entries, Headers(1))
     assert entries[0].reason == reason

@@ -15,6 +15,8 @@ from corpus_fixture import write_cuts
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from arkasr.corpora.corpus import read_corpus_yaml
+from arkasr.corpora.cuts import deserialize
+from arkasr.corpora.layouts.audio import Headers, check_audio
 from arkasr.corpora.layouts.lhotse import Lhotse
 from arkasr.corpora.layouts.lhotse_files import find_parts
 from arkasr.corpora.layouts.registry import require_layout
@@ -84,7 +86,9 @@ def layout(root: Path, keys: str = "language: English\n") -> Lhotse:
 
 
 def scanned(root: Path, parts=("train", "dev", "test"), keys: str = "language: English\n") -> list:
-    return list(layout(root, keys).scan(list(parts)))
+    entries = list(layout(root, keys).scan(list(parts)))
+    check_audio(entries, Headers(1))
+    return entries
 
 
 def reasons(root: Path, *parts: str) -> dict[str, str]:
@@ -111,9 +115,9 @@ def test_every_kind_of_manifest_gives_the_same_utterances(tmp_path, audio, kind)
         entry = found[clip.name]
         described = (entry.part, entry.text, entry.speaker, entry.reason, entry.language)
         assert described == (clip.part, clip.text, clip.speaker, "", "English")
-        assert entry.cut.duration == clip.seconds and entry.cut.sampling_rate == 16000, number
+        assert entry.cut["duration"] == clip.seconds, number
         expected, _ = soundfile.read(audio / f"{clip.name}.wav", dtype="float32")
-        np.testing.assert_array_equal(read_waveform(entry.cut).numpy(), expected)
+        np.testing.assert_array_equal(read_waveform(deserialize(entry.cut)).numpy(), expected)
 
 
 def test_names_of_files_give_parts(tmp_path):
@@ -138,7 +142,7 @@ def test_names_of_files_give_parts(tmp_path):
 def test_shar_folder_itself_is_one_part_with_its_name():
     entries = list(Lhotse(SHAR_CASE / "shar", read_yaml_like("English")).scan(["shar"]))
     assert entries and not [entry for entry in entries if entry.reason]
-    assert all(len(read_waveform(entry.cut)) for entry in entries)
+    assert all(len(read_waveform(deserialize(entry.cut))) for entry in entries)
 
 
 def read_yaml_like(language: str):
@@ -166,7 +170,7 @@ def test_long_recordings_are_cut_by_their_supervisions(tmp_path, audio):
     RecordingSet.from_recordings([recording]).to_file(root / "recordings_train.jsonl.gz")
     SupervisionSet.from_segments(supervisions).to_file(root / "supervisions_train.jsonl.gz")
     found = scanned(root, ["train"])
-    assert [(entry.id, entry.text, entry.cut.start, entry.cut.duration) for entry in found] == [
+    assert [(entry.id, entry.text, entry.cut["start"], entry.cut["duration"]) for entry in found] == [
         (f"s{i}", f"word {i}", *time) for i, time in enumerate(times)
     ]
     cut = recording.to_cut()

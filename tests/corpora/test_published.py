@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from corpora_on_disk import EGS, MAKERS, aishell, librispeech, recipe, run
 from synthetic_corpus import tiny
 
 from arkasr.corpora.corpus import read_corpus_yaml
-from arkasr.corpora.cuts import PartCuts
 from arkasr.corpora.download import download
-from arkasr.corpora.layouts.entries import NO_TRANSCRIPT, UNREADABLE, Entry
 from arkasr.corpora.published import TEST_SETS, label, own_name
+from arkasr.corpora.set_rows import PartCounts
 
 COLUMNS = {"test-clean": "Libri clean", "test-other": "Libri other"}
 
 
-def part(utterances: int, speakers: int = 1, unreadable: int = 0, spare: int = 0) -> PartCuts:
-    cuts = [SimpleNamespace(supervisions=[SimpleNamespace(speaker=str(i % speakers))]) for i in range(utterances)]
-    bad = [Entry("p", "x", Path("x"), reason=UNREADABLE)] * unreadable
-    return PartCuts(cuts, bad + [Entry("p", "x", Path("x"), reason=NO_TRANSCRIPT)] * spare)
+def part(utterances: int, speakers: int = 1, unreadable: int = 0, spare: int = 0) -> PartCounts:
+    names = {str(number) for number in range(speakers)}
+    return PartCounts(utterances, utterances + unreadable, utterances + unreadable + spare, names)
 
 
-def labelled(read: dict[str, PartCuts], name: str = "librispeech", synthetic: bool = False, scale: str = "paper"):
+def labelled(read: dict[str, PartCounts], name: str = "librispeech", synthetic: bool = False, scale: str = "paper"):
     corpus = read_corpus_yaml(EGS / name / "corpus.yaml")
     facts = corpus.scale(scale)
     return label(corpus, facts, Path("/data/mine"), synthetic, read, [test for test in facts.test if test in read])

@@ -14,7 +14,7 @@ from lhotse import CutSet, Recording, SupervisionSegment
 
 from arkasr.data import shar_shard, shar_writer
 from arkasr.data.audio import read_waveform
-from arkasr.data.blocks import in_hash_order, write_cuts, write_lines
+from arkasr.data.blocks import order_hash, write_cuts, write_lines
 from arkasr.data.manifests import read_cuts
 from arkasr.data.shar import OFFSET, PLACE
 from arkasr.data.shar_writer import select, write_shar
@@ -39,7 +39,7 @@ def plain(tmp_path_factory):
     cuts.append(_of_file(folder / "slow.flac", noise[:, 0], 8000))
     cuts.append(_of_file(folder / "small.ogg", noise[:, 0], 16000))
     cuts.append(cut_of(folder / "loud.wav", 2.0 * np.sin(np.arange(4000) / 5), "loud"))
-    write_cuts(folder / "train.jsonl.gz", in_hash_order(cuts))
+    write_cuts(folder / "train.jsonl.gz", sorted(cuts, key=lambda cut: order_hash(cut.id)))
     return folder
 
 

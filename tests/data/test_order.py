@@ -12,7 +12,7 @@ from shard_files import epoch, settings, silent_cut
 
 from arkasr.data import blocks, loading
 from arkasr.data.batches import Batch
-from arkasr.data.blocks import in_hash_order, write_cuts
+from arkasr.data.blocks import order_hash, write_cuts
 from arkasr.data.order import CutStream, epoch_order
 from arkasr.data.sampling import TrainingBatches
 
@@ -35,7 +35,7 @@ def manifest(request, tmp_path, monkeypatch):
         CutSet.from_cuts(cuts).to_file(path)
     else:
         path = tmp_path / "train.jsonl.gz"
-        write_cuts(path, in_hash_order(cuts) if request.param == "hash order" else cuts)
+        write_cuts(path, sorted(cuts, key=lambda cut: order_hash(cut.id)) if request.param == "hash order" else cuts)
     lazy = "never" if request.param == "in memory" else "always"
     return settings(path, lazy=lazy, buffer_clips=300, max_seconds=40.0, max_cuts=10)
 

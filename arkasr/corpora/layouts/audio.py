@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from arkasr.corpora.layouts.entries import (
     BACKWARDS,
@@ -18,11 +21,11 @@ from arkasr.corpora.layouts.entries import (
     Entry,
 )
 from arkasr.interfaces import SAMPLE_RATE
-from arkasr.utils.console import track
 
 # Transcripts round the ends of segments, and opus rounds lengths to whole frames. A segment that ends at most this
 # much after its recording is kept and trimmed.
 END_TOLERANCE_S = 0.1
+MOST_HEADERS = 65_536  # that are remembered. Segments of a recording are mostly neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +74,74 @@ def read_header(path: Path) -> Header:
         return Header(reason=UNREADABLE)
 
 
-def check_audio(entries: list[Entry], num_jobs: int) -> dict[Path, Header]:
+class Headers:
+    """The headers of audio files, read by threads. Those of the files that were used last are remembered.
+
+    Args:
+        num_jobs: Number of threads.
+
+    Attributes:
+        num_files_with_channels: Number of files with several channels of which `count_channels` was told.
+    """
+
+    def __init__(self, num_jobs: int):
+        self._pool = ThreadPoolExecutor(max(1, num_jobs))
+        self._known: OrderedDict[Path, Header] = OrderedDict()
+        self._counted: set[Path] = set()
+        self.num_files_with_channels = 0
+
+    def read(self, paths: Iterable[Path]) -> dict[Path, Header]:
+        """Read headers.
+
+        Args:
+            paths: The files.
+
+        Returns:
+            Their headers.
+        """
+        wanted = list(dict.fromkeys(paths))
+        new = [path for path in wanted if path not in self._known]
+        self._known.update(zip(new, self._pool.map(read_header, new), strict=True))
+        for path in wanted:
+            self._known.move_to_end(path)
+        found = {path: self._known[path] for path in wanted}
+        while len(self._known) > MOST_HEADERS:
+            self._counted.discard(self._known.popitem(last=False)[0])
+        return found
+
+    def count_channels(self, path: Path, header: Header) -> None:
+        """Count a file that is used, if it has several channels and was not counted before.
+
+        Args:
+            path: The file.
+            header: Its header.
+        """
+        if header.channels > 1 and path not in self._counted:
+            self._counted.add(path)
+            self.num_files_with_channels += 1
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def check_audio(entries: Sequence[Entry], known: Headers) -> dict[Path, Header]:
     """Read the header of every audio file of usable entries, and give the unusable entries their reason.
 
     Args:
-        entries: Entries of all parts, changed in place.
-        num_jobs: Number of threads.
+        entries: Some entries, changed in place. The audio of Lhotse's cuts is compared with their description, unless
+            it is in a tar file, at an address, or in several files.
+        known: Reads the headers.
 
     Returns:
         The headers by path.
     """
-    paths = list(dict.fromkeys(entry.audio for entry in entries if not entry.reason and entry.cut is None))
-    with ThreadPoolExecutor(max(1, num_jobs)) as pool:
-        headers = dict(zip(paths, list(track(pool.map(read_header, paths), "Checking audio", len(paths), "files"))))
-    for entry in entries:
-        if not entry.reason and entry.cut is None:
-            entry.reason = _audio_reason(entry, headers[entry.audio])
+    files = [None if entry.reason else _audio_file(entry) for entry in entries]
+    headers = known.read(path for path in files if path is not None)
+    for entry, path in zip(entries, files, strict=True):
+        if path is not None:
+            header = headers[path]
+            entry.reason = _audio_reason(entry, header) if entry.cut is None else _cut_reason(entry.cut, header)
     return headers
 
 
@@ -102,3 +157,21 @@ def _audio_reason(entry: Entry, header: Header) -> str:
     if end > length + END_TOLERANCE_S or entry.begin >= length:
         return PAST_END
     return "" if (min(end, length) - entry.begin) * SAMPLE_RATE >= 1 else TOO_SHORT
+
+
+def _audio_file(entry: Entry) -> Path | None:
+    """Return the file to look at. None for Lhotse's cuts that are mixed or have another kind of audio."""
+    if entry.cut is None:
+        return entry.audio
+    sources = (entry.cut.get("recording") or {}).get("sources", ())
+    return Path(sources[0]["source"]) if len(sources) == 1 and sources[0]["type"] == "file" else None
+
+
+def _cut_reason(cut: dict[str, Any], header: Header) -> str:
+    from arkasr.data.reasons import UNLIKE
+
+    recording = cut["recording"]
+    if header.reason or recording.get("transforms"):  # lengths after transformations are not those of the file
+        return header.reason
+    same = (recording["num_samples"], recording["sampling_rate"]) == (header.frames, header.rate)
+    return "" if same and set(recording["sources"][0]["channels"]) <= set(range(header.channels)) else UNLIKE

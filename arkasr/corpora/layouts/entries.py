@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
+from typing import Any
 
 # Reasons as they appear in dropped.jsonl and corpus.json.
 NO_AUDIO = "audio file is missing"
@@ -52,8 +48,8 @@ class Entry:
         begin: Start in a long recording, in seconds.
         end: End in a long recording, in seconds. None for the end of the file.
         language: English name of the language, if the row names one. Empty: the language of corpus.yaml.
-        cut: The cut itself, of a corpus that holds Lhotse's cuts: with 16 kHz, one supervision, and this id. Its audio
-            is not checked. None: stage 1 makes the cut of the fields above.
+        cut: The cut itself as a dictionary, of a corpus that holds Lhotse's cuts: with one supervision and this id.
+            None: stage 1 makes the cut of the fields above.
     """
 
     part: str
@@ -66,22 +62,4 @@ class Entry:
     begin: float = 0.0
     end: float | None = None
     language: str = ""
-    cut: Cut | None = None
-
-
-def mark_repeated(entries: Iterable[Entry], groups: list[list[str]]) -> None:
-    """Give the reason REPEATED to every usable entry whose id an earlier entry of its group has.
-
-    Args:
-        entries: Entries of all parts, changed in place.
-        groups: Lists of parts. Ids must be unique within the parts of one list.
-    """
-    group_of = {part: number for number, parts in enumerate(groups) for part in parts}
-    seen: set[tuple[int, str]] = set()
-    for entry in entries:
-        if entry.reason:
-            continue
-        key = (group_of[entry.part], entry.id)
-        if key in seen:
-            entry.reason = REPEATED
-        seen.add(key)
+    cut: dict[str, Any] | None = None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.layouts.entries import BAD_PATH, Entry, NoOptions
-from arkasr.corpora.layouts.lhotse_audio import AudioCheck, Sources, recordings_of
+from arkasr.corpora.layouts.lhotse_audio import Sources, recordings_of
 from arkasr.corpora.layouts.lhotse_files import SUFFIXES, find_parts, require_part
 from arkasr.corpora.layouts.lhotse_items import read_items
 from arkasr.corpora.layouts.table_values import Languages, transcript
 from arkasr.corpora.layouts.transcripts import id_fault
-from arkasr.interfaces import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -79,12 +79,8 @@ class Lhotse:
         Raises:
             UserError: A manifest is damaged or is not one of Lhotse's, or a tar file of a Shar folder is missing.
         """
-        check = AudioCheck()
         for part in parts:
-            for entry in check.checked(self._part(part)):
-                if entry.cut is not None and entry.cut.sampling_rate != SAMPLE_RATE:
-                    entry.cut = entry.cut.resample(SAMPLE_RATE)
-                yield entry
+            yield from self._part(part)
 
     def _part(self, name: str) -> Iterator[Entry]:
         from arkasr.data.checks import Rules
@@ -98,45 +94,60 @@ class Lhotse:
                 yield _entry(name, clip, languages, manifest)
 
 
-def _clips(item: dict[str, Any], rules: Rules, place: Place, sources: Sources) -> Iterator[Cut]:
-    """Yield the clips of a cut, with absolute paths."""
-    from lhotse.serialization import deserialize_item
-
-    from arkasr.data.checks import ODD, check, not_a_cut
+def _clips(item: dict[str, Any], rules: Rules, place: Place, sources: Sources) -> list[Cut | dict[str, Any]]:
+    """Return the clips of a cut, with absolute paths. Clips that need no change are dictionaries."""
+    from arkasr.data.checks import check
 
     sources.resolve(item, place)
-    for clip in check(item, rules, place).clips:
-        try:
-            yield deserialize_item(clip) if isinstance(clip, dict) else clip
-        except ODD as error:
-            raise not_a_cut(place, error) from error
+    return check(item, rules, place).clips
 
 
-def _entry(part: str, clip: Cut, languages: Languages, manifest: Path) -> Entry:
+def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest: Path) -> Entry:
+    from arkasr.data.reasons import refusal
+    from arkasr.data.shar import PLACE
+
+    failure = None if isinstance(clip, dict) else refusal(clip)
+    item = clip if isinstance(clip, dict) else clip.to_dict()
+    name, tar = item["id"], (item.get("custom") or {}).get(PLACE)
+    source = next((one["source"] for one in _sources(item) if one["type"] == "file"), tar[0] if tar else None)
+    path = Path(source) if source else manifest
+    if failure:
+        return Entry(part, name, path, None, failure.kind)
+    supervision = _supervision(item)
+    text, prefix, fault = transcript(supervision.get("text"))
+    named = supervision.get("language")
+    language, unknown = languages.read(None if named == _NO_LANGUAGE else named, prefix)
+    reason = id_fault(name) or fault or unknown or _source_fault(item)
+    speaker = supervision.get("speaker")
+    return Entry(
+        part, name, path, text, reason, speaker if isinstance(speaker, str) else None, language=language, cut=item
+    )
+
+
+def _sources(item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [source for recording in recordings_of(item) for source in recording["sources"]]
+
+
+def _supervision(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the only supervision. Those of a mixed cut are in its tracks."""
+    cuts = [track["cut"] for track in item["tracks"]] if "tracks" in item else [item]
+    return next((one for cut in cuts for one in cut.get("supervisions") or ()), {})
+
+
+def _source_fault(item: dict[str, Any]) -> str:
+    from lhotse.serialization import deserialize_item
+
     from arkasr.data.commands import refuse_commands
-    from arkasr.data.reasons import Unusable, refusal
-    from arkasr.data.shar import tar_file
+    from arkasr.data.reasons import Unusable
 
-    path = Path(_path(clip) or tar_file(clip) or manifest)
-    if failure := refusal(clip):
-        return Entry(part, clip.id, path, None, failure.kind)
-    supervision = clip.supervisions[0]
-    text, prefix, fault = transcript(supervision.text)
-    named = None if supervision.language == _NO_LANGUAGE else supervision.language
-    language, unknown = languages.read(named, prefix)
-    reason = id_fault(clip.id) or fault or unknown
     try:
-        refuse_commands(clip)
-        str(path).encode()
-    except Unusable as unusable:
-        reason = unusable.kind
+        for source in _sources(item):
+            str(source["source"]).encode()
+            plain = source["type"] in ("file", "shar") and not str(source["source"]).lower().endswith(".sph")
+            if not plain:
+                refuse_commands(deserialize_item(copy.deepcopy(item)))
     except UnicodeEncodeError:
-        reason = BAD_PATH
-    speaker = supervision.speaker if isinstance(supervision.speaker, str) else None
-    return Entry(part, clip.id, path, text, reason, speaker, language=language, cut=clip)
-
-
-def _path(clip: Cut) -> str | None:
-    """Return the path of the first file that holds the clip's audio."""
-    sources = [source for recording in recordings_of(clip) for source in recording.sources]
-    return next((source.source for source in sources if source.type == "file"), None)
+        return BAD_PATH
+    except Unusable as unusable:
+        return unusable.kind
+    return ""
