@@ -242,7 +242,8 @@ def require_usable(part: str, counts: PartCounts) -> None:
         return
     if counts.first_bad is None:
         raise UserError(f"corpus part {part} holds no utterances; check --corpus_dir")
+    first = counts.first_bad
     raise UserError(
-        f"corpus part {part}: none of its {counts.entries} utterances can be used; the first: "
-        f"{counts.first_bad.reason}: {counts.first_bad.audio}; repair the files, or check --corpus_dir"
+        f"corpus part {part}: none of its {counts.entries} utterances can be used; the first, {first.id}: "
+        f"{first.reason}: {first.audio}; repair the files, or check --corpus_dir"
     )

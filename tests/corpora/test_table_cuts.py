@@ -15,6 +15,7 @@ from arkasr.corpora.corpus import read_corpus_yaml
 from arkasr.corpora.layouts.entries import Entry
 from arkasr.corpora.layouts.registry import require_layout
 from arkasr.corpora.prepare import prepare
+from arkasr.errors import UserError
 
 TRAIN = {"train": ["train"], "dev": [], "test": {}, "min_seconds": 0, "max_seconds": 100}
 
@@ -135,3 +136,8 @@ def test_every_format_prepares_the_same_sets(tmp_path, name):
     facts = json.loads((data / "corpus.json").read_text())["sets"]
     assert [facts[each]["untranscribed"] for each in ("train", "base", "opd")] == [2, 0, 2]
     assert {cut.supervisions[0].language for cut in cuts(data, "train")} == {"English"} and dropped(data) == []
+
+
+def test_a_part_without_a_usable_row_names_the_place_of_the_first(tmp_path):
+    with pytest.raises(UserError, match=r"none of its 2 .*the first, train.jsonl:1: transcript is not text: .*a\.wav"):
+        read(tmp_path, {"audio": "a.wav", "text": 7}, {"audio": "none.wav"})

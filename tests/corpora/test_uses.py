@@ -117,7 +117,7 @@ def test_dev_and_test_sets_drop_untranscribed_rows_with_a_count(tmp_path):
     assert [(name, reason) for name, _, reason in dropped(tmp_path / "data")] == [
         ("test", "no transcript, which dev and test sets need")
     ]
-    with pytest.raises(UserError, match="part dev: none of its 2 utterances can be used; the first: no transcript"):
+    with pytest.raises(UserError, match="part dev: none of its 2 utterances can be used; the first, .*: no transcript"):
         prepare_own(tmp_path, tmp_path / "data2")
 
 
