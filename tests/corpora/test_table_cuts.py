@@ -141,3 +141,25 @@ def test_every_format_prepares_the_same_sets(tmp_path, name):
 def test_a_part_without_a_usable_row_names_the_place_of_the_first(tmp_path):
     with pytest.raises(UserError, match=r"none of its 2 .*the first, train.jsonl:1: transcript is not text: .*a\.wav"):
         read(tmp_path, {"audio": "a.wav", "text": 7}, {"audio": "none.wav"})
+
+
+@pytest.mark.parametrize("place", ["", "train.jsonl"])
+def test_prepare_runs_again_only_if_a_table_changes(tmp_path, capsys, place):
+    root = FORMATS["jsonl"][0](tmp_path / "c")
+    yaml, data = tmp_path / "corpus.yaml", tmp_path / "data"
+    yaml.write_text("name: own\nlayout: jsonl\nlanguage: en\n")
+
+    def log_of_prepare(folder: Path) -> str:
+        prepare(str(yaml), "paper", str(folder / place), str(data), 1)
+        return capsys.readouterr().out
+
+    assert "train: 6 cuts" in log_of_prepare(root)
+    assert "already prepared" in log_of_prepare(root)
+    with (root / "train.jsonl").open("a") as file:
+        file.write('{"audio": "wavs/clip_00.wav", "start": 0.1}\n')
+    assert "train: 7 cuts" in log_of_prepare(root)
+    before = [cut.id for cut in cuts(data, "train")]
+    root.rename(tmp_path / "moved")
+    assert "the cuts now lead there" in log_of_prepare(tmp_path / "moved")
+    assert [cut.id for cut in cuts(data, "train")] == before
+    assert cuts(data, "train")[0].load_audio().shape[1] > 0
