@@ -9,11 +9,11 @@ import pytest
 from arkasr.corpora.layouts.columns import ColumnMap
 from arkasr.corpora.layouts.entries import BACKWARDS, Entry
 from arkasr.corpora.layouts.table_entries import EntryMaker
+from arkasr.corpora.layouts.table_times import NOT_A_TIME
 from arkasr.corpora.layouts.table_values import (
     BAD_AUDIO,
     NO_PATH,
     NOT_A_NAME,
-    NOT_A_TIME,
     NOT_AN_ID,
     NOT_TEXT,
     OTHER_TASK,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from arkasr.corpora.layouts import table_rows, table_values
+from arkasr.corpora.layouts import table_rows, table_times, table_values
 from arkasr.corpora.layouts.columns import DEFAULT_NAMES, ColumnMap
 from arkasr.corpora.layouts.table import NO_PART
 from arkasr.corpora.layouts.table_entries import EntryMaker
@@ -35,7 +35,7 @@ def test_section_shows_all_formats():
     assert len(EXAMPLES) == 5
 
 
-@pytest.mark.parametrize("module", [table_rows, table_values])
+@pytest.mark.parametrize("module", [table_rows, table_times, table_values])
 def test_section_lists_every_reason(module):
     reasons = [
         value for name, value in vars(module).items() if re.fullmatch("[A-Z_]{3,}", name) and isinstance(value, str)

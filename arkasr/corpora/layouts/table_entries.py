@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 
 from arkasr.corpora.layouts.columns import ColumnMap, Names
 from arkasr.corpora.layouts.entries import Entry
+from arkasr.corpora.layouts.table_ids import allowed_id, make_id
+from arkasr.corpora.layouts.table_times import Times, times
 from arkasr.corpora.layouts.table_values import (
     NOT_A_NAME,
     NOT_AN_ID,
     Languages,
-    Times,
-    allowed_id,
     audio_fault,
-    make_id,
     name,
     task_fault,
-    times,
     transcript,
 )
 

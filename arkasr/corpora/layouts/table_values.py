@@ -1,14 +1,12 @@
-"""The values of one row: path, transcript, language, times and id, each with the reason why it cannot be used."""
+"""The values of one row: path, transcript, language, task and names, each with the reason why it cannot be used."""
 
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
-from arkasr.corpora.layouts.entries import BACKWARDS, BEFORE_BEGIN, NOT_UTF8
-from arkasr.corpora.layouts.segments import number
-from arkasr.corpora.layouts.transcripts import clean, id_fault, text_fault
+from arkasr.corpora.layouts.entries import NOT_UTF8
+from arkasr.corpora.layouts.transcripts import clean, text_fault
 from arkasr.errors import UserError
 from arkasr.languages import find_language, known_language
 
@@ -21,26 +19,12 @@ NOT_AN_ID = "id is neither text nor a whole number"
 NOT_A_LANGUAGE = "language is not text"
 TWO_LANGUAGES = "language of the row and language in its transcript differ"
 OTHER_TASK = "task is not asr"
-NOT_A_TIME = "a time is not a finite number"
-END_AND_DURATION = "end and duration disagree"
 
-WHOLE = -1.0  # the published repository writes this for "not cut"
 _TASKS = ("asr", "transcribe")
-_SAME_S = 0.01  # rounding of an end and a duration in one row
 _NO_LANGUAGE = ("", "none", "null")
 _PREFIX = re.compile(r"language ([^<>]*)<asr_text>")
 _ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8
-_NOT_IN_NAME = re.compile(r"[^\w.]+")
 _MOST_LANGUAGES = 20  # different unknown languages that are named in reasons
-_HASH_BYTES = 8
-
-
-class Times(NamedTuple):
-    """The times of a row in seconds. `end` is None for the end of the file."""
-
-    start: float = 0.0
-    end: float | None = None
-    fault: str = ""
 
 
 def audio_fault(value: Any) -> str:
@@ -137,48 +121,6 @@ def _unknown(text: str) -> str:
     return ""
 
 
-def times(start: Any, end: Any, duration: Any) -> Times:
-    """Read the times of a row.
-
-    A duration counts only together with a start. Alone it describes the file, and is often rounded.
-
-    Args:
-        start: Start in seconds, as number or text. None, "" and -1 (with an end of -1) stand for the whole file.
-        end: End in seconds. None, "" and -1 stand for the end of the file.
-        duration: Length in seconds. None, "" and -1 stand for the end of the file.
-
-    Returns:
-        The times.
-    """
-    values = [_seconds(value) for value in (start, end, duration)]
-    if NOT_A_TIME in values:
-        return Times(fault=NOT_A_TIME)
-    begin, last, length = (value if isinstance(value, float) else None for value in values)
-    last = None if last == WHOLE else last
-    if begin is None or (begin == WHOLE and last is None):
-        begin, length = 0.0, None
-    if begin < 0:
-        return Times(fault=BEFORE_BEGIN)
-    if length is not None and length != WHOLE:
-        if last is not None and abs(begin + length - last) > _SAME_S:
-            return Times(fault=END_AND_DURATION)
-        last = begin + length if last is None else last
-    return Times(begin, last, BACKWARDS if last is not None and last <= begin else "")
-
-
-def _seconds(value: Any) -> float | str | None:
-    """Return seconds, None for no value, or NOT_A_TIME."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        try:
-            value = float(value) if "_" not in value else None
-        except ValueError:
-            return NOT_A_TIME
-    seconds = number(value)
-    return NOT_A_TIME if seconds is None else seconds
-
-
 def task_fault(value: Any) -> str:
     """Check the task of a row. Transcripts of other tasks, such as translation, do not say what is spoken.
 
@@ -207,42 +149,3 @@ def name(value: Any, fault: str) -> tuple[str, str]:
         return "", fault
     text = clean(str(value))
     return text, fault if text and text_fault(text) else ""
-
-
-def make_id(audio: str, start: float, end: float | None) -> str:
-    """Make the id of a row without one: the name of its file, its times, and a hash of path and times.
-
-    Args:
-        audio: Path of the audio relative to the table.
-        start: Start in seconds.
-        end: End in seconds, or None.
-
-    Returns:
-        The id, which does not depend on the order of the rows or on the place of the table.
-    """
-    stem = _words(audio.rpartition("/")[2].rpartition(".")[0])
-    digest = _digest(f"{audio}\0{start!r}\0{end!r}")
-    if start == 0 and end is None:
-        return f"{stem}-{digest}"
-    return f"{stem}-{min(start, 1e6):.2f}-{'end' if end is None else f'{min(end, 1e6):.2f}'}-{digest}"
-
-
-def allowed_id(ident: str) -> str:
-    """Replace an id that is not allowed, for example because it has spaces or slashes.
-
-    Args:
-        ident: Any id.
-
-    Returns:
-        The same id if it is allowed, else its words and a hash of it.
-    """
-    return f"{_words(ident)}-{_digest(ident)}" if id_fault(ident) else ident
-
-
-def _words(text: str) -> str:
-    """Return the begin of a text without characters that are not allowed in an id."""
-    return _NOT_IN_NAME.sub("_", text)[:40].strip("._") or "audio"
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
