@@ -8,7 +8,10 @@ from typing import Any
 
 from arkasr.corpora.published import UTTERANCES
 from arkasr.evaluation import paper_numbers
+from arkasr.export.card_texts import TITLES
 from arkasr.export.provenance import Stage
+
+NATIVE, PUBLISHED, ADAPTED = "native", "published", "adapter"  # layouts of an exported folder
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class CardFacts:
         corpus: Content of corpus.json.
         weights: `final`, or the name of a checkpoint.
         size: Number of parameters.
-        published: Whether the files are in the layout of the published model.
+        layout: `NATIVE`, `PUBLISHED` (the layout of the published model) or `ADAPTED` (PEFT's, without the base).
         scores: Content of scores.json for these weights, or None if they were not scored.
         terms: Licence as a Hub identifier, or empty.
         synthetic: Whether the corpus was synthesised, or None if that is unknown.
@@ -30,7 +33,7 @@ class CardFacts:
     corpus: dict[str, Any]
     weights: str
     size: int
-    published: bool
+    layout: str
     scores: dict[str, Any] | None
     terms: str
     synthetic: bool | None
@@ -41,6 +44,11 @@ class CardFacts:
         return self.stages[-1]
 
     @property
+    def model_type(self) -> str:
+        """Type of the model, such as `arkasr`."""
+        return str(self.last.config["model"]["type"])
+
+    @property
     def mini(self) -> bool:
         """Whether the model is of miniature scale."""
         return self.corpus.get("scale") != "paper"
@@ -48,7 +56,7 @@ class CardFacts:
     @property
     def name(self) -> str:
         """Title of the card."""
-        title = f"Ark-ASR {paper_numbers.title(self.last.run)}, {self.corpus['name']}"
+        title = f"{TITLES[self.model_type]} {paper_numbers.title(self.last.run)}, {self.corpus['name']}"
         return title + (", miniature" if self.mini else "")
 
     @property

@@ -9,8 +9,8 @@ An encoder with rotary positions, an adapter that merges frames, and a Qwen2 dec
 the audio: the architecture of Ark-ASR ([arXiv:2605.28139](https://arxiv.org/abs/2605.28139)), trained with `arkasr`.
 """,
     "qwen3_asr": """\
-A speech recogniser of type `qwen3_asr` in transformers: the architecture of Qwen3-ASR, trained with `arkasr`. Its prompt
-names the language of the clip.
+A speech recogniser of type `qwen3_asr` in transformers: the architecture of Qwen3-ASR, trained with `arkasr`. Its
+prompt names the language of the clip.
 """,
     "glmasr": """\
 A speech recogniser of type `glmasr` in transformers: the architecture of GLM-ASR, trained with `arkasr`.

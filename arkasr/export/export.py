@@ -22,7 +22,7 @@ from arkasr.corpora.download import is_synthetic
 from arkasr.errors import UserError
 from arkasr.evaluation import results_io, run_records
 from arkasr.export import model_card, provenance
-from arkasr.export.card_facts import CardFacts
+from arkasr.export.card_facts import ADAPTED, NATIVE, PUBLISHED, CardFacts
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
@@ -39,6 +39,7 @@ def export(
     published: bool = False,
     outdir: str = "",
     terms: str = "",
+    adapter: bool = False,
 ) -> None:
     """Write each run to `<expdir>/<run>/export`, or one run to `outdir`. An earlier export is replaced.
 
@@ -50,13 +51,18 @@ def export(
         published: True for the layout of the published model (flat config.json, `audio_encoder.*` weights).
         outdir: Folder to write to, for a single run.
         terms: Licence of the weights as a Hub identifier, such as `cc-by-4.0`. If empty, the card states none.
+        adapter: True for the LoRA adapter alone, in PEFT's layout, instead of the merged model.
 
     Raises:
-        UserError: A run or its weights do not exist, are damaged, or cannot be written in the published layout, the
-            target folder holds other files, or another process writes to it.
+        UserError: `published` and `adapter` are both set, a run has no adapter, a run or its weights do not exist, are
+            damaged, or cannot be written in the published layout, the target folder holds other files, or another
+            process writes to it.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if published and adapter:
+        raise UserError("--published and --adapter exclude each other; export twice, with two values of --outdir")
+    layout = PUBLISHED if published else ADAPTED if adapter else NATIVE
     if not runs:
         raise UserError("--runs is empty; name the runs to export, such as --runs 'base_opd'")
     if outdir and len(runs) > 1:
@@ -65,9 +71,14 @@ def export(
     sources = {run: find_source(expdir, run, checkpoint) for run in runs}
     for target in targets.values():
         check_target(target)
+    for source in sources.values() if published else ():
+        if (kind := source.config.model.type) != "arkasr":
+            raise UserError(
+                f"{source.folder}: a model of type {kind} has no published layout; export it without --published"
+            )
     for run, source in sources.items():
         log(f"export {run}: {source.folder} (step {source.step})")
-        _write(source, expdir, datadir, targets[run], published, terms)
+        _write(source, expdir, datadir, targets[run], layout, terms)
         log(f"{targets[run]}: written")
 
 
@@ -110,7 +121,8 @@ def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> 
         pad_token_id=lm.tokenizer.pad_token_id,
         max_new_tokens=config.decode.max_new_tokens,
         do_sample=False,
-    )  # `save` adds the suppressed token ids
+        suppress_tokens=lm.suppressed_ids,
+    )
     lm.save(folder, save_original_format=published)
     if published:
         _publish_processor(folder, lm.num_mel, config.model.dtype)
@@ -126,13 +138,13 @@ def _publish_processor(folder: Path, num_mel: int, dtype: str) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _write(source: WeightSource, expdir: str, datadir: str, target: Path, published: bool, terms: str) -> None:
+def _write(source: WeightSource, expdir: str, datadir: str, target: Path, layout: str, terms: str) -> None:
     """Write an export to a temporary folder, then replace the earlier export with it."""
     temporary = target.with_name(f"writing-{target.name}")
     with locked(temporary, f"exporting {source.run}"):
         _clear(temporary)
         try:
-            _fill(temporary, source, expdir, datadir, published, terms)
+            _fill(temporary, source, expdir, datadir, layout, terms)
         except Exception:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -159,19 +171,26 @@ def _replace(target: Path, temporary: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _fill(folder: Path, source: WeightSource, expdir: str, datadir: str, published: bool, terms: str) -> None:
+def _fill(folder: Path, source: WeightSource, expdir: str, datadir: str, layout: str, terms: str) -> None:
     stages = provenance.trace(expdir, datadir, source.run, source.step)
     scores, corpus = _scores(source, expdir), results_io.read_corpus_facts(datadir)
     lm = source.load()
+    if layout == ADAPTED:
+        source.write_adapter(folder, lm)
+    else:
+        _write_whole(lm, folder, source, layout == PUBLISHED)
+    (folder / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
+    size = sum(weight.numel() for weight in lm.hf.parameters())
+    facts = CardFacts(stages, corpus, source.name, size, layout, scores, terms, _is_synthetic(corpus))
+    model_card.build_card(facts).save(folder / "README.md")
+    _write_record(folder, source, stages, layout)
+
+
+def _write_whole(lm: SpeechLM, folder: Path, source: WeightSource, published: bool) -> None:
     try:
         write_model(lm, folder, source.config, published)
     except UserError as error:
         raise UserError(f"{source.folder}: {error}{', without --published' if published else ''}") from error
-    (folder / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
-    size = sum(weight.numel() for weight in lm.hf.parameters())
-    facts = CardFacts(stages, corpus, source.name, size, published, scores, terms, _is_synthetic(corpus))
-    model_card.build_card(facts).save(folder / "README.md")
-    _write_record(folder, source, stages, published)
 
 
 def _scores(source: WeightSource, expdir: str) -> dict[str, Any] | None:
@@ -201,10 +220,10 @@ def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
         return None
 
 
-def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenance.Stage], published: bool) -> None:
+def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenance.Stage], layout: str) -> None:
     facts: dict[str, Any] = {
         "exported_by": f"arkasr {__version__}",
-        "layout": "published" if published else "native",
+        "layout": layout,
         "checkpoint": source.name,
         "runs": [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in stages],
         "files": sorted({RECORD, *(path.name for path in folder.iterdir())} - {LOCK}),

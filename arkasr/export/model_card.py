@@ -10,38 +10,36 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
 from arkasr.evaluation.shown_sets import shown_sets
 from arkasr.evaluation.tables import doubts, marker
-from arkasr.export.card_facts import CardFacts
+from arkasr.export.card_facts import ADAPTED, NATIVE, PUBLISHED, CardFacts
+from arkasr.export.card_texts import METHODS, usage
 from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
 from arkasr.languages import known_language
 
-USAGE = """\
-You need the Python package `arkasr` (`pip install -e .` in a clone of its repository). No remote code is run.
+ADAPTER_USAGE = """\
+You need the Python packages `arkasr` (`pip install -e '.[lora]'` in a clone of its repository) and `peft`. No remote
+code is run.
 
 ```python
-import soundfile
-from arkasr import ArkasrForConditionalGeneration, ArkasrProcessor  # registers Ark-ASR with transformers
+from arkasr import ArkasrForConditionalGeneration  # registers Ark-ASR with transformers
+from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoProcessor
 
-folder = "."  # this repository: a local folder or its id on the Hub
-processor = AutoProcessor.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder)
-
-samples, rate = soundfile.read("clip.wav", dtype="float32")  # one channel at 16 kHz
-inputs = processor(samples, sampling_rate=rate)
-ids = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-print(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())
+folder = "."  # a local copy of this repository
+base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+processor = AutoProcessor.from_pretrained(base)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
 ```
 
-`generation_config.json` sets greedy decoding, the stop token, and the ids that are never generated."""
-METHOD = """\
-An encoder with rotary positions, an adapter that merges frames, and a Qwen2 decoder that generates the transcript from
-the audio: the architecture of Ark-ASR ([arXiv:2605.28139](https://arxiv.org/abs/2605.28139)), trained with `arkasr`.
-"""
+`arkasr.load_speech_lm(folder)` loads base and adapter, merged. `model.path` of a configuration accepts the folder."""
 LAYOUT_TEXTS = {
-    False: "The files are in the native layout of arkasr: config.json holds the configurations of encoder and decoder.",
-    True: "The files are in the layout in which Ark-ASR was published (flat config.json, `audio_encoder.*` weights), "
-    "which arkasr reads too. They were not tested with other code, and this folder does not contain any code.",
+    NATIVE: "The files are in the native layout of arkasr: "
+    "config.json holds the configurations of encoder and decoder.",
+    PUBLISHED: "The files are in the layout in which Ark-ASR was published (flat config.json, "
+    "`audio_encoder.*` weights), which arkasr reads too. They were not tested with other code, and this folder does "
+    "not contain any code.",
+    ADAPTED: "The files are the LoRA adapter alone, in PEFT's layout, with the projector if it was trained. They need "
+    "the model that was adapted, whose path or id is `base_model_name_or_path` in adapter_config.json.",
 }
 MINIATURE = """\
 - **Miniature.** A small model, trained on little data to show that the recipe works. It is not useful as a recogniser.
@@ -66,7 +64,7 @@ def build_card(facts: CardFacts) -> ModelCard:
     stated = f"`{facts.terms}`, as stated by the person who exported this model."
     not_stated = "Not stated. Before you share this model, state a licence that its training data allows."
     sections = {
-        "How to use it": USAGE,
+        "How to use it": ADAPTER_USAGE if facts.layout == ADAPTED else usage(facts.model_type, facts.language),
         "Results": _results(facts.weights, facts.scores),
         "Data": _data(facts.stages, facts.corpus, facts.synthetic),
         "Training": _training(facts.stages),
@@ -93,7 +91,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
     return ModelCardData(
         language=[found.code] if (found := known_language(facts.language)) else None,
         license=facts.terms or None,
-        library_name="transformers",
+        library_name="peft" if facts.layout == ADAPTED else "transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=["arkasr", "on-policy-distillation"] if facts.last.config["objective"] == "opd" else ["arkasr"],
         datasets=[facts.corpus["name"]] if facts.is_published_corpus else None,
@@ -137,7 +135,13 @@ def _summary(facts: CardFacts) -> str:
     final = facts.weights == "final"
     weights = "the final weights" if final else f"the checkpoint `{facts.weights}`, not the final weights"
     origin = f"{facts.size:,} parameters, from the run `{facts.last.run}`: {weights} (step {facts.last.step})."
-    return f"{METHOD}\n{origin} {LAYOUT_TEXTS[facts.published]}"
+    return f"{METHODS[facts.model_type]}\n{origin} {_layout(facts)}"
+
+
+def _layout(facts: CardFacts) -> str:
+    if facts.model_type == "arkasr" or facts.layout == ADAPTED:
+        return LAYOUT_TEXTS[facts.layout]
+    return "The files are in the layout of transformers."
 
 
 def _results(weights: str, scores: dict[str, Any] | None) -> str:
@@ -202,7 +206,10 @@ def _training(stages: Sequence[Stage]) -> str:
         seconds = None if stage.hours is None else 3600 * stage.hours
         dev = None if stage.dev_error is None else 100 * stage.dev_error
         start = stage.parent or ", ".join(stage.parts) or config["model"]["path"] or "random weights"
-        method = ("distillation", teacher, config["mapper"]["name"]) if distilled else ("supervised", "-", "-")
+        rank = config["model"].get("lora", {}).get("rank")
+        lora = f", LoRA of rank {rank}" if rank else ""
+        method = (f"distillation{lora}", teacher, config["mapper"]["name"])
+        method = method if distilled else (f"supervised{lora}", "-", "-")
         measured = [str(stage.step), format_number(seconds, 0), format_number(stage.loss, 3), format_number(dev)]
         rows.append([stage.run, start, *method, stage.data, *measured])
     names = ["Run", "Starts from", "Training", "Teacher", "Mapper", "Data", "Steps", "Audio seconds", "Loss", "Dev %"]

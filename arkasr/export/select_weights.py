@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,13 @@ from arkasr.config.load import read_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.evaluation import run_records
-from arkasr.model.checkpoint_files import complete_checkpoints, load_checkpoint
+from arkasr.model.checkpoint_files import complete_checkpoints, load_adapted, load_checkpoint
 from arkasr.model.loading import load_speech_lm
+from arkasr.model.lora_files import ADAPTER, write_adapter
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.model.weight_digests import check_digests, digested_files
+from arkasr.model.weight_files import is_hub_id
+from arkasr.utils.console import log
 
 FINAL = "final"
 
@@ -43,19 +48,36 @@ class WeightSource:
         dtype = self.config.model.dtype
         return load_speech_lm(str(self.folder), dtype) if self.name == FINAL else load_checkpoint(self.folder, dtype)
 
+    def write_adapter(self, folder: Path, lm: SpeechLM) -> None:
+        """Write the LoRA adapter of these weights in PEFT's layout, with the tokenizer.
+
+        Args:
+            folder: Existing folder to write to.
+            lm: The merged model of these weights.
+
+        Raises:
+            UserError: The run has no adapter, or see `load_checkpoint`.
+        """
+        base = self.config.model.path
+        if not self.config.model.adapted:
+            raise UserError(f"{self.folder}: no LoRA adapter (model.lora.rank is 0); export the whole model")
+        if base and not is_hub_id(base):
+            log(f"warning: the adapter of {self.run} needs the local folder {base}; share it too, or the merged model")
+        lm.tokenizer.save_pretrained(folder)
+        if self.name == FINAL:
+            check_digests(digested_files(self.folder / ADAPTER))
+            shutil.copytree(self.folder / ADAPTER, folder, dirs_exist_ok=True)
+        else:
+            adapted = load_adapted(self.folder)
+            write_adapter(folder, adapted, adapted.hf.state_dict(), base)
+
 
 def _read_config(expdir: str, run: str) -> Config:
     path = Path(expdir) / run / "config.yaml"
     if not path.is_file():
         others = ", ".join(sorted(found.parent.name for found in Path(expdir).glob("*/config.yaml"))) or "none"
         raise UserError(f"{path.parent}: no such run (no config.yaml); existing runs: {others}")
-    config = read_config(path)
-    if config.model.type != "arkasr":
-        raise UserError(
-            f"{path.parent}: a model of type {config.model.type} cannot be exported, only arkasr; "
-            f"transformers loads {path.parent / FINAL} directly"
-        )
-    return config
+    return read_config(path)
 
 
 def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
@@ -71,7 +93,7 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
         The weights.
 
     Raises:
-        UserError: The run or the weights do not exist, or the model is not of type `arkasr`.
+        UserError: The run or the weights do not exist.
     """
     folder, config = Path(expdir) / run, _read_config(expdir, run)
     found = {path.name: WeightSource(run, path.name, path, int(path.name.split("-")[1]), config)

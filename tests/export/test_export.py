@@ -122,7 +122,6 @@ def test_export_checkpoint_has_weights_of_its_step(expdir, datadir):
     ("run", "checkpoint", "removed", "message"),
     [
         ("nobody", "final", None, "nobody: no such run (no config.yaml); existing runs: base, base_opd, teacher"),
-        ("teacher", "final", None, "a model of type qwen3_asr cannot be exported, only arkasr"),
         ("base_opd", "step-00000009", None, "no checkpoint 'step-00000009'; use one of: step-00000001, step-0"),
         ("base_opd", "final", "final", "--stage 3 first, or name a checkpoint with --checkpoint (step-00000001, "),
         (
