@@ -31,7 +31,7 @@ def _download(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     from arkasr.corpora.prepare import prepare
 
-    prepare(args.corpus_yaml, args.scale, args.corpus_dir, args.datadir, args.nj)
+    prepare(args.corpus_yaml, args.scale, args.corpus_dir, args.datadir, args.nj, args.shar)
 
 
 def _label(args: argparse.Namespace) -> None:
@@ -62,8 +62,8 @@ def _export(args: argparse.Namespace) -> None:
     from arkasr.export.export import export
 
     runs = _names(args.runs)
-    layout = {"published": args.published, "adapter": args.adapter}
-    export(args.expdir, args.datadir, runs, args.checkpoint, outdir=args.outdir, terms=args.license, **layout)
+    choices = args.checkpoint, args.published, args.outdir, args.license, args.adapter
+    export(args.expdir, args.datadir, runs, *choices)
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -131,7 +131,7 @@ REMOVED = {
 }
 VERBS = {
     "download": Verb(_download, "stage 0: download a corpus, or synthesise its miniature", _CORPUS),
-    "prepare": Verb(_prepare, "stage 1: convert a corpus to Lhotse cuts", (*_CORPUS, "--datadir", "--nj")),
+    "prepare": Verb(_prepare, "stage 1: convert a corpus to Lhotse cuts", (*_CORPUS, "--datadir", "--nj", "--shar")),
     "label": Verb(_label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "overrides")),
     "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
     "decode": Verb(_decode, "stage 4: transcribe the test sets", _ROWS),
@@ -209,6 +209,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--runs": {"required": True, "nargs": "+", "metavar": "NAME", "help": "runs, such as 'teacher base base_opd'"},
     "--nj": {"type": _jobs, "default": 1, "metavar": "N", "help": "number of parallel jobs (default: 1)"},
+    "--shar": {"action": "store_true", "help": "copy the audio into DATADIR, as tar files in the format Lhotse Shar"},
     "--checkpoint": {
         "default": "final",
         "metavar": "NAME",

@@ -35,6 +35,7 @@ slurm_args|text||for --cmd slurm: sbatch options, such as "--partition=gpu --tim
 max_restarts|number|3|restarts per run of stages 2 to 4 after a process failed or was killed
 grace|count|120|seconds to save after TERM or USR1, before the processes are killed
 nj|count|2|parallel processes in stage 1
+shar|bool|false|true: copy the audio into --datadir as tar files (Lhotse Shar)
 python|command|python3|Python that has arkasr; .venv of the checkout is tried next
 dry_run|bool|false|true: print the commands and run nothing'
 
@@ -110,6 +111,7 @@ claim() { # check what only a real run needs, and lock --expdir
     [[ ! -v given[corpus_dir] || -e ${opt[corpus_dir]} ]] || die "--corpus_dir ${opt[corpus_dir]} does not exist: name the folder of the corpus, or one table"
     ((opt[num_nodes] == 1)) || [[ ${opt[cmd]} != local || -v given[master_addr] ]] ||
         die "--num_nodes ${opt[num_nodes]} needs --master_addr, the host name of machine 0"
+    check_data
     mkdir -p "${opt[expdir]}" 2>/dev/null || die "cannot create --expdir ${opt[expdir]}: choose another folder"
     # Two runs in one folder would overwrite each other's files. The wait lets a run end that is being stopped.
     { exec {lock}>"${opt[expdir]}/.lock.${opt[node_rank]}"; } 2>/dev/null || die "cannot write to --expdir ${opt[expdir]}: choose another folder"
@@ -118,6 +120,14 @@ claim() { # check what only a real run needs, and lock --expdir
         die "another run is using ${opt[expdir]}: wait for it, stop it, or choose another --expdir"
     }
     [[ ${opt[cmd]} != slurm ]] || command -v sbatch >/dev/null || die "--cmd slurm needs sbatch: run it on a machine of a Slurm cluster"
+}
+
+check_data() { # without stage 1, refuse data of another corpus folder with the same name
+    local found
+    [[ -v given[corpus_dir] && -f ${opt[datadir]}/corpus.json ]] && ((opt[stage] > 1)) || return 0
+    found=$(sed -n 's/^ "corpus_dir": "\(.*\)",$/\1/p' "${opt[datadir]}/corpus.json")
+    [[ -z $found || $found == "${opt[corpus_dir]}" ]] ||
+        die "--datadir ${opt[datadir]} was prepared from $found, not from ${opt[corpus_dir]}: set --datadir and --expdir to other folders, or start at --stage 1 if the corpus was moved"
 }
 
 find_python() { # set --python to the first candidate that has arkasr
@@ -246,7 +256,7 @@ prepare_members() { # stages 0 and 1 of the corpora of a mix, in the folders of 
             on_first_node 0 "Download $name" "${arkasr[@]}" download "$recipe/corpus.yaml" --scale "${opt[scale]}" --corpus_dir "$folder"
         fi
         on_first_node 1 "Prepare $name" "${arkasr[@]}" prepare "$recipe/corpus.yaml" --scale "${opt[scale]}" --corpus_dir "$folder" \
-            --datadir "$egs/$name/data/$tag" --nj "${opt[nj]}"
+            --datadir "$egs/$name/data/$tag" --nj "${opt[nj]}" "${shar[@]}"
     done 3< <(sed -n '/^members:/,/^[a-z]*:$/s/^  *\([A-Za-z0-9_.-]*\): *\([^ #]*\).*/\1 \2/p' corpus.yaml)
 }
 
@@ -275,6 +285,8 @@ main() {
     local -a python=("${opt[python]}") overrides dirs=(--expdir "${opt[expdir]}" --datadir "${opt[datadir]}")
     ((opt[ngpu] > 0)) || python=(env CUDA_VISIBLE_DEVICES= "${opt[python]}")
     local -a arkasr=("${python[@]}" -m arkasr) source=(corpus.yaml --scale "${opt[scale]}" --corpus_dir "${opt[corpus_dir]}")
+    local -a shar=()
+    ! ${opt[shar]} || shar=(--shar)
     read -ra overrides <<<"${opt[train_args]}"
     if ${opt[skip_train]}; then needed='' runs=$(trained); else needed=$(with_parents); fi
     local exported=$runs
@@ -290,7 +302,7 @@ main() {
     else
         on_first_node 0 "Download" "${arkasr[@]}" download "${source[@]}"
     fi
-    on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}"
+    on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}" "${shar[@]}"
     # Scale mini trains its teacher here. The names of the runs show whether they need one.
     [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
     [[ $needed != *_td* ]] ||

@@ -9,6 +9,7 @@
 | `corpus.json` | language, metric, normalizer, sets with their counts, uses, and what they were prepared from |
 | `corpus` | link to the corpus. The paths of cuts lead through it, so that a moved corpus needs only a new link |
 | `audio` | audio of corpora that hold it inside other files, such as Parquet |
+| `shar` | audio of each set in the format Lhotse Shar, with `--shar` |
 | `.arkasr_data` | marks the directory as written by stage 1 |
 """
 
@@ -19,32 +20,45 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from arkasr.corpora.layouts.entries import Entry
 from arkasr.corpora.set_rows import Totals
-from arkasr.data.blocks import write_lines
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 from arkasr.utils.files import LOCK, flush, publish, read_json, sha256, write_text
 
-CORPUS_JSON, DROPPED, LINK, AUDIO, OWNER = "corpus.json", "dropped.jsonl", "corpus", "audio", ".arkasr_data"
+CORPUS_JSON, DROPPED, OWNER = "corpus.json", "dropped.jsonl", ".arkasr_data"
+LINK, AUDIO, SHAR = "corpus", "audio", "shar"
 _KEYS = {"name": str, "scale": str, "corpus_dir": str, "sets": dict, "parts": dict, "inputs": dict}
 _NEWER_KEYS = {"corpus": str, "audio_root": str, "transcripts": dict}  # not in version 1
 
 
 class ManifestSet(Protocol):
-    """One set of the data directory."""
+    """One set of the data directory.
+
+    Attributes:
+        failed: Clips that were left out when the manifest was written, see `arkasr.data.shar_shard.Shard`.
+        tar_bytes: Sizes of its tar files, in bytes. Empty if it has none.
+    """
+
+    failed: Sequence[dict[str, Any]]
+    tar_bytes: Sequence[int]
 
     @property
     def totals(self) -> Totals:
-        """Its counts."""
+        """Its counts, with clips that were left out when the manifest was written."""
         ...
 
-    def lines(self) -> Iterator[str]:
-        """Yield the cuts as lines of JSON, in the order of the manifest."""
+    def write(self, path: Path) -> None:
+        """Write the manifest.
+
+        Args:
+            path: The file.
+        """
         ...
 
     def dropped(self) -> Iterator[Entry]:
@@ -105,6 +119,22 @@ def read_facts(data: Path, what_to_do: str = "delete it and run the recipe from 
     return facts
 
 
+def holds_shar(data: Path) -> bool:
+    """Return whether a data directory holds its audio as Shar.
+
+    Args:
+        data: The data directory.
+
+    Returns:
+        False also for a directory that is missing or damaged.
+    """
+    try:
+        facts = read_facts(data)
+    except UserError:
+        return False
+    return facts is not None and facts["inputs"].get("shar") is True
+
+
 def _is_set(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -127,6 +157,11 @@ def changed_set(data: Path, facts: dict[str, Any]) -> str:
     for name, digest in (digests | {DROPPED: facts.get("dropped_sha256")}).items():
         if not (data / name).is_file() or sha256(data / name) != digest:
             return name
+    for name, each in facts["sets"].items():
+        for number, size in enumerate(each.get("tar_bytes", ())):
+            tar = data / SHAR / name / f"recording.{number:06d}.tar"
+            if not tar.is_file() or tar.stat().st_size != size:
+                return str(tar.relative_to(data))
     return ""
 
 
@@ -175,19 +210,38 @@ def write(data: Path, sets: Mapping[str, ManifestSet], description: dict[str, An
     """
     (data / CORPUS_JSON).unlink(missing_ok=True)
     flush([data])
-    written: dict[bytes, Path] = {}
+    written: dict[bytes, str] = {}
     for name, each in sets.items():
         path, temporary, ids = data / f"{name}.jsonl.gz", data / f".{name}.jsonl.gz", each.totals.ids.digest()
-        if name in description["train"] and ids in written:
-            _copy(written[ids], temporary)
+        if same := written.get(ids) if name in description["train"] else None:
+            _copy(data / f"{same}.jsonl.gz", temporary)
+            each.failed = sets[same].failed
         else:
-            write_lines(temporary, each.lines())
+            each.write(temporary)
         publish(temporary, path)
-        if name in description["train"]:
-            written[ids] = path
-        description["sets"][name]["sha256"] = sha256(path)
+        written.setdefault(ids, name)
+        description["sets"][name] |= {"sha256": sha256(path)}
+        if each.tar_bytes:
+            description["sets"][name]["tar_bytes"] = list(each.tar_bytes)
+        _take_out(description, name, each)
     _write_dropped(data, sets, Path(description["audio_root"]), root)
     write_facts(data, description | {"dropped_sha256": sha256(data / DROPPED)})
+
+
+def _take_out(description: dict[str, Any], name: str, each: ManifestSet) -> None:
+    """Correct the counts of a set by the clips whose audio could not be read."""
+    if not each.failed:
+        return
+    cuts = each.totals.cuts - len(each.failed)
+    hours = round((each.totals.seconds - sum(clip["seconds"] for clip in each.failed)) / 3600, 4)
+    facts = description["sets"][name]
+    facts |= {"cuts": cuts, "hours": hours}
+    facts["untranscribed"] -= sum(not clip["has_text"] for clip in each.failed)
+    if name in description["uses"]:
+        description["uses"][name] |= {"cuts": cuts, "hours": hours}
+    else:
+        facts["dropped"] |= Counter(facts["dropped"]) + Counter(clip["reason"] for clip in each.failed)
+    log(f"{name}: {len(each.failed)} clips left out, because their audio cannot be read; {cuts} cuts, {hours:.2f} h")
 
 
 def _write_dropped(data: Path, sets: Mapping[str, ManifestSet], audio_root: Path, root: Path) -> None:

@@ -20,6 +20,7 @@ from arkasr.corpora.prepare_mix import prepare_mix
 from arkasr.corpora.published import label
 from arkasr.corpora.scale import Scale, set_name
 from arkasr.corpora.set_rows import SetRows, SubsetRows, count_subsets
+from arkasr.corpora.shar_sets import with_shar
 from arkasr.corpora.splits import choose_uses
 from arkasr.corpora.summary import TRAINING, describe_channels, describe_sets
 from arkasr.corpora.up_to_date import MOVED, Inputs, reason_to_prepare, relink
@@ -28,7 +29,7 @@ from arkasr.utils.console import log
 from arkasr.utils.files import locked
 
 
-def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_jobs: int) -> None:
+def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_jobs: int, shar: bool = False) -> None:
     """Write the sets of cuts, dropped.jsonl and corpus.json. Do nothing if they exist and no input has changed.
 
     If the corpus was moved, only the link to it and corpus.json are written. For a mix, `prepare_mix` is called.
@@ -38,7 +39,8 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
         scale: `mini` or `paper`.
         corpus_dir: Directory of the corpus.
         datadir: The data directory, made if it is missing.
-        num_jobs: Number of threads.
+        num_jobs: Number of threads, and of processes that write Shar.
+        shar: Copy the audio into the data directory, in the format Lhotse Shar. A directory that has it keeps it.
 
     Raises:
         UserError: If the corpus is missing, has another layout, lacks a needed part or has no usable utterance in
@@ -52,7 +54,7 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
     data, folder = Path(datadir).absolute(), Path(corpus_dir).absolute()
     data_dir.require_own(data)
     layout = require_layout(corpus, folder)
-    inputs = Inputs.of(corpus, scale, folder, layout)
+    inputs = Inputs.of(corpus, scale, folder, layout, shar or data_dir.holds_shar(data))
     if reason_to_prepare(data, layout, inputs) is None:  # before the lock: others may share the data for reading only
         log(f"{data}: {corpus.name} is already prepared, and its inputs have not changed")
         return
@@ -82,7 +84,8 @@ def _prepare(corpus: Corpus, layout: CorpusLayout, inputs: Inputs, data: Path, n
     description = _describe(corpus, facts, inputs, sets, several, parts)
     description |= describe_sets(corpus, facts, {name: each.totals for name, each in whole.items()})
     description |= {"audio_root": str(root), "transcripts": files, "parts": parts, "inputs": inputs.record}
-    data_dir.write(data, whole, description, layout.root)
+    shar = inputs.record.get("shar")
+    data_dir.write(data, with_shar(whole, data, num_jobs) if shar else whole, description, layout.root)
     for each in sets.values():
         each.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from arkasr.corpora.layouts.entries import NO_TRANSCRIPT, REPEATED, Entry
-from arkasr.data.blocks import order_hash
+from arkasr.data.blocks import order_hash, write_lines
 from arkasr.utils.disk_sort import DiskSort
 
 
@@ -135,12 +135,18 @@ class SetRows:
         by_hash: Whether the order is that of a hash of the ids, so that neighbours come from the whole set.
         low: Minimum length in seconds.
         high: Maximum length in seconds.
+
+    Attributes:
+        failed: Nothing, see `arkasr.corpora.data_dir.ManifestSet`.
+        tar_bytes: Nothing, because the audio is in files.
     """
 
     def __init__(self, folder: Path, parts: list[str], by_hash: bool = False, low: float = 0.0, high: float = 1e9):
         self.folder, self.parts, self.by_hash, self.low, self.high = folder, parts, by_hash, low, high
         self._sorted: DiskSort[Scanned] = DiskSort(folder)
         self._dropped: DiskSort[Entry] = DiskSort(folder)
+        self.failed: Sequence[dict[str, Any]] = ()
+        self.tar_bytes: Sequence[int] = ()
 
     def add(self, scanned: Scanned) -> None:
         """Add one utterance of one of the parts.
@@ -182,6 +188,14 @@ class SetRows:
         """Yield the cuts as lines of JSON, in order."""
         return (row.line for row in self)
 
+    def write(self, path: Path) -> None:
+        """Write the manifest.
+
+        Args:
+            path: The file.
+        """
+        write_lines(path, self.lines())
+
     def dropped(self) -> Iterator[Entry]:
         """Yield the dropped utterances with their reasons, in the order of the corpus."""
         assert self.totals
@@ -216,15 +230,27 @@ class SubsetRows:
 
     Attributes:
         totals: The counts. They must be filled before they are read, see `count_subsets`.
+        failed: See `SetRows`.
+        tar_bytes: See `SetRows`.
     """
 
     def __init__(self, whole: SetRows, choice: Callable[[Row], bool]):
         self.whole, self.choice = whole, choice
         self.totals = Totals()
+        self.failed: Sequence[dict[str, Any]] = ()
+        self.tar_bytes: Sequence[int] = ()
 
-    def lines(self) -> Iterator[str]:
-        """Yield the cuts as lines of JSON, in the order of the set."""
-        return (row.line for row in self.whole if self.choice(row))
+    def ids(self) -> Iterator[str]:
+        """Yield the ids in the order of the set."""
+        return (row.id for row in self.whole if self.choice(row))
+
+    def write(self, path: Path) -> None:
+        """Write the manifest, in the order of the set.
+
+        Args:
+            path: The file.
+        """
+        write_lines(path, (row.line for row in self.whole if self.choice(row)))
 
     def dropped(self) -> Iterator[Entry]:
         """Yield nothing, because the set lists what was dropped."""

@@ -38,7 +38,7 @@ class Inputs:
     record: dict[str, Any]
 
     @classmethod
-    def of(cls, corpus: Corpus, scale: str, folder: Path, layout: CorpusLayout) -> Inputs:
+    def of(cls, corpus: Corpus, scale: str, folder: Path, layout: CorpusLayout, shar: bool = False) -> Inputs:
         """Describe the inputs.
 
         Args:
@@ -46,11 +46,13 @@ class Inputs:
             scale: `mini` or `paper`.
             folder: The folder that the user named, absolute.
             layout: The corpus on disk.
+            shar: Whether the audio is written as Shar.
 
         Returns:
             The description.
         """
         record = {"version": VERSION, "corpus_yaml": sha256(corpus.path), "found": layout.fingerprint()}
+        record |= {"shar": True} if shar else {}
         return cls(corpus, scale, folder, record)
 
     @property
@@ -82,7 +84,7 @@ def reason_to_prepare(data: Path, layout: CorpusLayout, inputs: Inputs) -> str |
         return ""
     moved = _check_identity(data, old, layout, inputs)
     if {**old["inputs"], "found": ""} != {**inputs.record, "found": ""}:
-        return "corpus.yaml or this program changed"
+        return "corpus.yaml, --shar or this program changed"
     if name := data_dir.changed_set(data, old):
         return f"{name} is missing or changed"
     if old.get("audio_root") not in (str(data / data_dir.LINK), str(layout.root)):

@@ -70,14 +70,15 @@ class Shard:
         source: Digest of the lines that it was written from.
         tar_bytes: Size of the tar file in bytes.
         offsets: Position of every clip in the tar file, in bytes.
-        failed: Id, reason, path of the audio and seconds of every clip whose audio cannot be read.
+        failed: The clips whose audio cannot be read, each with `id`, `reason`, `path` of the audio, `seconds` and
+            `has_text`.
         clipped: Number of clips with samples beyond full scale, which were clipped.
     """
 
     source: str
     tar_bytes: int = 0
     offsets: list[int] = field(default_factory=list)
-    failed: list[tuple[str, str, str, float]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
     clipped: int = 0
 
 
@@ -103,7 +104,7 @@ def write_shard(job: Job) -> Shard:
             try:
                 data, suffix, stored = _audio(cut, shard)
             except Unusable as reason:
-                shard.failed.append((cut.id, reason.kind, source_of(cut), cut.duration))
+                shard.failed.append(_failure(cut, reason.kind))
                 continue
             shard.offsets.append(tar.offset)
             _add(tar, f"{cut.id}.{suffix}", data)
@@ -117,6 +118,11 @@ def write_shard(job: Job) -> Shard:
     publish(cuts_part, job.path("cuts", ".jsonl.gz"))
     write_text(job.done, json.dumps(asdict(shard)))
     return shard
+
+
+def _failure(cut: Cut, reason: str) -> dict[str, Any]:
+    has_text = cut.supervisions[0].text is not None
+    return {"id": cut.id, "reason": reason, "path": source_of(cut), "seconds": cut.duration, "has_text": has_text}
 
 
 def _finished(job: Job, source: str) -> Shard | None:

@@ -31,13 +31,12 @@ class Written:
     Attributes:
         tar_bytes: Size of every tar file, in bytes.
         clips: Number of clips.
-        failed: Id, reason, path of the audio and seconds of every clip that is left out, because its audio cannot be
-            read.
+        failed: The clips that are left out, because their audio cannot be read, see `arkasr.data.shar_shard.Shard`.
     """
 
     tar_bytes: list[int] = field(default_factory=list)
     clips: int = 0
-    failed: list[tuple[str, str, str, float]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_shar(manifest: Path, folder: Path, target: Path, num_jobs: int) -> Written:
@@ -63,7 +62,7 @@ def write_shar(manifest: Path, folder: Path, target: Path, num_jobs: int) -> Wri
         nonlocal clipped
         for job, shard in zip(jobs, track(shards, f"Writing {folder.name}", len(jobs), "shards"), strict=True):
             written.tar_bytes.append(shard.tar_bytes)
-            written.failed += [(name, reason, path, seconds) for name, reason, path, seconds in shard.failed]
+            written.failed += shard.failed
             clipped += shard.clipped
             for item in _cuts(job, shard):
                 written.clips += 1
@@ -110,16 +109,14 @@ def _cuts(job: Job, shard: Shard) -> Iterator[dict[str, Any]]:
         yield placed(item, tar, number, shard.offsets[number])
 
 
-def select(whole: Path, part: Path, target: Path, failed: set[str]) -> None:
+def select(whole: Path, names: Iterable[str], target: Path) -> None:
     """Write a subset of a rewritten manifest.
 
     Args:
         whole: The rewritten manifest.
-        part: Manifest of the subset before it was rewritten, in the same order.
+        names: Ids of the subset, in the order of `whole`.
         target: The manifest to write.
-        failed: Ids of the cuts that are not in `whole`.
     """
     rest = (item for _, item in entries(whole))
-    wanted = (item["id"] for _, item in entries(part) if item["id"] not in failed)
-    found = (next(item for item in rest if item["id"] == name) for name in wanted)
+    found = (next(item for item in rest if item["id"] == name) for name in names)
     write_lines(target, (json.dumps(item, ensure_ascii=False) for item in found))
