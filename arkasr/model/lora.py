@@ -87,26 +87,6 @@ def _unknown(target: str, config: ModelConfig, layers: Mapping[str, Mapping[str,
     return f"{key}: no linear layer of the blocks has this name; {hint}use names of {', '.join(known)}"
 
 
-def count_adapters(hf: PreTrainedModel, config: ModelConfig) -> dict[str, int]:
-    """Count the parameters of the adapters.
-
-    Args:
-        hf: A model without adapters, on any device.
-        config: The section `model` of the configuration.
-
-    Returns:
-        The number of parameters of `encoder` and `decoder`.
-
-    Raises:
-        UserError: See `adapted_layers`.
-    """
-    counts = dict.fromkeys(TOWERS, 0)
-    for name, layer in adapted_layers(hf, config).items():
-        part = next(part for part, tower in TOWERS.items() if name.startswith(tower + "."))
-        counts[part] += config.lora.rank * (layer.in_features + layer.out_features)
-    return counts
-
-
 def train_parts(lm: SpeechLM, config: ModelConfig) -> None:
     """Add the adapters of a run, and exclude from training what it does not train. Call this before sharding.
 

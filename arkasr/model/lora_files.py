@@ -32,12 +32,12 @@ def write_adapter(folder: Path, lm: SpeechLM, state: Mapping[str, Tensor], base:
     """Write the adapters of a model, and the projector if it was trained.
 
     Args:
-        folder: The folder to create.
+        folder: The folder. It is created if it does not exist.
         lm: The model with adapters.
         state: Tensors by their names in `lm.hf`, gathered if the model is sharded.
         base: Folder or Hub id of the model that was adapted. Empty if it was assembled from pretrained parts.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     base = str(Path(base).resolve()) if base and Path(base).is_dir() else base
     trained = {unwrapped(name) for name, weight in lm.hf.named_parameters() if weight.requires_grad}
     weights = {PREFIX + _exported(name): state[name].contiguous() for name in sorted(trained)}

@@ -7,11 +7,12 @@ autograd's saved tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from arkasr.planning.flops import FRAMES, PROMPT, audio_tokens
-from arkasr.planning.layout import BatchShape
+from arkasr.planning.layout import BatchShape, ShardingLayout
+from arkasr.planning.model_sizes import AdapterCounts
 
 FLOAT = 4  # bytes of a float32
 WINDOW = 1500  # encoder states of the windows of 30 s, to which Whisper and GLM-ASR pad
@@ -122,6 +123,33 @@ def activations(
     decoder = positions * _blocks(decoder_layer(config, compute), compute * hidden, depth, recompute)
     stem = compute * _stem(config, batch, states)
     return (0.0 if "encoder" in frozen else stem + encoder), decoder + 2 * FLOAT * hidden * positions
+
+
+def adapter_activations(
+    config: Any, batch: BatchShape, lora: Mapping[str, AdapterCounts], layout: ShardingLayout, dropout: float
+) -> dict[str, float]:
+    """Return what autograd keeps for LoRA adapters: A x, and with dropout its mask and another copy of x.
+
+    The inputs x are those that layers keep without adapters too. With activation checkpointing one block at a time
+    keeps this.
+
+    Args:
+        config: Configuration of the model.
+        batch: One micro-batch.
+        lora: Adapters by part.
+        layout: Element sizes.
+        dropout: Dropout of the adapters' inputs.
+
+    Returns:
+        Bytes of `encoder` and `decoder`.
+    """
+    positions = {"encoder": encoder_states(config, batch), "decoder": decoder_positions(config, batch)}
+    depth = {"encoder": _encoder_sizes(config)[0], "decoder": _decoder_sizes(config)[0]}
+    kept = dict.fromkeys(positions, 0.0)
+    for part, counts in lora.items():
+        each = layout.compute * counts.middle + ((layout.compute + 1) * counts.inputs if dropout else 0)
+        kept[part] = positions[part] * each / (depth[part] if layout.recompute else 1)
+    return kept
 
 
 def forward_activations(config: Any, batch: BatchShape, compute: int) -> float:

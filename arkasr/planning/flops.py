@@ -15,8 +15,9 @@ grows faster than linearly with length. `config` is the configuration of an arka
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from arkasr.config.schema import PARTS
@@ -170,10 +171,11 @@ def _decoder_pass(config: Any, load: Workload, tokens: float, prompt: float) -> 
     return load.transcripts * decoder_blocks(config, length)
 
 
-def _backward_factor(part: str, frozen: Collection[str]) -> int:
-    """Backward work of a part per forward work: 2 if trained, 1 if only something below it is trained, else 0."""
+def _backward_factor(part: str, frozen: Collection[str], lora: Collection[str]) -> int:
+    """Backward work of a part per forward work: 2 if trained, 1 if only adapters or parts below are, else 0."""
     below = PARTS[: PARTS.index(part)]
-    return 2 if part not in frozen else int(any(other not in frozen for other in below))
+    passes = part in lora or any(other not in frozen or other in lora for other in below)
+    return 2 if part not in frozen else int(passes)
 
 
 def pass_with_gradient(
@@ -183,6 +185,7 @@ def pass_with_gradient(
     logits: float,
     chunked_logits: float = 0.0,
     audio_encoded: bool = False,
+    lora: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Count one forward and backward pass of the student over audio and transcripts.
 
@@ -194,6 +197,8 @@ def pass_with_gradient(
         chunked_logits: FLOPs of logits that `chunked_head.sum_in_parts` computes. It computes their gradient in the
             forward pass.
         audio_encoded: Whether the rollout has encoded the audio already, with gradient.
+        lora: Parameters of LoRA adapters by part. They take 2 operations per parameter and position forward, and 4
+            backward.
 
     Returns:
         FLOPs of `student` (forward) and `backward`.
@@ -201,9 +206,22 @@ def pass_with_gradient(
     audio = {name: load.clips * work for name, work in audio_encoder(config, load.seconds / load.clips).items()}
     decoder = _decoder_pass(config, load, load.tokens, load.prompts[0]) + logits
     forward = audio | {"decoder": decoder}
-    backward = sum(_backward_factor(name, frozen) * forward[name] for name in PARTS)
-    chunked_logits *= 1 + _backward_factor("decoder", frozen)
+    added = _adapter_passes(config, load, lora)
+    backward = sum(_backward_factor(name, frozen, lora) * forward[name] + 2 * added.get(name, 0.0) for name in PARTS)
+    forward = {name: work + added.get(name, 0.0) for name, work in forward.items()}
+    decoder = forward["decoder"]
+    chunked_logits *= 1 + _backward_factor("decoder", frozen, lora)
     return {"student": (decoder if audio_encoded else sum(forward.values())) + chunked_logits, "backward": backward}
+
+
+def _adapter_passes(config: Any, load: Workload, lora: Mapping[str, int]) -> dict[str, float]:
+    """Count the forward pass through LoRA adapters, by part."""
+    seconds = load.seconds / load.clips
+    tokens = audio_tokens(config, seconds)
+    length = tokens + load.prompts[0] + load.tokens / load.transcripts - 1
+    states = tokens if config.model_type == "qwen3_asr" else seconds * FRAMES / 2
+    positions = {"encoder": load.clips * states, "decoder": load.transcripts * length}
+    return {part: 2 * size * positions[part] for part, size in lora.items()}
 
 
 def rollout(config: Any, load: Workload) -> dict[str, float]:
@@ -243,7 +261,13 @@ def teacher_scoring(config: Any, load: Workload) -> float:
     return audio + decoder + head(config, load.teacher_tokens)
 
 
-def supervised_step(config: Any, load: Workload, frozen: Collection[str] = (), ctc: bool = False) -> dict[str, float]:
+def supervised_step(
+    config: Any,
+    load: Workload,
+    frozen: Collection[str] = (),
+    ctc: bool = False,
+    lora: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, float]:
     """Count one step of supervised training.
 
     Args:
@@ -251,16 +275,23 @@ def supervised_step(config: Any, load: Workload, frozen: Collection[str] = (), c
         load: What the step processes.
         frozen: Parts of the model that are not trained.
         ctc: Whether the auxiliary CTC head is trained on the audio tokens.
+        lora: Parameters of LoRA adapters by part.
 
     Returns:
         FLOPs by phase: `student` and `backward`.
     """
     rows = load.clips * audio_tokens(config, load.seconds / load.clips) if ctc else 0
-    return pass_with_gradient(config, load, frozen, head(config, rows), head(config, load.tokens))
+    return pass_with_gradient(config, load, frozen, head(config, rows), head(config, load.tokens), lora=lora)
 
 
 def distillation_step(
-    student: Any, teacher: Any | None, load: Workload, top_k: int, frozen: Collection[str] = (), dense: bool = False
+    student: Any,
+    teacher: Any | None,
+    load: Workload,
+    top_k: int,
+    frozen: Collection[str] = (),
+    dense: bool = False,
+    lora: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Count one step of on-policy distillation.
 
@@ -271,6 +302,7 @@ def distillation_step(
         top_k: Number k of top tokens per model (`distill.top_k`).
         frozen: Parts of the student that are not trained.
         dense: Whether the loss compares distributions over the whole vocabulary.
+        lora: Parameters of LoRA adapters by part. Rollouts use merged weights.
 
     Returns:
         FLOPs by phase: `rollout`, `decode`, `teacher`, `student` and `backward`.
@@ -279,4 +311,5 @@ def distillation_step(
     logits, chunked_logits = (0.0, head(student, load.tokens)) if dense else (support_logits, 0.0)
     work = rollout(student, load) if load.rollout_tokens else {"rollout": 0.0, "decode": 0.0}
     work |= {"teacher": teacher_scoring(teacher, load) if teacher is not None else 0.0}
-    return work | pass_with_gradient(student, load, frozen, logits, chunked_logits, audio_encoded=True)
+    gradient = pass_with_gradient(student, load, frozen, logits, chunked_logits, audio_encoded=True, lora=lora)
+    return work | gradient

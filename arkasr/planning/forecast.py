@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ class ModelOutline:
     config: Any  # configuration of transformers
     counts: model_sizes.ParameterCounts
     source: str  # where its sizes were found
+    hf: Any = None  # the model on the meta device
 
 
 def bytes_per_element(dtype: str) -> int:
@@ -41,17 +42,33 @@ def bytes_per_element(dtype: str) -> int:
     return getattr(torch, dtype).itemsize
 
 
-def trained_parameters(counts: model_sizes.ParameterCounts, frozen: list[str]) -> int:
-    """Count the parameters that are trained.
+def trained_parameters(counts: model_sizes.ParameterCounts, frozen: Collection[str]) -> int:
+    """Count the parameters that are trained, without LoRA adapters.
 
     Args:
         counts: Parameters of the student.
-        frozen: Parts that are not trained (`model.freeze`).
+        frozen: Parts whose own weights are not trained (`ModelConfig.frozen`).
 
     Returns:
         The number of parameters.
     """
     return sum(getattr(counts, part) for part in PARTS if part not in frozen)
+
+
+def with_adapters(student: ModelOutline, config: Config) -> ModelOutline:
+    """Count the LoRA adapters of a run.
+
+    Args:
+        student: The model without adapters.
+        config: The run's configuration.
+
+    Returns:
+        The outline with `counts.lora`.
+
+    Raises:
+        UserError: `model.lora.targets` names other layers than those of the model.
+    """
+    return replace(student, counts=replace(student.counts, lora=model_sizes.count_adapters(student.hf, config.model)))
 
 
 def batch_shape(config: Config, assumptions: Assumptions, largest: bool) -> BatchShape:
@@ -108,6 +125,19 @@ def evaluation_shape(config: Config, assumptions: Assumptions) -> BatchShape:
     return BatchShape(clips, seconds, clips, min(decode.max_new_tokens, cap))
 
 
+def mixed_dtypes(config: Config) -> bool:
+    """Return whether weights have another data type than the computation, so that FSDP2 casts them.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        True as in `arkasr.training.ranks.Ranks.of`.
+    """
+    dtypes = {config.fsdp.compute_dtype, config.model.dtype, *(["float32"] if config.model.adapted else [])}
+    return len(dtypes) > 1
+
+
 def sharding_layout(config: Config, assumptions: Assumptions) -> ShardingLayout:
     """Return how the models are stored on its GPUs.
 
@@ -129,9 +159,11 @@ def sharding_layout(config: Config, assumptions: Assumptions) -> ShardingLayout:
         weight=bytes_per_element(config.model.dtype),
         compute=bytes_per_element(config.fsdp.compute_dtype),
         teacher=bytes_per_element(options.get("dtype", "bfloat16")),
-        wrapped=assumptions.gpus > 1 or config.fsdp.compute_dtype != config.model.dtype,
+        wrapped=assumptions.gpus > 1 or mixed_dtypes(config),
         recompute=config.fsdp.activation_checkpointing == "blocks",
         reshard=config.fsdp.reshard_after_forward,
+        merged="decoder" in config.model.adapted,
+        trained=bytes_per_element("float32") if config.model.adapted else 0,
     )
 
 
@@ -155,9 +187,9 @@ def memory_gib(
         GiB per GPU: `items`, and the `peaks` of the phases of one step.
     """
     batch, layout = batch_shape(config, assumptions, largest=True), sharding_layout(config, assumptions)
-    text, frozen = student.config.text_config, config.model.freeze
-    trained = trained_parameters(student.counts, frozen)
-    items = memory.student_items(student.config, student.counts, trained, batch, layout, frozen)
+    text, counts = student.config.text_config, student.counts
+    trained = trained_parameters(counts, config.model.frozen)
+    items = memory.student_items(student.config, counts, trained, batch, layout, config.model)
     decoded: list[tuple[BatchShape, int]] = []
     if config.objective == "sft":
         frames = batch.clips * flops.audio_tokens(student.config, batch.seconds) if config.train.ctc_weight else 0
@@ -175,7 +207,7 @@ def memory_gib(
         decoded.append((evaluated, 0))
     if not decoded:
         del items["weights gathered for decoding"]
-    items |= memory.decoding_items(student.config, student.counts, decoded, layout)
+    items |= memory.decoding_items(student.config, counts, decoded, layout)
     peaks = memory.phase_peaks(items, config.train.accumulate > 1)
     return {key: {k: v / GIB for k, v in sizes.items()} for key, sizes in (("items", items), ("peaks", peaks))}
 
@@ -230,7 +262,12 @@ def needs_full_distribution(config: Config) -> bool:
 
 
 def step_flops(
-    config: Config, student: Any, teachers: Sequence[tuple[Any, float]], load: flops.Workload, dense: bool
+    config: Config,
+    student: Any,
+    teachers: Sequence[tuple[Any, float]],
+    load: flops.Workload,
+    dense: bool,
+    lora: Mapping[str, model_sizes.AdapterCounts],
 ) -> dict[str, float]:
     """Return the operations of one step.
 
@@ -241,14 +278,15 @@ def step_flops(
             that compute in this process and are known.
         load: What the step processes.
         dense: Result of `needs_full_distribution`.
+        lora: LoRA adapters by part.
 
     Returns:
         FLOPs by phase.
     """
-    frozen = config.model.freeze
+    frozen, adapters = config.model.frozen, {part: counts.parameters for part, counts in lora.items()}
     if config.objective == "sft":
-        return flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0)
-    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense)
+        return flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0, adapters)
+    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters)
     for teacher, prompt in teachers:
         work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=(load.prompts[0], prompt)))
     return work

@@ -11,12 +11,14 @@ class ShardingLayout:
 
     shards: int  # ranks that hold one copy of the student together
     teacher_shards: int  # ranks that hold one copy of the teacher together
-    weight: int  # bytes per element of the master weights
+    weight: int  # bytes per element of the master weights, or of the frozen ones with LoRA
     compute: int  # bytes per element of activations and gathered weights
     teacher: int  # bytes per element of the teacher's weights
     wrapped: bool = True  # whether FSDP2 computes with copies of the student's weights
     recompute: bool = False  # whether activation checkpointing is used
     reshard: bool = True  # whether a block's gathered weights are freed after its forward pass
+    merged: bool = False  # whether LoRA adapters of the decoder are merged in a copy of it
+    trained: int = 0  # bytes per element of trained weights, 0 if they have those of `weight`
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from arkasr.config.schema import DistillConfig
+from arkasr.config.schema import DistillConfig, ModelConfig
 from arkasr.distributions.chunked_head import GPU_GATHERED, block_rows
 from arkasr.model.generation.schedule import GPU
 from arkasr.planning.activations import (
     FLOAT,
     activations,
+    adapter_activations,
     attention_widths,
     decoder_positions,
     forward_activations,
@@ -77,7 +78,8 @@ def token_tables(rows: float, length: float, top_k: int) -> float:
 def _gathered(counts: ParameterCounts, compute: int, reshard: bool) -> tuple[float, float]:
     """Return the bytes of gathered weights in a rollout (all) and in a training pass (two blocks and the rest)."""
     some = counts.outside + 2 * max(counts.encoder_block, counts.decoder_block) if reshard else counts.total
-    return counts.total * compute, some * compute
+    adapters = sum(part.parameters for part in counts.lora.values())
+    return (counts.total + adapters) * compute, (some + adapters) * compute
 
 
 def training_state(counts: ParameterCounts, trained: int, layout: ShardingLayout) -> dict[str, float]:
@@ -85,17 +87,18 @@ def training_state(counts: ParameterCounts, trained: int, layout: ShardingLayout
 
     Args:
         counts: Parameters of the student.
-        trained: Number of trained parameters.
+        trained: Number of trained parameters, without LoRA adapters.
         layout: Sharding and element sizes.
 
     Returns:
         Bytes of `weights`, `gradients` and `adamw` (two moments).
     """
-    per_parameter = layout.weight / layout.shards
+    adapters = sum(part.parameters for part in counts.lora.values())
+    per_trained = (layout.trained or layout.weight) / layout.shards
     return {
-        "weights": counts.total * per_parameter,
-        "gradients": trained * per_parameter,
-        "adamw": 2 * trained * per_parameter,
+        "weights": (counts.total - trained) * layout.weight / layout.shards + (trained + adapters) * per_trained,
+        "gradients": (trained + adapters) * per_trained,
+        "adamw": 2 * (trained + adapters) * per_trained,
     }
 
 
@@ -105,29 +108,31 @@ def student_items(
     trained: int,
     batch: BatchShape,
     layout: ShardingLayout,
-    frozen: Collection[str],
+    model: ModelConfig,
 ) -> dict[str, float]:
     """Return the student's memory items, for any objective.
 
     Args:
         config: Configuration of the student.
         counts: Parameters of the student.
-        trained: Number of trained parameters.
+        trained: Number of trained parameters, without LoRA adapters.
         batch: One micro-batch.
         layout: Sharding and element sizes.
-        frozen: Parts of the model that are not trained.
+        model: The section `model`: frozen parts and adapters.
 
     Returns:
         Bytes by item.
     """
     rollout, gradient = _gathered(counts, layout.compute, layout.reshard) if layout.wrapped else (0.0, 0.0)
-    encoder, decoder = activations(config, batch, layout.compute, frozen, layout.recompute)
-    table = 0 if "decoder" in frozen else config.text_config.vocab_size * config.text_config.hidden_size
+    untouched = set(model.frozen) - set(model.adapted)
+    encoder, decoder = activations(config, batch, layout.compute, untouched, layout.recompute)
+    more = adapter_activations(config, batch, counts.lora, layout, model.lora.dropout)
+    table = 0 if "decoder" in model.frozen else config.text_config.vocab_size * config.text_config.hidden_size
     return training_state(counts, trained, layout) | {
         "weights gathered for decoding": rollout,
         "weights gathered for training": gradient,
-        "encoder activations": encoder,
-        "decoder activations": decoder,
+        "encoder activations": encoder + more["encoder"],
+        "decoder activations": decoder + more["decoder"],
         "head gradient": table * (FLOAT + layout.compute),
     }
 
@@ -180,7 +185,7 @@ def decoding_items(
         return {}
     shapes = [(*cache_shape(config, batch), top_k) for batch, top_k in batches]
     return {
-        "copy of decoder": counts.decoder * layout.compute if layout.wrapped else 0.0,
+        "copy of decoder": counts.decoder * layout.compute if layout.wrapped or layout.merged else 0.0,
         "kv cache": max(kv_cache(config, rows, length, layout.compute) for rows, length, _ in shapes),
         "next-token logits": max(rows for rows, *_ in shapes) * config.text_config.vocab_size * FLOAT,
         "token tables": sum(token_tables(*shape) for shape in shapes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +15,10 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, WhisperForConditionalGeneration
 from transformers.utils import cached_file
 
+from arkasr.config.schema import ModelConfig
 from arkasr.errors import UserError
 from arkasr.model.loading import MODELS
+from arkasr.model.lora import TOWERS, adapted_layers
 from arkasr.model.reading import reading
 from arkasr.model.speech_lm.qwen3_asr import converted
 from arkasr.model.weight_files import is_hub_id
@@ -115,6 +117,15 @@ def read_model_config(path: str) -> tuple[PreTrainedConfig, str]:
 
 
 @dataclass(frozen=True)
+class AdapterCounts:
+    """Sizes of the LoRA adapters of one part of a model."""
+
+    parameters: int
+    inputs: int  # elements that all adapted layers read per position
+    middle: int  # elements of all products A x per position
+
+
+@dataclass(frozen=True)
 class ParameterCounts:
     """Numbers of parameters. A head tied to the embedding counts once."""
 
@@ -124,10 +135,11 @@ class ParameterCounts:
     encoder_block: int  # the largest block of the encoder
     decoder_block: int  # the largest block of the decoder
     outside: int  # parameters that belong to no block
+    lora: dict[str, AdapterCounts] = field(default_factory=dict)  # by part, not included in the other numbers
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """All parameters, without LoRA adapters."""
         return self.encoder + self.adapter + self.decoder
 
 
@@ -171,6 +183,28 @@ def count_parameters(hf: PreTrainedModel) -> ParameterCounts:
         decoder_block=decoder_block,
         outside=total - in_blocks,
     )
+
+
+def count_adapters(hf: PreTrainedModel, config: ModelConfig) -> dict[str, AdapterCounts]:
+    """Count the LoRA adapters of a run.
+
+    Args:
+        hf: The model without adapters, on any device.
+        config: The section `model` of the configuration.
+
+    Returns:
+        The counts of each part that gets adapters.
+
+    Raises:
+        UserError: `lora.targets` names other layers than those of the model.
+    """
+    layers, rank, counts = adapted_layers(hf, config), config.lora.rank, {}
+    for part, tower in TOWERS.items():
+        own = [layer for name, layer in layers.items() if name.startswith(tower + ".")]
+        if own:
+            size = rank * sum(layer.in_features + layer.out_features for layer in own)
+            counts[part] = AdapterCounts(size, sum(layer.in_features for layer in own), rank * len(own))
+    return counts
 
 
 def _size(module: nn.Module | None) -> int:

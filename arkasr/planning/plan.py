@@ -20,21 +20,13 @@ from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.model.build import fresh_config, student_sizes
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
-from arkasr.planning import flops
 from arkasr.planning.assumptions import Assumptions
-from arkasr.planning.forecast import (
-    TERA,
-    ModelOutline,
-    batch_shape,
-    memory_gib,
-    needs_full_distribution,
-    step_flops,
-    workload,
-)
+from arkasr.planning.forecast import TERA, ModelOutline, with_adapters
 from arkasr.planning.model_sizes import config_folder, count_parameters, meta_model, read_model_config
+from arkasr.planning.predict import predict
+from arkasr.planning.proposals import fits, proposals
 from arkasr.planning.table import table
 from arkasr.planning.teacher_size import teacher_size
-from arkasr.planning.timing import phase_seconds
 
 EXPDIR, DATADIR = "{expdir}", "{datadir}"  # placeholders stay in paths: a plan does not depend on directories
 
@@ -74,41 +66,38 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
     Raises:
         UserError: The configuration is invalid, or the size of a model cannot be found.
     """
+    if config.objective == "none":
+        raise UserError(f"--run {config.run}: has `objective: none`, so there is no training to plan; plan another run")
     student = _with_ctc_head(student_outline(conf, config), config.train.ctc_weight)
-    teacher = teacher_size(config, partial(_outline_at, conf))
-    batch = batch_shape(config, assumptions, largest=False)
-    prompts = float(flops.PROMPT[student.config.model_type]), 0.0
-    load = workload(batch, config.train.accumulate, prompts, config.objective == "opd")
-    dense = needs_full_distribution(config)
-    teachers = [(model.config, float(flops.PROMPT[model.config.model_type])) for model in teacher.models]
-    work = step_flops(config, student.config, teachers, load, dense)
-    sizes = student, teacher.models, teacher.memory_gib or 0.0
-    memory, seconds = memory_gib(config, assumptions, *sizes), phase_seconds(config, assumptions, *sizes[:2], work)
+    sizes = student, teacher_size(config, partial(_outline_at, conf))
+    made, counts = predict(config, assumptions, *sizes), with_adapters(student, config).counts
     other = _with_other_checkpointing(config)
-    gpus, corpus_hours = assumptions.gpus, assumptions.hours or config.data.hours
-    step_seconds, step_hours = sum(seconds.values()), load.seconds * gpus / 3600
+    opposite = predict(other, assumptions, *sizes)
+    gpus, corpus_hours, load = assumptions.gpus, assumptions.hours or config.data.hours, made.load
+    step_seconds, step_hours = made.step_seconds, load.seconds * gpus / 3600
     steps = run_steps(config, step_hours, corpus_hours)
     return {
         "run": config.run,
         "objective": config.objective,
         "assumptions": asdict(assumptions),
-        "student": {"source": student.source, "parameters": asdict(student.counts) | {"total": student.counts.total}},
-        "teacher": teacher.describe(),
-        "memory_gib": memory,
+        "student": {"source": student.source, "parameters": asdict(counts) | {"total": counts.total}},
+        "teacher": sizes[1].describe(),
+        "memory_gib": made.memory,
+        "proposals": [] if fits(made, assumptions) else proposals(config, assumptions, *sizes),
         "activation_checkpointing": {
             "chosen": config.fsdp.activation_checkpointing,
             "other": other.fsdp.activation_checkpointing,
-            "peak_gib": max(memory_gib(other, assumptions, *sizes)["peaks"].values()),
-            "step_seconds": sum(phase_seconds(other, assumptions, *sizes[:2], work).values()),
+            "peak_gib": opposite.peak_gib,
+            "step_seconds": opposite.step_seconds,
         },
-        "tflop": {name: operations / TERA for name, operations in work.items()},
-        "seconds": seconds,
+        "tflop": {name: operations / TERA for name, operations in made.work.items()},
+        "seconds": made.seconds,
         "step": {
             "seconds": step_seconds,
             "clips": load.clips * gpus,
             "audio_seconds": load.seconds * gpus,
             "tokens": load.tokens * gpus,
-            "mfu": sum(work.values()) / (step_seconds * assumptions.tflops * TERA),
+            "mfu": sum(made.work.values()) / (step_seconds * assumptions.tflops * TERA),
         },
         "all": {
             "length": {"unit": config.train.length[0], "total": config.train.length[1]},
@@ -187,7 +176,8 @@ def _outline_at(conf: str, path: str) -> ModelOutline:
 
 
 def _outline(config: Any, source: str) -> ModelOutline:
-    return ModelOutline(config, count_parameters(meta_model(config)), source)
+    hf = meta_model(config)
+    return ModelOutline(config, count_parameters(hf), source, hf)
 
 
 def _vocab_size(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from typing import Any
 
@@ -57,7 +58,21 @@ def _memory_lines(result: dict[str, Any]) -> list[str]:
         fits = "fits without the teacher, whose memory is not known"
     room = f"{largest:.1f} GiB of {total - reserved:g} GiB ({total:g} minus {reserved:g} reserved)"
     notes = [f"{fits}: {room}", _checkpointing_note(result, total - reserved)]
-    return [*lines, *("  " + line for note in notes for line in textwrap.wrap(note, 78, subsequent_indent="  "))]
+    lines += ["  " + line for note in notes for line in textwrap.wrap(note, 78, subsequent_indent="  ")]
+    return [*lines, *(_proposal_lines(result) if fits == "DOES NOT FIT" else [])]
+
+
+def _proposal_lines(result: dict[str, Any]) -> list[str]:
+    """List the changes that make the run fit."""
+    if not result["proposals"]:
+        return _wrapped("  no change of keys that plan knows makes it fit; use larger GPUs or a smaller model")
+    lines = [f"  {'changes that make it fit, the shortest step first':<60}{'GiB':>6}{'s per step':>12}"]
+    for row in result["proposals"]:
+        words = [shlex.quote(word) for word in row["overrides"]] or [f"--gpus {row['gpus']}"]
+        first, *rest = textwrap.wrap(" ".join(words), 56, break_long_words=False, break_on_hyphens=False)
+        lines.append(f"    {first:<58}{row['peak_gib']:>6.1f}{row['step_seconds']:>12.3f}")
+        lines += [f"      {line}" for line in rest]
+    return lines
 
 
 def _checkpointing_note(result: dict[str, Any], room: float) -> str:

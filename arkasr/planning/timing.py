@@ -37,13 +37,14 @@ def phase_seconds(
     """
     layout, repeats = sharding_layout(config, assumptions), config.train.accumulate
     overheads = _overheads(config, assumptions, student, teachers)
-    if layout.recompute:  # one more forward pass beside two passes of backward
-        work = work | {"backward": 1.5 * work["backward"]}
+    if layout.recompute:  # one more forward pass beside two of backward, or beside one with frozen weights
+        work = work | {"backward": (2.0 if config.model.adapted else 1.5) * work["backward"]}
     seconds = {name: pass_seconds(assumptions, work[name], overheads[name].times(repeats)) for name in overheads}
     copied = repeats * student.counts.total * (layout.weight / layout.shards + layout.compute) * layout.wrapped
     copies = copied / (assumptions.bandwidth * 1e9)
     gather = repeats * _gather_seconds(assumptions, layout.compute * student.counts.total, layout.shards)
-    trained = trained_parameters(student.counts, config.model.freeze)
+    trained = trained_parameters(student.counts, config.model.frozen)
+    trained += sum(adapters.parameters for adapters in student.counts.lora.values())
     if "teacher" in seconds:
         teacher = sum(model.counts.total for model in teachers) * layout.teacher
         gather_teacher = repeats * _gather_seconds(assumptions, teacher, layout.teacher_shards)
@@ -54,7 +55,7 @@ def phase_seconds(
     reduce = repeats * _reduce_seconds(assumptions, 4 * trained, layout.shards)
     seconds["student"] = max(seconds["student"] + copies, gather)
     seconds["backward"] = max(seconds["backward"] + copies, gather + reduce)
-    updated = kernels.OPTIMIZER_PASSES * trained * layout.weight / layout.shards
+    updated = kernels.OPTIMIZER_PASSES * trained * (layout.trained or layout.weight) / layout.shards
     return seconds | {"optimizer": pass_seconds(assumptions, 0.0, Overhead(updated))}
 
 
@@ -108,7 +109,8 @@ def _overheads(
     batch, layout = batch_shape(config, assumptions, largest=False), sharding_layout(config, assumptions)
     encoder, decoder = kernels.passes(student.config, batch, layout.compute)
     both = encoder + decoder
-    backward = both.times(3 if layout.recompute else 2)
+    in_backward = decoder if "encoder" in set(config.model.frozen) - set(config.model.adapted) else both
+    backward = in_backward.times(3 if layout.recompute else 2)
     if config.objective == "sft":
         scored = kernels.logits(student.config, batch.transcripts * batch.tokens)
         return {"student": both + scored, "backward": backward}

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from arkasr.config.schema import Config
 from arkasr.distill.metrics import MAXIMA
 from arkasr.model.sharding import mesh_shape
+from arkasr.planning.forecast import mixed_dtypes
 from arkasr.utils.devices import to_device
 from arkasr.utils.rendezvous import meet
 
@@ -86,8 +87,7 @@ class Ranks:
             This process. It has a mesh if there are several ranks, or if some weights have another data type than
             `fsdp.compute_dtype`: `model.dtype`, or float32 of LoRA adapters.
         """
-        dtypes = {config.fsdp.compute_dtype, config.model.dtype, *(["float32"] if config.model.adapted else [])}
-        mixed = len(dtypes) > 1
+        mixed = mixed_dtypes(config)
         return cls(config.train.threads, 2 * config.train.hang_seconds, config.fsdp.replicate, wrap_one=mixed)
 
     @property

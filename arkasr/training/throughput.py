@@ -11,6 +11,7 @@ from arkasr.config.schema import Config
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.planning import flops
 from arkasr.planning.forecast import TERA, needs_full_distribution, step_flops
+from arkasr.planning.model_sizes import count_adapters, meta_model
 from arkasr.utils.console import log
 
 # Dense bfloat16 TFLOP/s from the vendors' data sheets. The first key that occurs in the device's name is used.
@@ -76,6 +77,7 @@ class Throughput:
 
     def __init__(self, config: Config, student: SpeechLM, teacher: Any | None, workers: int):
         self.config, self.student, self.workers = config, student.hf.config, workers
+        self.lora = count_adapters(meta_model(self.student), config.model) if config.model.adapted else {}
         teacher_model = local_model(teacher) if teacher is not None else None
         self.peak = peak_tflops(config, student.device)
         self.teacher = teacher_model.config if teacher_model is not None else None
@@ -115,7 +117,8 @@ class Throughput:
             prompts=self.prompts,
         )
         teachers = [(self.teacher, self.prompts[1])] if self.teacher is not None else []
-        return sum(step_flops(self.config, self.student, teachers, workload, self.dense).values())
+        work = step_flops(self.config, self.student, teachers, workload, self.dense, self.lora)
+        return sum(work.values())
 
     def __call__(self, sums: dict[str, float]) -> dict[str, float]:
         """Return the utilisation metrics of one step.

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import fresh
 from measured import peak_bytes
 
-from arkasr.config.schema import DistillConfig, RolloutConfig
+from arkasr.config.schema import DistillConfig, ModelConfig, RolloutConfig
 from arkasr.data.batches import Batch
 from arkasr.distill.step import Opd, ScoredRollout
 from arkasr.planning import memory
@@ -62,7 +62,7 @@ def main() -> None:
     measured["step"] = peak_bytes(step, "cpu")
     config, counts = student.hf.config, count_parameters(student.hf)
     layout, shape = ShardingLayout(1, 1, 4, 4, 4, wrapped=False), BatchShape(CLIPS, SECONDS, CLIPS, TOKENS)
-    items = memory.student_items(config, counts, counts.total, shape, layout, [])
+    items = memory.student_items(config, counts, counts.total, shape, layout, ModelConfig())
     items |= memory.head_items(config.text_config, shape, layout, False, distill)
     items["rollout activations"] = memory.forward_activations(config, shape, 4)
     items |= memory.decoding_items(config, counts, [(shape, TOP_K)], layout)

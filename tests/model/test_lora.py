@@ -17,7 +17,7 @@ from arkasr.config.schema import LoraConfig, ModelConfig
 from arkasr.errors import UserError
 from arkasr.model import lora
 from arkasr.model.generation import generate, weights
-from arkasr.model.lora import adapted_layers, count_adapters, merge_adapters
+from arkasr.model.lora import adapted_layers, merge_adapters
 from arkasr.model.sharding import checkpoint_blocks, gathered, shard
 
 CAPS = [14, 3, 9, 17, 1, 12]
@@ -94,8 +94,6 @@ def test_only_adapters_and_projector_are_trained(settings):
     trained = {name for name, weight in lm.hf.named_parameters() if weight.requires_grad}
     assert with_gradient == trained
     assert any("multi_modal_projector" in name for name in trained) == ("adapter" not in settings.freeze)
-    found = sum(weight.numel() for name, weight in lm.hf.named_parameters() if ".lora_" in name)
-    assert found == sum(count_adapters(student().hf, settings).values()) > 0
 
 
 def test_trained_weights_are_float32_and_merged_ones_as_before():
