@@ -48,7 +48,8 @@ def _folders(datadir: str, sets: Sequence[TestSet]) -> dict[tuple[str, bool], li
     """Group test sets by data directory, and apart from them those that --test_sets named."""
     groups: dict[tuple[str, bool], list[TestSet]] = {}
     for each in sets:
-        groups.setdefault((each.datadir or datadir, bool(each.spec)), []).append(each)
+        folder = datadir if each.spec or not each.datadir else each.datadir
+        groups.setdefault((folder, bool(each.spec)), []).append(each)
     return groups
 
 

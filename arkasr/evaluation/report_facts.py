@@ -93,7 +93,7 @@ def environment(scores: Scores, records: RunRecords) -> str:
         groups.setdefault((str(record.get("commit") or "not recorded"), versions), []).append(paper_numbers.title(run))
     for (commit, versions), names in groups.items():
         lines.append(f"- {', '.join(names)}: commit `{commit}`, {versions or 'versions not recorded'}")
-    return "\n".join([*lines, *_teachers(scores), *_unrecorded(scores)])
+    return "\n".join([*lines, *_teachers(scores), *_checkpoints(scores), *_unrecorded(scores)])
 
 
 def _teachers(scores: Scores) -> list[str]:
@@ -104,6 +104,16 @@ def _teachers(scores: Scores) -> list[str]:
             name = f"row {paper_numbers.title(run)}" if is_row else paper_numbers.title(run)
             groups.setdefault(inputs.describe_teacher(content["teacher"]), []).append(name)
     return [f"- teacher ({', '.join(names)}): {teacher}" for teacher, names in groups.items()]
+
+
+def _checkpoints(scores: Scores) -> list[str]:
+    lines = []
+    for run, content in scores.items():
+        found = content.get("checkpoint") or {}
+        if found and not found["plugin"]:  # a plugin is among the teachers
+            weights = content["weights"][: inputs.SHOWN_DIGITS] or "unknown"
+            lines.append(f"- row {run}: {found['path']}, weights {weights}")
+    return lines
 
 
 def _unrecorded(scores: Scores) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from arkasr.evaluation.results_io import TestSet, read_corpus_facts
 from arkasr.evaluation.tables import Scores
 from arkasr.utils.console import log
 
+FAR = os.path.join("..", "..", "..")
 USES = {
     "base": "supervised training (Base)",
     "td": "teacher transcripts (TD)",
@@ -32,10 +34,16 @@ def test_sets(sets: Sequence[TestSet], scores: Scores) -> str:
     rows = []
     for each in sets:
         entry = next(content["sets"][each.name] for content in scores.values() if each.name in content["sets"])
-        scorer, manifest = entry["normalizer"], str(each.manifest) if entry.get("manifest") else "not recorded"
+        scorer, manifest = entry["normalizer"], _shown(each.manifest) if entry.get("manifest") else "not recorded"
         cells = [each.corpus or "-", each.language or "-", each.metric.upper()]
         rows.append([each.name, *cells, f"`{scorer['name']}` {scorer['version']}", str(entry["utterances"]), manifest])
     return markdown_table(["Set", "Corpus", "Language", "Metric", "Normaliser", "Clips", "Manifest"], rows)
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to the working directory, unless it is far from it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(FAR) else relative
 
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # no test, although its name begins like one

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from score_examples import CORPUS, SETS, rows_of
 
-from arkasr.evaluation.report_sets import corpora, corpus_facts
+from arkasr.evaluation.report_sets import corpora, corpus_facts, test_sets
+from arkasr.evaluation.shown_sets import facts_of
 
 COUNTS = {"cuts": 4, "hours": 0.5, "speakers": 2, "dropped": {}}
 
@@ -47,3 +49,12 @@ def test_every_data_directory_that_is_still_there_has_its_table(tmp_path, capsys
     parts = corpora(str(folders[0]), sets)
     assert [part for part in parts if part.startswith("#")] == [f"### {f.name}, `{f}`" for f in folders[:2]]
     assert "broken/corpus.json" in capsys.readouterr().out
+
+
+def test_manifests_near_the_working_directory_are_relative(tmp_path, monkeypatch):
+    (tmp_path / "egs" / "mix").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "egs" / "mix")
+    paths = [tmp_path / "egs" / "aishell" / "test.jsonl.gz", Path("/elsewhere/test.jsonl.gz")]
+    sets = [replace(SETS[0], name=path.parent.name, manifest=path) for path in paths]
+    scores = {"base": {"sets": {each.name: facts_of(each) | {"utterances": 1} for each in sets}}}
+    assert [row[-1] for row in rows_of(test_sets(sets, scores))[2:]] == ["../aishell/test.jsonl.gz", str(paths[1])]
