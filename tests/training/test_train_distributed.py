@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from corpus_fixture import clips, make_trainer, metrics
 from safetensors.torch import load_file
+from tiny_teachers import glm
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
@@ -53,6 +54,7 @@ FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "mode
 FROZEN += ["teacher.options.path={trained}/teacher/final"]
 LORA = [*FROZEN[:2], *FROZEN[3:], "model.lora.rank=3", "model.lora.encoder=true"]
 LORA += ["fsdp.activation_checkpointing=blocks"]
+OTHERS = {"qwen3_asr": "teacher/final", "glmasr": "glm"}  # type of the student, folder of the model it starts from
 LONELY = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register('lonely', list)\n"
 pytestmark = [
     pytest.mark.distributed,
@@ -67,6 +69,12 @@ def stepped(trainer: Trainer, stream) -> dict:
     rows = [trainer.take_step(stream) for _ in PAIRS]
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return {"rows": rows, "weights": get_model_state_dict(trainer.student, options=options)}
+
+
+def student_of_type(name: str, models: Path) -> list[str]:
+    """Return the overrides of a student of another type, whose teacher is the trained Ark-ASR."""
+    teacher = ["teacher.name=arkasr", f"teacher.options.path={models}/base/final", "teacher.options.dtype=float32"]
+    return [f"model.type={name}", f"model.path={models / OTHERS[name]}", *teacher]
 
 
 def measured(row: dict[str, float]) -> dict[str, float]:
@@ -117,6 +125,12 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     result = stepped(trainer, stream)
     if rank == 0:
         torch.save(result, expdir / "pairs.pt")
+    for name in OTHERS:
+        pairs = (clip(datadir, pair[rank]) for pair in PAIRS)
+        words = student_of_type(name, expdir)
+        result = stepped(make_trainer(conf, "base_opd", expdir / name, datadir, *words), pairs)
+        if rank == 0:
+            torch.save(result, expdir / f"{name}.pt")
     # Use one process group for all runs: a second one would read the addresses of the first from torchrun's store.
     dist.init_process_group, Ranks.close = lambda *arguments, **options: None, lambda ranks: None
     train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
@@ -140,6 +154,7 @@ def expdir(conf, trained, datadir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     for run in ("teacher", "base"):
         (folder / run).symlink_to(trained / run)
+    glm(5).save(folder / "glm")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -161,6 +176,19 @@ def test_two_ranks_with_one_clip_each_match_one_rank_with_both_clips(expdir, con
     assert [row["clips"] for row in together["rows"]] == [2, 2, 2, 1]
     assert alone["weights"].keys() == together["weights"].keys()
     torch.testing.assert_close(together["weights"], alone["weights"], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_two_ranks_distil_a_student_of_another_type_as_one_rank_does(name, expdir, conf, datadir, tmp_path):
+    words = student_of_type(name, expdir)
+    trainer = make_trainer(conf, "base_opd", tmp_path, datadir, *words, "train.accumulate=2")
+    alone = stepped(trainer, (clip(datadir, place) for pair in PAIRS for place in pair))
+    together = torch.load(expdir / f"{name}.pt", weights_only=False)
+    for single, double in zip(alone["rows"], together["rows"], strict=True):
+        assert measured(single) == pytest.approx(measured(double), rel=1e-3, abs=1e-5)
+    torch.testing.assert_close(together["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
+    start = load_speech_lm(str(expdir / OTHERS[name])).state_dict()
+    assert any(not torch.equal(start[key], value) for key, value in together["weights"].items())
 
 
 def test_reduce_accepts_different_names_per_rank(expdir):
