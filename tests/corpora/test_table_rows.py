@@ -121,3 +121,17 @@ def test_csv_rows_keep_any_text(tmp_path, pairs):
     writer.writerows([("audio", "text"), *pairs])
     found = [row for _, row in rows(tmp_path, "t.csv", file.getvalue())]
     assert found == [{"audio": audio, "text": text} for audio, text in pairs]
+
+
+PIECES = [b"audio,text\n", b'"', b"\n", b"\r", b'{"audio": "a"}\n', b",", b"\0", b"\t"]
+
+
+@PROPERTY
+@given(st.sampled_from(["t.jsonl", "t.csv", "t.tsv", "t.csv.gz"]), st.lists(st.binary() | st.sampled_from(PIECES)))
+def test_any_bytes_give_rows_or_a_user_error(tmp_path, name, parts):
+    try:
+        found = rows(tmp_path, name, b"".join(parts))
+    except UserError as error:
+        assert str(tmp_path / name) in str(error)
+    else:
+        assert all(line >= 1 and isinstance(row, dict | str) for line, row in found)
