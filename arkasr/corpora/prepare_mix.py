@@ -9,16 +9,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from arkasr.corpora import data_dir
 from arkasr.corpora.mix_corpus import MixCorpus, MixScale, read_mix_corpus
-from arkasr.data.mix import SUFFIX, Member, write_mix
+from arkasr.data.mix import SUFFIX, Member, mix_text
 from arkasr.errors import UserError
 from arkasr.utils.console import log
-from arkasr.utils.files import locked, sha256
+from arkasr.utils.files import locked, sha256, write_text
 
 MEMBER = "{member}"  # in --corpus_dir: replaced by the name of each member
 WEIGHTED, WHOLE = ("train", "base", "opd"), ("td", "dev")
@@ -36,8 +37,8 @@ def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str) -> 
         datadir: The data directory, made if it is missing.
 
     Raises:
-        UserError: A member is not prepared or has another scale, fewer than two of them have training cuts, or the data
-            directory holds other data.
+        UserError: A member is not prepared or has another scale, none has training cuts, or the data directory holds
+            other data.
     """
     mix = read_mix_corpus(corpus_yaml)
     shares, data = mix.scale(scale), Path(datadir).absolute()
@@ -51,26 +52,30 @@ def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str) -> 
     members = {name: _facts(mix, name, scale, folder) for name, folder in folders.items()}
     identity = {"corpus": mix.name, "scale": scale, "corpus_dir": corpus_dir}
     _check_identity(data, identity)
+    mixes, sets = _mixes(data.resolve(), folders, members, shares)
+    facts = {"name": mix.name, **identity, "inputs": {"corpus_yaml": sha256(mix.path)}}
+    facts |= _describe(data.resolve(), folders, members, sets)
+    if _is_up_to_date(data, mixes, facts):  # before the lock: others may share the data for reading only
+        log(f"{data}: {mix.name} is already prepared, and its members have not changed")
+        return
     with locked(data, "arkasr prepare"):
         data_dir.claim(data)
-        sets = _write_mixes(data.resolve(), folders, members, shares)
-        tests = _test_sets(data.resolve(), folders, members)
-        paper = {name: column for name, (_, column) in tests.items() if column}
-        described = sets | {name: facts for name, (facts, _) in tests.items()}
-        facts = {
-            "name": mix.name,
-            **identity,
-            **_scoring(list(members.values())),
-            "train": [name for name in sets if name != "dev"],
-            "dev": "dev",
-            "test_sets": list(tests),
-            "paper": paper,
-            "sets": described,
-            "members": {name: {"datadir": str(folders[name]), **_scoring([own])} for name, own in members.items()},
-            "parts": {},
-            "inputs": {"corpus_yaml": sha256(mix.path)},
-        }
+        for name, text in mixes.items():
+            _write(data / name, text)
         data_dir.write_facts(data, facts)
+
+
+def _is_up_to_date(data: Path, mixes: dict[str, str], facts: dict[str, Any]) -> bool:
+    present = {name: (data / name).read_text(encoding="utf-8") if (data / name).is_file() else "" for name in mixes}
+    return present == mixes and data_dir.read_facts(data) == facts
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a mix file. An empty text is a set without cuts, which has no file."""
+    if text:
+        write_text(path, text)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _facts(mix: MixCorpus, name: str, scale: str, folder: Path) -> dict[str, Any]:
@@ -95,27 +100,43 @@ def _check_identity(data: Path, identity: dict[str, str]) -> None:
         )
 
 
-def _write_mixes(data: Path, folders: dict[str, Path], members: Facts, shares: MixScale) -> Facts:
-    """Write the mix file of each set, and describe the sets."""
-    described: Facts = {}
+def _mixes(
+    data: Path, folders: dict[str, Path], members: Facts, shares: MixScale
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Return the content of each mix file by its name, empty for a set without cuts, and describe the sets."""
+    mixes, described = {}, {}
     for name in (*WEIGHTED, *WHOLE):
-        path = data / f"{name}{SUFFIX}"
         found = {member: _manifest(folders[member], name, facts) for member, facts in members.items()}
-        manifests = {member: manifest for member, manifest in found.items() if manifest}
+        manifests = {member: os.path.relpath(manifest, data) for member, manifest in found.items() if manifest}
         if without := [member for member in members if member not in manifests]:
             log(f"{name}: nothing from {', '.join(without)}, which have no cuts for it")
-        if not manifests:
-            path.unlink(missing_ok=True)
-            continue
         sets = {member: members[member]["sets"][name] for member in manifests}
         hours = {member: float(each.get("hours") or 0) for member, each in sets.items()}
         weights = shares.weights_for(hours) if name in WEIGHTED else dict.fromkeys(hours)
-        write_mix(path, [Member(os.path.relpath(manifests[m], data), m, weights[m]) for m in manifests])
-        described[name] = _sum(sets) | {"sha256": sha256(path), "members": _members(hours, weights)}
-        log(f"{name}: {described[name]['hours']:.2f} h, {_shown(described[name]['members'])}")
+        text = mix_text([Member(path, member, weights[member]) for member, path in manifests.items()])
+        mixes[f"{name}{SUFFIX}"] = text if manifests else ""
+        if manifests:
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            described[name] = _sum(sets) | {"sha256": digest, "members": _members(hours, weights)}
+            log(f"{name}: {described[name]['hours']:.2f} h, {_shown(described[name]['members'])}")
     if "base" not in described and "opd" not in described:
         raise UserError(f"no member has cuts to train on; see the sets in {', '.join(map(str, folders.values()))}")
-    return described
+    return mixes, described
+
+
+def _describe(data: Path, folders: dict[str, Path], members: Facts, sets: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of corpus.json that follows from the members."""
+    tests = _test_sets(data, folders, members)
+    return {
+        **_scoring(list(members.values())),
+        "train": [name for name in sets if name != "dev"],
+        "dev": "dev",
+        "test_sets": list(tests),
+        "paper": {name: column for name, (_, column) in tests.items() if column},
+        "sets": sets | {name: facts for name, (facts, _) in tests.items()},
+        "members": {name: {"datadir": str(folders[name]), **_scoring([own])} for name, own in members.items()},
+        "parts": {},
+    }
 
 
 def _manifest(folder: Path, name: str, facts: dict[str, Any]) -> Path | None:

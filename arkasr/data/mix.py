@@ -144,8 +144,20 @@ def write_mix(path: Path, members: Sequence[Member]) -> None:
     """
     if not is_mix(path):
         raise ValueError(f"{path}: the name of a mix must end with {SUFFIX}")
+    write_text(path, mix_text(members))
+
+
+def mix_text(members: Sequence[Member]) -> str:
+    """Return the content of a mix file.
+
+    Args:
+        members: The members.
+
+    Returns:
+        YAML. Equal members give equal texts.
+    """
     rows = [{key: value for key, value in asdict(member).items() if value is not None} for member in members]
-    write_text(path, "members:\n" + "".join(f"  - {json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+    return "members:\n" + "".join(f"  - {json.dumps(row, ensure_ascii=False)}\n" for row in rows)
 
 
 def leaves(path: str | Path) -> list[Leaf]:

@@ -99,14 +99,19 @@ def test_training_sets_have_the_weights_and_others_have_none(egs, text, weights)
     assert shares == pytest.approx([0.2, 0.8] if weights[0] is None else weights, abs=1e-4)
 
 
-def test_moved_data_and_links_keep_working(egs, tmp_path):
+def test_link_to_another_disk_and_second_call(egs, capsys):
     (egs / "disk").mkdir()
     (egs / "mix" / "data").symlink_to(egs / "disk")
     data = prepare_mix(egs)
     before = (data / "base.mix.yaml").read_bytes()
     assert len(list(read_cuts(str(data / "base.mix.yaml")))) == 25
+    times = {path: path.stat().st_mtime_ns for path in data.iterdir()}
     prepare_mix(egs)
-    assert (data / "base.mix.yaml").read_bytes() == before
+    assert "already prepared, and its members have not changed" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in data.iterdir()} == times
+    scales(egs, "{power: 0}")
+    prepare_mix(egs)
+    assert (data / "base.mix.yaml").read_bytes() != before
 
 
 def test_set_without_cuts_in_one_member_has_the_others(egs, capsys):
