@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from arkasr.errors import UserError
-from arkasr.evaluation.checkpoints import fetch, parse_checkpoints, write_checkpoint
+from arkasr.evaluation.checkpoint_values import parse_checkpoints
+from arkasr.evaluation.checkpoints import fetch, write_checkpoint
 from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.sources import Source
@@ -31,7 +32,7 @@ def decode(
             `runs`, or of all in `expdir` if there are none.
         test_sets: Values of --test_sets (see `arkasr.evaluation.chosen_sets`). If there are some, only they are
             transcribed.
-        checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoints`).
+        checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoint_values`).
 
     Raises:
         UserError: There are fewer GPUs than processes. No run is named, a run does not exist or is

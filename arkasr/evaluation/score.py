@@ -27,7 +27,8 @@ from arkasr.evaluation import (
     tables,
     terminal,
 )
-from arkasr.evaluation.checkpoints import CONFIG, parse_checkpoints, read_checkpoint, weights_of
+from arkasr.evaluation.checkpoint_values import parse_checkpoints
+from arkasr.evaluation.checkpoints import CONFIG, read_checkpoint, weights_of
 from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, outdated, read_earlier
 from arkasr.evaluation.origins import BASE, compare_teachers, origin
@@ -131,7 +132,7 @@ def score(
         datadir: Data directory.
         runs: Names of the runs, in the order of the tables.
         test_sets: Values of --test_sets (see `arkasr.evaluation.chosen_sets`). If there are some, only they are scored.
-        checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoints`).
+        checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoint_values`).
 
     Raises:
         UserError: No run is named, references or hypotheses are missing, broken, or do not belong together, nothing was

@@ -25,6 +25,7 @@ from arkasr.evaluation.sharing import transcribed
 from arkasr.evaluation.transcribers import dtype_of, run_transcriber, teacher_transcriber
 from arkasr.evaluation.transcribing import Result, Transcribing, own_device
 from arkasr.evaluation.workers import Workers
+from arkasr.model.lora_files import is_adapter
 from arkasr.model.weight_files import is_hub_id
 from arkasr.utils.console import log
 
@@ -243,5 +244,7 @@ class Source:
         return False
 
     def _require_model(self) -> None:
-        if not self.is_teacher and not is_hub_id(self.weights) and not (Path(self.weights) / "config.json").is_file():
+        if self.is_teacher or is_hub_id(self.weights) or is_adapter(self.weights):
+            return
+        if not (Path(self.weights) / "config.json").is_file():
             raise UserError(f"{self.weights}: no trained model here; run the recipe with --stage 3 first")

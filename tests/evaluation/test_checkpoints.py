@@ -1,4 +1,4 @@
-"""Rows for models that are no runs: names, errors, and decoding and scoring of a folder and of a teacher plugin."""
+"""Rows for models that are no runs: decoding and scoring of a folder and of a teacher plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiny import eager_to_stop, student
 from arkasr.config.load import dump_config, load_config, read_config
 from arkasr.errors import UserError
 from arkasr.evaluation import checkpoints, paper_numbers
-from arkasr.evaluation.checkpoints import Checkpoint, Weights, parse_checkpoints, read_checkpoint, weights_of
+from arkasr.evaluation.checkpoints import Checkpoint, Weights, read_checkpoint, weights_of
 from arkasr.evaluation.checkpoints import write_checkpoint as write
 from arkasr.evaluation.decode import decode
 from arkasr.evaluation.score import score
@@ -26,50 +26,6 @@ def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "mine" / "export"
     eager_to_stop(student(7), 2.0).save(folder)
     return folder
-
-
-# Values
-
-
-def test_names_are_made_of_paths_and_models_are_told_from_plugins(model, echo, tmp_path):
-    values = [str(model), "Qwen/Qwen3-ASR-0.6B", "ark=AutoArk-AI/ARK-ASR-0.6B", "echo:some/voice", f"e=echo:{model}"]
-    assert parse_checkpoints(values, str(tmp_path)) == [
-        Checkpoint("mine", str(model)),
-        Checkpoint("Qwen3-ASR-0.6B", "Qwen/Qwen3-ASR-0.6B"),
-        Checkpoint("ark", "AutoArk-AI/ARK-ASR-0.6B"),
-        Checkpoint("voice", "some/voice", "echo"),
-        Checkpoint("e", str(model), "echo"),
-    ]
-
-
-def test_relative_folders_are_made_absolute(model, tmp_path, monkeypatch):
-    monkeypatch.chdir(model.parent)
-    assert parse_checkpoints(["export"], str(tmp_path))[0].path == str(model)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (["x="], "--checkpoint x=: names no model"),
-        (["echo:"], "names no model"),
-        (["no/such/folder"], "no model here (no no/such/folder/config.json)"),
-        (["{tmp}/whisper"], "model_type 'whisper' in config.json is not one of arkasr, glmasr, qwen3_asr"),
-        (["{tmp}/whisper"], "as PLUGIN:{tmp}/whisper"),
-        (["wisper:a/b"], "no teacher is called 'wisper'; did you mean 'whisper'?"),
-        (["a b=x/y"], "'a b' cannot be the name of a row"),
-        (["base=x/y"], "base is the name of a run; choose another name with NAME=x/y"),
-        (["own=x/y"], "own is the name of a run"),
-        (["x/y", "z/y"], "two models have the name y; name one of them with NAME=z/y"),
-        (["old=x/y"], "{tmp}/old belongs to the model x/z"),
-    ],
-)
-def test_unusable_models_and_names_are_errors_of_one_sentence(values, message, conf, datadir, echo, tmp_path):
-    dump_config(load_config(conf, "base", str(tmp_path), str(datadir)), _mkdir(tmp_path / "own") / "config.yaml")
-    (_mkdir(tmp_path / "whisper") / "config.json").write_text('{"model_type": "whisper"}')
-    write(Checkpoint("old", "x/z"), str(tmp_path))
-    with pytest.raises(UserError) as caught:
-        parse_checkpoints([value.format(tmp=tmp_path) for value in values], str(tmp_path))
-    assert message.format(tmp=tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def _mkdir(folder: Path) -> Path:
