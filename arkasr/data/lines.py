@@ -26,7 +26,10 @@ CUTS = ("MonoCut", "MultiCut", MIXED, "PaddingCut", "Cut")  # "Cut": what Lhotse
 MOST_BYTES = 2**26  # per line. A few MB of gzip can unpack to more than fits into memory
 MOST_WHOLE_BYTES = 2**30  # of a file that is read as a whole
 WRITE_AGAIN = "write or copy this file again"
-MAKE_CUTS = "make cuts of it, see 'Own manifests' in docs/large_corpora.md"
+MAKE_CUTS = (
+    "stage 1 makes cuts of tables, data sets and folders of audio, see docs/own_audio.md and egs/own; of your own "
+    "manifests, see docs/large_corpora.md"
+)
 
 
 def entries(file: Path, start: int = 0, block: Block = WHOLE) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -87,6 +87,11 @@ def no_cuts(path: str) -> UserError:
     Returns:
         The error to raise.
     """
+    if is_empty_set(path):
+        return UserError(
+            f"{path}: holds no cuts, because the corpus has none for this set; name parts or uses for it in "
+            "corpus.yaml (train, dev, test, use), see dropped.jsonl for what was dropped, and run from --stage 1"
+        )
     return UserError(f"{path}: holds no cuts; see dropped.jsonl beside it for the reasons, or write it again")
 
 
@@ -179,12 +184,33 @@ def corpus_hours(path: str) -> float:
     Raises:
         UserError: `corpus.json` is broken.
     """
-    name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
-    for _, corpus in _corpora(path):
-        hours = ((corpus.get("sets") or {}).get(name) or {}).get("hours")
+    for described in _descriptions(path):
+        hours = described.get("hours")
         if isinstance(hours, int | float) and hours > 0:
             return float(hours)
     return 0.0
+
+
+def is_empty_set(path: str) -> bool:
+    """Return whether stage 1 has left a set empty, because the corpus has no cuts for it.
+
+    Args:
+        path: See `shards`.
+
+    Returns:
+        True if `corpus.json` says so. False if there is none that describes the set.
+
+    Raises:
+        UserError: `corpus.json` is broken.
+    """
+    return any(described.get("cuts") == 0 for described in _descriptions(path))
+
+
+def _descriptions(path: str) -> Iterator[dict[str, Any]]:
+    """Yield what each `corpus.json` beside a manifest says about the set."""
+    name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
+    for _, corpus in _corpora(path):
+        yield (corpus.get("sets") or {}).get(name) or {}
 
 
 def _corpora(path: str) -> Iterator[tuple[Path, dict[str, Any]]]:

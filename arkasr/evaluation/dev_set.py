@@ -16,7 +16,7 @@ from lhotse.cut import Cut
 from arkasr.config.schema import DecodeConfig
 from arkasr.data.batches import SILENCE, Batch, load_batch
 from arkasr.data.checks import Rules
-from arkasr.data.manifests import read_cuts, shards
+from arkasr.data.manifests import is_empty_set, read_cuts, shards
 from arkasr.data.mix import leaves
 from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
@@ -92,12 +92,15 @@ def dev_sets(path: str, num_clips: int, rank: int = 0, world_size: int = 1, rule
         rules: See `DevSet`.
 
     Returns:
-        The dev sets, one for a single manifest.
+        The dev sets, one for a single manifest. None for sets that stage 1 left empty.
 
     Raises:
         UserError: See `DevSet`.
     """
-    found, rules = leaves(path), rules or Rules()
+    found, rules = [one for one in leaves(path) if not is_empty_set(one.path)], rules or Rules()
+    if not found:
+        log(f"{path}: the corpus has no dev set, so the dev error rate is not measured")
+        return []
     size = max(num_clips // len(found), 1)
     return [DevSet(one.path, size, rank, world_size, replace(rules, prefix=one.prefix)) for one in found]
 
@@ -128,7 +131,9 @@ class DevSet:
     def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None):
         corpus = _corpus_of(path)
         self.path, self.name = path, rules.prefix.rstrip("/") if rules else ""
-        self.metric, self.normalize = corpus["metric"], normalizer(corpus["normalizer"])
+        own = (corpus.get("sets") or {}).get("dev") or {}  # a corpus in several languages
+        self.metric = own.get("metric") or corpus["metric"]
+        self.normalize = normalizer(own.get("normalizer") or corpus["normalizer"])
         found = list(read_cuts(path, rules))
         sample = sample_over_speakers(found, num_clips)
         speakers = [len({speaker_of(cut) for cut in cuts} - {""}) for cuts in (sample, found)]

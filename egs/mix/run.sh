@@ -7,4 +7,4 @@ here=$(dirname "$(readlink -f "$0")")
 here=${here%%/run.sh*}
 [ -f "$here/../recipe.sh" ] || here=${SLURM_SUBMIT_DIR-}
 [ -f "$here/../recipe.sh" ] || { echo "run.sh: error: $0 has no recipe.sh in the folder above: start run.sh in its own folder under egs/" >&2; exit 2; }
-exec bash "$here/../recipe.sh" --corpus mix "$@"
+exec bash "$here/../recipe.sh" --corpus "${here##*/}" "$@"
