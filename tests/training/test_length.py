@@ -94,6 +94,23 @@ def test_epochs_draw_every_clip_that_often(conf, datadir, tmp_path, lazy, epochs
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lazy", ["never", "always"])
+def test_epoch_of_a_mix_has_the_clips_of_its_members(conf, datadir, tmp_path, lazy):
+    mix = tmp_path / "both.mix.yaml"
+    members = [f"- {{name: {name}, path: {datadir}/{name}.jsonl.gz}}" for name in ("base", "td")]
+    mix.write_text("members:\n" + "\n".join(members) + "\n")
+    train(
+        str(conf),
+        "base",
+        str(tmp_path),
+        str(datadir),
+        [f"data.train={mix}", f"data.lazy={lazy}", "train.epochs=2", *QUIET],
+    )
+    rows = metrics(tmp_path / "base")
+    assert sum(row["clips"] for row in rows) == 2 * 12 and rows[-1]["epochs_seen"] == pytest.approx(2, rel=1e-8)
+
+
+@pytest.mark.slow
 def test_last_step_of_hours_is_evaluated_and_its_progress_is_shown(conf, datadir, tmp_path, capsys):
     hours = round(1.4 * hours_of(datadir / "base.jsonl.gz"), 6)
     train(str(conf), "base", str(tmp_path), str(datadir), [f"train.hours={hours}", "train.eval_every=1000"])
