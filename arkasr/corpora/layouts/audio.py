@@ -164,7 +164,7 @@ def _audio_file(entry: Entry) -> Path | None:
     if entry.cut is None:
         return entry.audio
     sources = (entry.cut.get("recording") or {}).get("sources", ())
-    return Path(sources[0]["source"]) if len(sources) == 1 and sources[0]["type"] == "file" else None
+    return entry.audio if len(sources) == 1 and sources[0]["type"] == "file" else None
 
 
 def _cut_reason(cut: dict[str, Any], header: Header) -> str:

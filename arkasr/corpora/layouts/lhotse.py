@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from arkasr.data.checks import Place, Rules
 
+_KNOWN_PATHS = 1024
 _NO_LANGUAGE = "?"  # stands for the language of supervisions that name none. Stage 1 puts that of corpus.yaml there
 
 
@@ -110,7 +112,7 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
     item = clip if isinstance(clip, dict) else clip.to_dict()
     name, tar = item["id"], (item.get("custom") or {}).get(PLACE)
     source = next((one["source"] for one in _sources(item) if one["type"] == "file"), tar[0] if tar else None)
-    path = Path(source) if source else manifest
+    path = _path(source) if source else manifest
     if failure:
         return Entry(part, name, path, None, failure.kind)
     supervision = _supervision(item)
@@ -122,6 +124,9 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
     return Entry(
         part, name, path, text, reason, speaker if isinstance(speaker, str) else None, language=language, cut=item
     )
+
+
+_path = lru_cache(_KNOWN_PATHS)(Path)  # making a path takes longer than the rest of an entry
 
 
 def _sources(item: dict[str, Any]) -> list[dict[str, Any]]:
