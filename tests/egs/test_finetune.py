@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from planned_runs import planned
+from safetensors.torch import load_file
 
+from arkasr.cli import main
 from arkasr.config.load import load_config
 from arkasr.errors import UserError
 
@@ -43,3 +48,39 @@ def test_runs_distil_from_the_teacher_with_adapters():
         config = load_config(CONF, run, "E", "D")
         assert config.model.adapted == ("decoder",) and config.teacher.options["path"] == "Qwen/Qwen3-ASR-1.7B-hf"
     assert load_config(CONF, "base_td_opd", "E", "D").model.path == "E/base_td/final"
+
+
+TINY = """
+base: {conf}
+model: {{path: "{trained}/base/final", lora: {{rank: 3}}}}
+data: {{max_seconds: 3, max_cuts: 3, num_buckets: 2, num_workers: 0}}
+train: {{steps: 2, accumulate: 1, eval_every: 2, eval_clips: 2, threads: 1}}
+fsdp: {{compute_dtype: float32}}
+rollout: {{max_new_tokens: 6}}
+decode: {{max_new_tokens: 6, max_seconds: 8}}
+distill: {{top_k: 4}}
+mapper: {{name: shared_strings}}
+teacher: {{options: {{path: "{trained}/teacher/final", dtype: float32, max_new_tokens: 6}}}}
+"""
+
+
+def test_stages_2_to_6_of_its_runs_with_tiny_models(trained, datadir, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY.format(conf=CONF, trained=trained))
+    data, expdir = shutil.copytree(datadir, tmp_path / "data"), tmp_path / "exp"
+    shutil.copy(data / "base.jsonl.gz", data / "opd.jsonl.gz")
+    conf, folders = str(tmp_path / "tiny.yaml"), ["--expdir", str(expdir), "--datadir", str(data)]
+    runs = ["base", "base_opd", "base_td", "base_td_opd"]
+    commands = [["label", conf, *folders]]
+    commands += [["train", conf, "--run", run, *folders] for run in runs]
+    commands += [["decode", *folders, "--runs", "teacher", *runs], ["score", *folders, "--runs", "teacher", *runs]]
+    commands += [["export", *folders, "--runs", *runs]]
+    commands += [["export", *folders, "--runs", "base_opd", "--adapter", "--outdir", str(tmp_path / "adapter")]]
+    for command in commands:
+        assert main(command) == 0, command
+    scores = {run: json.loads((expdir / run / "scores.json").read_text())["sets"] for run in runs}
+    start = load_file(trained / "base" / "final" / "model.safetensors")
+    for run in runs:
+        exported = load_file(expdir / run / "export" / "model.safetensors")
+        unchanged = all(torch.equal(exported[name], value) for name, value in start.items())
+        assert unchanged == (run == "base") and set(scores[run]) == {"test-a", "test-b"}
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
