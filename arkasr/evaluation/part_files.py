@@ -12,7 +12,7 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import has_type, json_lines
-from arkasr.evaluation.results_io import ROW_TYPES
+from arkasr.evaluation.texts_io import ROW_TYPES
 from arkasr.utils.console import log
 from arkasr.utils.files import publish
 

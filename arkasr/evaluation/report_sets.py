@@ -13,7 +13,7 @@ from arkasr.evaluation.results_io import TestSet, read_corpus_facts
 from arkasr.evaluation.tables import Scores
 from arkasr.utils.console import log
 
-FAR = os.path.join("..", "..", "..")
+FAR = os.path.join("..", "..")  # from the working directory
 USES = {
     "base": "supervised training (Base)",
     "td": "teacher transcripts (TD)",

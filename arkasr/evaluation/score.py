@@ -22,7 +22,6 @@ from arkasr.evaluation import (
     figures,
     paper_numbers,
     report,
-    results_io,
     run_records,
     tables,
     terminal,
@@ -36,6 +35,7 @@ from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.set_scores import score_set
 from arkasr.evaluation.shown_sets import shown_sets
 from arkasr.evaluation.tally import compare_with_base
+from arkasr.evaluation.texts_io import read_references
 from arkasr.utils.console import log, printable
 from arkasr.utils.files import locked, write_text
 
@@ -60,7 +60,7 @@ def score_sets(
     """
     entries: dict[str, dict[str, dict[str, Any]]] = {run: {} for run in records}
     for tested in sets:
-        references, tallies = results_io.read_references(tested.manifest), {}
+        references, tallies = read_references(tested.manifest), {}
         for run, record in records.items():
             tallies[run], entries[run][tested.name] = score_set(expdir, run, tested, references, record)
         base, origin = tallies.get(BASE), entries.get(BASE, {}).get(tested.name)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.errors import UserError
-from arkasr.evaluation import inputs, results_io
+from arkasr.evaluation import inputs, texts_io
 from arkasr.evaluation.checkpoints import weights_of
 from arkasr.evaluation.collapse import collapsed, repetition
 from arkasr.evaluation.decode_record import read_record
 from arkasr.evaluation.normalize import Normalizer, normalizer
 from arkasr.evaluation.origins import TEACHER
-from arkasr.evaluation.results_io import TestSet
+from arkasr.evaluation.results_io import TestSet, hypothesis_file
 from arkasr.evaluation.shown_sets import facts_of
 from arkasr.evaluation.tally import NO_COUNTS, Tally, count, summary
 from arkasr.utils.console import printable
@@ -45,8 +45,8 @@ def score_set(
     Raises:
         UserError: Hypotheses are missing, broken, incomplete, or of other data or weights.
     """
-    path, normalize = results_io.hypothesis_file(expdir, run, tested.name), normalizer(tested.normalizer)
-    rows = results_io.read_hypotheses(path, references, tested.manifest)
+    path, normalize = hypothesis_file(expdir, run, tested.name), normalizer(tested.normalizer)
+    rows = texts_io.read_hypotheses(path, references, tested.manifest)
     _check_references(references, rows, normalize, path, tested.manifest)
     decoded, changed = read_record(path), []
     if decoded is not None:

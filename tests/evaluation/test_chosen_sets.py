@@ -12,7 +12,7 @@ from decoded import ENGLISH, MANDARIN, write_data, write_manifest
 
 from arkasr.errors import UserError
 from arkasr.evaluation.chosen_sets import chosen_sets
-from arkasr.evaluation.results_io import read_references
+from arkasr.evaluation.texts_io import read_references
 
 ZH = {"z1": "\u6211\u4eec"}
 
