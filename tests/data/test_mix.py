@@ -9,10 +9,14 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
+from corpus_fixture import metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from lhotse import CutSet
+from safetensors.torch import load_file
 from shard_files import epoch, settings, silent_cut
+from training_runs import train_until
 
 from arkasr.data import loading
 from arkasr.data.batches import Batch
@@ -25,6 +29,7 @@ from arkasr.data.mixing import MixedManifest, rates, rotation, turn
 from arkasr.data.sampling import TrainingBatches
 from arkasr.data.training_cuts import InMemory, OnDisk, open_manifest
 from arkasr.errors import UserError
+from arkasr.training.train import train
 
 SIZES = {"english": 240, "chinese": 90, "german": 30}
 
@@ -355,3 +360,22 @@ def test_batches_of_single_manifests_are_unchanged(tmp_path, monkeypatch):
         "7d9c0fddc123a38c",
         "12d8360f2618ed32",
     ]  # of commit da318e7
+
+
+@pytest.mark.slow
+def test_killed_run_on_a_mix_resumes_with_equal_weights(conf, datadir, tmp_path, monkeypatch):
+    path = tmp_path / "both.mix.yaml"
+    members = [("base", 1.0), ("td", 3.0)]
+    write_mix(path, [Member(str(datadir / f"{name}.jsonl.gz"), name, weight) for name, weight in members])
+    changes = [f"data.train={path}", "train.steps=12", "train.save_every=6", "train.eval_every=0"]
+
+    def arguments(name: str, workers: int):
+        return str(conf), "base", str(tmp_path / name), str(datadir), [*changes, f"data.num_workers={workers}"]
+
+    train(*arguments("whole", 2))
+    train_until(monkeypatch, 8, *arguments("cut", 0))
+    train(*arguments("cut", 2))
+    found = [load_file(tmp_path / name / "base" / "final" / "model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(weights, found[1][name]) for name, weights in found[0].items())
+    seen = [row["epochs_seen"] for row in metrics(tmp_path / "cut" / "base")]
+    assert len(seen) == 12 and seen == sorted(seen) and seen[-1] > 1  # more than one epoch
