@@ -16,6 +16,7 @@ COMMANDS = [words for page in PAGES for words in commands(page.read_text(encodin
 UNIQUE = [list(words) for words in dict.fromkeys(map(tuple, COMMANDS))]
 OTHERS = {
     "cp",
+    "mkdir",
     "find",
     "sed",
     "pip",
@@ -56,7 +57,7 @@ def checkout(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "egs", root / "egs", ignore=shutil.ignore_patterns("data", "exp", "downloads"))
     (root / "hosts.txt").write_text("node0\nnode1\nnode2\n")
     for words in COMMANDS:
-        if kind(words) in ("cp", "sed"):
+        if kind(words) in ("mkdir", "cp", "sed"):
             subprocess.run(words, cwd=root, check=True)
     return root
 
