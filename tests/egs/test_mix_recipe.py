@@ -101,6 +101,9 @@ def tiny(tmp_path):
     text = OVERLAY.replace("BASE_STEPS", "4").replace("eval_clips: 2", "eval_clips: 6")
     text = text.replace("tokenizer: {vocab_size: 60}", 'tokenizer: {vocab_size: 70, text: "{datadir}/train.mix.yaml"}')
     text = text.replace("  teacher:\n", '  teacher:\n    data: {train: "{datadir}/train.mix.yaml"}\n')
+    # a teacher that writes short transcripts, so that stage 2 can use them
+    text = text.replace("vocab_size: 300", "vocab_size: 400").replace("lr: 2e-2", "lr: 1e-2")
+    text = text.replace("steps: 20,", "steps: 30,").replace("max_new_tokens: 8}}", "max_new_tokens: 12}}")
     text = text.replace("base_opd: {train", 'base_opd: {data: {train: "{datadir}/opd.mix.yaml"}, train')
     (egs / "mix" / "conf" / "mini.yaml").write_text(text + DATA)
     return egs / "mix"
