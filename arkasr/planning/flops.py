@@ -311,5 +311,6 @@ def distillation_step(
     logits, chunked_logits = (0.0, head(student, load.tokens)) if dense else (support_logits, 0.0)
     work = rollout(student, load) if load.rollout_tokens else {"rollout": 0.0, "decode": 0.0}
     work |= {"teacher": teacher_scoring(teacher, load) if teacher is not None else 0.0}
+    work["rollout"] += _adapter_passes(student, load, lora).get("encoder", 0.0)
     gradient = pass_with_gradient(student, load, frozen, logits, chunked_logits, audio_encoded=True, lora=lora)
     return work | gradient
