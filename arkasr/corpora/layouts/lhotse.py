@@ -13,8 +13,8 @@ from arkasr.corpora.layouts.entries import BAD_PATH, Entry, NoOptions
 from arkasr.corpora.layouts.lhotse_audio import Sources, recordings_of
 from arkasr.corpora.layouts.lhotse_files import SUFFIXES, find_parts, require_part
 from arkasr.corpora.layouts.lhotse_items import read_items
+from arkasr.corpora.layouts.table_ids import allowed_id
 from arkasr.corpora.layouts.table_values import Languages, transcript
-from arkasr.corpora.layouts.transcripts import id_fault
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -110,7 +110,7 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
 
     failure = None if isinstance(clip, dict) else refusal(clip)
     item = clip if isinstance(clip, dict) else clip.to_dict()
-    name, tar = item["id"], (item.get("custom") or {}).get(PLACE)
+    name, tar = allowed_id(item["id"]), (item.get("custom") or {}).get(PLACE)
     source = next((one["source"] for one in _sources(item) if one["type"] == "file"), tar[0] if tar else None)
     path = _path(source) if source else manifest
     if failure:
@@ -119,7 +119,7 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
     text, prefix, fault = transcript(supervision.get("text"))
     named = supervision.get("language")
     language, unknown = languages.read(None if named == _NO_LANGUAGE else named, prefix)
-    reason = id_fault(name) or fault or unknown or _source_fault(item)
+    item["id"], reason = name, fault or unknown or _source_fault(item)
     speaker = supervision.get("speaker")
     return Entry(
         part, name, path, text, reason, speaker if isinstance(speaker, str) else None, language=language, cut=item
