@@ -57,7 +57,7 @@ def test_forward_and_backward_operations_match_torch(encoder):
     assert predicted["student"] == pytest.approx(found["student"], rel=0.02)
     assert 0.75 * found["backward"] < predicted["backward"] < found["backward"]
     without = flops.pass_with_gradient(lm.hf.config, load, settings.frozen, 0.0)
-    assert predicted["student"] > 1.1 * without["student"]
+    assert predicted["student"] > 1.03 * without["student"]
 
 
 def saved_bytes(work, parameters) -> int:
