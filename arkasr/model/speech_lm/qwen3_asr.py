@@ -131,7 +131,7 @@ class QwenSpeechLM(SpeechLM):
 
     def _save_processor(self, folder: Path) -> None:
         """Write transformers' processor. The tokenizer gets the names of tokens that the processor reads."""
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, extra_special_tokens=MARKS)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **MARKS)
         extractor = Qwen3ASRFeatureExtractor(self.num_mel, n_window=self.chunk // 2)
         template = getattr(self.tokenizer, "chat_template", None)
         Qwen3ASRProcessor(extractor, tokenizer, chat_template=template).save_pretrained(folder)
