@@ -53,6 +53,9 @@ class Job:
         Args:
             kind: `cuts` or `recording`, with a dot in front while it is written.
             suffix: The suffix with its dot.
+
+        Returns:
+            The path.
         """
         return self.folder / f"{kind}.{self.number:06d}{suffix}"
 

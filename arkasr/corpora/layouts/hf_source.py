@@ -22,10 +22,13 @@ _DEPTH = 3  # levels of folders that are looked at for data files
 
 
 def is_data_set(folder: Path) -> bool:
-    """Return whether a folder looks like a data set of `datasets`, without importing it.
+    """Check whether a folder looks like a data set of `datasets`, without importing it.
 
     Args:
         folder: An existing folder.
+
+    Returns:
+        True if it does.
     """
     for place, folders, names in os.walk(folder):
         if any(name in _SAVED or name.endswith(_TABLES + AUDIO_SUFFIXES) for name in names):

@@ -56,6 +56,9 @@ def recordings_of(item: Any) -> Iterator[dict[str, Any]]:
 
     Args:
         item: The cut as a dictionary, which need not be well-formed.
+
+    Yields:
+        The recordings as dictionaries.
     """
     if isinstance(item, dict):
         if isinstance(item.get("recording"), dict):

@@ -1,4 +1,4 @@
-"""Stage 1 as Shar: the tar files hold the audio of the files, and a killed call continues."""
+"""A manifest as Shar: the tar files hold the audio of the files, and a killed call continues."""
 
 from __future__ import annotations
 
