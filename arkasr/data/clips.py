@@ -20,9 +20,10 @@ from arkasr.config.schema import DataConfig
 from arkasr.data import shar
 from arkasr.data.blocks import Block
 from arkasr.data.checks import ODD, Checked, Place, Rules, check, not_a_cut
+from arkasr.data.epochs import Keep
 from arkasr.data.lazy_cut import LazyCut, text_bytes
 from arkasr.data.lines import entries
-from arkasr.data.mixing import Keep, turn
+from arkasr.data.mixing import turn
 from arkasr.data.reasons import counts, refusal
 from arkasr.utils.console import log
 

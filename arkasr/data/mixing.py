@@ -25,18 +25,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from arkasr.config.schema import DataConfig
+from arkasr.data.epochs import Keep, Manifest
 from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.mix import leaves, read_mix
 from arkasr.utils.console import log
 
-if TYPE_CHECKING:
-    from arkasr.data.training_cuts import Manifest
-
 ONE = 2**64  # the value 1 of fractions and hashes, which are whole numbers so that no epoch rounds them
-Keep = Callable[[int], bool]
 
 
 def turn(name: str) -> int:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from arkasr.data.epochs import Manifest
 from arkasr.data.lazy_cut import LazyCut
-
-if TYPE_CHECKING:
-    from arkasr.data.training_cuts import Manifest
 
 START = (0, 0)  # index into the order of shards, line
 

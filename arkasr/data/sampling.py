@@ -90,7 +90,7 @@ class TrainingBatches:
         """Return the hours of audio of one epoch. Manifests that are read line by line may be read once for it.
 
         Args:
-            exact: Whether an estimate is not enough, see `arkasr.data.training_cuts.Manifest.seconds`.
+            exact: Whether an estimate is not enough, see `arkasr.data.epochs.Manifest.seconds`.
 
         Returns:
             Hours.

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from lhotse.cut import Cut
 
@@ -16,63 +15,18 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.blocks import FileBlocks
 from arkasr.data.checks import Rules
 from arkasr.data.clips import ClipReader, Selection
+from arkasr.data.epochs import Keep, Manifest
 from arkasr.data.lazy_cut import LazyCut, text_bytes
 from arkasr.data.lines import LINE_SUFFIXES
 from arkasr.data.manifests import Clips, checked_files, corpus_hours, no_cuts, shards, with_corpus
 from arkasr.data.mix import is_mix
-from arkasr.data.mixing import Keep, open_mix, turn
+from arkasr.data.mixing import open_mix, turn
 from arkasr.data.order import epoch_order
 from arkasr.data.reasons import NO_TEXT, WITHOUT_TEXT, refusal
 from arkasr.errors import UserError
 from arkasr.utils.console import log
 
 LARGE = 64 * 2**20  # bytes of all manifests, about 600,000 cuts: `data.lazy=auto` reads these and larger ones by line
-
-
-class Manifest(Protocol):
-    """The clips of one epoch: numbered shards, each a fixed sequence of lines.
-
-    Attributes:
-        num_shards: Number of shards.
-    """
-
-    num_shards: int
-
-    def read(self, shard: int, line: int, keep: Keep | None = None) -> Iterator[tuple[int, LazyCut]]:
-        """Yield the selected clips of one shard.
-
-        Args:
-            shard: Number of the shard, from 0.
-            line: First line to read, from 0.
-            keep: Decides by the `turn` of its id whether a clip is read. None: all are.
-
-        Yields:
-            Line number and clip. A line whose cut has several supervisions gives several clips.
-        """
-        ...
-
-    def epoch(self, seed: int, number: int) -> tuple[Manifest, list[int]]:
-        """Return the clips of one epoch.
-
-        Args:
-            seed: Seed of the run.
-            number: Number of the epoch, from 0.
-
-        Returns:
-            What to read, and the order of its shards.
-        """
-        ...
-
-    def seconds(self, exact: bool = True) -> float:
-        """Return the total duration of the clips.
-
-        Args:
-            exact: Whether an estimate that needs no pass over the manifest is not enough.
-
-        Returns:
-            Seconds.
-        """
-        ...
 
 
 def open_manifest(config: DataConfig, prefix: str = "", needs_text: bool = True) -> Manifest:
