@@ -1,5 +1,5 @@
 """Console output, timing, durable files, and the meeting and the end of processes.
 
-May import `errors` from arkasr, and tqdm. `timing` and `devices` also import torch, inside functions. `rendezvous`
-imports torch.
+May import `errors` from arkasr, and tqdm. `timing`, `devices` and `rendezvous` also import torch, inside
+functions.
 """

@@ -8,18 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-
-import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
+from typing import TYPE_CHECKING
 
 from arkasr.errors import UserError
 from arkasr.utils.console import log
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 FIRST_NOTE, NEXT_NOTES = 5.0, 30.0  # seconds of waiting until the first log line, and between the next ones
 _ARRIVED = "arkasr/arrived"
 
 
-def meet(rank: int, world_size: int, timeout: float) -> dist.Store:
+def meet(rank: int, world_size: int, timeout: float) -> Store:
     """Wait for all ranks of the run, with a log line while some are missing.
 
     Args:
@@ -57,20 +58,23 @@ def _address() -> str:
     return f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
 
 
-def _open_store(rank: int, world_size: int, timeout: float) -> dist.Store:
+def _open_store(rank: int, world_size: int, timeout: float) -> Store:
+    from torch.distributed import TCPStore
+    from torch.distributed.rendezvous import rendezvous
+
     limit = timedelta(seconds=timeout)
     with _noted(rank):
         try:
             if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has opened it
                 return next(rendezvous("env://", rank, world_size, timeout=limit))[0]
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            return dist.TCPStore(host, port, world_size, rank == 0, limit, wait_for_workers=False, multi_tenant=True)
+            return TCPStore(host, port, world_size, rank == 0, limit, wait_for_workers=False, multi_tenant=True)
         except KeyError as error:
             raise UserError(
                 f"environment variable {error.args[0]} is not set, but WORLD_SIZE is {world_size}; start the command "
                 "with torchrun, or unset WORLD_SIZE and RANK"
             ) from error
-        except (dist.DistError, RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise _no_store(rank, timeout, error) from error
 
 
