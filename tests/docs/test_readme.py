@@ -31,6 +31,7 @@ SECTIONS = [
     "The two commands",
     "Transcribe a file",
     "Stages and options",
+    "Your own audio",
     "A plugin",
     "The paper's scale",
     "Documentation",
