@@ -119,6 +119,18 @@ def test_librispeech_stages_0_to_6_and_a_second_run(recipe):
     for message in ("already exists", "is already prepared", "td_teacher.jsonl.gz: already exists"):
         assert message in output
 
+    words = ["--checkpoint", f"old={exp}/base_opd/export", "--test_sets", f"again={data}", "--variants", "base"]
+    recipe("--stage", "4", "--skip_train", "true", *words)
+    sets = {run: json.loads((exp / run / "scores.json").read_text())["sets"] for run in ("base", "base_opd", "old")}
+    further = ["again-test-clean", "again-test-other"]
+    assert list(sets["base"]) == ["test-clean", "test-other", *further]
+    assert list(sets["base_opd"]) == ["test-clean", "test-other"] and list(sets["old"]) == further
+    for name in ("test-clean", "test-other"):
+        assert sets["base"][f"again-{name}"]["rate_percent"] == sets["base"][name]["rate_percent"]
+        assert sets["old"][f"again-{name}"]["rate_percent"] == sets["base_opd"][name]["rate_percent"]
+    results = (exp / "RESULTS.md").read_text()
+    assert "| old | - | - |" in results and "again-test-other WER" in results and "changed since" not in results
+
 
 @pytest.mark.parametrize("recipe", [("aishell", 400)], indirect=True)
 def test_aishell_resumes_after_being_killed_in_stage_3(recipe):
