@@ -66,5 +66,12 @@ class CardFacts:
 
     @property
     def language(self) -> str:
-        """Name of the corpus's language, or empty if unknown."""
+        """Name of the corpus's language, or empty if unknown or several."""
         return self.corpus.get("language") or ""
+
+    @property
+    def languages(self) -> list[str]:
+        """Names of all languages of the corpus, in the order of its test sets, as far as they are known."""
+        described = (self.corpus.get("sets") or {}).values()
+        found = [self.language] if self.language else [each.get("language") for each in described]
+        return [name for name in dict.fromkeys(found) if name]

@@ -89,7 +89,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
     parts = [part for stage in facts.stages for part in stage.parts]
     results = _eval_results(facts)
     return ModelCardData(
-        language=[found.code] if (found := known_language(facts.language)) else None,
+        language=[found.code for name in facts.languages if (found := known_language(name))] or None,
         license=facts.terms or None,
         library_name="peft" if facts.layout == ADAPTED else "transformers",
         pipeline_tag="automatic-speech-recognition",
@@ -242,7 +242,7 @@ def _versions(stages: Sequence[Stage]) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
-    language, data = facts.language or "the language of its corpus", facts.last.config["data"]
+    language, data = ", ".join(facts.languages) or "the language of its corpus", facts.last.config["data"]
     tested = ", ".join(facts.scores["sets"]) if facts.scores else "nothing"
     return "\n".join([
         MINIATURE if facts.mini else PAPER_SCALE,

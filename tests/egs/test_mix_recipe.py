@@ -142,3 +142,4 @@ def test_one_model_on_three_corpora_has_five_columns(tiny):
     assert load_speech_lm(str(exp / "base_opd" / "export")).hf.config.model_type == "arkasr"
     card = (exp / "base_opd" / "export" / "README.md").read_text()
     assert all(name in card for name in TEST_SETS)
+    assert "language:\n- zh\n- en\n" in card and "- Language: Chinese, English only." in card
