@@ -257,3 +257,13 @@ def test_formats_that_libsndfile_reads_are_kept(tmp_path):
     found = scanned(saved_rows(tmp_path / "root", {"audio": cells, "text": ["a"] * 3}))
     assert [entry.audio.suffix for entry in found] == [".flac", ".ogg", ".mp3"]
     assert [entry.audio.read_bytes() for entry in found] == [cell["bytes"] for cell in cells]
+
+
+def test_audio_at_an_address_is_read_and_stored(tmp_path, audio):
+    from arkasr.corpora.layouts.hf_audio import AudioStore, Unstored
+
+    store = AudioStore(tmp_path / "store", tmp_path)
+    path, _ = store.path({"bytes": None, "path": f"file://{audio}/clip_00.wav"})
+    assert path.read_bytes() == (audio / "clip_00.wav").read_bytes() and path.is_relative_to(tmp_path / "store")
+    with pytest.raises(Unstored, match="audio file is missing"):
+        store.path(f"file://{audio}/none.wav")

@@ -146,10 +146,10 @@ def _encoded(samples: Any, rate: Any) -> bytes:
 
 
 def _read(address: str) -> bytes:
-    import fsspec  # type: ignore[import-untyped]
+    from datasets.utils.file_utils import xopen  # type: ignore[import-untyped]
 
     try:
-        with fsspec.open(address, "rb") as file:
+        with xopen(address, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
         raise Unstored(NO_AUDIO) from error
