@@ -183,6 +183,7 @@ def test_all_stages_train_on_audio_with_some_transcripts(checkout):
     seen = {run: json.loads((exp / run / "run.json").read_text())["inputs"]["data"]["path"] for run in runs}
     assert seen["base"].endswith("base.jsonl.gz") and seen["base_opd"].endswith("opd.jsonl.gz")
     assert facts(checkout, "mini-calls")["uses"]["opd"]["cuts"] == 6
+    assert re.search(r"\| opd +\| all +\| .*\| 6 +\| 3 +\|", (exp / "RESULTS.md").read_text())
 
 
 TINY = """
