@@ -263,7 +263,8 @@ def test_audio_at_an_address_is_read_and_stored(tmp_path, audio):
     from arkasr.corpora.layouts.hf_audio import AudioStore, Unstored
 
     store = AudioStore(tmp_path / "store", tmp_path)
-    path, _ = store.path({"bytes": None, "path": f"file://{audio}/clip_00.wav"})
+    shutil.make_archive(str(tmp_path / "all"), "zip", audio)
+    path, _ = store.path({"bytes": None, "path": f"zip://clip_00.wav::{tmp_path}/all.zip"})
     assert path.read_bytes() == (audio / "clip_00.wav").read_bytes() and path.is_relative_to(tmp_path / "store")
     with pytest.raises(Unstored, match="audio file is missing"):
-        store.path(f"file://{audio}/none.wav")
+        store.path(f"zip://clip_00.wav::{tmp_path}/none.zip")
