@@ -62,6 +62,12 @@ class ClipCounts:
 
         Args:
             place: Place of each clip in the result. Others come last, sorted by id.
+
+        Returns:
+            The clips, in this order.
+
+        Returns:
+            The clips with their reasons, on every rank.
         """
         found = [Failure(*values) for values in self.workers.listed(self._list)]
         return sorted(found, key=lambda failure: (place.get(failure.id, len(place)), failure.id))

@@ -36,6 +36,12 @@ class PartFiles:
 
         Args:
             rank: Number of the rank.
+
+        Returns:
+            Its path. The file may be missing.
+
+        Returns:
+            Its path. The file may be missing.
         """
         return self.path.with_name(f"{self._first.name}-{rank}")
 

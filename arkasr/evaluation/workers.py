@@ -141,6 +141,12 @@ class Workers(Messages):
 
         Args:
             seconds: Seconds without a call of `check`.
+
+        Returns:
+            The context manager.
+
+        Returns:
+            The context manager.
         """
         return self._monitor.watching(seconds)
 
