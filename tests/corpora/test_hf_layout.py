@@ -16,6 +16,9 @@ import soundfile
 from arkasr.corpora.corpus import read_corpus_yaml
 from arkasr.corpora.layouts.hf import HuggingFace
 from arkasr.corpora.layouts.registry import require_layout
+from arkasr.corpora.prepare import prepare
+from arkasr.data.audio import read_waveform
+from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hf")
@@ -268,3 +271,19 @@ def test_audio_at_an_address_is_read_and_stored(tmp_path, audio):
     assert path.read_bytes() == (audio / "clip_00.wav").read_bytes() and path.is_relative_to(tmp_path / "store")
     with pytest.raises(Unstored, match="audio file is missing"):
         store.path(f"zip://clip_00.wav::{tmp_path}/none.zip")
+
+
+def test_prepared_data_are_up_to_date_and_need_no_second_extraction(tmp_path, audio, capsys):
+    root, data = saved(tmp_path / "root", audio), tmp_path / "data"
+    yaml = tmp_path / "corpus.yaml"
+    yaml.write_text("name: own\nlayout: hf\nlanguage: de\n")
+    prepare(str(yaml), "mini", str(root), str(data), 1)
+    prepare(str(yaml), "mini", str(root), str(data), 1)
+    assert "is already prepared" in capsys.readouterr().out
+    facts = json.loads((data / "corpus.json").read_text())
+    assert {name: each["cuts"] for name, each in facts["sets"].items()} == {
+        "train": 6, "base": 6, "td": 6, "opd": 6, "dev": 2, "test": 2,
+    }  # fmt: skip
+    found = list(read_cuts(str(data / "train.jsonl.gz")))
+    assert all(Path(cut.recording.sources[0].source).is_relative_to(data / "audio") for cut in found)
+    assert all(len(read_waveform(cut)) == cut.num_samples for cut in found)

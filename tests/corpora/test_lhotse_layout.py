@@ -20,7 +20,9 @@ from arkasr.corpora.layouts.audio import Headers, check_audio
 from arkasr.corpora.layouts.lhotse import Lhotse
 from arkasr.corpora.layouts.lhotse_files import find_parts
 from arkasr.corpora.layouts.registry import require_layout
+from arkasr.corpora.prepare import prepare
 from arkasr.data.audio import read_waveform
+from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 
 SHAR_CASE = Path(__file__).parents[3] / "shared" / "cases" / "21-shar"
@@ -313,3 +315,21 @@ def test_fingerprint_changes_with_a_tar_file(tmp_path, audio):
     with (root / "train" / "recording.000000.tar").open("ab") as file:
         file.write(b"\0" * 512)
     assert layout(root).fingerprint() != before
+
+
+@pytest.mark.parametrize("kind", ["cuts_x", "shar", "recordings"])
+def test_prepared_data_are_up_to_date_and_follow_a_moved_folder(tmp_path, audio, capsys, kind):
+    root, data = tmp_path / "root", tmp_path / "data"
+    shutil.copytree(audio, root / "wavs")
+    WRITERS[kind](root, root / "wavs")
+    yaml = tmp_path / "corpus.yaml"
+    yaml.write_text("name: own\nlayout: lhotse\nlanguage: de\n")
+    prepare(str(yaml), "mini", str(root), str(data), 1)
+    before = {path.name: path.read_bytes() for path in data.glob("*.jsonl.gz")}
+    prepare(str(yaml), "mini", str(root), str(data), 1)
+    assert "is already prepared" in capsys.readouterr().out
+    root.rename(tmp_path / "moved")
+    prepare(str(yaml), "mini", str(tmp_path / "moved"), str(data), 1)
+    assert {path.name: path.read_bytes() for path in data.glob("*.jsonl.gz")} == before
+    found = list(read_cuts(str(data / "train.jsonl.gz")))
+    assert len(found) == 6 and all(len(read_waveform(cut)) == cut.num_samples for cut in found)
