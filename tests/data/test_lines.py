@@ -140,7 +140,7 @@ def test_files_of_other_formats_are_refused_or_read_whole(shards, tmp_path):
             open_manifest(settings(tmp_path / name))
     for name in ("cuts.csv", "cuts.txt", "cuts", "cuts.tar"):
         (tmp_path / name).write_text("id,path\n")
-        with pytest.raises(UserError, match=rf"{name}: not the name of a manifest; allowed: .jsonl, .*; stage 1 makes cuts"):
+        with pytest.raises(UserError, match=rf"{name}: not the name of a manifest; allowed: .jsonl, .*; stage 1 makes"):
             open_manifest(settings(tmp_path / name, lazy="auto"))
     broken = {
         "lines.json": ((tmp_path / "cuts.json").read_bytes()[3:], "must be named .jsonl"),

@@ -29,6 +29,8 @@ def loading_calls(tree: ast.AST) -> list[ast.Call]:
 
 
 def is_safe(call: ast.Call) -> bool:
+    if ast.unparse(call.func).endswith("PeftModel.from_pretrained"):
+        return True  # adds weights to a model that is there already, and has no such option
     values = [k.value for k in call.keywords if k.arg == "trust_remote_code"]
     return len(values) == 1 and isinstance(values[0], ast.Constant) and values[0].value is False
 
@@ -39,6 +41,7 @@ def is_safe(call: ast.Call) -> bool:
         ("AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub)", True),
         ("AutoTokenizer.from_pretrained(path, **hub)", False),
         ("AutoModel.from_config(config)", False),
+        ("peft.PeftModel.from_pretrained(model, path)", True),
         ("super().from_pretrained(path, trust_remote_code=True)", False),
     ],
 )
