@@ -96,9 +96,7 @@ def test_await_sizes_names_a_file_that_this_machine_does_not_see(tmp_path, monke
     parts = parts_with(tmp_path, part_0="abc")
     parts.await_sizes({"x.jsonl.part-0": 3})
     for sizes in ({"x.jsonl.part-0": 4}, {"x.jsonl.part-1": 0}):
-        with pytest.raises(
-            UserError, match=r"x.jsonl.part-\d: another machine has written \d bytes"
-        ):
+        with pytest.raises(UserError, match=r"x.jsonl.part-\d: another machine has written \d bytes"):
             parts.ids(sizes)
     parts.create(2)
     assert list(parts.sizes().items()) == [("x.jsonl.part-0", 3), ("x.jsonl.part-1", 0)]

@@ -54,7 +54,5 @@ def test_rank_that_has_read_other_clips_is_named(tmp_path):
     transcribing = Transcribing(make_transcriber, DataConfig(num_workers=0), 60.0, "cpu")
     with Workers(tmp_path, "decode") as workers:
         workers.decide = lambda make: "digest of rank 0"
-        with pytest.raises(
-            UserError, match=r"rank 0 on \S+ has read other clips than rank 0; put --datadir"
-        ):
+        with pytest.raises(UserError, match=r"rank 0 on \S+ has read other clips than rank 0; put --datadir"):
             list(transcribed([cuts], workers, transcribing, "a"))
