@@ -26,6 +26,7 @@ from arkasr.data.reasons import (
 from arkasr.data.shar import tar_file, with_audio
 from arkasr.interfaces import SAMPLE_RATE
 
+EDGE = 0.001  # seconds of rounding
 MAX_PEAK = 10.0  # of floats whose full scale is 1. Decoders and mixtures exceed 1, but not 20 dB
 _DETAIL = re.compile(r"Exception #0 \(.*?\): <class '(?:.*\.)?(\w+)'>: (.*)|Details: <class '(?:.*\.)?(\w+)'>: (.*)")
 
@@ -47,6 +48,7 @@ def read_waveform(clip: Cut) -> Tensor:
     for source in _sources(clip):
         if not isinstance(source.source, str | bytes):  # a decoder would take a number for an open file
             raise Unusable(NO_AUDIO, f"its source is {source.source!r}; write its path")
+    _require_start(clip)
     try:
         clip = with_audio(clip)
         refuse_commands(clip)
@@ -58,6 +60,13 @@ def read_waveform(clip: Cut) -> Tensor:
         raise _reason(clip, error) from error
     _require_speech(clip, channels)
     return channels.mean(dim=0) if len(channels) > 1 else channels[0]
+
+
+def _require_start(clip: Cut) -> None:
+    """Refuse a start before the recording, which Lhotse would read as 0."""
+    start = getattr(clip, "start", 0.0)
+    if isinstance(start, int | float) and start < -EDGE:
+        raise Unusable(UNLIKE, f"the cut begins at {start:g} s, before its recording; write the manifest again")
 
 
 def _require_speech(clip: Cut, channels: Tensor) -> None:

@@ -44,7 +44,7 @@ def is_shar(folder: Path) -> bool:
     """
     names = [file.name for file in folder.iterdir()]
     has_cuts = any(CUTS_FILE.fullmatch(name) for name in names)
-    return has_cuts and any(name.startswith("recording.") and name.endswith(".tar") for name in names)
+    return has_cuts and any(map(_is_tar, names))
 
 
 def audio_of(file: Path) -> Path:
@@ -61,13 +61,13 @@ def audio_of(file: Path) -> Path:
 
 
 def require_audio(files: list[Path]) -> None:
-    """Check that each shard of Shar folders has its tar file.
+    """Check that each shard of Shar folders has its tar file, and that each tar file there has its cuts.
 
     Args:
         files: The files of a manifest. Files that do not belong to a Shar folder are ignored.
 
     Raises:
-        UserError: A tar file is missing.
+        UserError: A file is missing.
     """
     for folder in {file.parent for file in files}:
         if not is_shar(folder):
@@ -77,6 +77,20 @@ def require_audio(files: list[Path]) -> None:
             tar = audio_of(file)
             if file.parent == folder and CUTS_FILE.fullmatch(file.name) and tar.name not in present:
                 raise UserError(f"{file}: its audio {tar.name} is not in this folder; copy it there, or write it again")
+        _require_cuts(folder, present)
+
+
+def _require_cuts(folder: Path, present: set[str]) -> None:
+    known = {audio_of(folder / name).name for name in present if CUTS_FILE.fullmatch(name)}
+    if without := sorted(name for name in present if _is_tar(name) and name not in known):
+        raise UserError(
+            f"{folder / without[0]}: its file of cuts, cuts{without[0][len('recording') : -len('.tar')]}.jsonl.gz, is "
+            "not in this folder; copy it there, or write the folder again"
+        )
+
+
+def _is_tar(name: str) -> bool:
+    return name.startswith("recording.") and name.endswith(".tar")
 
 
 def locate(item: dict[str, Any], file: Path, number: int) -> None:

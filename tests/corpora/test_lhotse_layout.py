@@ -245,6 +245,11 @@ def test_languages_come_from_the_supervision_by_name_or_code(tmp_path, audio):
         (lambda row: row["supervisions"][0].update(start=0.3, duration=-0.2), "text outside of the audio"),
         (lambda row: row["recording"]["sources"][0].update(type="command", source="touch x"), "audio from a command"),
         (lambda row: row["recording"]["sources"][0].update(channels=[0, 1]), "audio unlike its manifest"),
+        (lambda row: row.update(start=-0.2), "begins before its recording"),
+        (lambda row: row.update(start=float("nan")), "a time is not a finite number"),
+        (lambda row: row.update(start="0"), "a time is not a finite number"),
+        (lambda row: row.update(start=0.5), "ends after its recording"),
+        (lambda row: (row.update(duration=9.0), row["supervisions"][0].update(duration=9.0)), "ends after its record"),
     ],
 )
 def test_one_bad_cut_is_dropped_with_its_reason_and_the_others_stay(tmp_path, audio, change, reason):

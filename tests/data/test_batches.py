@@ -164,10 +164,11 @@ def test_unsuitable_audio_is_dropped_and_named(tmp_path, capsys):
         "silent audio: all samples are 0": silent,
         "unreadable audio: AssertionError: ": NoMessage("odd", 0, 0.5, 0, recording=good.recording),
         "no audio in the manifest: the cut has no recording": MonoCut("none", 0, 0.5, 0),
+        "audio unlike its manifest: the cut begins at -1 s": MonoCut("early", -1.0, 0.5, 0, recording=good.recording),
     }
     batch = load_batch([*bad.values(), good])
-    assert (batch.ids, batch.num_failed) == (["good"], 5)
-    assert [failure.id for failure in batch.failures] == ["eight", "loud", "silent", "odd", "none"]
+    assert (batch.ids, batch.num_failed) == (["good"], 6)
+    assert [failure.id for failure in batch.failures] == ["eight", "loud", "silent", "odd", "none", "early"]
     output = capsys.readouterr().out
     for reason, cut in bad.items():
         source = cut.recording.sources[0].source if cut.recording else "no recording"

@@ -144,6 +144,11 @@ def test_damaged_shar_names_the_file(folder, tmp_path):
     (copy / short.name).unlink()
     with pytest.raises(UserError, match=r"cuts.000001.jsonl.gz: its audio recording.000001.tar is not in this folder"):
         read_cuts(str(copy))
+    (copy / "cuts.000001.jsonl.gz").unlink()
+    (copy / "recording.000001.tar").touch()
+    with pytest.raises(UserError, match=r"recording.000001.tar: its file of cuts, cuts.000001.jsonl.gz, is not in"):
+        read_cuts(str(copy))
+    shutil.copy(folder / "cuts.000001.jsonl.gz", copy)
     for tar in copy.glob("*.tar"):
         tar.unlink()
     failures = load_batch(read_cuts(str(copy))).failures

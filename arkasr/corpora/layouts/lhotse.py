@@ -13,6 +13,7 @@ from arkasr.corpora.layouts.entries import BAD_PATH, Entry, NoOptions
 from arkasr.corpora.layouts.lhotse_audio import Sources, recordings_of
 from arkasr.corpora.layouts.lhotse_files import SUFFIXES, find_parts, require_part
 from arkasr.corpora.layouts.lhotse_items import read_items
+from arkasr.corpora.layouts.lhotse_times import time_fault
 from arkasr.corpora.layouts.table_ids import allowed_id
 from arkasr.corpora.layouts.table_values import Languages, transcript
 
@@ -119,7 +120,7 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
     text, prefix, fault = transcript(supervision.get("text"))
     named = supervision.get("language")
     language, unknown = languages.read(None if named == _NO_LANGUAGE else named, prefix)
-    item["id"], reason = name, fault or unknown or _source_fault(item)
+    item["id"], reason = name, fault or unknown or time_fault(item) or _source_fault(item)
     speaker = supervision.get("speaker")
     return Entry(
         part, name, path, text, reason, speaker if isinstance(speaker, str) else None, language=language, cut=item
