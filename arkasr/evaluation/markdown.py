@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+
+_NUMBER = re.compile(r"[-+*~]*\d|-?$")  # the beginning of a number, or a cell without value
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table. All columns except the first are right-aligned.
+    """Format a Markdown table. Columns of numbers are right-aligned, except the first.
 
     Args:
         header: C column titles.
@@ -16,7 +19,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Returns:
         The table, without a final newline.
     """
-    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *rows]
+    numbers = [all(_NUMBER.match(row[column]) for row in rows) for column in range(1, len(header))]
+    lines = [list(header), ["---", *("---:" if number else "---" for number in numbers)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
 
