@@ -65,9 +65,6 @@ class ClipCounts:
 
         Returns:
             The clips, in this order.
-
-        Returns:
-            The clips with their reasons, on every rank.
         """
         found = [Failure(*values) for values in self.workers.listed(self._list)]
         return sorted(found, key=lambda failure: (place.get(failure.id, len(place)), failure.id))

@@ -39,9 +39,6 @@ class PartFiles:
 
         Returns:
             Its path. The file may be missing.
-
-        Returns:
-            Its path. The file may be missing.
         """
         return self.path.with_name(f"{self._first.name}-{rank}")
 

@@ -8,6 +8,7 @@ from typing import Any
 from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.markdown import format_number, markdown_table
 from arkasr.evaluation.tables import Scores
+from arkasr.utils.redact import without_secrets
 
 Metrics = dict[str, list[dict[str, Any]]]
 RunRecords = dict[str, dict[str, Any]]
@@ -47,7 +48,7 @@ def training_facts(metrics: Metrics, records: RunRecords) -> str:
         records: Content of run.json by run, with the configuration under "config".
 
     Returns:
-        Markdown table, one row per run. Checkpoints that are no runs of the experiment are left out.
+        Markdown table, one row per run, and what each run starts from. Checkpoints that are no runs of the experiment are left out.
     """
     rows = []
     for run, record in records.items():
@@ -55,16 +56,45 @@ def training_facts(metrics: Metrics, records: RunRecords) -> str:
             continue
         steps = metrics.get(run) or []
         distilled = any("vuss" in row for row in steps)
+        applicable = ["seed"] if setting(record.get("config"), "objective") == "none" else list(SETTINGS)
+        applicable = [name for name in applicable if distilled or name not in OPD_SETTINGS]
         row = {"run": paper_numbers.title(run), "last logged step": str(steps[-1]["step"]) if steps else "-"}
         for name, key in SEEN.items():
             row[name] = format_number(steps[-1].get(key), 2) if steps else "-"
         for name, path in SETTINGS.items():
-            row[name] = setting(record.get("config"), path) if distilled or name not in OPD_SETTINGS else "-"
+            row[name] = setting(record.get("config"), path) if name in applicable else "-"
         rows.append(row)
     if not rows:
         return "No run of this experiment was scored."
     columns = [key for key in rows[0] if any(row[key] != "-" for row in rows)]
-    return markdown_table([key.capitalize() for key in columns], [[row[key] for key in columns] for row in rows])
+    table = markdown_table([key.capitalize() for key in columns], [[row[key] for key in columns] for row in rows])
+    return "\n\n".join([table, *filter(None, [starts(records)])])
+
+
+def starts(records: RunRecords) -> str:
+    """List the model that each run starts from, and the part of it that is trained. Runs with fresh weights have none.
+
+    Args:
+        records: Content of run.json by run, with the configuration under "config".
+
+    Returns:
+        Markdown list, empty if no run starts from a model.
+    """
+    lines = []
+    for run, record in records.items():
+        config = record.get("config")
+        path, rank = setting(config, "model.path"), setting(config, "model.lora.rank")
+        if record.get("checkpoint") or path in ("-", ""):
+            continue
+        if setting(config, "objective") == "none":
+            text = f"`{without_secrets(path)}`, not trained"
+        elif rank not in ("-", "0"):
+            encoder = " and encoder" if setting(config, "model.lora.encoder") == "True" else ""
+            text = f"starts from `{without_secrets(path)}`, trains LoRA adapters of rank {rank} on decoder{encoder}"
+        else:
+            text = f"starts from `{without_secrets(path)}`"
+        lines.append(f"- {paper_numbers.title(run)}: {text}")
+    return "\n".join(lines)
 
 
 def environment(scores: Scores, records: RunRecords) -> str:

@@ -144,9 +144,6 @@ class Workers(Messages):
 
         Returns:
             The context manager.
-
-        Returns:
-            The context manager.
         """
         return self._monitor.watching(seconds)
 
