@@ -8,13 +8,15 @@
    and in other lossless formats are therefore found.
 4. Two cuts of equal recordings are the same audio if their times overlap.
 5. Cuts with equal ids and lengths whose audio is in shards, and not in files of its own, count as the same audio.
+
+`arkasr.corpora.prepared_leaks` compares sets of different data directories.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -27,8 +29,14 @@ MOST_HOURS = 200.0  # of recordings that are read. This takes some minutes
 _BLOCK = 1 << 20  # samples that are read at once
 
 
-class _Leak(NamedTuple):
-    """A cut of a dev or test set, and the training cut with the same audio."""
+class Leak(NamedTuple):
+    """A cut of a dev or test set, and the training cut with the same audio.
+
+    Attributes:
+        name: Name of the dev or test set.
+        row: Its cut.
+        train: The training cut.
+    """
 
     name: str
     row: Row
@@ -47,16 +55,34 @@ def refuse_leaks(corpus: Corpus, sets: Mapping[str, SetRows], num_jobs: int) -> 
         UserError: Audio of a dev or test set also stands in the training set.
     """
     scored = [(name, row._replace(line="")) for name, each in sets.items() if name != "train" for row in each]
+    leaks, uncertain = find_leaks(sets["train"], scored, corpus.layout not in PUBLISHED, num_jobs)
+    refuse(str(corpus.path), leaks + uncertain, "the training set", "the training parts")
+
+
+def find_leaks(
+    training: Iterable[Row], scored: Sequence[tuple[str, Row]], by_length: bool, num_jobs: int
+) -> tuple[list[Leak], list[Leak]]:
+    """Compare cuts with training cuts.
+
+    Args:
+        training: The training cuts. They are not read if there is nothing to compare.
+        scored: Names of dev and test sets, with their cuts.
+        by_length: Compare all recordings of equal lengths. If False, compare only cuts with equal ids.
+        num_jobs: Number of threads that read audio.
+
+    Returns:
+        The cuts with the same audio, and those with equal ids and lengths whose audio is in shards and not compared.
+    """
     if not scored:
-        return
-    train = _Candidates(scored, corpus.layout not in PUBLISHED)
-    for row in sets["train"]:
+        return [], []
+    train = _Candidates(scored, by_length)
+    for row in training:
         train.add(row)
-    equal_ids = [_Leak(name, row, train.by_id[row.id]) for name, row in scored if row.id in train.by_id]
+    equal_ids = [Leak(name, row, train.by_id[row.id]) for name, row in scored if row.id in train.by_id]
     rows = train.rows
     if rows is None:
         rows, scored = [leak.train for leak in equal_ids], [(leak.name, leak.row) for leak in equal_ids]
-        if corpus.layout not in PUBLISHED:
+        if by_length:
             log(
                 f"warning: more than {MOST_HOURS:g} h of recordings of the training set are as long as a recording of "
                 "another set; only the audio of cuts with equal ids is compared"
@@ -64,7 +90,7 @@ def refuse_leaks(corpus: Corpus, sets: Mapping[str, SetRows], num_jobs: int) -> 
     lengths = {_length(row) for row in rows}
     paths = {row.path for row in [*rows, *(row for _, row in scored if _length(row) in lengths)]} - {""}
     leaks = _equal_audio(rows, scored, _digests(sorted(paths), num_jobs))
-    _refuse(corpus, leaks + [leak for leak in equal_ids if _same_in_shards(leak)])
+    return leaks, [leak for leak in equal_ids if _same_in_shards(leak)]
 
 
 def _length(row: Row) -> float:
@@ -101,24 +127,45 @@ class _Candidates:
             self.rows, self._paths = None, set()
 
 
-def _same_in_shards(leak: _Leak) -> bool:
+def _same_in_shards(leak: Leak) -> bool:
     return not (leak.row.path and leak.train.path) and leak.row.seconds == leak.train.seconds
 
 
-def _refuse(corpus: Corpus, leaks: list[_Leak]) -> None:
+def refuse(where: str, leaks: Sequence[Leak], place: str, source: str) -> None:
+    """Raise UserError if there are leaks.
+
+    Args:
+        where: The file or option that names the sets.
+        leaks: What was found.
+        place: What the training cuts are, for the message.
+        source: From what they can be removed.
+
+    Raises:
+        UserError: There is a leak.
+    """
     if leaks:
         first, names = leaks[0], ", ".join(dict.fromkeys(leak.name for leak in leaks))
         found, train = (f"{row.id} ({row.path or 'in a shard'})" for row in (first.row, first.train))
         raise UserError(
-            f"{corpus.path}: {len(leaks)} cuts of {names} also stand in the training set, the first is {found}, with "
-            f"the audio of {train}; remove them from the training parts or from these sets"
+            f"{where}: {len(leaks)} cuts of {names} also stand in {place}, the first is {found}, with the audio of "
+            f"{train}; remove them from {source} or from these sets"
         )
 
 
 def _digests(paths: Sequence[str], num_jobs: int) -> dict[str, str]:
+    """Return the digests by path, without files that cannot be read, which their reader counts as failed."""
     with ThreadPoolExecutor(max(1, num_jobs)) as pool:
-        found = list(track(pool.map(digest, paths), "Comparing train with dev and test", len(paths), "files"))
-    return dict(zip(paths, found))
+        found = list(track(pool.map(_digest, paths), "Comparing train with dev and test", len(paths), "files"))
+    return {path: one for path, one in zip(paths, found, strict=True) if one}
+
+
+def _digest(path: str) -> str:
+    import soundfile
+
+    try:
+        return digest(path)
+    except (OSError, soundfile.SoundFileError):
+        return ""
 
 
 def digest(path: str) -> str:
@@ -140,7 +187,7 @@ def digest(path: str) -> str:
     return total.hexdigest()
 
 
-def _equal_audio(train: Sequence[Row], scored: Sequence[tuple[str, Row]], digests: Mapping[str, str]) -> list[_Leak]:
+def _equal_audio(train: Sequence[Row], scored: Sequence[tuple[str, Row]], digests: Mapping[str, str]) -> list[Leak]:
     """Return the cuts of dev and test sets whose audio overlaps with a training cut."""
     by_digest = defaultdict(list)
     for row in train:
@@ -150,7 +197,7 @@ def _equal_audio(train: Sequence[Row], scored: Sequence[tuple[str, Row]], digest
     for name, row in scored:
         others = by_digest.get(digests.get(row.path, ""), [])
         same = next((other for other in others if min(_end(row), _end(other)) > max(row.begin, other.begin)), None)
-        leaks += [_Leak(name, row, same)] if same is not None else []
+        leaks += [Leak(name, row, same)] if same is not None else []
     return leaks
 
 

@@ -47,7 +47,7 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
             it, or if the data directory holds another corpus or other files, or is in use.
     """
     if is_mix_corpus(corpus_yaml):
-        prepare_mix(corpus_yaml, scale, corpus_dir, datadir)
+        prepare_mix(corpus_yaml, scale, corpus_dir, datadir, num_jobs)
         return
     corpus = read_corpus_yaml(corpus_yaml)
     corpus.scale(scale)

@@ -14,8 +14,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from arkasr.config.yaml_io import read_yaml
 from arkasr.corpora import data_dir
+from arkasr.corpora.corpus import PUBLISHED
 from arkasr.corpora.mix_corpus import MixCorpus, MixScale, read_mix_corpus
+from arkasr.corpora.prepared_leaks import refuse_prepared_leaks
 from arkasr.data.mix import SUFFIX, Member, mix_text
 from arkasr.errors import UserError
 from arkasr.utils.console import log
@@ -27,7 +30,7 @@ SCORING = ("language", "metric", "normalizer")
 Facts = dict[str, dict[str, Any]]  # content of corpus.json by member
 
 
-def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str) -> None:
+def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_jobs: int = 1) -> None:
     """Write the mix files and corpus.json.
 
     Args:
@@ -35,10 +38,11 @@ def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str) -> 
         scale: `mini` or `paper`.
         corpus_dir: Data directories of the members, with `{member}` in place of their names.
         datadir: The data directory, made if it is missing.
+        num_jobs: Number of threads that compare audio.
 
     Raises:
-        UserError: A member is not prepared or has another scale, none has training cuts, or the data directory holds
-            other data.
+        UserError: A member is not prepared or has another scale, none has training cuts, the audio of a dev or test
+            set stands in the training cuts of another member, or the data directory holds other data.
     """
     mix = read_mix_corpus(corpus_yaml)
     shares, data = mix.scale(scale), Path(datadir).absolute()
@@ -53,21 +57,49 @@ def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str) -> 
     identity = {"corpus": mix.name, "scale": scale, "corpus_dir": corpus_dir}
     _check_identity(data, identity)
     mixes, sets = _mixes(data.resolve(), folders, members, shares)
-    facts = {"name": mix.name, **identity, "inputs": {"corpus_yaml": sha256(mix.path)}}
+    facts = {"name": mix.name, **identity, "inputs": {"corpus_yaml": sha256(mix.path), "members": _digests(members)}}
     facts |= _describe(data.resolve(), folders, members, sets)
     if _is_up_to_date(data, mixes, facts):  # before the lock: others may share the data for reading only
         log(f"{data}: {mix.name} is already prepared, and its members have not changed")
         return
     with locked(data, "arkasr prepare"):
+        _refuse_leaks(mix, folders, members, num_jobs)
         data_dir.claim(data)
         for name, text in mixes.items():
             _write(data / name, text)
         data_dir.write_facts(data, facts)
 
 
+def _digests(members: Facts) -> Facts:
+    """Return the digests of all sets of the members, whose audio was compared."""
+    return {
+        name: {each: described.get("sha256") for each, described in facts["sets"].items()}
+        for name, facts in members.items()
+    }
+
+
 def _is_up_to_date(data: Path, mixes: dict[str, str], facts: dict[str, Any]) -> bool:
     present = {name: (data / name).read_text(encoding="utf-8") if (data / name).is_file() else "" for name in mixes}
     return present == mixes and data_dir.read_facts(data) == facts
+
+
+def _refuse_leaks(mix: MixCorpus, folders: dict[str, Path], members: Facts, num_jobs: int) -> None:
+    """Compare the dev and test sets of each member with the training cuts of the others.
+
+    Two published corpora are not compared. They have no audio in common, and reading them takes long.
+    """
+    published = {name for name, path in mix.members.items() if read_yaml(path).get("layout") in PUBLISHED}
+    for name in folders:
+        training = _manifest(folders[name], "train", members[name])
+        others = [other for other in folders if other != name and not {name, other} <= published]
+        sets = {
+            f"{other}-{each}": manifest
+            for other in others
+            for each in ("dev", *(members[other].get("test_sets") or []))
+            if (manifest := _manifest(folders[other], each, members[other]))
+        }
+        if training and sets:
+            refuse_prepared_leaks(str(mix.path), training, sets, True, num_jobs)
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.sources import Source
 from arkasr.evaluation.transcribers import quiet_transformers
+from arkasr.evaluation.unseen import require_unseen
 from arkasr.evaluation.workers import Workers
 
 
@@ -36,15 +37,15 @@ def decode(
 
     Raises:
         UserError: There are fewer GPUs than processes. No run is named, a run does not exist or is
-            not trained, no run or several different ones name a teacher, another process decodes the run, or too many
-            clips failed.
+            not trained, no run or several different ones name a teacher, another process decodes the run, audio of
+            --test_sets stands in the training cuts of `datadir`, or too many clips failed.
     """
     if not runs and not checkpoints:
         raise UserError("--runs is empty; name the runs to decode, such as --runs 'teacher base base_opd'")
     quiet_transformers()
     with Workers(Path(expdir), "decode") as workers:
         rows = [*dict.fromkeys(runs), *workers.decide(lambda: _checkpoints(expdir, checkpoints))]
-        found = workers.decide(lambda: _as_json(chosen_sets(expdir, datadir, test_sets)))
+        found = workers.decide(lambda: _as_json(_sets(expdir, datadir, test_sets)))
         sets = [TestSet(**facts | {"manifest": Path(facts["manifest"])}) for facts in found]
         for row in rows:
             source = Source.of(Path(expdir), row, rows)
@@ -61,6 +62,14 @@ def _checkpoints(expdir: str, values: Sequence[str]) -> list[str]:
         fetch(row)
         write_checkpoint(row, expdir)
     return [row.name for row in found]
+
+
+def _sets(expdir: str, datadir: str, values: Sequence[str]) -> list[TestSet]:
+    """Return the test sets to transcribe."""
+    found = chosen_sets(expdir, datadir, values)
+    if values:
+        require_unseen(expdir, datadir, found)
+    return found
 
 
 def _as_json(sets: Sequence[TestSet]) -> list[dict[str, str]]:
