@@ -204,10 +204,12 @@ def read_corpus_yaml(path: str | Path) -> Corpus:
             key and the nearest valid key.
     """
     where = str(path)
+    values = read_yaml(path)
     try:
-        values = check_values(_File, _with_test_columns(read_yaml(path)), "", where)
+        values = _with_test_columns(values)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
+    values = check_values(_File, values, "", where)
     shared = {key: values.pop(key) for key in kinds_of(Scale) if key in values}
     build_dataclass(Scale, shared, "", where)  # so that messages name the key at the top level
     sections = values.get("scales", {item.name: {} for item in fields(Scales)})

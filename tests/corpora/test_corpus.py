@@ -141,6 +141,13 @@ def test_channels_are_a_policy_or_a_number(tmp_path, channels):
     assert read_corpus_yaml(tmp_path / "corpus.yaml").channels == channels
 
 
+def test_messages_name_the_file_once(tmp_path):
+    (tmp_path / "corpus.yaml").write_text("name: x\nlayout: jsonlines\n")
+    with pytest.raises(UserError) as error:
+        read_corpus_yaml(tmp_path / "corpus.yaml")
+    assert str(error.value).count(str(tmp_path)) == 1 and "did you mean jsonl?" in str(error.value)
+
+
 SHORT = "name: calls\nlayout: jsonl\nlanguage: de-AT\n"
 
 
