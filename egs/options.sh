@@ -26,8 +26,8 @@ asr_tag|ESPnet|--expdir|one folder per experiment
 dumpdir|ESPnet|--datadir|
 max_epoch|ESPnet|--train_args "train.epochs=N"|
 resume|ESPnet||an interrupted run always resumes from its newest checkpoint
-pretrained_model|ESPnet|--train_args "model.path=FOLDER"|
-download_model|ESPnet|--train_args "model.path=HUB_ID"|
+pretrained_model|ESPnet|--conf|a copy of conf/paper.yaml with the line "model: {path: FOLDER}"
+download_model|ESPnet|--conf|a copy of conf/paper.yaml with the line "model: {path: HUB_ID}"
 lang|ESPnet||corpus.yaml names the language
 train_set|ESPnet||corpus.yaml lists the training parts
 valid_set|ESPnet||corpus.yaml lists the dev parts

@@ -48,7 +48,8 @@ def training_facts(metrics: Metrics, records: RunRecords) -> str:
         records: Content of run.json by run, with the configuration under "config".
 
     Returns:
-        Markdown table, one row per run, and what each run starts from. Checkpoints that are no runs of the experiment are left out.
+        Markdown table, one row per run, and what each run starts from. Checkpoints that are no runs of the experiment
+        are left out.
     """
     rows = []
     for run, record in records.items():

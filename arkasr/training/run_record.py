@@ -54,7 +54,8 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
 def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[bool]:
     """Create and lock the directory of the run, compare it with earlier starts, and write config.yaml and run.json.
 
-    Earlier starts count only if they took steps. The settings of a start that failed before that are replaced.
+    Earlier starts count only if they took steps. The settings of a start that failed before that are replaced, and
+    those of a run that is not trained (`objective: none`), whose model is then written again.
 
     Args:
         folder: The run's directory, `<expdir>/<run>`.
@@ -107,6 +108,9 @@ class RunRecord:
         """
         finished, begun = is_finished(self.folder), self._has_begun()
         before = self._settings_before() if begun else None
+        if before is not None and before.objective == self.config.objective == "none":
+            begun, before = self._is_same_copy(before), None
+            finished = finished and begun
         if not begun:
             self._forget_failed_start()
         if before is not None:
@@ -138,10 +142,16 @@ class RunRecord:
             return {}
         return read_json(self.record, "restore it, or delete it to resume without a comparison of the inputs")
 
+    def _is_same_copy(self, before: Config) -> bool:
+        """Return whether a run without training would write the model that is there. Only `model` decides that."""
+        parent = changed_inputs(self._record_before().get("inputs") or {}, run_inputs(self.config))
+        return not parent and before.model == self.config.model
+
     def _forget_failed_start(self) -> None:
         """Remove what an earlier start left that took no step. Its tokenizer may be from other settings or texts."""
         self.record.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "tokenizer", ignore_errors=True)
+        shutil.rmtree(self.folder / "final", ignore_errors=True)
 
     def _check_settings(self, before: Config) -> None:
         record = self._record_before()

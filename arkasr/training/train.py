@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
@@ -46,6 +47,11 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
         raise UserError(
             "the ranks of this run have different plugins; compare the output of `arkasr plugins` on all machines"
         )
+    if ranks.first and (named := _other_start(config, conf, run, expdir, datadir, overrides)):
+        log(
+            f"warning: {run} starts from {config.model.path}, as the command says, and not from {named}, as {conf} "
+            "says; to change only where the first run starts, set model.path in a configuration file"
+        )
     with run_directory(folder, config, ranks) as finished:
         if finished:
             log(f"{folder}: already trained; nothing to do")
@@ -54,6 +60,16 @@ def train(conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) 
         else:
             _train(config, folder, ranks)
     ranks.close()
+
+
+def _other_start(config: Config, conf: str, run: str, expdir: str, datadir: str, overrides: list[str]) -> str:
+    """Return the run that the configuration continues, if `model.path` of the command replaces it, or ""."""
+    words = [word for word in overrides if not word.startswith("model.path=")]
+    with suppress(UserError):  # a run may be valid with this word only
+        named = load_config(conf, run, expdir, datadir, words).model.path
+        if named != config.model.path and Path(expdir) in Path(named).parents:
+            return named
+    return ""
 
 
 def _copy(config: Config, folder: Path, ranks: Ranks) -> None:

@@ -17,6 +17,7 @@ from training_runs import train_until
 
 from arkasr.config.load import load_config, read_config
 from arkasr.errors import UserError
+from arkasr.testing.tiny import tiny_student
 from arkasr.training.ranks import Ranks
 from arkasr.training.run_record import run_directory
 from arkasr.training.train import train
@@ -280,3 +281,36 @@ def test_more_steps_without_a_checkpoint_are_refused(conf, datadir, tmp_path):
         train(*arguments, ["train.steps=2"])
     assert (tmp_path / "base" / "final" / "config.json").is_file()
     train(*arguments, ["train.steps=1"])
+
+
+def test_settings_of_a_run_without_training_may_change(conf, datadir, tmp_path):
+    for seed in (0, 1):
+        tiny_student(seed).save(tmp_path / f"student-{seed}")
+
+    def copy(seed, *words):
+        words = ["objective=none", f"model.path={tmp_path}/student-{seed}", *words]
+        train(str(conf), "base", str(tmp_path / "exp"), str(datadir), words)
+        weights = tmp_path / "exp/base/final/model.safetensors"
+        return (weights.stat().st_mtime_ns, weights.read_bytes()), read_config(tmp_path / "exp/base/config.yaml")
+
+    first, config = copy(0)
+    kept, config = copy(0, "mapper.name=shared_strings")
+    assert kept == first and config.mapper.name == "shared_strings"
+    replaced, config = copy(1)
+    assert replaced[1] != first[1] and config.model.path.endswith("student-1")
+    record = json.loads((tmp_path / "exp/base/run.json").read_text())
+    assert record["inputs"]["parent"]["path"].endswith("student-1")
+    with pytest.raises(UserError, match=r"other settings \(.*objective"):
+        train(str(conf), "base", str(tmp_path / "exp"), str(datadir), ["objective=sft"])
+    assert (tmp_path / "exp/base/final/model.safetensors").is_file()
+
+
+def test_warning_if_the_command_replaces_the_run_that_a_run_continues(conf, datadir, tmp_path, capsys):
+    tiny_student().save(tmp_path / "student")
+    words = ["objective=none", f"model.path={tmp_path}/student"]
+    train(str(conf), "base", str(tmp_path / "exp"), str(datadir), words)  # continues no other run
+    assert "warning:" not in capsys.readouterr().out
+    train(str(conf), "base_td_opd", str(tmp_path / "exp"), str(datadir), words)
+    output = capsys.readouterr().out
+    assert f"base_td_opd starts from {tmp_path}/student, as the command says, and not from" in output
+    assert f"{tmp_path}/exp/base_td/final" in output
