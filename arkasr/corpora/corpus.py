@@ -60,7 +60,7 @@ class Miniature:
 
 @dataclass
 class Columns:
-    """The section `columns`: names of the columns (or JSON fields) of your table. Null stands for the default names.
+    """The section `columns`: names of the columns (or JSON fields) of your table. Null means the default names.
 
     Each layout documents its default names, for example `audio`, `audio_filepath`, `path` or `file_name` for the audio.
 
@@ -95,7 +95,7 @@ class Corpus:
     """The contents of a corpus.yaml.
 
     The keys of a scale (`train`, `dev`, `test`, `use`, `min_seconds` and others, see `arkasr.corpora.scale.Scale`) may
-    stand beside these keys. They then hold for both scales.
+    be beside these keys. They then hold for both scales.
 
     Attributes:
         name: Name of the corpus in messages and results. Another corpus in the layout of a published one gets

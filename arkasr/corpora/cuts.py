@@ -36,7 +36,7 @@ class CutRules:
     """How cuts are made from utterances.
 
     Attributes:
-        audio_root: Folder that stands for the corpus's folder in the paths of the cuts.
+        audio_root: Folder that replaces the corpus's folder in the paths of the cuts.
         language: Language of utterances that name none.
         text_case: Key `text_case` of corpus.yaml.
         channels: Key `channels` of corpus.yaml.

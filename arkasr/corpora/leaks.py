@@ -1,4 +1,4 @@
-"""Refuses a corpus whose dev or test audio also stands in the training set.
+"""Refuses a corpus whose dev or test audio is also in the training set.
 
 1. Recordings are compared if they have equal lengths in samples, and at least one is in the training set and one in a
    dev or test set. No other recordings can be equal.
@@ -7,7 +7,7 @@
 3. The samples of each recording are read as 16 bits, and their SHA-256 digests are compared. Copies under other names
    and in other lossless formats are therefore found.
 4. Two cuts of equal recordings are the same audio if their times overlap.
-5. Cuts with equal ids and lengths whose audio is in shards, and not in files of its own, count as the same audio.
+5. Cuts with equal ids and lengths whose audio is in shards, and not in audio files, count as the same audio.
 
 `arkasr.corpora.prepared_leaks` compares sets of different data directories.
 """
@@ -52,7 +52,7 @@ def refuse_leaks(corpus: Corpus, sets: Mapping[str, SetRows], num_jobs: int) -> 
         num_jobs: Number of threads that read audio.
 
     Raises:
-        UserError: Audio of a dev or test set also stands in the training set.
+        UserError: Audio of a dev or test set is also in the training set.
     """
     scored = [(name, row._replace(line="")) for name, each in sets.items() if name != "train" for row in each]
     leaks, uncertain = find_leaks(sets["train"], scored, corpus.layout not in PUBLISHED, num_jobs)

@@ -42,7 +42,7 @@ def prepare_mix(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num
 
     Raises:
         UserError: A member is not prepared or has another scale, none has training cuts, the audio of a dev or test
-            set stands in the training cuts of another member, or the data directory holds other data.
+            set is in the training cuts of another member, or the data directory holds other data.
     """
     mix = read_mix_corpus(corpus_yaml)
     shares, data = mix.scale(scale), Path(datadir).absolute()

@@ -29,7 +29,7 @@ def refuse_prepared_leaks(
         num_jobs: Number of threads that read audio.
 
     Raises:
-        UserError: Audio of one of the sets stands in the training cuts, or a manifest cannot be read.
+        UserError: Audio of one of the sets is in the training cuts, or a manifest cannot be read.
     """
     scored = [(name, row) for name, manifest in sets.items() for row in rows(manifest)]
     leaks, uncertain = find_leaks(rows(training), scored, by_length, num_jobs)

@@ -92,7 +92,7 @@ def _check_use(key: str, value: Any, words: tuple[str, ...]) -> None:
 class Scale:
     """The section `scales.mini` or `scales.paper`: the parts in use, and what the training cuts are used for.
 
-    Every key may also stand at the top level of corpus.yaml. It then holds for both scales, unless a section sets it.
+    Every key may also be at the top level of corpus.yaml. It then holds for both scales, unless a section sets it.
 
     The three part lists name candidates. Candidates that are missing on disk are ignored. A list of which no part is
     there leaves its set empty, which is logged.

@@ -26,7 +26,7 @@ class Row(NamedTuple):
         speaker: Name of the speaker, or None.
         language: English name of the language.
         has_text: Whether a transcript is known.
-        path: Audio file of the cut. Empty if its audio is not a file of its own.
+        path: Audio file of the cut. Empty if its audio is part of another file.
         begin: Start in the audio file, in seconds.
         recording_seconds: Length of the audio file.
         line: The cut as a line of JSON.
@@ -226,7 +226,7 @@ class SubsetRows:
 
     Args:
         whole: The set.
-        choice: Tells whether an utterance belongs to the subset.
+        choice: Decides whether an utterance belongs to the subset.
 
     Attributes:
         totals: The counts. They must be filled before they are read, see `count_subsets`.

@@ -69,7 +69,7 @@ class SharSet:
 
 
 class SharSubset:
-    """A subset of a `SharSet`, without tar files of its own. It must be written after that set.
+    """A subset of a `SharSet`, without own tar files. It must be written after that set.
 
     Args:
         rows: The subset with its audio in files.

@@ -28,7 +28,7 @@ def choose_uses(train: SetRows, scale: Scale, folder: Path) -> dict[str, Choice]
         folder: Where temporary files are.
 
     Returns:
-        For each use, a function that tells whether a cut belongs to it. Cuts of `base` have a transcript.
+        For each use, a function that decides whether a cut belongs to it. Cuts of `base` have a transcript.
 
     Raises:
         UserError: There are too few transcribed cuts for two shares.

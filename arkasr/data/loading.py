@@ -81,7 +81,7 @@ class _End:
 
 
 class _Share(IterableDataset):
-    """The batches that this process loads, and a last item that says how they ended."""
+    """The batches that this process loads, and a last item with the reason why they ended."""
 
     def __init__(self, dealt: Iterable[Dealt], shared: SharedSamples | None):
         self.dealt, self.shared = dealt, shared
@@ -114,7 +114,7 @@ def loaded(
     """Load batches in order.
 
     Args:
-        dealt: The clips of each batch. Each loader process iterates over all of it, in a copy of its own.
+        dealt: The clips of each batch. Each loader process iterates over all of it, in its own copy.
         config: The section `data`. `num_workers` is the number of loader processes. 0 loads in this process.
         timeout: Seconds to wait for one batch of the loader processes. 0 sets no limit.
         pin: Put the waveforms of each batch into one piece of page-locked memory, from which a GPU can copy

@@ -198,7 +198,7 @@ def is_empty_set(path: str) -> bool:
         path: See `shards`.
 
     Returns:
-        True if `corpus.json` says so. False if there is none that describes the set.
+        True if `corpus.json` names it so. False if there is none that describes the set.
 
     Raises:
         UserError: `corpus.json` is broken.
@@ -207,7 +207,7 @@ def is_empty_set(path: str) -> bool:
 
 
 def _descriptions(path: str) -> Iterator[dict[str, Any]]:
-    """Yield what each `corpus.json` beside a manifest says about the set."""
+    """Yield the facts of the set in each `corpus.json` beside a manifest."""
     name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
     for _, corpus in _corpora(path):
         yield (corpus.get("sets") or {}).get(name) or {}

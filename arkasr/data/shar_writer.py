@@ -1,7 +1,7 @@
 """From a manifest with audio in files to a Shar folder, in parallel, and to a manifest that reads the tar files.
 
 The new manifest has the cuts of the old one in the same order. Every cut names the tar file and the position of its
-audio, so that a subset of the manifest needs no tar files of its own. The folder is also a Shar folder for Lhotse.
+audio, so that a subset of the manifest needs no own tar files. The folder is also a Shar folder for Lhotse.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class SharedSamples:
     """Slots for the samples of batches. To be made before the loader processes are forked.
 
     Args:
-        loaders: Number of loader processes. Each has slots of its own, so no two processes write to the same one.
+        loaders: Number of loader processes. Each has its own slots, so no two processes write to the same one.
         slots: Slots per loader process.
         size: Samples per slot.
 

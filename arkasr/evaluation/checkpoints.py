@@ -42,7 +42,7 @@ class Checkpoint:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What scores.json says about the row."""
+        """The row's facts in scores.json."""
         return {"path": self.path, "plugin": self.plugin}
 
 

@@ -38,7 +38,7 @@ def decode(
     Raises:
         UserError: There are fewer GPUs than processes. No run is named, a run does not exist or is
             not trained, no run or several different ones name a teacher, another process decodes the run, audio of
-            --test_sets stands in the training cuts of `datadir`, or too many clips failed.
+            --test_sets is in the training cuts of `datadir`, or too many clips failed.
     """
     if not runs and not checkpoints:
         raise UserError("--runs is empty; name the runs to decode, such as --runs 'teacher base base_opd'")

@@ -30,7 +30,7 @@ SAME_LENGTH = 0.1  # seconds by which the audio of a clip may differ from its ma
 class HypothesisFile:
     """The transcription of one manifest into one hypothesis file.
 
-    Each rank appends its rows to a partial file of its own, `<path>.part-<rank>`. When all clips have their row, except
+    Each rank appends its rows to its own partial file, `<path>.part-<rank>`. When all clips have their row, except
     for a limited share of failed clips, rank 0 writes the rows of all partial files to `path`, in the order of the
     manifest. An interrupted transcription resumes from the rows in the partial files of any number of ranks.
 

@@ -49,7 +49,7 @@ def title(run: str) -> str:
 
 
 def row(run: str, content: Mapping[str, Any]) -> str:
-    """Return the row of the paper's Table 1 that belongs to a row of ours.
+    """Return the row of the paper's Table 1 that belongs to one of our rows.
 
     Args:
         run: Name of the run or of the checkpoint.

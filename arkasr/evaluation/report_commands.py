@@ -69,7 +69,7 @@ def checkpoint_value(run: str, facts: dict[str, str]) -> str:
 
     Args:
         run: Name of the row.
-        facts: What scores.json says about it (see `arkasr.evaluation.checkpoint_values`).
+        facts: Its facts in scores.json (see `arkasr.evaluation.checkpoint_values`).
 
     Returns:
         The value, `NAME=MODEL`.

@@ -25,7 +25,7 @@ def table(sets: Sequence[TestSet], scores: Scores) -> str:
     Returns:
         The table with a title line, then the teacher and the warnings. "vs Base" is the relative change. "paper" is the
         paper's error rate in percent, for test sets of the paper. If the table is wider than 80 columns, or the metrics
-        differ, each test set has a line of its own above its rows.
+        differ, each test set has its own line above its rows.
     """
     columns, metric = paper_numbers.columns(sets), metric_names(sets)
     mixed = " or " in metric

@@ -1,4 +1,4 @@
-"""Refuses values of --test_sets whose audio stands in the training cuts of the experiment's data directory.
+"""Refuses values of --test_sets whose audio is in the training cuts of the experiment's data directory.
 
 Stage 1 compares the test sets of a data directory itself. Comparisons without a finding are listed in
 `<expdir>/test_sets/compared.json`, so that they are not repeated.
@@ -27,7 +27,7 @@ def require_unseen(expdir: str, datadir: str, sets: Sequence[TestSet]) -> None:
         sets: Test sets that --test_sets names.
 
     Raises:
-        UserError: Audio of one of them stands in the training cuts.
+        UserError: Audio of one of them is in the training cuts.
     """
     from arkasr.corpora.prepared_leaks import refuse_prepared_leaks  # of stage 1, which other test sets do not need
 

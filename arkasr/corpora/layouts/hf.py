@@ -51,7 +51,7 @@ class HuggingFace:
         corpus: The corpus.yaml with the names of columns and the options of `HubOptions`.
 
     Attributes:
-        audio_dir: Folder for audio that is not in a file of its own. Stage 1 sets it.
+        audio_dir: Folder for audio that is not a file. Stage 1 sets it.
     """
 
     expected: ClassVar[str] = "a data set of `datasets`: saved by save_to_disk, Parquet files, or an audiofolder"

@@ -104,7 +104,7 @@ class Source:
 
         Args:
             split: Name of the split.
-            columns: Says which columns are needed. The others are not read.
+            columns: Decides which columns are needed. The others are not read.
 
         Yields:
             The rows with the needed columns. Numbers of classes are replaced by their names.

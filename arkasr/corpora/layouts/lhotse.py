@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from arkasr.data.checks import Place, Rules
 
 _KNOWN_PATHS = 1024
-_NO_LANGUAGE = "?"  # stands for the language of supervisions that name none. Stage 1 puts that of corpus.yaml there
+_NO_LANGUAGE = "?"  # replaces the language of supervisions that name none. Stage 1 puts that of corpus.yaml there
 
 
 class Lhotse:

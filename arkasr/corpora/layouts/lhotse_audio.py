@@ -94,7 +94,7 @@ def through_link(item: dict[str, Any], root: Path, link: Path) -> None:
     Args:
         item: A cut as a dictionary, with absolute paths, changed in place. Paths outside of `root` stay as they are.
         root: Folder of the corpus.
-        link: Folder that stands for it.
+        link: Folder that replaces it.
     """
     from arkasr.data.shar import PLACE
 

@@ -111,7 +111,7 @@ def require_part(name: str, part: LhotsePart) -> LhotsePart:
         The same part.
 
     Raises:
-        UserError: Two files or folders claim the same part, cuts stand beside recordings, or supervisions have no
+        UserError: Two files or folders claim the same part, cuts are beside recordings, or supervisions have no
             recordings.
     """
     for paths in (part.cuts, part.recordings, part.supervisions):

@@ -25,7 +25,7 @@ class Table:
 
     Attributes:
         path: The file.
-        part: The part of rows that do not name theirs.
+        part: The part of rows that name none.
         by_folder: Whether the folder in the path of the audio names the part, as in an audiofolder.
     """
 

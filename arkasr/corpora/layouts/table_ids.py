@@ -1,4 +1,4 @@
-"""The ids of rows that have none, and of rows whose id cannot stand in file names."""
+"""The ids of rows that have none, and of rows whose id is not a file name."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ def times(start: Any, end: Any, duration: Any) -> Times:
     A duration counts only together with a start. Alone it describes the file, and is often rounded.
 
     Args:
-        start: Start in seconds, as number or text. None, "" and -1 (with an end of -1) stand for the whole file.
-        end: End in seconds. None, "" and -1 stand for the end of the file.
-        duration: Length in seconds. None, "" and -1 stand for the end of the file.
+        start: Start in seconds, as number or text. None, "" and -1 (with an end of -1) mean the whole file.
+        end: End in seconds. None, "" and -1 mean the end of the file.
+        duration: Length in seconds. None, "" and -1 mean the end of the file.
 
     Returns:
         The times.
