@@ -15,6 +15,7 @@ from arkasr.utils.ending import end_process
 
 HANG_STATUS = 70  # exit status, EX_SOFTWARE of sysexits.h
 LONGEST_INTERVAL = 10.0  # seconds
+LEFT = -1  # in place of the number of beats of a rank that has finished
 _AGAIN = "run the same command again: finished clips are kept; raise train.hang_seconds if a batch only takes long"
 
 
@@ -47,6 +48,10 @@ class Monitor:
         """End the thread. Does not wait for a store that does not answer."""
         self._stop.set()
         self._thread.join(2.0)
+
+    def leave(self) -> None:
+        """Tell rank 0 that this rank has finished and will be silent. Called after `stop`."""
+        self.store.set(f"beat/{self.rank}", json.dumps([LEFT, self._host]))
 
     @contextmanager
     def watching(self, timeout: float) -> Iterator[None]:
@@ -90,7 +95,7 @@ class Monitor:
             end_process(HANG_STATUS, f"no progress for {timeout:g} s; {where}; {_AGAIN}", self.verb)
         for rank in range(1, self.world_size if self.rank == 0 else 1):
             beat = json.loads(store.get(f"beat/{rank}")) if store.check([f"beat/{rank}"]) else [0, "an unknown host"]
-            if self._unchanged(rank, beat[0], passed) > timeout:
+            if beat[0] != LEFT and self._unchanged(rank, beat[0], passed) > timeout:
                 message = f"rank {rank} on {beat[1]} has been silent for {timeout:g} s; check that host; {_AGAIN}"
                 end_process(HANG_STATUS, message, self.verb)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +46,7 @@ class Workers(Messages):
     def __init__(self, expdir: Path, verb: str):
         super().__init__()
         self.expdir, self.verb = expdir, verb
-        self._signalled, self._ends = False, ""
+        self._signalled, self._ends, self._seconds = False, "", 0.0
 
     def __enter__(self) -> Workers:
         end_with_launcher()
@@ -132,6 +132,7 @@ class Workers(Messages):
         """On rank 0, wait until the others need the store no more, at most for some seconds."""
         end = time.monotonic() + seconds
         with self._answered():
+            self._monitor.leave()
             self._store.add("left", 1)
             while self.first and self._store.add("left", 0) < self.world_size and time.monotonic() < end:
                 time.sleep(POLL_SECONDS[0])
@@ -145,7 +146,13 @@ class Workers(Messages):
         Returns:
             The context manager.
         """
+        self._seconds = seconds
         return self._monitor.watching(seconds)
+
+    def collect(self, value: Any, each: Callable[[], None] = lambda: None) -> list[Any]:
+        """See `Messages.collect`. Rank 0 ends if a rank is silent for the seconds of the last `watched`."""
+        with self._monitor.watching(self._seconds):
+            return super().collect(value, each)
 
     @contextmanager
     def locked(self, folder: Path, action: str) -> Iterator[None]:

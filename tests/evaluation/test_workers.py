@@ -10,6 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from arkasr.errors import UserError
+from arkasr.evaluation import monitor
 from arkasr.evaluation import workers as module
 from arkasr.evaluation.launch_notes import FAILED, STOPPED
 from arkasr.evaluation.workers import LOST, RESTART, Workers
@@ -81,6 +82,25 @@ def test_ranks_share_decisions_counters_and_lists(group):
     assert sorted(one[1] for one in ended.values()) == [1, 2, 3]
     assert [one[2] for one in ended.values()] == [[0, 1, 2], [], []]
     assert ended[0][3] == ["0", "1", "2", "a\nb", "a\nb", "a\nb"]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_silent_rank_is_noticed_while_rank_0_collects_but_not_one_that_has_finished(group, monkeypatch, silent):
+    ended, messages = threading.Event(), []
+    monkeypatch.setattr(monitor, "LONGEST_INTERVAL", 0.05)
+    monkeypatch.setattr(monitor, "end_process", lambda *values: (messages.append(values[1]), ended.set()))
+
+    def run(one):
+        with one.watched(0.6):
+            pass
+        if one.rank == 2:  # it collects late, and is alive or not
+            if silent:
+                one._monitor.stop()
+            ended.wait(60 if silent else 0.9)
+        return one.collect(one.rank)
+
+    assert group.run(run) == {0: [0, 1, 2], 1: [], 2: []}
+    assert [message.partition(" for ")[0].split(" on ")[0] for message in messages[:1]] == ["rank 2"] * silent
 
 
 def test_error_of_one_rank_ends_the_others_silently(group):
