@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from arkasr.corpora.layouts.entries import Entry
 from arkasr.corpora.set_rows import Totals
 from arkasr.errors import UserError
-from arkasr.utils.console import log
+from arkasr.utils.console import length_text, log
 from arkasr.utils.files import LOCK, flush, publish, read_json, sha256, write_text
 
 CORPUS_JSON, DROPPED, OWNER = "corpus.json", "dropped.jsonl", ".arkasr_data"
@@ -241,7 +241,8 @@ def _take_out(description: dict[str, Any], name: str, each: ManifestSet) -> None
         description["uses"][name] |= {"cuts": cuts, "hours": hours}
     else:
         facts["dropped"] |= Counter(facts["dropped"]) + Counter(clip["reason"] for clip in each.failed)
-    log(f"{name}: {len(each.failed)} clips left out, because their audio cannot be read; {cuts} cuts, {hours:.2f} h")
+    left = f"{cuts} cuts, {length_text(hours)}"
+    log(f"{name}: {len(each.failed)} clips left out, because their audio cannot be read; {left}")
 
 
 def _write_dropped(data: Path, sets: Mapping[str, ManifestSet], audio_root: Path, root: Path) -> None:

@@ -154,6 +154,8 @@ def refuse(where: str, leaks: Sequence[Leak], place: str, source: str) -> None:
 
 def _digests(paths: Sequence[str], num_jobs: int) -> dict[str, str]:
     """Return the digests by path, without files that cannot be read, which their reader counts as failed."""
+    if not paths:
+        return {}
     with ThreadPoolExecutor(max(1, num_jobs)) as pool:
         found = list(track(pool.map(_digest, paths), "Comparing train with dev and test", len(paths), "files"))
     return {path: one for path, one in zip(paths, found, strict=True) if one}

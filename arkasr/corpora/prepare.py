@@ -113,8 +113,10 @@ def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
             f"{layout.root}: has none of the parts of the keys {', '.join(absent)}; {has}: name them in corpus.yaml, "
             "or check --corpus_dir"
         )
-    for missing in absent:
-        log(f"warning: {layout.root}: no part of the key {missing} is there, so this set is empty; {has}")
+    for use, parts in chosen.items():
+        if wanted[use] and not parts:  # an empty list is what the user wants
+            missing = f"`{use}` ({', '.join(wanted[use])})"
+            log(f"warning: {layout.root}: no part of the key {missing} is there, so this set is empty; {has}")
     return chosen
 
 

@@ -21,7 +21,7 @@ from arkasr.corpora.mix_corpus import MixCorpus, MixScale, read_mix_corpus
 from arkasr.corpora.prepared_leaks import refuse_prepared_leaks
 from arkasr.data.mix import SUFFIX, Member, mix_text
 from arkasr.errors import UserError
-from arkasr.utils.console import log
+from arkasr.utils.console import length_text, log
 from arkasr.utils.files import locked, sha256, write_text
 
 MEMBER = "{member}"  # in --corpus_dir: replaced by the name of each member
@@ -150,7 +150,7 @@ def _mixes(
         if manifests:
             digest = hashlib.sha256(text.encode()).hexdigest()
             described[name] = _sum(sets) | {"sha256": digest, "members": _members(hours, weights)}
-            log(f"{name}: {described[name]['hours']:.2f} h, {_shown(described[name]['members'])}")
+            log(f"{name}: {length_text(described[name]['hours'])}, {_shown(described[name]['members'])}")
     if "base" not in described and "opd" not in described:
         raise UserError(f"no member has cuts to train on; see the sets in {', '.join(map(str, folders.values()))}")
     return mixes, described
@@ -184,7 +184,8 @@ def _members(hours: dict[str, float], weights: dict[str, float | None]) -> Facts
 
 
 def _shown(members: Facts) -> str:
-    return ", ".join(f"{name} {100 * each['share']:.1f} % ({each['hours']:.2f} h)" for name, each in members.items())
+    lengths = {name: length_text(each["hours"]) for name, each in members.items()}
+    return ", ".join(f"{name} {100 * each['share']:.1f} % ({lengths[name]})" for name, each in members.items())
 
 
 def _sum(sets: Facts) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.scale import Scale
 from arkasr.corpora.set_rows import Totals
 from arkasr.errors import UserError
-from arkasr.utils.console import log
+from arkasr.utils.console import length_text, log
 
 TRAINING = ("train", "base", "td", "opd")  # sets that may hold cuts without transcript
 _WARN_DROPPED_SHARE = 0.2
@@ -63,7 +63,8 @@ def _summary(name: str, each: Totals) -> dict[str, Any]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in each.dropped.items())
     suffix = f", {each.untranscribed} without transcript" if each.untranscribed else ""
     suffix += f"; dropped {num_dropped}: {reasons}" if num_dropped else ""
-    log(f"{name}: {each.cuts} cuts, {hours:.2f} h, {len(each.speakers) or 'unnamed'} speakers{suffix}")
+    size = f", {length_text(hours)}, {len(each.speakers) or 'unnamed'} speakers" if each.cuts else ""
+    log(f"{name}: {each.cuts} cuts{size}{suffix}")
     if num_dropped > _WARN_DROPPED_SHARE * (num_dropped + each.cuts):
         log(f"warning: {name}: {num_dropped} of {num_dropped + each.cuts} utterances were dropped; see dropped.jsonl")
     counts = {"cuts": each.cuts, "hours": round(hours, 4), "speakers": len(each.speakers), "dropped": each.dropped}

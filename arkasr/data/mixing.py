@@ -30,7 +30,7 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.epochs import Keep, Manifest
 from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.mix import leaves, read_mix
-from arkasr.utils.console import log
+from arkasr.utils.console import length_text, log
 
 ONE = 2**64  # the value 1 of fractions and hashes, which are whole numbers so that no epoch rounds them
 
@@ -156,7 +156,8 @@ def open_mix(config: DataConfig, open_one: Callable[[DataConfig, str], Manifest]
 
 
 def _share(name: str, hours: float, rate: float, total: float) -> str:
-    return f"{name} {100 * rate * hours / total:.1f} % of the audio ({hours:.2f} h, read {rate:g} times per epoch)"
+    share, length = 100 * rate * hours / total, length_text(hours)
+    return f"{name} {share:.1f} % of the audio ({length}, read {rate:g} times per epoch)"
 
 
 def rates(weights: Mapping[str, float], hours: Mapping[str, float]) -> dict[str, float]:

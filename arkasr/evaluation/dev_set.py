@@ -137,7 +137,8 @@ class DevSet:
         found = list(read_cuts(path, rules))
         sample = sample_over_speakers(found, num_clips)
         speakers = [len({speaker_of(cut) for cut in cuts} - {""}) for cuts in (sample, found)]
-        log(f"{path}: dev clips {len(sample)} of {len(found)}, speakers {speakers[0]} of {speakers[1]}")
+        named = f", speakers {speakers[0]} of {speakers[1]}" if speakers[1] else ""
+        log(f"{path}: dev clips {len(sample)} of {len(found)}{named}")
         self.cuts = sorted(sample, key=lambda cut: (-cut.duration, cut.id))[rank::world_size]
         self.transcripts: list[tuple[str, str]] = []
         self.num_too_long = 0

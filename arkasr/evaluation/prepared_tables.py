@@ -13,6 +13,7 @@ from arkasr.corpora.scale import RESERVED, set_name
 from arkasr.data.lines import LINE_SUFFIXES
 from arkasr.data.shar import is_shar
 from arkasr.errors import UserError
+from arkasr.utils.console import log
 from arkasr.utils.files import write_text
 
 SUFFIXES = {"jsonl": JSONL_SUFFIXES, "csv": CSV_SUFFIXES}
@@ -45,7 +46,8 @@ def prepare_table(name: str, path: Path, language: str, folder: Path, value: str
 
     Args:
         name: Name of the test set.
-        path: A table, or a folder of tables. Each part becomes a test set.
+        path: A table, or a folder of tables. Each part becomes a test set, except for those of training sets and dev sets.
+            These are left out, which is logged.
         language: Language of rows that name none, or empty.
         folder: Where the data directory, and the corpus.yaml that describes it, are written.
         value: The value of --test_sets, for messages.
@@ -54,7 +56,7 @@ def prepare_table(name: str, path: Path, language: str, folder: Path, value: str
         The data directory.
 
     Raises:
-        UserError: There is no table, or stage 1 cannot use it.
+        UserError: There is no table, it has no other part, or stage 1 cannot use it.
     """
     from arkasr.corpora.corpus import read_corpus_yaml
     from arkasr.corpora.layouts.registry import require_layout
@@ -72,11 +74,14 @@ def prepare_table(name: str, path: Path, language: str, folder: Path, value: str
     write_text(corpus_yaml, to_yaml(description))
     parts = require_layout(read_corpus_yaml(corpus_yaml), path).parts()
     reserved = [part for part in parts if set_name(part) in RESERVED]
-    if reserved:
+    tests = [part for part in parts if part not in reserved]
+    if reserved and not tests:
         raise UserError(
             f"--test_sets {value}: {path} holds rows of the part {reserved[0]}, which is no name of a test set; give "
             "the file another name, or its rows a column `split` with another value, such as test"
         )
-    write_text(corpus_yaml, to_yaml(description | {"train": [], "dev": [], "test": parts}))
+    if reserved:
+        log(f"--test_sets {value}: decodes {', '.join(tests)}, not {', '.join(reserved)}")
+    write_text(corpus_yaml, to_yaml(description | {"train": [], "dev": [], "test": tests}))
     prepare(str(corpus_yaml), "paper", str(path), str(folder / "data"), 1)
     return folder / "data"

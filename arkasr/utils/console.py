@@ -53,6 +53,20 @@ def log(message: str, on_every_rank: bool = False) -> None:
         print(f"{datetime.now().isoformat(timespec='seconds')} ({source}) {printable(message)}", flush=True)
 
 
+def length_text(hours: float) -> str:
+    """Format the length of audio.
+
+    Args:
+        hours: The length in hours.
+
+    Returns:
+        Hours from one hour on, minutes from one minute on, or seconds, with the unit.
+    """
+    if hours >= 1:
+        return f"{hours:,.2f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

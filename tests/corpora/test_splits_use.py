@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_parts_of_base_leave_out_untranscribed_cuts_with_a_count(tmp_path, capsy
     }
     output = capsys.readouterr().out
     assert "base: 4 cuts of use.base left out, because they have no transcript" in output
-    assert "train: 6 cuts, 0.00 h, unnamed speakers, 4 without transcript" in output
+    assert re.search(r"train: 6 cuts, \d+ s, unnamed speakers, 4 without transcript", output)
 
 
 def test_untranscribed_cuts_are_written_without_text(tmp_path):

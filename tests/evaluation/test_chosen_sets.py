@@ -116,6 +116,17 @@ def test_folder_of_json_lines_is_prepared_and_each_table_is_a_test_set(tmp_path,
     assert [len(read_references(each.manifest)) for each in found] == [2, 1]
 
 
+def test_parts_for_training_are_left_out(tmp_path, data, table, capsys):
+    rows = table.read_text().splitlines()
+    parts = ["split", "test", "train"]
+    table.write_text("".join(f"{row},{part}\n" for row, part in zip(rows, parts, strict=True)))
+    (tested,) = chosen(tmp_path, f"calls:de={table}")
+    assert tested.name == "calls" and len(read_references(tested.manifest)) == 1
+    output = capsys.readouterr().out
+    assert f"--test_sets calls:de={table}: decodes test, not train" in output
+    assert "so this set is empty" not in output and "0 files" not in output
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -140,3 +141,15 @@ def test_losses_draws_long_curve_as_logged_and_smoothed(saved, tmp_path):
 def test_color_differs_for_unknown_run_names():
     runs = ["base", "other_a", "other_b"]
     assert len({figures.color(run, runs) for run in runs}) == 3
+
+
+def test_labels_of_many_test_sets_do_not_overlap(tmp_path, saved):
+    names = ["aishell-test", "wenetspeech-test-meeting", "wenetspeech-test-net", "librispeech-test-clean", "a" * 40]
+    sets = sets_of(name="toy", metric="cer", test_sets=names)
+    entry = {"rate_percent": 5.0, "interval_percent": [4.0, 6.0]}
+    figures.error_bars(tmp_path / "x.png", sets, {"base": {"sets": dict.fromkeys(names, entry)}})
+    (figure,) = saved
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert "".join(figure.axes[0].get_xticklabels()[1].get_text().split("\n")) == "wenetspeech-test-meeting"

@@ -62,3 +62,11 @@ def test_log_shows_terminal_escapes_and_hides_passwords(capsys):
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "\\x1b[2Jserver https://***@host \\u202ereversed é 你好" in printed
+
+
+LENGTHS = [(4.384, "4.38 h"), (1234.5, "1,234.50 h"), (0.5, "30.0 min"), (0.005, "18 s"), (0, "0 s")]
+
+
+@pytest.mark.parametrize(("hours", "text"), LENGTHS)
+def test_length_of_audio_has_a_fitting_unit(hours, text):
+    assert console.length_text(hours) == text
