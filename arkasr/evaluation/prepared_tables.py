@@ -46,8 +46,8 @@ def prepare_table(name: str, path: Path, language: str, folder: Path, value: str
 
     Args:
         name: Name of the test set.
-        path: A table, or a folder of tables. Each part becomes a test set, except for those of training sets and dev sets.
-            These are left out, which is logged.
+        path: A table, or a folder of tables. Each part becomes a test set. Those for training are left out, which is
+            logged.
         language: Language of rows that name none, or empty.
         folder: Where the data directory, and the corpus.yaml that describes it, are written.
         value: The value of --test_sets, for messages.
