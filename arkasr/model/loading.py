@@ -79,8 +79,9 @@ def load_pretrained(
         hf, tokenizer = load_pretrained(base_of(path), models, dtype, allow_pickle)
         return merge_files(path, hf), tokenizer
     if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
+        place = "in this folder" if Path(path).is_dir() else "because there is no such folder"
         raise UserError(
-            f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name). "
+            f"{path}: no config.json {place}; give the folder of a model or a Hub id (owner/name). "
             f"Relative paths start at {Path.cwd()}"
         )
     check_json_files(path)

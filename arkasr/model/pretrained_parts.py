@@ -38,7 +38,8 @@ def model_type_of(path: str) -> str:
         UserError: There is no config.json, it cannot be read, or a size in it is out of bounds.
     """
     if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
-        raise UserError(f"{path}: no config.json in this folder; give the folder of a model or a Hub id (owner/name)")
+        place = "in this folder" if Path(path).is_dir() else "because there is no such folder"
+        raise UserError(f"{path}: no config.json {place}; give the folder of a model or a Hub id (owner/name)")
     check_json_files(path)
     with reading(path):
         config = PreTrainedConfig.get_config_dict(path)[0]

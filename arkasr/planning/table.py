@@ -25,7 +25,8 @@ def table(result: dict[str, Any]) -> list[str]:
     if total["steps"] is None:
         lines += [f"train.epochs {total['length']['total']:g}: add --hours for the steps and the time of the run"]
     else:
-        time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {total['gpu_hours']:,.0f} GPU hours"
+        gpu_hours = f"{total['gpu_hours']:,.{1 if total['gpu_hours'] < 10 else 0}f}"
+        time = f"{total['steps']:,} steps: {total['hours']:,.1f} h, {gpu_hours} GPU hours"
         audio = f"{total['audio_hours']:,.0f} h of audio, {total['tokens'] / 1e6:,.0f} M tokens"
         lines += _wrapped(f"{time}; {audio}")
     if total["epochs"] is not None:

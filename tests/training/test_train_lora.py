@@ -129,7 +129,7 @@ def test_an_adapter_for_another_model_is_refused(run, trained, tmp_path):
     settings = json.loads((copy / "adapter_config.json").read_text())
     for base, message in (
         (trained / "teacher" / "final", "an adapter for another model: .* has other weights than in its training"),
-        (tmp_path / "nothing", "no config.json in this folder"),
+        (tmp_path / "nothing", "no config.json because there is no such folder"),
         ("", "adapter_config.json: base_model_name_or_path is empty"),
         (copy, "base_model_name_or_path is the adapter itself"),
     ):
