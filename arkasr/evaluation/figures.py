@@ -32,7 +32,7 @@ OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442", "#999999", "#882255", "#44AA99"
 STYLES = ("-", "--", "-.", ":")
 WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
 MOST_BARS = 16  # with upright numbers
-MOST_LETTERS = 75  # of all labels in one line
+MOST_LETTERS = {False: 75, True: 105}  # of all labels in one line, by whether they are small
 SMOOTH_FROM = 40  # minimum number of rows to smooth a curve
 
 
@@ -188,17 +188,17 @@ def error_bars(path: Path, sets: Sequence[TestSet], scores: dict[str, dict[str, 
     for index, (run, entries) in enumerate(drawn.items()):
         offset = (index - (len(drawn) - 1) / 2) * width
         _bars(axis, entries, offset, width, color(run, list(scores)), _plain(paper_numbers.title(run)), small)
-    ticks = [_plain(_wrapped(label, len(sets))) for label in labels(sets).values()]
+    ticks = [_plain(_wrapped(label, MOST_LETTERS[small] // len(sets))) for label in labels(sets).values()]
     axis.set_xticks(range(len(sets)), ticks, fontsize=8 if small else None)
     axis.set(xlabel="test set", ylabel=f"{metric_names(sets)} (%)")
     _heading(figure, f"{_title(sets)}: error rates with 95 % bootstrap intervals", [axis])
     return _save(figure, path)
 
 
-def _wrapped(label: str, num_labels: int) -> str:
+def _wrapped(label: str, width: int) -> str:
     """Break a label into lines that do not touch those of its neighbours. The metric has a line of its own."""
-    width = max(MOST_LETTERS // num_labels, 5)
-    return "\n".join(line for part in label.replace(" (", "\n(").split("\n") for line in textwrap.wrap(part, width))
+    parts = label.replace(" (", "\n(").split("\n")
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, max(width, 5)))
 
 
 def _title(sets: Sequence[TestSet]) -> str:

@@ -143,11 +143,13 @@ def test_color_differs_for_unknown_run_names():
     assert len({figures.color(run, runs) for run in runs}) == 3
 
 
-def test_labels_of_many_test_sets_do_not_overlap(tmp_path, saved):
+@pytest.mark.parametrize("num_runs", [1, 4])
+def test_labels_of_many_test_sets_do_not_overlap(tmp_path, saved, num_runs):
     names = ["aishell-test", "wenetspeech-test-meeting", "wenetspeech-test-net", "librispeech-test-clean", "a" * 40]
     sets = sets_of(name="toy", metric="cer", test_sets=names)
     entry = {"rate_percent": 5.0, "interval_percent": [4.0, 6.0]}
-    figures.error_bars(tmp_path / "x.png", sets, {"base": {"sets": dict.fromkeys(names, entry)}})
+    scored = {f"run{number}": {"sets": dict.fromkeys(names, entry)} for number in range(num_runs)}
+    figures.error_bars(tmp_path / "x.png", sets, scored)
     (figure,) = saved
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
