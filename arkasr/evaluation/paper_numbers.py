@@ -48,6 +48,18 @@ def title(run: str) -> str:
     return TITLES.get(run, run)
 
 
+def row_number(run: str) -> int:
+    """Return the place of one run in tables.
+
+    Args:
+        run: Name of the run.
+
+    Returns:
+        Index among the runs of the recipes. All other runs have the same, which is the highest.
+    """
+    return list(TITLES).index(run) if run in TITLES else len(TITLES)
+
+
 def row(run: str, content: Mapping[str, Any]) -> str:
     """Return the row of the paper's Table 1 that belongs to one of our rows.
 

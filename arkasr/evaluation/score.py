@@ -130,7 +130,7 @@ def score(
     Args:
         expdir: Experiment directory.
         datadir: Data directory.
-        runs: Names of the runs, in the order of the tables.
+        runs: Names of the runs. In the tables the runs of the recipes come first, from the teacher on, then others.
         test_sets: Values of --test_sets (see `arkasr.evaluation.chosen_sets`). If there are some, only they are scored.
         checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoint_values`).
 
@@ -155,6 +155,7 @@ def _score(expdir: str, datadir: str, runs: list[str], sets: Sequence[TestSet]) 
     fresh = score_sets(expdir, records, sets, earlier)
     others = {run: record for run in earlier if run not in runs and (record := run_records.read_or_skip(expdir, run))}
     records |= {run: _with_checkpoint(expdir, run, record) for run, record in others.items()}
+    records = dict(sorted(records.items(), key=lambda item: paper_numbers.row_number(item[0])))  # stable
     scores = _contents(expdir, records, fresh, earlier)
     for where, clause in tables.warnings(scores):
         log(f"warning: {where}: {clause}")

@@ -140,7 +140,7 @@ def test_runs_that_are_not_scored_now_keep_their_rows_and_base_is_compared_with(
     (exp / "broken").mkdir()
     (exp / "broken" / "scores.json").write_text("{")
     score(str(exp), str(en), ["base_opd"])
-    assert [row[0] for row in table(exp, "## Table 1")[2:4]] == ["Base+OPD", "Base"]
+    assert [row[0] for row in table(exp, "## Table 1")[2:4]] == ["Base", "Base+OPD"]
     assert scores_of(exp, "base_opd")["sets"]["test-en"]["against_base"]["relative_percent"] == -100
 
 
@@ -192,3 +192,12 @@ def test_scores_of_older_versions_are_read(two):
     score(str(exp), str(en), ["base"])
     assert scores_of(exp)["sets"]["test-zh"]["metric"] == "cer"
     assert table(exp, "### Test sets")[2][-1] == "not recorded"
+
+
+def test_rows_keep_their_order_when_other_runs_are_scored_later(two):
+    exp, en, _ = two
+    score(str(exp), str(en), ["base_opd"])
+    score(str(exp), str(en), ["base"])
+    assert [row[0] for row in table(exp, "## Table 1")[2:]] == ["Base", "Base+OPD"]
+    score(str(exp), str(en), ["base_opd"])
+    assert [row[0] for row in table(exp, "## Table 1")[2:]] == ["Base", "Base+OPD"]
