@@ -96,14 +96,15 @@ def changes(sets: Sequence[TestSet], scores: Scores) -> str:
         scores: Content of scores.json by run.
 
     Returns:
-        Relative change, difference in points with its paired interval, and the paper's relative change. If the teacher
-        is among the runs, the last columns hold the gap recovery per test set. Empty if Base is not among the
+        Relative change, difference in points with its paired interval, and the paper's relative change. The last
+        columns hold the gap recovery per test set on which the teacher leads. Empty if Base is not among the
         runs or is the only run.
     """
     if "base" not in scores or len(scores) == 1:
         return ""
     columns, rows = paper_numbers.columns(sets), []
-    recovery_sets = _compared(sets, scores) if "teacher" in scores else []
+    compared = _compared(sets, scores) if "teacher" in scores else []
+    recovery_sets = [name for name in compared if teacher_leads(scores, name)]  # `gap_notes` explains the others
     for run in scores:
         if run == "base":
             continue

@@ -93,7 +93,7 @@ def results(
         ("## Table 1: error rates", READING.format(units=units), tables.error_rates(sets, scores)),
         ("### Test sets", test_sets(sets, scores)),
         ("### Change from Base", CHANGE, *change) if change[0] else (),
-        ("## Table 2: VUSS during distillation", VUSS, vuss) if paper or _is_distilled(metrics) else (),
+        ("## Table 2: VUSS during distillation", VUSS, vuss) if vuss else (),
         ("## Figures", _figures(expdir, drawn)) if drawn else (),
         ("## Counts", counts, tables.counts(sets, scores)),
         ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(sets, scores)),
@@ -123,7 +123,3 @@ def _introduction(mini: bool, paper: bool) -> list[str]:
 
 def _warnings(scores: Scores) -> str:
     return "\n".join(f"- {where}: {clause}." for where, clause in tables.warnings(scores))
-
-
-def _is_distilled(metrics: Metrics) -> bool:
-    return any("vuss" in row for rows in metrics.values() for row in rows)

@@ -99,6 +99,11 @@ def corpus_facts(corpus: dict[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
+def _member(item: tuple[str, dict[str, Any]]) -> str:
+    name, facts = item
+    return f"{name} {100 * facts['share']:.1f} %" if facts.get("share") else name
+
+
 def _uses(corpus: dict[str, Any]) -> str:
     """Format what the training cuts are used for. Empty for a corpus that does not say so."""
     uses, sets, rows = corpus.get("uses") or {}, corpus.get("sets") or {}, []
@@ -106,7 +111,7 @@ def _uses(corpus: dict[str, Any]) -> str:
         facts, members = sets.get(use) or {}, (sets.get(use) or {}).get("members")
         if not facts.get("cuts") or not (use in uses or members):
             continue
-        source = ", ".join(members) if members else _share(uses[use].get("from"))
+        source = ", ".join(map(_member, members.items())) if members else _share(uses[use].get("from"))
         counts = [str(facts["cuts"]), str(facts.get("untranscribed") or 0)]
         rows.append([title, use, source, format_number(facts.get("hours"), 3), *counts])
     header = ["Used for", "Set", "From", "Hours", "Cuts", "Without transcript"]

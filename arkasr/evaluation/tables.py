@@ -125,18 +125,22 @@ def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any], paper: bool = Tr
         paper: Add the paper's values.
 
     Returns:
-        The table, one row before TD and one after.
+        The table, one row before TD and one after. Without the paper's values, a row that has no others is left out,
+        and the table is empty if there is none.
     """
     rows = []
     for run, when in (("base_opd", "Before TD"), ("base_td_opd", "After TD")):
         values = [row["vuss"] for row in metrics.get(run, ()) if row.get("vuss")]
+        if not values and not paper:
+            continue
         statistics = [sum(values) / len(values), min(values), max(values)] if values else [None] * 3
         cells = [*map(format_number, statistics), str(len(values) or "-")]
         cells.append(str(top_k.get(run) or "-") if values else "-")
         paper_cells = [*map(format_number, paper_numbers.TABLE2[run]), str(paper_numbers.TOP_K)]
         rows.append([f"{when} ({paper_numbers.title(run)})", *cells, *(paper_cells if paper else ())])
     header = ["Condition", "Mean", "Min", "Max", "Logged steps", "k"]
-    return markdown_table([*header, *(f"paper: {name}" for name in ("Mean", "Min", "Max", "k") if paper)], rows)
+    header += [f"paper: {name}" for name in ("Mean", "Min", "Max", "k") if paper]
+    return markdown_table(header, rows) if rows else ""
 
 
 def counts(sets: Sequence[TestSet], scores: Scores) -> str:

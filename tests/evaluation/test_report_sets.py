@@ -36,6 +36,9 @@ def test_uses_of_a_mix_name_its_members(tmp_path):
     sets = {"base": COUNTS | {"members": {"libri": {}, "aishell": {}}}}
     (tmp_path / "corpus.json").write_text(json.dumps(CORPUS | {"sets": sets}))
     assert rows_of(corpora(str(tmp_path), [])[1])[2][2] == "libri, aishell"
+    sets["base"]["members"] = {"libri": {"hours": 960, "share": 0.705}, "aishell": {"hours": 150, "share": 0.295}}
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS | {"sets": sets}))
+    assert rows_of(corpora(str(tmp_path), [])[1])[2][2] == "libri 70.5 %, aishell 29.5 %"
 
 
 def test_every_data_directory_that_is_still_there_has_its_table(tmp_path, capsys):

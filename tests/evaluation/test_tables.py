@@ -44,6 +44,12 @@ def test_vuss_is_over_steps_and_next_to_paper():
     assert after == ["After TD (Base+TD+OPD)", "-", "-", "-", "-", "-", "51.61", "50.88", "52.41", "32"]
 
 
+def test_vuss_without_paper_has_the_rows_of_distilled_runs_only():
+    table = rows_of(tables.vuss(METRICS, {"base_opd": 16}, paper=False))
+    assert [row[0] for row in table[2:]] == ["Before TD (Base+OPD)"]
+    assert tables.vuss({}, {}, paper=False) == ""
+
+
 def test_counts_are_percentages_of_reference():
     header, _, *rows = rows_of(tables.counts(SETS, SCORES))
     row = dict(zip(header, rows[0]))
