@@ -33,7 +33,7 @@ def refuse_prepared_leaks(
     """
     scored = [(name, row) for name, manifest in sets.items() for row in rows(manifest)]
     leaks, uncertain = find_leaks(rows(training), scored, by_length, num_jobs)
-    refuse(where, leaks, f"the training cuts {training}", "these")
+    refuse(where, leaks, f"the training cuts {training}", "the training cuts")
     if uncertain:
         _warn(where, training, uncertain)
 
