@@ -33,7 +33,7 @@ WAYS = {"no checkpointing": "none", "checkpointed blocks": "blocks"}  # fsdp.act
 
 
 def write_corpus(folder: Path, count: int, length: float) -> None:
-    """Write clips of noise and their manifest, base.jsonl.gz.
+    """Write clips of noise and their manifest, opd.jsonl.gz.
 
     Args:
         folder: A new folder.
@@ -48,7 +48,7 @@ def write_corpus(folder: Path, count: int, length: float) -> None:
         cut = Recording.from_file(path, recording_id=name).to_cut().with_id(name)
         cut.supervisions = [SupervisionSegment(name, name, 0.0, cut.duration, text="noise", language="English")]
         cuts.append(cut)
-    CutSet.from_cuts(cuts).to_file(folder / "base.jsonl.gz")
+    CutSet.from_cuts(cuts).to_file(folder / "opd.jsonl.gz")
 
 
 def settings(bench: Bench, checkpointing: str) -> Config:
