@@ -245,6 +245,7 @@ def test_languages_come_from_the_supervision_by_name_or_code(tmp_path, audio):
         (lambda row: row["supervisions"][0].update(start=0.3, duration=-0.2), "text outside of the audio"),
         (lambda row: row["recording"]["sources"][0].update(type="command", source="touch x"), "audio from a command"),
         (lambda row: row["recording"]["sources"][0].update(channels=[0, 1]), "audio unlike its manifest"),
+        (lambda row: row.update(channel=3), "audio has no such channel"),
         (lambda row: row.update(start=-0.2), "begins before its recording"),
         (lambda row: row.update(start=float("nan")), "a time is not a finite number"),
         (lambda row: row.update(start="0"), "a time is not a finite number"),

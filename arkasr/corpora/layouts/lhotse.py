@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.layouts.entries import BAD_PATH, Entry, NoOptions
-from arkasr.corpora.layouts.lhotse_audio import Sources, recordings_of
+from arkasr.corpora.layouts.lhotse_audio import Sources, channel_fault, recordings_of
 from arkasr.corpora.layouts.lhotse_files import SUFFIXES, find_parts, require_part
 from arkasr.corpora.layouts.lhotse_items import read_items
 from arkasr.corpora.layouts.lhotse_times import time_fault
@@ -120,7 +120,8 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
     text, prefix, fault = transcript(supervision.get("text"))
     named = supervision.get("language")
     language, unknown = languages.read(None if named == _NO_LANGUAGE else named, prefix)
-    item["id"], reason = name, fault or unknown or time_fault(item) or _source_fault(item)
+    item["id"] = name
+    reason = fault or unknown or time_fault(item) or channel_fault(item) or _source_fault(item)
     speaker = supervision.get("speaker")
     return Entry(
         part, name, path, text, reason, speaker if isinstance(speaker, str) else None, language=language, cut=item

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arkasr.corpora.layouts.entries import NO_CHANNEL
 from arkasr.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,6 +66,24 @@ def recordings_of(item: Any) -> Iterator[dict[str, Any]]:
             yield item["recording"]
         for track in _list(item, "tracks"):
             yield from recordings_of(track.get("cut") if isinstance(track, dict) else None)
+
+
+def channel_fault(item: dict[str, Any]) -> str:
+    """Check that the recording of a cut has its channels, of a mixed cut those of its tracks.
+
+    Args:
+        item: The cut as a dictionary.
+
+    Returns:
+        Why it cannot be used, or "".
+    """
+    if "tracks" in item:
+        return next((fault for track in item["tracks"] if (fault := channel_fault(track["cut"]))), "")
+    recording, own = item.get("recording"), item.get("channel", 0)
+    if not recording:
+        return ""
+    present = [channel for source in recording["sources"] for channel in source["channels"]]
+    return "" if all(one in present for one in (own if isinstance(own, list) else [own])) else NO_CHANNEL
 
 
 def _list(item: dict[str, Any], key: str) -> list[Any]:
