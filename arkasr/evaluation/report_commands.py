@@ -32,7 +32,7 @@ def commands(expdir: str, datadir: str, sets: Sequence[TestSet], scores: Scores,
     recipes = dict.fromkeys(command_without_secrets(record["recipe"]) for _, record in runs if record.get("recipe"))
     lines = ["# recipe", *recipes] if recipes else []
     for run, record in runs:
-        if record.get("checkpoint"):
+        if not run_records.trained_here(run, record):
             continue
         command = command_without_secrets(record.get("command") or "")
         when = f"started {record.get('started', '-')}" if command else "no training command recorded"

@@ -7,6 +7,7 @@ from typing import Any
 
 from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.markdown import format_number, markdown_table
+from arkasr.evaluation.run_records import trained_here
 from arkasr.evaluation.tables import Scores
 from arkasr.utils.redact import without_secrets
 
@@ -48,12 +49,11 @@ def training_facts(metrics: Metrics, records: RunRecords) -> str:
         records: Content of run.json by run, with the configuration under "config".
 
     Returns:
-        Markdown table, one row per run, and what each run starts from. Checkpoints that are no runs of the experiment
-        are left out.
+        Markdown table, one row per run, and what each run starts from. Models that were not trained here are left out.
     """
     rows = []
     for run, record in records.items():
-        if record.get("checkpoint"):
+        if not trained_here(run, record):
             continue
         steps = metrics.get(run) or []
         distilled = any("vuss" in row for row in steps)
@@ -118,7 +118,7 @@ def environment(scores: Scores, records: RunRecords) -> str:
     ]
     groups: dict[tuple[str, str], list[str]] = {}
     for run, record in records.items():
-        if record.get("checkpoint"):
+        if not trained_here(run, record):
             continue
         versions = ", ".join(f"{name} {value}" for name, value in sorted((record.get("versions") or {}).items()))
         groups.setdefault((str(record.get("commit") or "not recorded"), versions), []).append(paper_numbers.title(run))

@@ -88,6 +88,19 @@ def _is_metrics_row(row: Any) -> bool:
     return all(value is None or isinstance(value, (int, float)) for value in row.values())
 
 
+def trained_here(run: str, record: dict[str, Any]) -> bool:
+    """Return whether a row is a run of the experiment, and neither another model nor a pretrained teacher.
+
+    Args:
+        run: Name of the run.
+        record: Result of `read_run`, perhaps with the key `checkpoint`.
+
+    Returns:
+        False for models of --checkpoint, and for a teacher without any record.
+    """
+    return not record.get("checkpoint") and (run != "teacher" or any(record.values()))
+
+
 def read_run(expdir: str | Path, run: str) -> dict[str, Any]:
     """Read the record of a training run.
 
@@ -167,4 +180,5 @@ def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
 def _lift(scores: dict[str, Any], summary: dict[str, Any]) -> None:
     """Fill in what older versions wrote once for all sets."""
     for key in ("metric", "normalizer", "weights"):
-        summary.setdefault(key, scores.get(key))
+        if key in scores:
+            summary.setdefault(key, scores[key])
