@@ -206,6 +206,25 @@ def is_empty_set(path: str) -> bool:
     return any(described.get("cuts") == 0 for described in _descriptions(path))
 
 
+def untranscribed(path: str) -> tuple[int, int]:
+    """Return how many cuts of a set have no transcript, as `corpus.json` states it.
+
+    Args:
+        path: See `shards`.
+
+    Returns:
+        This number and that of all cuts, both 0 if they are not known.
+
+    Raises:
+        UserError: `corpus.json` is broken.
+    """
+    for described in _descriptions(path):
+        found = (described.get("untranscribed"), described.get("cuts"))
+        if all(isinstance(number, int) for number in found):
+            return found  # type: ignore[return-value]
+    return 0, 0
+
+
 def _descriptions(path: str) -> Iterator[dict[str, Any]]:
     """Yield the facts of the set in each `corpus.json` beside a manifest."""
     name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")

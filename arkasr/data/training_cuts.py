@@ -18,7 +18,7 @@ from arkasr.data.clips import ClipReader, Selection
 from arkasr.data.epochs import Keep, Manifest
 from arkasr.data.lazy_cut import LazyCut, text_bytes
 from arkasr.data.lines import LINE_SUFFIXES
-from arkasr.data.manifests import Clips, checked_files, corpus_hours, no_cuts, shards, with_corpus
+from arkasr.data.manifests import Clips, checked_files, corpus_hours, no_cuts, shards, untranscribed, with_corpus
 from arkasr.data.mix import is_mix
 from arkasr.data.mixing import open_mix, turn
 from arkasr.data.order import epoch_order
@@ -53,9 +53,11 @@ def open_manifest(config: DataConfig, prefix: str = "", needs_text: bool = True)
     lazy = config.lazy == "always" or (config.lazy == "auto" and large and by_line)
     rules = replace(Rules.of(config, needs_text), prefix=prefix)
     if lazy:
+        if needs_text:  # other manifests show it while they are read
+            _require_transcripts(config, *untranscribed(config.train))
         return OnDisk(config, rules)
     manifest = InMemory(config, rules)
-    _require_transcripts(config, manifest.reader)
+    _require_transcripts(config, manifest.reader.tally.refused[NO_TEXT], manifest.reader.tally.kept)
     return manifest
 
 
@@ -168,12 +170,11 @@ def _require_usable(config: DataConfig, reader: ClipReader, clips: Iterator[Cut]
         raise UserError(f"{config.train}: no cut can be used: {reader.tally.reasons()}; {advice}")
 
 
-def _require_transcripts(config: DataConfig, reader: ClipReader) -> None:
+def _require_transcripts(config: DataConfig, number: int, total: int) -> None:
     """Refuse a manifest if more clips than may fail have no transcript, but the run needs transcripts."""
-    number, kept = reader.tally.refused[NO_TEXT], reader.tally.kept
-    if number > config.max_failed_share * kept:
+    if number > config.max_failed_share * total:
         raise UserError(
-            f"{config.train}: {number} of {kept} cuts have no transcript, which supervised training and "
+            f"{config.train}: {number} of {total} cuts have no transcript, which supervised training and "
             f"references need; {WITHOUT_TEXT}"
         )
 
