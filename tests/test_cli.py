@@ -24,8 +24,8 @@ CALLS = {
     ),
     "prepare": (
         "arkasr.corpora.prepare", "prepare",
-        ["c.yaml", "--scale", "paper", "--corpus_dir", "d", "--datadir", "data", "--nj", "3"],
-        ("c.yaml", "paper", "d", "data", 3),
+        ["c.yaml", "--scale", "paper", "--corpus_dir", "d", "--datadir", "data", "--nj", "3", "--shar"],
+        ("c.yaml", "paper", "d", "data", 3, True),
     ),
     "label": (
         "arkasr.evaluation.label", "label",

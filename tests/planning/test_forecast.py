@@ -52,7 +52,7 @@ def test_recomputation_adds_a_forward_pass_to_the_backward_pass():
 
 def test_documented_options_and_defaults_are_the_assumptions():
     page = (Path(__file__).parents[2] / "docs/plan.md").read_text(encoding="utf-8")
-    documented = dict(re.findall(r"^\| `--(\w+)` \| (\w+(?:\.\d+)?)", page, re.M))
+    documented = dict(re.findall(r"^\| `--(\w+)` \| (required|\d+(?:\.\d+)?)", page, re.M))
     assert documented.pop("gpus") == "required"
     defaults = {field.name: field.default for field in fields(Assumptions) if field.name != "gpus"}
     assert {name: float(value) for name, value in documented.items()} == defaults

@@ -209,7 +209,7 @@ def test_step_with_exact_ids_equals_step_with_local_teacher(folder):
         remote_scored, remote_total, remote_count, remote_gradient = step(remote)
     assert remote_scored.rollout.generation.ids == scored.rollout.generation.ids
     assert remote_count == count > 10 and remote_total == pytest.approx(total, rel=1e-5) and total > 0.1
-    torch.testing.assert_close(remote_gradient, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(remote_gradient, gradient, rtol=1e-4, atol=1e-5)  # float32, summed in another order
     assert float(remote_scored.sums["kl/all"]) == pytest.approx(float(scored.sums["kl/all"]), rel=1e-5)
 
 
