@@ -7,7 +7,7 @@ PIP_INSTALL = -m pip install -q --disable-pip-version-check
 .PHONY: help demo test quick lint format docs test-latest test-lowest constraints
 help:
 	@echo 'make demo         run egs/librispeech/run.sh --scale mini: train, distil and score on a CPU'
-	@echo 'make test         run lint, then all tests; PYTEST_ARGS="-k config" goes to pytest'
+	@echo 'make test         run lint, then all tests, two files at a time; PYTEST_ARGS="-k config" goes to pytest'
 	@echo 'make quick        run the fast tests: 2 minutes on 2 cores'
 	@echo 'make lint         check the code with ruff and mypy'
 	@echo 'make format       format the code with ruff'
@@ -21,7 +21,7 @@ demo: .venv/.installed-mini
 	@$(IN_VENV) egs/librispeech/run.sh --scale mini
 
 test: lint
-	@$(IN_VENV) python -m pytest $(PYTEST_ARGS)
+	@$(IN_VENV) python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 quick: .venv/.installed-dev
 	@$(IN_VENV) python -m pytest -m 'not slow and not distributed and not e2e' $(PYTEST_ARGS)

@@ -15,6 +15,7 @@ MODULE_OF = {"pyyaml": "yaml"}  # module names that differ from the name of the 
 NEEDED_BY_OTHERS = {
     "urllib3": "Lhotse imports it without declaring it",
     "scipy": "Lhotse resamples with it",
+    "pytest-xdist": "`make test` runs two test files at a time",
     "accelerate": "transformers asks for it to load onto the meta device, as a test does",
 }
 OWN = {"arkasr"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PARALLEL = "-m pytest -n 2 --dist loadfile"
 PYTHON = """#!/bin/sh
 echo "$*" >>"$LOG"
 case "$*" in
@@ -76,7 +77,7 @@ def test_test_checks_the_code_and_passes_arguments_to_pytest(call):
     done, calls = call("make", "test", "PYTEST_ARGS=-k one")
     assert done.returncode == 0, done.stderr
     assert INSTALL.format("dev") in calls
-    assert calls[-4:] == ["check", "format --check", "", "-m pytest -k one"]  # ruff, ruff, mypy, pytest
+    assert calls[-4:] == ["check", "format --check", "", f"{PARALLEL} -k one"]  # ruff, ruff, mypy, pytest
 
 
 def test_quick_leaves_out_marked_tests(call):
@@ -98,7 +99,7 @@ def test_test_latest_installs_without_constraints_every_time(call):
         assert done.returncode == 0, done.stderr
         (install,) = (words for words in calls if "pip install" in words)
         assert "-c constraints.txt" not in install and "-e .[dev,docs]" in install
-        assert calls[-1] == "-m pytest"
+        assert calls[-1] == PARALLEL
 
 
 def test_constraints_are_the_versions_of_a_passing_run(call, tmp_path):
@@ -120,7 +121,7 @@ def test_help_names_every_target(call):
 
 def test_ci_ends_with_the_closing_line_and_its_status(call):
     done, calls = call(".ci/run")
-    assert done.returncode == 0 and calls[-1] == "-m pytest"
+    assert done.returncode == 0 and calls[-1] == PARALLEL
     assert done.stdout.splitlines()[-1] == "= 2 passed in 0.10s ="
     done, _ = call(".ci/run", FAILING="1", CLOSING="1 failed, 2 passed")
     assert done.returncode != 0
