@@ -1,6 +1,7 @@
 # Every target sets up .venv once, with the exact versions of constraints.txt, and uses it again.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+PARALLEL = -n 2 --dist loadfile
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL = -m pip install -q --disable-pip-version-check
 
@@ -21,7 +22,7 @@ demo: .venv/.installed-mini
 	@$(IN_VENV) egs/librispeech/run.sh --scale mini
 
 test: lint
-	@$(IN_VENV) python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(IN_VENV) python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 quick: .venv/.installed-dev
 	@$(IN_VENV) python -m pytest -m 'not slow and not distributed and not e2e' $(PYTEST_ARGS)
@@ -45,7 +46,7 @@ test-latest:
 	@rm -rf .venv-latest
 	@$(PYTHON) -m venv .venv-latest
 	@.venv-latest/bin/python $(PIP_INSTALL) -e '.[dev,docs]' -e plugins/arkasr-vllm || { $(install_failed); }
-	@PATH="$(CURDIR)/.venv-latest/bin:$$PATH" python -m pytest $(PYTEST_ARGS)
+	@PATH="$(CURDIR)/.venv-latest/bin:$$PATH" python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-lowest:
 	@bash tests/lowest_versions.sh $(PYTEST_ARGS)
