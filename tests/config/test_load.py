@@ -173,7 +173,7 @@ def test_numbers_in_all_notations_are_read(tmp_path):
         ("distill: {top_k: 0}", "distill.top_k must be at least 1, got 0"),
         ("distill: {diagnose_every: -1}", "distill.diagnose_every must be at least 0, got -1"),
         ("teacher_data: {max_error: 30}", "teacher_data.max_error must be from 0 to 1, got 30.0"),
-        ("objective: obd", "objective must be one of 'sft', 'opd', got 'obd'; did you mean opd?"),
+        ("objective: obd", "objective must be one of 'sft', 'opd', 'none', got 'obd'; did you mean opd?"),
     ],
 )
 def test_load_config_refusal_names_file_key_and_fix(tmp_path, text, expected):

@@ -104,7 +104,7 @@ def test_checkpoint_beside_runs_is_compared_with_base_and_notices_new_weights(mo
     for verb in (decode, score):
         verb(str(expdir), str(datadir), ["base"])
         verb(str(expdir), str(datadir), [], [], [str(own)])
-    assert [row[0] for row in table(expdir)[2:4]] == ["own", "Base"]
+    assert [row[0] for row in table(expdir)[2:4]] == ["Base", "own"]
     assert scores_of(expdir, "own")["sets"]["test-a"]["against_base"]["difference_percent"] == 0
     assert read_config(expdir / "own" / "checkpoint.yaml").decode == read_config(expdir / "base" / "config.yaml").decode
     eager_to_stop(student(8), 2.0).save(own)
