@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from decoded import ENGLISH, MANDARIN, scores_of, write_data, write_hypotheses, write_manifest
@@ -54,7 +55,7 @@ def test_scores_of_two_data_directories_add_up_with_their_own_metrics(two, capsy
     assert header[1:3] == ["test-en WER [95 %]", "test-zh CER [95 %]"]
     assert (base[1].split()[0], base[2].split()[0], opd[1].split()[0]) == ("20.00", "25.00", "0.00")
     where = table(exp, "### Test sets")
-    assert [row[:3] + [Path(row[-1]).resolve()] for row in where[2:]] == [
+    assert [[*row[:3], Path(row[-1]).resolve()] for row in where[2:]] == [
         ["test-en", "libri", "English", en / "test-en.jsonl.gz"],
         ["test-zh", "aishell", "Chinese", zh / "test-zh.jsonl.gz"],
     ]
