@@ -192,7 +192,10 @@ def test_restarted_rank_of_another_machine_ends_the_ranks_of_the_old_start(group
         stores.append(group.store if not stores else second)
         return stores[-1].clone()
 
+    joined = threading.Barrier(group.size)  # all ranks of the first start have met
+
     def body(workers):
+        joined.wait(60)
         if workers.rank:
             while True:
                 workers.check()
