@@ -53,7 +53,7 @@ def _decode(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
-    from arkasr.evaluation.score import score
+    from arkasr.reporting.score import score
 
     score(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint)
 

@@ -19,7 +19,7 @@ class Language(NamedTuple):
         code: Code of ISO 639-1, or of ISO 639-3 if there is none.
         metric: Error rate that the field reports: `wer`, or `cer` for languages that are written without spaces
             between words.
-        normalizer: Name of the normaliser, see `arkasr.evaluation.normalize`.
+        normalizer: Name of the normaliser, see `arkasr.scoring.normalize`.
     """
 
     name: str

@@ -37,7 +37,7 @@ CALLS = {
     ),
     "decode": ("arkasr.evaluation.decode", "decode", [*DIRS, "--runs", "a b"], ("exp", "data", ["a", "b"], [], [])),
     "score": (
-        "arkasr.evaluation.score",
+        "arkasr.reporting.score",
         "score",
         [*DIRS, "--runs", "a", "b", "--checkpoint", "x/y", "n=whisper:z", "--test_sets", "t=a b.jsonl"],
         ("exp", "data", ["a", "b"], ["t=a b.jsonl"], ["x/y", "n=whisper:z"]),

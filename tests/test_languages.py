@@ -5,8 +5,8 @@ from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPER
 
 from arkasr.errors import UserError
-from arkasr.evaluation.normalize import NORMALIZERS
 from arkasr.languages import LANGUAGES, find_language, known_language
+from arkasr.scoring.normalize import NORMALIZERS
 
 # The languages of the model card of the published ARK-ASR-0.6B.
 CARD = """

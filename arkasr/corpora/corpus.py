@@ -103,7 +103,7 @@ class Corpus:
         layout: Layout on disk: `librispeech`, `aishell`, `wenet_speech`, `jsonl`, `csv`, `hf`, `lhotse` or `mix`.
         language: Language of all rows that name none, by English name or code. Empty if every row names its language.
         metric: Error rate: `wer` (over words) or `cer` (over characters). Default: that of the language.
-        normalizer: Text normalisation before scoring, see `arkasr.evaluation.normalize`. Default: that of the language.
+        normalizer: Text normalisation before scoring, see `arkasr.scoring.normalize`. Default: that of the language.
         obtain: How to get the corpus at paper scale. One sentence with size and address.
         miniature: The synthetic corpus of a published layout, see `Miniature`.
         columns: Names of columns, see `Columns`. For `jsonl`, `csv` and `hf`.

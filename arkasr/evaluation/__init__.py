@@ -1,4 +1,4 @@
-"""Decoding, teacher labels, scoring, confidence intervals, tables and figures.
+"""Decoding of test sets and teacher labels, on all ranks, and the records of both.
 
-May import `model`, `data`, `corpora`, `plugins`, `config`, `utils`, `interfaces`, `languages` and `errors`.
+May import `scoring`, `model`, `data`, `corpora`, `plugins`, `config`, `utils`, `interfaces`, `languages` and `errors`.
 """

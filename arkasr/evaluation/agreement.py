@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.tally import count
+from arkasr.scoring.normalize import normalizer
+from arkasr.scoring.tally import count
 
 
 def sample(clips: Iterable[str], size: int) -> set[str]:

@@ -20,10 +20,10 @@ from arkasr.data.manifests import is_empty_set, read_cuts, shards
 from arkasr.data.mix import leaves
 from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
-from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.scoring.normalize import normalizer
 from arkasr.utils.console import log
 
 SEED = 0  # of the sample. It is the same in all runs, so that their dev error rates can be compared
@@ -182,7 +182,7 @@ class DevSet:
             `errors`, `words`: the reference length in words (in characters for CER), `clips` that were decoded, and
             `failed`: clips that could not be read or are longer than the model accepts.
         """
-        from arkasr.evaluation.tally import count
+        from arkasr.scoring.tally import count
 
         loaded = self.batches(config.max_seconds, lm.max_seconds)
         batches = [batch for batch in loaded if batch.ids]

@@ -9,8 +9,8 @@ from typing import Any
 from arkasr.errors import UserError
 from arkasr.evaluation import inputs, run_records
 from arkasr.evaluation.checkpoints import Weights
-from arkasr.evaluation.normalize import NORMALIZERS
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
+from arkasr.scoring.normalize import NORMALIZERS
 from arkasr.utils.console import log
 from arkasr.utils.files import sha256
 

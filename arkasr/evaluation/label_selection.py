@@ -8,10 +8,10 @@ from typing import Any
 
 from lhotse.cut import Cut
 
-from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import read_corpus_facts
-from arkasr.evaluation.tally import count
 from arkasr.languages import known_language
+from arkasr.scoring.normalize import normalizer
+from arkasr.scoring.tally import count
 
 # Reasons, as they follow the number of clips in a message.
 FAILED, EMPTY, LOOPING = "failed", "with an empty transcript", "with a looping transcript"

@@ -10,7 +10,7 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types
-from arkasr.evaluation.normalize import NORMALIZERS
+from arkasr.scoring.normalize import NORMALIZERS
 from arkasr.utils.files import read_json
 
 METRICS = ("wer", "cer")

@@ -7,14 +7,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
-from arkasr.evaluation.shown_sets import shown_sets
-from arkasr.evaluation.tables import doubts, marker
 from arkasr.export.card_facts import ADAPTED, NATIVE, PUBLISHED, CardFacts
 from arkasr.export.card_texts import METHODS, usage
 from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
 from arkasr.languages import known_language
+from arkasr.reporting.markdown import format_interval, format_number, markdown_table
+from arkasr.reporting.shown_sets import shown_sets
+from arkasr.reporting.tables import doubts, marker
 
 ADAPTER_USAGE = """\
 You need the Python packages `arkasr` (`pip install -e '.[lora]'` in a clone of its repository) and `peft`. No remote

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from arkasr.config.schema import Config
 from arkasr.data.checks import Rules
-from arkasr.evaluation.collapse import collapsed
 from arkasr.evaluation.dev_set import DevSet, dev_sets
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.scoring.collapse import collapsed
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
 from arkasr.utils.timing import Phases

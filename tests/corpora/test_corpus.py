@@ -12,9 +12,9 @@ from arkasr.corpora.layouts.registry import LAYOUTS
 from arkasr.corpora.scale import PaperColumn, set_name
 from arkasr.corpora.synthetic.synth import ROLES
 from arkasr.errors import UserError
-from arkasr.evaluation.normalize import NORMALIZERS
 from arkasr.evaluation.paper_numbers import COLUMNS
 from arkasr.evaluation.results_io import METRICS
+from arkasr.scoring.normalize import NORMALIZERS
 
 EGS = Path(__file__).parents[2] / "egs"
 NAMES = ("librispeech", "aishell", "wenetspeech")

@@ -15,7 +15,7 @@ from lhotse.recipes import prepare_aishell, prepare_librispeech, prepare_wenet_s
 from arkasr.corpora.corpus import read_corpus_yaml
 from arkasr.corpora.data_dir import LINK
 from arkasr.data.batches import load_batch
-from arkasr.evaluation.normalize import normalizer
+from arkasr.scoring.normalize import normalizer
 
 RECIPES = {"librispeech": prepare_librispeech, "aishell": prepare_aishell, "wenetspeech": prepare_wenet_speech}
 PARTS = {

@@ -17,7 +17,7 @@ from arkasr.evaluation import checkpoints, paper_numbers
 from arkasr.evaluation.checkpoints import Checkpoint, Weights, read_checkpoint, weights_of
 from arkasr.evaluation.checkpoints import write_checkpoint as write
 from arkasr.evaluation.decode import decode
-from arkasr.evaluation.score import score
+from arkasr.reporting.score import score
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from decoded import ENGLISH, MANDARIN, scores_of, write_data, write_hypotheses, 
 from score_examples import rows_of
 
 from arkasr.errors import UserError
-from arkasr.evaluation.score import score
+from arkasr.reporting.score import score
 
 EN, ZH = {"u1": "the cat sat", "u2": "a dog"}, {"z1": "\u6211\u4eec", "z2": "\u4f60\u597d"}
 EN_WRONG, ZH_WRONG = {"u1": "the cat sat", "u2": "a frog"}, {"z1": "\u6211", "z2": "\u4f60\u597d"}

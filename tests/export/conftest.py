@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from arkasr.evaluation.decode import decode
-from arkasr.evaluation.score import score
+from arkasr.reporting.score import score
 from arkasr.training.train import train
 
 

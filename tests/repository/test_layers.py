@@ -30,13 +30,14 @@ import arkasr
 
 FLOORS = {
     1: {"config", "errors", "interfaces", "languages", "utils"},
-    2: {"corpora", "data", "distributions", "hookspecs", "model"},
+    2: {"corpora", "data", "distributions", "hookspecs", "model", "scoring"},
     2.5: {PUBLIC_INTERFACE},
     3: {"builtin", "plugins", "testing"},
     4: {"distill", "planning"},
     5: {"evaluation"},
-    6: {"export", "training"},
-    7: {"__main__", "cli"},
+    6: {"reporting"},
+    7: {"export", "training"},
+    8: {"__main__", "cli"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 MAX_TOP_LEVEL_MODULES = 7

@@ -23,8 +23,8 @@ from arkasr.data.batches import Batch, load_batch
 from arkasr.errors import UserError
 from arkasr.evaluation.dev_set import DevSet, sample_over_speakers
 from arkasr.evaluation.hypotheses import transcribe
-from arkasr.evaluation.normalize import normalizer
 from arkasr.model.loading import load_speech_lm
+from arkasr.scoring.normalize import normalizer
 from arkasr.training.train import train
 
 

@@ -12,7 +12,7 @@ from json_lines import write_lines
 
 from arkasr.data.manifests import digest
 from arkasr.errors import UserError
-from arkasr.evaluation.score import score
+from arkasr.reporting.score import score
 from arkasr.utils.files import sampled_digest
 
 REFERENCES = {"u1": "THE CAT SAT", "u2": "A DOG", "u3": ""}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from score_examples import SCORES, SETS, run_scores, set_scores, sets_of
 
-from arkasr.evaluation import terminal
+from arkasr.reporting import terminal
 
 
 def test_terminal_fits_80_columns_with_longest_names():

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arkasr.evaluation import paper_numbers, run_records
-from arkasr.evaluation.report_facts import RunRecords
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.tables import Scores
+from arkasr.reporting.report_facts import RunRecords
+from arkasr.reporting.tables import Scores
 from arkasr.utils.redact import command_without_secrets
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arkasr.evaluation.collapse import Collapse, collapsed, printable, repetition
+from arkasr.scoring.collapse import Collapse, collapsed, printable, repetition
 
 SENTENCES = [f"sentence number {i} of this test" for i in range(400)]
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.evaluation import paper_numbers
-from arkasr.evaluation.normalize import normalizer
 from arkasr.evaluation.results_io import TestSet
+from arkasr.scoring.normalize import normalizer
 from arkasr.utils.redact import values_without_secrets
 
 MANY_CORPORA = 3  # above this number, titles count them

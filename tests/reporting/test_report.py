@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from score_examples import CORPUS, METRICS, SCORES, SETS, rows_of, sets_of
 
-from arkasr.evaluation import report
+from arkasr.reporting import report
 
 RECORDS = {
     "teacher": {"config": {}},

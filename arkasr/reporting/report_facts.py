@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from arkasr.evaluation import inputs, paper_numbers
-from arkasr.evaluation.markdown import format_number, markdown_table
 from arkasr.evaluation.run_records import trained_here
-from arkasr.evaluation.tables import Scores
+from arkasr.reporting.markdown import format_number, markdown_table
+from arkasr.reporting.tables import Scores
 from arkasr.utils.redact import without_secrets
 
 Metrics = dict[str, list[dict[str, Any]]]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arkasr.errors import UserError
-from arkasr.evaluation.normalize import NORMALIZERS, normalizer
-from arkasr.evaluation.tally import count
+from arkasr.scoring.normalize import NORMALIZERS, normalizer
+from arkasr.scoring.tally import count
 
 
 @pytest.mark.parametrize(

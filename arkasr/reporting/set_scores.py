@@ -9,13 +9,13 @@ from typing import Any
 from arkasr.errors import UserError
 from arkasr.evaluation import inputs, texts_io
 from arkasr.evaluation.checkpoints import weights_of
-from arkasr.evaluation.collapse import collapsed, repetition
 from arkasr.evaluation.decode_record import read_record
-from arkasr.evaluation.normalize import Normalizer, normalizer
-from arkasr.evaluation.origins import TEACHER
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
-from arkasr.evaluation.shown_sets import facts_of
-from arkasr.evaluation.tally import NO_COUNTS, Tally, count, summary
+from arkasr.reporting.origins import TEACHER
+from arkasr.reporting.shown_sets import facts_of
+from arkasr.scoring.collapse import collapsed, repetition
+from arkasr.scoring.normalize import Normalizer, normalizer
+from arkasr.scoring.tally import NO_COUNTS, Tally, count, summary
 from arkasr.utils.console import printable
 from arkasr.utils.files import sha256
 from arkasr.utils.redact import values_without_secrets

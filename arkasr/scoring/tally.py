@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from arkasr.evaluation import bootstrap
+from arkasr.scoring import bootstrap
 
 
 @dataclass(frozen=True)

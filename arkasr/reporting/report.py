@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from arkasr.evaluation import changes, paper_numbers, report_facts, tables
-from arkasr.evaluation.report_commands import commands
-from arkasr.evaluation.report_facts import Metrics, RunRecords
-from arkasr.evaluation.report_sets import corpora, test_sets
+from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.shown_sets import is_miniature, title
-from arkasr.evaluation.tables import Scores
+from arkasr.reporting import changes, report_facts, tables
+from arkasr.reporting.report_commands import commands
+from arkasr.reporting.report_facts import Metrics, RunRecords
+from arkasr.reporting.report_sets import corpora, test_sets
+from arkasr.reporting.shown_sets import is_miniature, title
+from arkasr.reporting.tables import Scores
 
 MINI = """\
 **Miniature scale.** Small models, little data and small test sets, with the same recipe as at paper scale. The error

@@ -8,10 +8,10 @@ import pytest
 from score_examples import CORPUS, METRICS, SCORES, SETS, TEACHER, rows_of, run_scores, set_scores, sets_of
 
 from arkasr.errors import UserError
-from arkasr.evaluation import changes, tables
 from arkasr.evaluation.paper_numbers import COLUMNS
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.tally import NO_COUNTS
+from arkasr.reporting import changes, tables
+from arkasr.scoring.tally import NO_COUNTS
 
 TITLE = "Teacher (`qwen3_asr`, models/Qwen3-ASR-1.7B)"
 

@@ -17,25 +17,19 @@ from typing import Any
 
 from arkasr.config.load import read_config
 from arkasr.errors import UserError
-from arkasr.evaluation import (
-    bootstrap,
-    figures,
-    paper_numbers,
-    report,
-    run_records,
-    tables,
-    terminal,
-)
+from arkasr.evaluation import paper_numbers, run_records
 from arkasr.evaluation.checkpoint_values import parse_checkpoints
 from arkasr.evaluation.checkpoints import CONFIG, read_checkpoint, weights_of
 from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, outdated, read_earlier
-from arkasr.evaluation.origins import BASE, compare_teachers, origin
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.set_scores import score_set
-from arkasr.evaluation.shown_sets import shown_sets
-from arkasr.evaluation.tally import compare_with_base
 from arkasr.evaluation.texts_io import read_references
+from arkasr.reporting import figures, report, tables, terminal
+from arkasr.reporting.origins import BASE, compare_teachers, origin
+from arkasr.reporting.set_scores import score_set
+from arkasr.reporting.shown_sets import shown_sets
+from arkasr.scoring import bootstrap
+from arkasr.scoring.tally import compare_with_base
 from arkasr.utils.console import log, printable
 from arkasr.utils.files import locked, write_text
 

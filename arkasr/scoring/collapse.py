@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from arkasr.evaluation.tally import count
+from arkasr.scoring.tally import count
 
 MIN_CLIPS = 20  # with fewer, a repeated transcript says little
 MIN_EXCESS = 10  # transcripts that repeat more often than any reference

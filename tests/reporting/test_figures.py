@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from score_examples import sets_of
 
-from arkasr.evaluation import figures
+from arkasr.reporting import figures
 
 SETS = sets_of(name="toy", metric="cer", test_sets=["test", "other"])
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.errors import UserError
-from arkasr.evaluation.markdown import format_number, markdown_table
 from arkasr.evaluation.results_io import TestSet, read_corpus_facts
-from arkasr.evaluation.tables import Scores
+from arkasr.reporting.markdown import format_number, markdown_table
+from arkasr.reporting.tables import Scores
 from arkasr.utils.console import log
 
 FAR = os.path.join("..", "..")  # from the working directory

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arkasr.evaluation.tally import compare_with_base, count, summary
+from arkasr.scoring.tally import compare_with_base, count, summary
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6)
 

@@ -6,11 +6,12 @@ import textwrap
 from collections.abc import Sequence
 from itertools import islice
 
-from arkasr.evaluation import inputs, paper_numbers, tables
-from arkasr.evaluation.markdown import format_number
+from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.shown_sets import is_miniature, metric_names, title
-from arkasr.evaluation.tables import Scores
+from arkasr.reporting import tables
+from arkasr.reporting.markdown import format_number
+from arkasr.reporting.shown_sets import is_miniature, metric_names, title
+from arkasr.reporting.tables import Scores
 
 WIDTH = 80
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from arkasr.evaluation import paper_numbers
-from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.shown_sets import labels
+from arkasr.reporting.markdown import format_interval, format_number, markdown_table
+from arkasr.reporting.shown_sets import labels
 
 Scores = dict[str, dict[str, Any]]
 COUNT_COLUMNS = ("hits", "substitutions", "deletions", "insertions", "errors")

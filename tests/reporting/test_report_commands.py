@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from score_examples import SCORES, SETS
 
-from arkasr.evaluation.report_commands import commands
+from arkasr.reporting.report_commands import commands
 from arkasr.utils.redact import command_without_secrets
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.shown_sets import is_miniature, labels, metric_names, title
+from arkasr.reporting.shown_sets import is_miniature, labels, metric_names, title
 from arkasr.utils.files import publish
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from score_examples import CORPUS, SCORES, SETS, TEACHER, rows_of, run_scores
 
-from arkasr.evaluation import changes
+from arkasr.reporting import changes
 
 
 def test_changes_gives_relative_change_points_interval_and_paper():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from score_examples import CORPUS, SETS, rows_of
 
-from arkasr.evaluation.report_sets import corpora, corpus_facts, test_sets
-from arkasr.evaluation.shown_sets import facts_of
+from arkasr.reporting.report_sets import corpora, corpus_facts, test_sets
+from arkasr.reporting.shown_sets import facts_of
 
 COUNTS = {"cuts": 4, "hours": 0.5, "speakers": 2, "dropped": {}}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arkasr.evaluation.report_facts import environment, training_facts
+from arkasr.reporting.report_facts import environment, training_facts
 
 
 def test_environment_groups_runs_by_teacher_and_names_unrecorded_ones():

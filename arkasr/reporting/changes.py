@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from arkasr.evaluation import paper_numbers
-from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.tables import Scores, marker, row_title
+from arkasr.reporting.markdown import format_interval, format_number, markdown_table
+from arkasr.reporting.tables import Scores, marker, row_title
 
 
 def gap_recovery(before: float, after: float, teacher: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arkasr.evaluation import bootstrap
+from arkasr.scoring import bootstrap
 
 
 def test_interval_of_two_utterances_matches_hand_computation():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from arkasr.evaluation.markdown import format_interval, format_number, markdown_table
+from arkasr.reporting.markdown import format_interval, format_number, markdown_table
 
 
 def test_markdown_table_aligns_columns_and_escapes_bars():

@@ -9,7 +9,7 @@ from score_examples import SETS, sets_of
 
 from arkasr.evaluation.paper_numbers import COLUMNS
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.shown_sets import facts_of, is_miniature, labels, metric_names, shown_sets, title
+from arkasr.reporting.shown_sets import facts_of, is_miniature, labels, metric_names, shown_sets, title
 
 
 def scores_of(*sets):
