@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from arkasr.scoring import bootstrap
+from arkasr.scoring.alignment import align_all
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,12 @@ def count(references: Sequence[str], hypotheses: Sequence[str], metric: str) -> 
     Args:
         references: N normalised references.
         hypotheses: N normalised hypotheses.
-        metric: "wer" to align words, "cer" to align characters.
+        metric: `wer`, `cer` or `mer` (see `alignment.tokens`).
 
     Returns:
         Counts per utterance.
     """
-    import jiwer
-
-    process = jiwer.process_words if metric == "wer" else jiwer.process_characters
-    alignments = process(list(references), list(hypotheses)).alignments
+    alignments = align_all(references, hypotheses, metric)
     counts = {kind: np.zeros(len(references), dtype=np.int64) for kind in ("equal", "substitute", "delete", "insert")}
     for index, chunks in enumerate(alignments):
         for chunk in chunks:
