@@ -53,6 +53,57 @@ def _figures(expdir: str, drawn: Sequence[Path]) -> str:
     return "\n\n".join(f"![{path.stem.replace('_', ' ')}]({os.path.relpath(path, expdir)})" for path in drawn)
 
 
+def sections(
+    expdir: str,
+    datadir: str,
+    sets: Sequence[TestSet],
+    scores: Scores,
+    metrics: Metrics,
+    records: RunRecords,
+    drawn: Sequence[Path],
+) -> list[list[str]]:
+    """Build the sections of RESULTS.md. `report.html` shows the same ones.
+
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory.
+        sets: The test sets, in the order of the tables.
+        scores: Content of scores.json by run.
+        metrics: Training rows by run.
+        records: Content of run.json by run, with the configuration under "config".
+        drawn: Paths of the figures, in `expdir`.
+
+    Returns:
+        Markdown parts of each section, the first of which is its heading. A section without content is left out.
+    """
+    mini, paper = is_miniature(sets), bool(paper_numbers.columns(sets))
+    units = _in_words(sets)
+    change = [changes.changes(sets, scores), *changes.gap_notes(sets, scores)]
+    top_k = {
+        run: report_facts.setting(record.get("config"), report_facts.SETTINGS["top-k"])
+        for run, record in records.items()
+    }
+    agreement = [AGREEMENT] if tables.has_agreement(scores) else []
+    vuss = tables.vuss(metrics, top_k, paper)
+    counts = COUNTS.format(units=units, unit=tables.units(sets), empty=_empty_references(sets, scores))
+    data = corpora(datadir, sets)
+    found = [
+        (f"# Results: {title(sets)}{', miniature' if mini else ''}", *_introduction(mini, paper)),
+        ("## Environment", report_facts.environment(scores, records)),
+        ("## Warnings", WARNINGS, warnings) if (warnings := _warnings(scores)) else (),
+        ("## Table 1: error rates", READING.format(units=units), tables.error_rates(sets, scores)),
+        ("### Test sets", test_sets(sets, scores)),
+        ("### Change from Base", CHANGE, *change) if change[0] else (),
+        ("## Table 2: VUSS during distillation", VUSS, vuss) if vuss else (),
+        ("## Figures", _figures(expdir, drawn)) if drawn else (),
+        ("## Counts", counts, tables.counts(sets, scores)),
+        ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(sets, scores)),
+        ("## Corpus", *data) if data else (),
+        ("## Runs", report_facts.training_facts(metrics, records), commands(expdir, datadir, sets, scores, records)),
+    ]
+    return [list(section) for section in found if section]
+
+
 def results(
     expdir: str,
     datadir: str,
@@ -76,32 +127,8 @@ def results(
     Returns:
         The Markdown text.
     """
-    mini, paper = is_miniature(sets), bool(paper_numbers.columns(sets))
-    units = _in_words(sets)
-    change = [changes.changes(sets, scores), *changes.gap_notes(sets, scores)]
-    top_k = {
-        run: report_facts.setting(record.get("config"), report_facts.SETTINGS["top-k"])
-        for run, record in records.items()
-    }
-    agreement = [AGREEMENT] if tables.has_agreement(scores) else []
-    vuss = tables.vuss(metrics, top_k, paper)
-    counts = COUNTS.format(units=units, unit=tables.units(sets), empty=_empty_references(sets, scores))
-    data = corpora(datadir, sets)
-    sections = [
-        (f"# Results: {title(sets)}{', miniature' if mini else ''}", *_introduction(mini, paper)),
-        ("## Environment", report_facts.environment(scores, records)),
-        ("## Warnings", WARNINGS, warnings) if (warnings := _warnings(scores)) else (),
-        ("## Table 1: error rates", READING.format(units=units), tables.error_rates(sets, scores)),
-        ("### Test sets", test_sets(sets, scores)),
-        ("### Change from Base", CHANGE, *change) if change[0] else (),
-        ("## Table 2: VUSS during distillation", VUSS, vuss) if vuss else (),
-        ("## Figures", _figures(expdir, drawn)) if drawn else (),
-        ("## Counts", counts, tables.counts(sets, scores)),
-        ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(sets, scores)),
-        ("## Corpus", *data) if data else (),
-        ("## Runs", report_facts.training_facts(metrics, records), commands(expdir, datadir, sets, scores, records)),
-    ]
-    return "\n\n".join(part for section in sections for part in section) + "\n"
+    parts = sections(expdir, datadir, sets, scores, metrics, records, drawn)
+    return "\n\n".join(part for section in parts for part in section) + "\n"
 
 
 def _in_words(sets: Sequence[TestSet]) -> str:
