@@ -73,6 +73,9 @@ class Throughput:
         student: The model that is trained.
         teacher: The teacher plugin of a distillation run, None otherwise.
         workers: Number of ranks that share the step.
+
+    Attributes:
+        total: Operations of all steps since the run began, over all ranks. None if they are unknown.
     """
 
     def __init__(self, config: Config, student: SpeechLM, teacher: Any | None, workers: int):
@@ -89,6 +92,7 @@ class Throughput:
             log(
                 f"the operations of a teacher of type {kind!r} are unknown: teraflops_per_second and mfu are not logged"
             )
+        self.total: float | None = 0.0 if self.known else None
         published = flops.PROMPT.get(kind, 0)
         teacher_prompt = _prompt_tokens(teacher_lm) if isinstance(teacher_lm, SpeechLM) else published
         self.prompts = _prompt_tokens(student), teacher_prompt
@@ -121,7 +125,7 @@ class Throughput:
         return sum(work.values())
 
     def __call__(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return the utilisation metrics of one step.
+        """Count one step into `total`, and return its utilisation metrics.
 
         Args:
             sums: The step's values, added up over ranks and micro-batches, with `time/step` in seconds.
@@ -130,7 +134,9 @@ class Throughput:
             `teraflops_per_second` of one worker and, if the peak is known, `mfu`. Empty if the step was not timed, or
             if the teacher's model is of a kind whose operations are unknown.
         """
+        work = self.flops(sums) if self.known else 0.0
+        self.total = None if self.total is None else self.total + work
         if not (self.known and sums.get("time/step")):
             return {}
-        reached = self.flops(sums) / TERA / sums["time/step"] / self.workers
+        reached = work / TERA / sums["time/step"] / self.workers
         return {"teraflops_per_second": reached} | ({"mfu": reached / self.peak} if self.peak else {})

@@ -11,6 +11,7 @@ from arkasr.config.load import load_config
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.plugins import registry
+from arkasr.training.cost import record_cost
 from arkasr.training.final_model import save_final, write_final
 from arkasr.training.ranks import Ranks
 from arkasr.training.run_record import run_directory
@@ -87,6 +88,8 @@ def _train(config: Config, folder: Path, ranks: Ranks) -> None:
         with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
             done = trainer.run()
         if done:
+            if ranks.first:
+                record_cost(folder / "run.json", trainer.cost)
             save_final(folder / "final", trainer.student, ranks, config.model.path)
     if done:
         log(f"{folder / 'final'}: written")

@@ -17,6 +17,7 @@ from arkasr.distill.metrics import MAXIMA, read_sums
 from arkasr.plugins import registry
 from arkasr.training.checkpoint import Checkpoints
 from arkasr.training.clip_counts import CutRollouts, FailedClips
+from arkasr.training.cost import WallTime
 from arkasr.training.dev_error import DevError
 from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.guards import Guards
@@ -48,7 +49,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, folder: Path, ranks: Ranks):
-        self.config, self.folder, self.ranks = config, folder, ranks
+        self.config, self.folder, self.ranks, self.wall_time = config, folder, ranks, WallTime()
         self.student = make_model(config, folder, ranks)
         self.objective = make_objective(config, self.student, ranks.mesh)
         teacher = getattr(getattr(self.objective, "opd", None), "teacher", None)
@@ -57,7 +58,9 @@ class Trainer:
         self.optimizer, self.schedule = make_optimizer(config.optim, self.length, self.student)
         timeout = LOADER_SHARE * config.train.hang_seconds
         place, on_gpu = (ranks.rank, ranks.world_size), ranks.device.type == "cuda"
-        self.batches = TrainingBatches(config.data, config.seed, *place, timeout, on_gpu, config.needs_text)
+        self.batches = TrainingBatches(
+            config.data, config.seed, *place, timeout, on_gpu, config.needs_text, config.augment
+        )
         self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
         self.phases, self.preemption = Phases(ranks.device.type), Preemption()
         self.guards = Guards(folder, ranks, config.train)
@@ -75,7 +78,19 @@ class Trainer:
             self.guards.load_state_dict(state["guards"])
             self.failed.load_state_dict(state["failed"])
             self.cut.load_state_dict(state.get("cut_rollouts", {}))
+            self._restore_cost(state.get("cost", {}))
         self.guards.forget_after(self.step)
+
+    def _restore_cost(self, cost: dict[str, float | None]) -> None:
+        """Restore what the steps so far have cost. Checkpoints of earlier versions do not know it."""
+        self.wall_time.before = cost.get("wall_seconds")
+        self.throughput.total = cost.get("flops") if self.throughput.known else None
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        """The cost of the run so far, with the keys of `arkasr.training.cost`."""
+        known = {"flops": self.throughput.total, "wall_seconds": self.wall_time.seconds}
+        return known | {"hours": self.hours, "tokens": self.tokens}
 
     def _restore_length(self, state: dict[str, Any]) -> None:
         """Restore how much of the run is done. Checkpoints of earlier versions know the hours that were read."""
@@ -105,6 +120,7 @@ class Trainer:
             "hours": self.hours,
             "tokens": self.tokens,
             "length": self.length.state_dict(),
+            "cost": self.cost,
             "dev_error": dev_error,
             "config": asdict(self.config),
             "plugins": registry.listing(),
@@ -197,7 +213,7 @@ class Trainer:
             grads = gradients(self.student.parameters())
             sums, norm = _read(micros, gradient_norm(grads))
         sums = self.ranks.reduce(sums | self._rank_values())
-        self.length.add(sums["drawn"] / 3600)
+        self.length.add(sums["drawn"] / 3600, sums["covered"] / 3600)
         self.failed.add(sums["failed"], sums["num_clips"])
         self.cut.add(sums)
         learning_rate = float(self.schedule.get_last_lr()[0])
@@ -257,6 +273,7 @@ def _values(micro: MicroLoss, batch: Batch) -> dict[str, Tensor | float]:
         "count": micro.count,
         "seconds": batch.seconds,
         "drawn": batch.drawn,
+        "covered": batch.covered,
         "num_clips": len(batch.ids),
         "failed": batch.num_failed,
     }
