@@ -5,15 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lhotse.cut import Cut
+
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types, json_lines
+from arkasr.scoring.utterances import Utterance
 
 AGAIN = "delete the file and decode again with --stage 4"
 # References may be empty, and need no language.
 TEXTS_ONLY = Rules(language="unknown", needs_text=False, any_language=True)
 ROW_TYPES = {"id": str, "hypothesis": str, "reference": str, "stopped": bool, "looping": bool}
+
+
+def read_utterances(manifest: Path) -> dict[str, Utterance]:
+    """Read reference, duration, speaker and condition of each clip of a test set.
+
+    Args:
+        manifest: Manifest of the test set. The condition is the custom field `condition` of a cut.
+
+    Returns:
+        Utterances by cut id, in the order of the manifest.
+
+    Raises:
+        UserError: The manifest is missing, broken or empty.
+    """
+    if not manifest.exists():
+        raise UserError(f"{manifest}: no such file; prepare the data with --stage 1")
+    return {cut.id: _utterance(cut) for cut in read_cuts(str(manifest), TEXTS_ONLY)}
+
+
+def _utterance(cut: Cut) -> Utterance:
+    """Describe a clip. Several speakers in one clip count as one of their own."""
+    text = " ".join(part.text or "" for part in cut.supervisions)
+    speakers = dict.fromkeys(str(part.speaker) for part in cut.supervisions if part.speaker)
+    condition = (getattr(cut, "custom", None) or {}).get("condition")
+    return Utterance(text, cut.duration, "+".join(speakers), "" if condition is None else str(condition))
 
 
 def read_references(manifest: Path) -> dict[str, str]:
@@ -28,10 +56,7 @@ def read_references(manifest: Path) -> dict[str, str]:
     Raises:
         UserError: The manifest is missing, broken or empty.
     """
-    if not manifest.exists():
-        raise UserError(f"{manifest}: no such file; prepare the data with --stage 1")
-    cuts = read_cuts(str(manifest), TEXTS_ONLY)
-    return {cut.id: " ".join(part.text or "" for part in cut.supervisions) for cut in cuts}
+    return {identity: utterance.text for identity, utterance in read_utterances(manifest).items()}
 
 
 def read_hypotheses(path: Path, references: dict[str, str], manifest: Path) -> dict[str, dict[str, Any]]:

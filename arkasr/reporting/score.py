@@ -23,13 +23,13 @@ from arkasr.evaluation.checkpoints import CONFIG, read_checkpoint, weights_of
 from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, outdated, read_earlier
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.texts_io import read_references
+from arkasr.evaluation.texts_io import read_utterances
 from arkasr.reporting import figures, report, tables, terminal
 from arkasr.reporting.origins import BASE, compare_teachers, origin
 from arkasr.reporting.set_scores import score_set
 from arkasr.reporting.shown_sets import shown_sets
 from arkasr.scoring import bootstrap
-from arkasr.scoring.tally import compare_with_base
+from arkasr.scoring.significance import compare
 from arkasr.utils.console import log, printable
 from arkasr.utils.files import locked, write_text
 
@@ -54,15 +54,16 @@ def score_sets(
     """
     entries: dict[str, dict[str, dict[str, Any]]] = {run: {} for run in records}
     for tested in sets:
-        references, tallies = read_references(tested.manifest), {}
+        utterances, tallies = read_utterances(tested.manifest), {}
+        speakers = [utterance.speaker for utterance in utterances.values()]
         for run, record in records.items():
-            tallies[run], entries[run][tested.name] = score_set(expdir, run, tested, references, record)
+            tallies[run], entries[run][tested.name] = score_set(expdir, run, tested, utterances, record)
         base, origin = tallies.get(BASE), entries.get(BASE, {}).get(tested.name)
         if BASE not in records and tested.name in earlier.get(BASE, {"sets": {}})["sets"]:
-            base, origin = score_set(expdir, BASE, tested, references, run_records.read_run(expdir, BASE))
+            base, origin = score_set(expdir, BASE, tested, utterances, run_records.read_run(expdir, BASE))
         for run, tally in tallies.items():
             if run != BASE and base is not None and tally is not None and origin is not None:
-                change = compare_with_base(tally, base) | {"hypotheses": origin["hypotheses"]}
+                change = compare(tally, base, speakers) | {"hypotheses": origin["hypotheses"]}
                 entries[run][tested.name]["against_base"] = change
     _require_a_rate(expdir, sets, entries)
     return entries

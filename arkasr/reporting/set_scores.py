@@ -13,9 +13,11 @@ from arkasr.evaluation.decode_record import read_record
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
 from arkasr.reporting.origins import TEACHER
 from arkasr.reporting.shown_sets import facts_of
+from arkasr.scoring.breakdown import breakdown, hallucination
 from arkasr.scoring.collapse import collapsed, repetition
 from arkasr.scoring.normalize import Normalizer, normalizer
 from arkasr.scoring.tally import NO_COUNTS, Tally, count, summary
+from arkasr.scoring.utterances import Utterance
 from arkasr.utils.console import printable
 from arkasr.utils.files import sha256
 from arkasr.utils.redact import values_without_secrets
@@ -25,7 +27,7 @@ MOST_EXAMPLES = 3
 
 
 def score_set(
-    expdir: str, run: str, tested: TestSet, references: dict[str, str], record: Mapping[str, Any]
+    expdir: str, run: str, tested: TestSet, utterances: Mapping[str, Utterance], record: Mapping[str, Any]
 ) -> tuple[Tally | None, dict[str, Any]]:
     """Score one run on one test set.
 
@@ -36,7 +38,7 @@ def score_set(
         expdir: Experiment directory.
         run: Name of the run.
         tested: The test set.
-        references: Reference text by id.
+        utterances: The utterances of the test set by id.
         record: Content of run.json, with the configuration under "config". A teacher has none.
 
     Returns:
@@ -45,6 +47,7 @@ def score_set(
     Raises:
         UserError: Hypotheses are missing, broken, incomplete, or of other data or weights.
     """
+    references = {identity: utterance.text for identity, utterance in utterances.items()}
     path, normalize = hypothesis_file(expdir, run, tested.name), normalizer(tested.normalizer)
     rows = texts_io.read_hypotheses(path, references, tested.manifest)
     _check_references(references, rows, normalize, path, tested.manifest)
@@ -57,10 +60,28 @@ def score_set(
     expected = {identity: normalize(text) for identity, text in references.items()}
     tally = count(list(expected.values()), [texts.get(i, "") for i in expected], tested.metric) if rows else None
     lengths = {"utterances": len(references), "empty_references": list(expected.values()).count("")}
-    entry = (NO_COUNTS | lengths if tally is None else summary(tally)) | _transcripts(rows, texts, references, decoded)
+    entry = NO_COUNTS | lengths if tally is None else measured(tally, list(utterances.values()))
+    entry |= _transcripts(rows, texts, references, decoded)
     doubts = _doubts(entry, decoded, [expected[identity] for identity in texts], list(texts.values())) + changed
     made_of = {"digest": inputs.present_digest(str(tested.manifest)), "hypotheses": sha256(path)} | _origin(decoded)
     return tally, {**facts_of(tested), **entry, **made_of, "warnings": [printable(clause) for clause in doubts]}
+
+
+def measured(tally: Tally, utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """Return what was measured of one system on one test set.
+
+    Args:
+        tally: Counts per utterance.
+        utterances: The utterances, in the same order.
+
+    Returns:
+        The entries of `summary`, and `breakdown` and `hallucination` (see `arkasr.scoring.breakdown`).
+    """
+    return {
+        **summary(tally, [utterance.speaker for utterance in utterances]),
+        "hallucination": hallucination(tally, utterances),
+        "breakdown": breakdown(tally, utterances),
+    }
 
 
 def _origin(decoded: dict[str, Any] | None) -> dict[str, Any]:

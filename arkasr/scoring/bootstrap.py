@@ -1,4 +1,8 @@
-"""Percentile bootstrap over utterances for micro-averaged error rates (Bisani and Ney, ICASSP 2004)."""
+"""Percentile bootstrap for micro-averaged error rates (Bisani and Ney, ICASSP 2004).
+
+It draws utterances. To draw speakers, which gives wider intervals where the utterances of one speaker are alike, sum
+the counts per speaker first (`sums_by_label`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,22 @@ NUM_RESAMPLES = 1000
 SEED = 0
 LEVEL = 0.95
 CHUNK = 100  # resamples drawn at once: bounds memory at CHUNK x utterances
+
+
+def sums_by_label(values: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Sum values per label, such as the errors per speaker.
+
+    Args:
+        values: Integer array [N].
+        labels: N labels.
+
+    Returns:
+        Integer array [number of different labels], in the order of the sorted labels.
+    """
+    names, places = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+    sums = np.zeros(len(names), dtype=np.int64)
+    np.add.at(sums, places, values)
+    return sums
 
 
 def resampled_rates(errors: Sequence[np.ndarray], lengths: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -86,3 +106,28 @@ def paired_interval(
     """
     rates = resampled_rates([errors, other], lengths, resamples, seed)
     return _percentiles(rates[:, 0] - rates[:, 1], level)
+
+
+def paired_p(
+    errors: np.ndarray, other: np.ndarray, lengths: np.ndarray, resamples: int = NUM_RESAMPLES, seed: int = SEED
+) -> float | None:
+    """Test whether two error rates on the same utterances differ, by a paired bootstrap.
+
+    Args:
+        errors: Integer array [N], the number of errors per utterance of the first system.
+        other: Integer array [N], the same for the second system.
+        lengths: Integer array [N], the reference length per utterance.
+        resamples: Number of bootstrap samples R.
+        seed: Seed of the random generator. The samples are those of `paired_interval`.
+
+    Returns:
+        Two-sided p value: twice the share of samples in which the difference has the rarer sign or is 0, at most 1.
+        One sample is added to the count, so the least value is 2 / (R + 1). None if all references are empty.
+    """
+    rates = resampled_rates([errors, other], lengths, resamples, seed)
+    differences = rates[:, 0] - rates[:, 1]
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return None
+    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))

@@ -1,4 +1,4 @@
-"""Errors of hypotheses against references: counts per utterance, sums, rates and comparisons.
+"""Errors of hypotheses against references: counts per utterance, sums and rates.
 
 jiwer counts the errors on normalised text. The error rate is the micro average: the errors of all utterances divided
 by the number of all reference words or characters. Words recognised in an utterance with an empty reference count as
@@ -7,7 +7,7 @@ insertions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,28 +60,80 @@ def count(references: Sequence[str], hypotheses: Sequence[str], metric: str) -> 
 
 SIZES = ("utterances", "reference_length", "empty_references")
 COUNTS = ("hits", "substitutions", "deletions", "insertions", "errors", "utterances_with_errors")
+RATES = ("rate_percent", "interval_percent", "interval_by_speaker_percent", "utterance_error_percent")
 # The entry of `summary` where nothing was measured.
-NO_COUNTS: dict[str, Any] = dict.fromkeys((*SIZES, *COUNTS, "rate_percent", "interval_percent"))
+NO_COUNTS: dict[str, Any] = dict.fromkeys((*SIZES, *COUNTS, *RATES, "speakers"))
 
 
-def _percent(value: float) -> float:
+def percent(value: float) -> float:
+    """Return a fraction in percent.
+
+    Args:
+        value: The fraction.
+
+    Returns:
+        Percent, rounded to four decimals.
+    """
     return round(100 * value, 4)
 
 
-def _percents(pair: tuple[float, float] | None) -> list[float] | None:
-    return None if pair is None else [_percent(value) for value in pair]
+def percents(pair: tuple[float, float] | None) -> list[float] | None:
+    """Return an interval in percent.
+
+    Args:
+        pair: (low, high) as fractions, or None.
+
+    Returns:
+        [low, high] in percent (see `percent`), or None.
+    """
+    return None if pair is None else [percent(value) for value in pair]
 
 
-def summary(tally: Tally) -> dict[str, Any]:
-    """Sum the counts of one run on one test set, and compute its error rate with a 95 % interval.
+def num_speakers(speakers: Sequence[str]) -> int | None:
+    """Count speakers.
+
+    Args:
+        speakers: Speaker per utterance. An empty name is unknown.
+
+    Returns:
+        Number of different speakers, or None if the speaker of some utterance is unknown.
+    """
+    return len(set(speakers)) if speakers and all(speakers) else None
+
+
+def interval_by_speaker(
+    interval: Callable[..., tuple[float, float] | None], columns: Sequence[np.ndarray], speakers: Sequence[str]
+) -> list[float] | None:
+    """Compute an interval by drawing speakers instead of utterances: a cluster bootstrap.
+
+    Args:
+        interval: Function of `arkasr.scoring.bootstrap` that computes the interval.
+        columns: Its arguments, integer arrays [N], one value per utterance.
+        speakers: Speaker per utterance.
+
+    Returns:
+        [low, high] in percent, or None with fewer than two speakers, or if some are unknown.
+    """
+    if (num_speakers(speakers) or 0) < 2:
+        return None
+    return percents(interval(*(bootstrap.sums_by_label(column, speakers) for column in columns)))
+
+
+def summary(tally: Tally, speakers: Sequence[str] = ()) -> dict[str, Any]:
+    """Sum the counts of one run on one test set, and compute its error rate with 95 % intervals.
 
     Args:
         tally: Counts per utterance.
+        speakers: Speaker per utterance. Empty if unknown.
 
     Returns:
-        Totals, `rate_percent` and `interval_percent`. Both are None if all references are empty.
+        Totals, `rate_percent`, its intervals `interval_percent` (utterances drawn) and `interval_by_speaker_percent`
+        (speakers drawn), `utterance_error_percent` (the share of utterances with an error) and `speakers` (number).
+        Rates and intervals are None if all references are empty. The interval by speaker and `speakers` are also None
+        if some speakers are unknown, and the interval is None with one speaker.
     """
     length, errors = int(tally.lengths.sum()), int(tally.errors.sum())
+    wrong = int((tally.errors > 0).sum())
     return {
         "utterances": len(tally.hits),
         "reference_length": length,
@@ -90,27 +142,11 @@ def summary(tally: Tally) -> dict[str, Any]:
         "deletions": int(tally.deletions.sum()),
         "insertions": int(tally.insertions.sum()),
         "errors": errors,
-        "utterances_with_errors": int((tally.errors > 0).sum()),
+        "utterances_with_errors": wrong,
         "empty_references": int((tally.lengths == 0).sum()),
-        "rate_percent": _percent(errors / length) if length else None,
-        "interval_percent": _percents(bootstrap.interval(tally.errors, tally.lengths)),
-    }
-
-
-def compare_with_base(tally: Tally, base: Tally) -> dict[str, Any]:
-    """Compute the change of a run's error rate from Base on the same test set.
-
-    Args:
-        tally: Counts of the run per utterance.
-        base: Counts of Base, for the same utterances in the same order.
-
-    Returns:
-        `difference_percent` in points, its paired 95 % interval `interval_percent`, and `relative_percent`. Values that
-        are not defined are None.
-    """
-    length, errors, base_errors = int(tally.lengths.sum()), int(tally.errors.sum()), int(base.errors.sum())
-    return {
-        "difference_percent": _percent((errors - base_errors) / length) if length else None,
-        "interval_percent": _percents(bootstrap.paired_interval(tally.errors, base.errors, tally.lengths)),
-        "relative_percent": _percent(errors / base_errors - 1) if base_errors else None,
+        "speakers": num_speakers(speakers),
+        "rate_percent": percent(errors / length) if length else None,
+        "interval_percent": percents(bootstrap.interval(tally.errors, tally.lengths)),
+        "interval_by_speaker_percent": interval_by_speaker(bootstrap.interval, (tally.errors, tally.lengths), speakers),
+        "utterance_error_percent": percent(wrong / len(tally.hits)) if len(tally.hits) else None,
     }

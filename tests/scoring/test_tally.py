@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arkasr.scoring.tally import compare_with_base, count, summary
+from arkasr.scoring.tally import count, summary
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6)
 
@@ -48,9 +48,19 @@ def test_summary_without_reference_words_has_no_rate():
     assert got["rate_percent"] is None and got["interval_percent"] is None and got["errors"] == 1
 
 
-def test_compare_with_base_gives_points_interval_and_relative_change():
-    base, better = count(["a b c d"] * 3, ["a x y z"] * 3, "wer"), count(["a b c d"] * 3, ["a b c z"] * 3, "wer")
-    got = compare_with_base(better, base)
-    assert got["difference_percent"] == -50 and got["interval_percent"] == [-50, -50]
-    assert got["relative_percent"] == pytest.approx(-66.6667)
-    assert compare_with_base(better, count(["a b c d"] * 3, ["a b c d"] * 3, "wer"))["relative_percent"] is None
+def test_summary_counts_utterances_with_errors_and_draws_speakers():
+    references, hypotheses = ["a b"] * 8, ["a b"] * 4 + ["x y"] * 4
+    tally, speakers = count(references, hypotheses, "wer"), ["good"] * 4 + ["bad"] * 4
+    got = summary(tally, speakers)
+    assert (got["utterance_error_percent"], got["speakers"]) == (50, 2)
+    assert got["interval_by_speaker_percent"] == [0, 100]  # one of four samples holds a single speaker, on each side
+    low, high = got["interval_percent"]
+    assert 0 < low < 50 < high < 100
+
+
+@pytest.mark.parametrize(
+    ("speakers", "number"), [((), None), (["a", "a"], 1), (["a", ""], None), (["", ""], None), (["a", "b"], 2)]
+)
+def test_summary_without_two_known_speakers_has_no_interval_by_speaker(speakers, number):
+    got = summary(count(["a b", "c"], ["a x", "c"], "wer"), speakers)
+    assert got["speakers"] == number and (got["interval_by_speaker_percent"] is None) == (number != 2)
