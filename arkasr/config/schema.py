@@ -528,6 +528,8 @@ class Config:
     Attributes:
         run: Name of the run. `--run` sets it, and a configuration file cannot.
         seed: Seed of weights, shuffling and sampling, from 0 to 2147483647.
+        rounding: Number of a repetition with the same seed and other rounding errors, from 0 to 2147483647. Above 0,
+            the last place of each trained weight is changed at random before the first step. 0 changes nothing.
         objective: `sft` is cross-entropy on transcripts. `opd` is on-policy distillation. `none` trains nothing: the
             result of the run is the model of `model.path`, so that stages 4 to 6 work on a downloaded model.
         model: See `ModelConfig`.
@@ -547,6 +549,7 @@ class Config:
 
     run: str = field(default="", metadata={"unlisted": True})
     seed: int = 1
+    rounding: int = 0
     objective: Literal["sft", "opd", "none"] = "sft"
     model: ModelConfig = field(default_factory=ModelConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -563,7 +566,7 @@ class Config:
     fsdp: FsdpConfig = field(default_factory=FsdpConfig)
 
     def __post_init__(self) -> None:
-        _require_range(self, "seed", 0, MOST_SEED)
+        _require_range(self, "seed rounding", 0, MOST_SEED)
         allowed = self.objective != "none" or bool(self.model.path)
         _require(allowed, "objective", "sft or opd without `model.path`", self.objective)
 

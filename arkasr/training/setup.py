@@ -25,6 +25,7 @@ from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training.length import RunLength
 from arkasr.training.random_state import seed_generators
 from arkasr.training.ranks import Ranks
+from arkasr.training.rounding import shift_last_places
 from arkasr.utils.console import log
 from arkasr.utils.files import publish
 
@@ -61,6 +62,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     train_parts(lm, config.model)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
+    shift_last_places(lm, config.rounding)
     if ranks.rank:
         seed_generators(config.seed, ranks.rank)
     lm = lm.to(ranks.device).train()
