@@ -43,8 +43,15 @@ class Normalizer:
         return self.function(text)
 
 
-def _fold(text: str) -> str:
-    """Unify compatibility forms, case and apostrophes, and remove invisible characters and commas of thousands."""
+def fold(text: str) -> str:
+    """Unify compatibility forms, case and apostrophes, and remove invisible characters and commas of thousands.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The text in NFKC and lower case.
+    """
     visible = "".join(char for char in IGNORABLE.sub("", text) if unicodedata.category(char) not in INVISIBLE)
     # Before NFKC, because it splits an acute accent into a space and a mark. After NFKC, because it creates some.
     compatible = unicodedata.normalize("NFKC", visible.translate(APOSTROPHES)).lower()
@@ -52,31 +59,90 @@ def _fold(text: str) -> str:
     return THOUSANDS.sub(lambda number: number[0].replace(",", ""), folded)
 
 
-def _kept(text: str, other: Callable[[str, str, str], str]) -> str:
-    """Keep letters, numbers and their marks. `other` replaces any other character, given its two neighbours."""
-    characters, category = [], "Z"
+def keep_letters(text: str, other: Callable[[str, str, str], str]) -> str:
+    """Keep letters, numbers and their marks.
+
+    Args:
+        text: Return value of `fold`.
+        other: Replaces any other character, given the character before it, itself, and the one after it.
+
+    Returns:
+        The text in NFC.
+    """
+    found, category = [], "Z"
     for before, char, after in zip(f" {text}", text, f"{text[1:]} "):
         previous, category = category, unicodedata.category(char)[0]
         if category == "M" and previous not in "LNM":
             category = "Z"  # a mark on nothing, such as the accent of a removed sign
-        characters.append(char if category in "LNM" else other(before, char, after))
-    return unicodedata.normalize("NFC", "".join(characters))
+        found.append(char if category in "LNM" else other(before, char, after))
+    return unicodedata.normalize("NFC", "".join(found))
 
 
-def _english(text: str) -> str:
-    kept = _kept(_fold(text), lambda _before, char, _after: "'" if char == "'" else " ")
-    return " ".join(LOOSE_APOSTROPHE.sub(" ", kept).split())
+def strip_apostrophes(text: str) -> str:
+    """Remove apostrophes that are not inside words, and reduce white space to single spaces.
+
+    Args:
+        text: Text with spaces between words.
+
+    Returns:
+        The words.
+    """
+    return " ".join(LOOSE_APOSTROPHE.sub(" ", text).split())
 
 
-def _number_sign(before: str, char: str, after: str) -> str:
+def number_sign(before: str, char: str, after: str) -> str:
+    """Return the sign between two digits, such as the point of "3.5".
+
+    Args:
+        before: The character before it.
+        char: The character.
+        after: The character after it.
+
+    Returns:
+        The sign, dashes unified. Empty if the character is none, or if it is not between digits.
+    """
     return NUMBER_SIGNS.get(char, "") if before.isdecimal() and after.isdecimal() else ""
 
 
-def _mandarin(text: str) -> str:
-    return _kept(_fold(text), _number_sign)
+def words(text: str) -> str:
+    """Normalise a text of a language that is written with spaces between words.
+
+    Keeps letters, numbers, marks and apostrophes inside words. Anything else is a space: "well-known" is two words.
+    Commas of thousands are removed, as in Whisper's normaliser: "1,000" is "1000".
+
+    Args:
+        text: The text.
+
+    Returns:
+        The words, separated by single spaces.
+    """
+    return strip_apostrophes(keep_letters(fold(text), lambda _before, char, _after: "'" if char == "'" else " "))
 
 
-def _raw(text: str) -> str:
+def characters(text: str) -> str:
+    """Normalise a text of a language that is written without spaces.
+
+    Keeps letters, numbers and marks, without spaces. Each letter of a Latin word counts as one character. Keeps signs
+    between digits, as WeNet's scorer does: "3.5" is not "35".
+
+    Args:
+        text: The text.
+
+    Returns:
+        The characters.
+    """
+    return keep_letters(fold(text), number_sign)
+
+
+def raw(text: str) -> str:
+    """Reduce white space to single spaces.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The text, otherwise as it is.
+    """
     return " ".join(text.split())
 
 
@@ -85,16 +151,16 @@ NORMALIZERS = {
     for entry in (
         # Keeps letters, numbers, marks and apostrophes inside words. Anything else is a space: "well-known" is two.
         # Commas of thousands are removed, as in Whisper's normaliser: "1,000" is "1000".
-        Normalizer("english", "2", _english),
+        Normalizer("english", "2", words),
         # The same rules for other languages that are written with spaces between words.
-        Normalizer("words", "1", _english),
+        Normalizer("words", "1", words),
         # Keeps letters, numbers and marks, without spaces. Each letter of a Latin word counts as one character.
         # Keeps signs between digits, as WeNet's scorer does: "3.5" is not "35".
-        Normalizer("mandarin", "2", _mandarin),
+        Normalizer("mandarin", "2", characters),
         # The same rules for other languages that are written without spaces.
-        Normalizer("characters", "1", _mandarin),
+        Normalizer("characters", "1", characters),
         # Keeps the text. White space is reduced to single spaces.
-        Normalizer("raw", "1", _raw),
+        Normalizer("raw", "1", raw),
     )
 }
 
