@@ -31,7 +31,7 @@ from arkasr.config.schema import DistillConfig, OptimConfig, RolloutConfig, Trai
 from arkasr.distill.step import Opd
 from arkasr.testing.host_reads import count_host_reads
 from arkasr.training.length import RunLength
-from arkasr.training.setup import make_optimizer
+from arkasr.training.optimizer import make_optimizer
 from arkasr.utils.timing import Phases
 
 STEP = ("rollout", "teacher", "student", "backward", "optimizer")

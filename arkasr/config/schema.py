@@ -59,6 +59,14 @@ def _require_positive(section: Any, *keys: str) -> None:
         _require(getattr(section, key) > 0, key, "above 0", getattr(section, key))
 
 
+def _by_part(section: Any, key: str, default: float) -> dict[str, Any]:
+    """Return a mapping with one value per part of the model. Parts that it does not name get the default."""
+    given = getattr(section, key)
+    if unknown := sorted(set(given) - set(PARTS)):
+        raise ValueError(f"{key}.{unknown[0]} is not a part of the model; valid here: {', '.join(PARTS)}")
+    return {part: given.get(part, default) for part in PARTS}
+
+
 def _require_token_limits(section: Any) -> None:
     rate = section.tokens_per_second
     _require_range(section, "max_new_tokens", 1, MOST_TOKENS)
@@ -134,6 +142,9 @@ class ModelConfig:
             results for a clip depend on its batch. Null keeps the setting of `path`. A fresh model masks padding.
         freeze: Parts that are not trained: one or two of `encoder`, `adapter`, `decoder`. With `lora`, a part that is
             named here has no adapters either.
+        dropout: Dropout in training, at least 0 and below 1: of the output of each attention and feed-forward layer,
+            before it is added to the layer's input (arXiv:1706.03762, section 5.4), in blocks of encoder and decoder
+            that are trained. Rollouts, dev clips and decoding have none.
         lora: See `LoraConfig`.
     """
 
@@ -146,9 +157,11 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     mask_padding: bool | None = None
     freeze: list[str] = field(default_factory=list)
+    dropout: float = 0.0
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
         if self.type == "glmasr" and not self.path:
             raise ValueError("path must be set with type glmasr, which is not built from parts; name a GLM-ASR model")
         allowed = self.mask_padding is None or self.type == "arkasr"
@@ -172,6 +185,11 @@ class ModelConfig:
     def frozen(self) -> tuple[str, ...]:
         """The parts whose own weights are not trained."""
         return tuple(part for part in PARTS if part in self.freeze or (self.lora.rank and part != "adapter"))
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The parts that are trained, with their own weights or with adapters of `lora`."""
+        return tuple(part for part in PARTS if part not in self.frozen or part in self.adapted)
 
 
 @dataclass
@@ -264,11 +282,62 @@ class DataConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """Changes of the training audio, drawn anew each time that a clip is read. Dev and test sets are never changed.
+
+    `speeds` is speed perturbation (Ko et al. 2015, doi 10.21437/Interspeech.2015-711). It changes the audio itself, so
+    student, rollout and teacher read the same audio, and limits of length and hours of audio count it as it is read.
+    The other keys are SpecAugment (arXiv:1904.08779) without its time warping. Masks hide parts of the log-mel features
+    in the student's pass with gradient only. In OPD, the rollout and the teacher read the clip without masks, and the
+    student is scored with them, which encodes the audio twice. A masked value is replaced by the mean of its clip.
+
+    Attributes:
+        speeds: Speeds from 0.5 to 2 with at most two decimals, such as `[0.9, 1.0, 1.1]`. One of them is drawn for each
+            clip and epoch, among those at which the clip lasts from `data.min_clip_seconds` to `data.max_clip_seconds`.
+            If there is none, the clip keeps its speed. Empty changes no speed.
+        time_masks: Number of time masks per clip, from 0 to 100.
+        time_mask_seconds: Maximum length of a time mask, above 0. Lengths are uniform from 0 to it.
+        time_mask_share: Maximum length of a time mask as a share of the clip, above 0 and at most 1.
+        mel_masks: Number of frequency masks per clip, from 0 to 100.
+        mel_mask_share: Maximum width of a frequency mask as a share of the mel filters, above 0 and at most 1. Widths
+            are uniform from 0 to it.
+    """
+
+    speeds: list[float] = field(default_factory=list)
+    time_masks: int = 0
+    time_mask_seconds: float = 1.0
+    time_mask_share: float = 1.0
+    mel_masks: int = 0
+    mel_mask_share: float = 0.3375  # 27 of 80 filters, as in the policy LibriSpeech double of the paper
+
+    def __post_init__(self) -> None:
+        _require_finite(self)
+        allowed = len({*self.speeds}) == len(self.speeds) and all(map(_is_speed, self.speeds))
+        _require(allowed, "speeds", "different numbers from 0.5 to 2 with at most two decimals", self.speeds)
+        _require_range(self, "time_masks mel_masks", 0, 100)
+        _require_positive(self, "time_mask_seconds", "time_mask_share", "mel_mask_share")
+        for key in ("time_mask_share", "mel_mask_share"):
+            _require(getattr(self, key) <= 1, key, "above 0 and at most 1", getattr(self, key))
+
+    @property
+    def masks(self) -> bool:
+        """Whether masks are drawn."""
+        return self.time_masks > 0 or self.mel_masks > 0
+
+
+def _is_speed(factor: float) -> bool:
+    return 0.5 <= factor <= 2 and round(factor, 2) == factor
+
+
+@dataclass
 class OptimConfig:
     """AdamW and its learning rate schedule.
 
     Attributes:
         lr: Peak learning rate, above 0 and at most 1000.
+        lr_scale: Factor of the learning rate of `encoder`, `adapter` and `decoder`, above 0 and at most 1000. Parts
+            that are not named have 1. The decoder includes embeddings and output head, and the CTC head belongs to the
+            adapter.
         betas: The two betas of AdamW, each at least 0 and below 1.
         weight_decay: Weight decay, at most 10,000. 0 disables it.
         decay: Parameters with weight decay. `matrices` leaves out vectors, such as biases and weights of norms.
@@ -282,6 +351,7 @@ class OptimConfig:
     """
 
     lr: float = 1e-4
+    lr_scale: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 1.0))
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 0.005
     decay: Literal["matrices", "all"] = "matrices"
@@ -294,6 +364,11 @@ class OptimConfig:
         _require_finite(self, "clip")
         _require_positive(self, "clip")
         _require(0 < self.lr <= MOST_RATE, "lr", f"above 0 and at most {MOST_RATE}", self.lr)
+        self.lr_scale = _by_part(self, "lr_scale", 1.0)
+        for part, scale in self.lr_scale.items():
+            allowed = 0 < scale <= MOST_RATE and self.lr * scale <= MOST_RATE  # nan is refused too
+            at_most = f"above 0 and at most {MOST_RATE}, and so must be its product with lr"
+            _require(allowed, f"lr_scale.{part}", at_most, scale)
         allowed = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         _require(allowed, "betas", "two numbers of at least 0 and below 1", self.betas)
         _require_range(self, "weight_decay", 0, MOST_DECAY)
@@ -326,6 +401,16 @@ class TrainConfig:
         keep: Number of newest checkpoints to keep. At least 1.
         keep_best: Number of checkpoints with the lowest dev error rate to keep in addition. Only steps that were both
             saved and evaluated count. 0 keeps none for their error rate.
+        patience: Number of dev error rates in a row, none of them below the lowest before, after which the run ends
+            early. 0 never ends it early.
+        final: Checkpoints whose weights `final` holds: the `last` ones, or the `best` ones by their dev error rate.
+            Checkpoints count if their step is a multiple of `save_every`, or the last step. `best` also needs a dev
+            error rate, so use a `save_every` that is a multiple of `eval_every`.
+        average: Number of these checkpoints whose mean weights `final` holds. At least 1. They are kept in addition to
+            `keep` and `keep_best`. If there are fewer, `final` is the mean of those.
+        frozen_steps: Number of first steps of the run in which `encoder`, `adapter` and `decoder` are not
+            trained. Parts that are not named have 0. One trained part must have 0. Name a part that is never trained in
+            `model.freeze`.
         ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC, from 0 to 1. 0
             disables it. Only for `objective: sft`.
         max_skipped: Number of skipped steps in a row that ends the run. At least 1. Steps are skipped if the loss or
@@ -349,6 +434,10 @@ class TrainConfig:
     save_every: int = 1000
     keep: int = 3
     keep_best: int = 1
+    patience: int = 0
+    final: Literal["last", "best"] = "last"
+    average: int = 1
+    frozen_steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     ctc_weight: float = 0.0
     max_skipped: int = 20
     spike_factor: float = 10.0
@@ -368,11 +457,26 @@ class TrainConfig:
         if len(set_keys) != 1:
             found = " and ".join(f"{key} {getattr(self, key):g}" for key in set_keys) or "none"
             raise ValueError(f"steps, epochs or hours: exactly one must be above 0, got {found}; set the others to 0")
-        _require_range(self, "accumulate eval_clips keep max_skipped", 1)
-        _require_range(self, "log_every eval_every save_every keep_best spike_factor peak_tflops", 0)
+        _require_range(self, "accumulate eval_clips keep average max_skipped", 1)
+        _require_range(self, "log_every eval_every save_every keep_best patience spike_factor peak_tflops", 0)
+        self._check_selection()
+        self.frozen_steps = _by_part(self, "frozen_steps", 0)
+        for part, steps in self.frozen_steps.items():
+            _require(steps >= 0, f"frozen_steps.{part}", "at least 0", steps)
+            allowed = f"below steps ({self.steps}), because a part that is never trained belongs in model.freeze"
+            _require(steps < self.steps or not (steps and self.steps), f"frozen_steps.{part}", allowed, steps)
         _require_range(self, "ctc_weight", 0, 1)
         _require(0 < self.hang_seconds <= LONGEST_WAIT, "hang_seconds", "above 0 and at most 1e8", self.hang_seconds)
         _require_range(self, "threads", 0, MOST_PROCESSES)
+
+    def _check_selection(self) -> None:
+        """Check the keys that select weights by their dev error rate, or from several checkpoints."""
+        measured, saved = self.eval_every > 0, self.save_every > 0
+        unmeasured, unsaved = "with `eval_every: 0`, which measures no dev error rate", "with `save_every: 0`"
+        _require(measured or not self.patience, "patience", f"0 {unmeasured}", self.patience)
+        _require(measured or self.final == "last", "final", f"last {unmeasured}", self.final)
+        _require(saved or self.final == "last", "final", f"last {unsaved}", self.final)
+        _require(saved or self.average == 1, "average", f"1 {unsaved}", self.average)
 
 
 @dataclass
@@ -535,6 +639,7 @@ class Config:
         model: See `ModelConfig`.
         tokenizer: See `TokenizerConfig`.
         data: See `DataConfig`.
+        augment: See `AugmentConfig`.
         optim: See `OptimConfig`.
         train: See `TrainConfig`.
         loss: The loss of `objective: opd`, a plugin.
@@ -554,6 +659,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     loss: PluginConfig = field(default_factory=lambda: PluginConfig("union_topk_kl"))
@@ -569,6 +675,16 @@ class Config:
         _require_range(self, "seed rounding", 0, MOST_SEED)
         allowed = self.objective != "none" or bool(self.model.path)
         _require(allowed, "objective", "sft or opd without `model.path`", self.objective)
+        self._check_frozen_steps()
+
+    def _check_frozen_steps(self) -> None:
+        frozen = self.train.frozen_steps
+        for part in PARTS:
+            allowed = not frozen[part] or part in self.model.trained
+            never = "0 for a part that `model` never trains"
+            _require(allowed, f"train.frozen_steps.{part}", never, frozen[part])
+        trained = {part: frozen[part] for part in self.model.trained}
+        _require(0 in trained.values(), "train.frozen_steps", "0 for at least one part that is trained", trained)
 
     @property
     def needs_text(self) -> bool:

@@ -189,15 +189,34 @@ def freeze(lm: SpeechLM, names: Iterable[str]) -> None:
         lm: The model. `requires_grad` of the parameters is set to false in place.
         names: Some of "encoder", "adapter" and "decoder" (with embeddings and output head).
     """
+    parts = _part_modules(lm)
+    for name in names:
+        for module in parts[name]:
+            module.requires_grad_(False)
+
+
+def part_parameters(lm: SpeechLM) -> dict[str, list[nn.Parameter]]:
+    """Return the parameters of each part of a model, LoRA adapters included.
+
+    Args:
+        lm: The model, sharded or not.
+
+    Returns:
+        The parameters of "encoder", "adapter" (with the CTC head, if there is one) and "decoder" (with embeddings and
+        output head). Each parameter occurs once.
+    """
+    parts = _part_modules(lm)
+    parts["adapter"] += [lm.ctc_head] if lm.ctc_head is not None else []
+    return {part: list(dict.fromkeys(p for m in modules for p in m.parameters())) for part, modules in parts.items()}
+
+
+def _part_modules(lm: SpeechLM) -> dict[str, list[nn.Module]]:
     model = lm.hf.model
-    parts = {
+    return {
         "encoder": [model.audio_tower],
         "adapter": [model.multi_modal_projector],
         "decoder": [model.language_model, lm.hf.lm_head],
     }
-    for name in names:
-        for module in parts[name]:
-            module.requires_grad_(False)
 
 
 def prompt_examples(model_type: str) -> list[str]:

@@ -1,17 +1,13 @@
-"""Setup of one run: tokenizer, model and optimizer."""
+"""Setup of one run: tokenizer and model."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
-from typing import Any, cast
 
-import torch
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
 
-from arkasr.config.schema import Config, OptimConfig
+from arkasr.config.schema import Config
 from arkasr.data.checks import Rules
 from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
@@ -22,7 +18,6 @@ from arkasr.model.lora import train_parts
 from arkasr.model.reading import load_tokenizer
 from arkasr.model.sharding import checkpoint_blocks, shard
 from arkasr.model.speech_lm.auto import SpeechLM
-from arkasr.training.length import RunLength
 from arkasr.training.random_state import seed_generators
 from arkasr.training.ranks import Ranks
 from arkasr.training.rounding import shift_last_places
@@ -142,64 +137,3 @@ def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
             "of their own and are written as bytes; a larger tokenizer.vocab_size gives them tokens"
         )
     return tokenizer
-
-
-def make_optimizer(config: OptimConfig, length: RunLength, lm: SpeechLM) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Create AdamW and its learning rate schedule.
-
-    AdamW is fused: each step reads and writes parameters and state once, on a CPU too. The schedule is a
-    linear warm-up, then a cosine to `min_lr_ratio` times `lr`, or constant.
-
-    Args:
-        config: The `optim` section of the configuration.
-        length: Length of the run. The cosine follows the share of it that is done.
-        lm: The model. Frozen parameters are left out.
-
-    Returns:
-        The optimizer and the schedule, which is stepped once per optimizer step.
-    """
-    params = [p for p in lm.parameters() if p.requires_grad]
-    decays = [config.decay == "all" or p.ndim >= 2 for p in params]
-    groups = [
-        {"params": [p for p, d in zip(params, decays) if d], "weight_decay": config.weight_decay},
-        {"params": [p for p, d in zip(params, decays) if not d], "weight_decay": 0.0},
-    ]
-    betas = cast(tuple[float, float], tuple(config.betas))  # YAML lists have no length in their type
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
-    optimizer.register_load_state_dict_pre_hook(_fuse)
-
-    def factor(step: int) -> float:
-        if step < config.warmup_steps:
-            return (step + 1) / config.warmup_steps
-        if config.schedule == "constant":
-            return 1.0
-        done = length.after_warmup(step)
-        return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
-
-    return optimizer, LambdaLR(optimizer, factor)
-
-
-def _fuse(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Make a state that is loaded fused, also if its optimizer was not. Step counters then lie on the device."""
-    return {**state, "param_groups": [{**group, "fused": True} for group in state["param_groups"]]}
-
-
-def restore_schedule(optimizer: torch.optim.Optimizer, schedule: LambdaLR, state: dict[str, Any]) -> None:
-    """Continue a schedule from a checkpoint.
-
-    The learning rate of each step follows from the present settings. If the length of the run was raised, it is that
-    of a run that had this length from the start, so it may jump at this step.
-
-    Args:
-        optimizer: The optimizer, with the learning rates of the checkpoint.
-        schedule: Its schedule.
-        state: State of the schedule in the checkpoint.
-    """
-    rates = [base * factor(state["last_epoch"]) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas)]
-    before = state["_last_lr"]
-    schedule.load_state_dict(state | {"_last_lr": rates})
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    if rates != before:
-        was = f"{before[0]:.4g} with the earlier settings"
-        log(f"learning rate after step {state['last_epoch']}: {rates[0]:.4g}, {was}")

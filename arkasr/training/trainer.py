@@ -24,9 +24,10 @@ from arkasr.training.guards import Guards
 from arkasr.training.length import RunLength
 from arkasr.training.metrics_log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
+from arkasr.training.optimizer import make_optimizer, restore_schedule, unscaled_rate
 from arkasr.training.preemption import Preemption
 from arkasr.training.ranks import Ranks
-from arkasr.training.setup import make_model, make_optimizer, restore_schedule
+from arkasr.training.setup import make_model
 from arkasr.training.throughput import Throughput
 from arkasr.utils.timing import Phases
 
@@ -216,7 +217,7 @@ class Trainer:
         self.length.add(sums["drawn"] / 3600, sums["covered"] / 3600)
         self.failed.add(sums["failed"], sums["num_clips"])
         self.cut.add(sums)
-        learning_rate = float(self.schedule.get_last_lr()[0])
+        learning_rate = unscaled_rate(self.config.optim, self.schedule)
         with self.phases("optimizer"):
             norm = self._update(grads, norm, sums, clips)
         return self._row(sums, norm, learning_rate)

@@ -15,7 +15,7 @@ from training_runs import cost_free, train_until
 from arkasr.config.schema import OptimConfig, TrainConfig
 from arkasr.errors import UserError
 from arkasr.training.length import RunLength
-from arkasr.training.setup import make_optimizer
+from arkasr.training.optimizer import make_optimizer
 from arkasr.training.train import train
 
 QUIET = ["train.eval_every=0", "train.save_every=0"]

@@ -1,4 +1,4 @@
-"""Preparation of runs: learning rate schedule and weight decay."""
+"""AdamW, weight decay, learning rates per part of the model, and the schedule."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
+from tiny import student
 
 from arkasr.config.schema import OptimConfig, TrainConfig
 from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.length import RunLength
-from arkasr.training.setup import make_optimizer
+from arkasr.training.optimizer import make_optimizer, unscaled_rate
 
 
 def in_steps(steps: int, warmup_steps: int = 0) -> RunLength:
@@ -131,3 +132,43 @@ def test_gradients_without_any_are_left_alone():
     lm = model()
     assert gradients(lm.parameters()) == [] and float(gradient_norm([])) == 0.0
     scale_and_clip([], 1.0, 0.0, 1.0)
+
+
+# A learning rate per part
+
+
+@pytest.mark.parametrize("decay", ["matrices", "all"])
+def test_each_part_is_trained_as_by_an_optimizer_of_its_own_learning_rate(decay):
+    """The reference has one AdamW per part, and finds the parts by the names of the parameters."""
+    scales, config = {"encoder": 0.25, "adapter": 4.0}, {"weight_decay": 0.2, "warmup_steps": 2, "decay": decay}
+    lm, reference = student(3), student(3)
+    for each in (lm, reference):
+        torch.manual_seed(5)
+        each.add_ctc_head()
+    optimizer, schedule = make_optimizer(OptimConfig(lr=0.01, lr_scale=scales, **config), in_steps(6, 2), lm)
+    marks = {"encoder": ("audio_tower",), "adapter": ("projector", "ctc_head"), "decoder": ("language_model",)}
+    singles = []
+    for part, names in marks.items():
+        own = torch.nn.ParameterList(p for n, p in reference.named_parameters() if any(m in n for m in names))
+        singles.append(make_optimizer(OptimConfig(lr=0.01 * scales.get(part, 1.0), **config), in_steps(6, 2), own))
+    assert sum(len(g["params"]) for o, _ in singles for g in o.param_groups) == len(list(lm.parameters()))
+    rates = []
+    for step in range(4):
+        for each, pairs in ((lm, [(optimizer, schedule)]), (reference, singles)):
+            set_gradients(each, step)
+            rates += [unscaled_rate(OptimConfig(lr=0.01), schedule)] if each is lm else []
+            for one, its_schedule in pairs:
+                one.step()
+                its_schedule.step()
+    for (name, found), expected in zip(lm.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9, msg=name)
+    assert rates[:3] == pytest.approx([0.005, 0.01, 0.01])  # as logged: of parts with the factor 1
+
+
+def test_equal_factors_keep_the_groups_of_earlier_checkpoints():
+    lm = student(3)
+    plain, scaled = (make_optimizer(OptimConfig(lr=lr, lr_scale=s), in_steps(6), lm)[0] for lr, s in (
+        (0.02, {}), (0.01, dict.fromkeys(("encoder", "adapter", "decoder"), 2.0)),
+    ))  # fmt: skip
+    found = [[(g["lr"], g["weight_decay"], len(g["params"])) for g in o.param_groups] for o in (plain, scaled)]
+    assert found[0] == found[1] and len(found[0]) == 2
