@@ -15,25 +15,7 @@ from arkasr.scoring.alignment import tokens
 from arkasr.scoring.significance import compare
 from arkasr.scoring.tally import count, summary
 
-WORDS = "the cat dog sat on mat and then it ran off to see who was there".split()  # noqa: SIM905
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "on",
-    "mat",
-    "and",
-    "then",
-    "it",
-    "ran",
-    "off",
-    "to",
-    "see",
-    "who",
-    "was",
-    "there",
-]
+WORDS = list(dict.fromkeys(tokens("the cat dog sat on a mat and then it ran off to see who was there", "wer")))
 CHARACTERS = "今天气很好我们去公园走吧他说不是"
 
 
