@@ -31,11 +31,12 @@ MAX_PEAK = 10.0  # of floats whose full scale is 1. Decoders and mixtures exceed
 _DETAIL = re.compile(r"Exception #0 \(.*?\): <class '(?:.*\.)?(\w+)'>: (.*)|Details: <class '(?:.*\.)?(\w+)'>: (.*)")
 
 
-def read_waveform(clip: Cut) -> Tensor:
+def read_waveform(clip: Cut, speed: float = 1.0) -> Tensor:
     """Read the clip's audio, at 16 kHz and with its channels mixed into one.
 
     Args:
         clip: The clip, see `arkasr.data.checks`.
+        speed: Factor of its speed. Its sound is resampled, so pitch and formants change too, as with `sox speed`.
 
     Returns:
         float32 [num_samples] at 16 kHz.
@@ -53,6 +54,7 @@ def read_waveform(clip: Cut) -> Tensor:
         clip = with_audio(clip)
         refuse_commands(clip)
         clip = clip if clip.sampling_rate == SAMPLE_RATE else clip.resample(SAMPLE_RATE)
+        clip = clip if speed == 1 else clip.perturb_speed(speed, affix_id=False)
         channels = torch.from_numpy(clip.load_audio())
     except Unusable:
         raise

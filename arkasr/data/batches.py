@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,8 +29,9 @@ class Batch:
         languages: Language of each clip as in the manifest.
         failures: The clips that cannot be used and are not among the B, each with its source and the kind of reason.
             `arkasr.data.reasons.counts(failure.kind for ...)` counts the kinds for a message.
-        drawn: Duration of all clips of the batch in seconds, by the manifest. Clips that cannot be used count, and
-            copies for ranks without a clip do not. The clips of one epoch have the duration of the manifest together.
+        drawn: Duration of all clips of the batch in seconds, by the manifest and at the speeds at which they are read.
+            Clips that cannot be used count, and copies for ranks without a clip do not.
+        covered: The same at the clips' own speed. The clips of one epoch have the duration of the manifest together.
     """
 
     ids: list[str]
@@ -39,6 +40,7 @@ class Batch:
     languages: list[str]
     failures: list[Failure] = field(default_factory=list)
     drawn: float = 0.0
+    covered: float = 0.0
 
     @property
     def num_failed(self) -> int:
@@ -69,19 +71,20 @@ class Batch:
 SILENCE = Batch(["silence"], [torch.zeros(SAMPLE_RATE // 2)], [""], ["English"])
 
 
-def load_batch(cuts: Iterable[Cut]) -> Batch:
+def load_batch(cuts: Sequence[Cut], speeds: Sequence[float] | None = None) -> Batch:
     """Read the audio of clips. Drop, count and log the clips that cannot be used.
 
     Args:
         cuts: Clips, see `arkasr.data.checks`.
+        speeds: Speed of each clip. None: their own.
 
     Returns:
         The usable clips, in the order of the cuts.
     """
     waveforms: list[Tensor] = []
     batch = Batch([], waveforms, [], [])
-    for cut in cuts:
-        waveform = _waveform(cut)
+    for cut, speed in zip(cuts, speeds or [1.0] * len(cuts), strict=True):
+        waveform = _waveform(cut, speed)
         if isinstance(waveform, Failure):
             batch.failures.append(waveform)
             log(f"dropped {waveform}", on_every_rank=True)
@@ -94,11 +97,11 @@ def load_batch(cuts: Iterable[Cut]) -> Batch:
     return batch
 
 
-def _waveform(cut: Cut) -> Tensor | Failure:
+def _waveform(cut: Cut, speed: float) -> Tensor | Failure:
     if failure := refusal(cut):
         return failure
     try:
-        return read_waveform(cut)
+        return read_waveform(cut, speed)
     except Unusable as reason:
         return Failure(cut.id, source_of(cut), reason.kind, reason.detail)
 

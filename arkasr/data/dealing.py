@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from arkasr.config.schema import DataConfig
+from arkasr.config.schema import AugmentConfig, DataConfig
 from arkasr.data.bucketing import BatchLimits, Buckets, bucket_limits
 from arkasr.data.lazy_cut import LazyCut
 from arkasr.data.order import START, CutStream
+from arkasr.data.speeds import Speeds
 from arkasr.data.training_cuts import open_manifest
 
 NUM_CLIPS_FOR_BINS = 10_000  # number of clips from whose lengths the bucket limits are estimated
@@ -43,6 +44,7 @@ class Dealer:
         rank: Number of this rank.
         ranks: Number of ranks.
         needs_text: Refuse clips without transcript.
+        augment: The section `augment`. None changes no clip.
 
     Attributes:
         num_shards: Number of shards of the manifest.
@@ -51,10 +53,19 @@ class Dealer:
         UserError: See `arkasr.data.training_cuts.open_manifest`.
     """
 
-    def __init__(self, config: DataConfig, seed: int, rank: int, ranks: int, needs_text: bool = True):
+    def __init__(
+        self,
+        config: DataConfig,
+        seed: int,
+        rank: int,
+        ranks: int,
+        needs_text: bool = True,
+        augment: AugmentConfig | None = None,
+    ):
         self.config, self.seed, self.rank, self.ranks = config, seed, rank, ranks
         self.manifest, self.limits = open_manifest(config, needs_text=needs_text), BatchLimits(config)
         self.num_shards = self.manifest.num_shards
+        self.speeds = Speeds(augment or AugmentConfig(), config, seed)
         self.bounds = self._bounds()
 
     def _bounds(self) -> list[float]:
@@ -72,7 +83,11 @@ class Dealer:
         Returns:
             The clips.
         """
-        return CutStream(*self.manifest.epoch(self.seed, epoch), start)
+
+        def at_its_speed(clip: LazyCut, place: tuple[int, int, int]) -> LazyCut:
+            return self.speeds.of(clip, epoch, place)
+
+        return CutStream(*self.manifest.epoch(self.seed, epoch), start, at_its_speed)
 
     def buckets(self, epoch: int, stream: CutStream) -> Buckets:
         """Return the buckets of an epoch.

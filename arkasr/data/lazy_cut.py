@@ -13,16 +13,18 @@ class LazyCut(NamedTuple):
     """One clip.
 
     Attributes:
-        seconds: Its duration.
+        seconds: Its duration at the speed at which it is read.
         text_bytes: Length of its transcript in UTF-8.
         make: Returns its cut, each time it is called.
         suffix: Added to the id of the cut.
+        speed: The speed at which it is read, see `arkasr.data.speeds`.
     """
 
     seconds: float
     text_bytes: int
     make: Callable[[], Cut]
     suffix: str = ""
+    speed: float = 1.0
 
     @classmethod
     def of(cls, cut: Cut) -> LazyCut:

@@ -99,8 +99,11 @@ class _Share(IterableDataset):
         yield end
 
     def _packed(self, one: Dealt, loader: int) -> _Packed:
-        drawn = sum(clip.seconds for clip in one.clips if "_dup" not in clip.suffix)
-        batch = replace(load_batch([clip.cut() for clip in one.clips]), drawn=drawn)
+        originals = [clip for clip in one.clips if "_dup" not in clip.suffix]
+        drawn = sum(clip.seconds for clip in originals)
+        covered = sum(clip.seconds * clip.speed for clip in originals)
+        batch = load_batch([clip.cut() for clip in one.clips], [clip.speed for clip in one.clips])
+        batch = replace(batch, drawn=drawn, covered=covered)
         packed = _Packed(one.epoch, one.read, batch, [len(waveform) for waveform in batch.waveforms])
         if self.shared is None:
             return packed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from arkasr.data.epochs import Manifest
 from arkasr.data.lazy_cut import LazyCut
 
 START = (0, 0)  # index into the order of shards, line
+
+Change = Callable[[LazyCut, tuple[int, int, int]], LazyCut]
 
 
 def epoch_order(seed: int, epoch: int, num_shards: int) -> list[int]:
@@ -37,13 +39,17 @@ class CutStream:
         manifest: The cuts.
         order: Shard numbers in the order of the epoch.
         start: The position: index into `order`, and line in that shard.
+        change: Called with each clip and its place: shard, line, and number of the clip in the line, from 1. Returns
+            the clip that is read instead. None changes no clip.
 
     Attributes:
         position: The position after the line of the last clip read.
     """
 
-    def __init__(self, manifest: Manifest, order: Sequence[int], start: tuple[int, int] = START):
-        self.manifest, self.order, self.position = manifest, order, start
+    def __init__(
+        self, manifest: Manifest, order: Sequence[int], start: tuple[int, int] = START, change: Change | None = None
+    ):
+        self.manifest, self.order, self.position, self.change = manifest, order, start, change
         self._line, self._read = start, 0  # the line to begin with, and the number of its clips that were read
 
     def __iter__(self) -> Iterator[LazyCut]:
@@ -55,4 +61,4 @@ class CutStream:
                     continue
                 self._read = self._read + 1 if self._line == (index, number) else 1
                 self._line, self.position = (index, number), (index, number + 1)
-                yield clip
+                yield self.change(clip, (self.order[index], number, self._read)) if self.change else clip

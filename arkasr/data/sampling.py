@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from arkasr.config.schema import DataConfig
+from arkasr.config.schema import AugmentConfig, DataConfig
 from arkasr.data.batches import Batch
 from arkasr.data.dealing import Dealer, Deals
 from arkasr.data.loading import loaded
@@ -48,6 +48,7 @@ class TrainingBatches:
         timeout: Seconds to wait for each batch of the loader processes. 0 sets no limit.
         pin: See `arkasr.data.loading.loaded`.
         needs_text: Refuse clips without transcript, see `arkasr.config.schema.Config.needs_text`.
+        augment: The section `augment`, for the speeds of clips. None changes no clip.
 
     Attributes:
         epoch: Number of the epoch, from 0.
@@ -71,9 +72,10 @@ class TrainingBatches:
         timeout: float = 0.0,
         pin: bool = False,
         needs_text: bool = True,
+        augment: AugmentConfig | None = None,
     ):
         self.config, self.world_size, self.timeout, self.pin = config, world_size, timeout, pin
-        self.dealer = Dealer(config, seed, rank, world_size, needs_text)
+        self.dealer = Dealer(config, seed, rank, world_size, needs_text, augment)
         self.epoch = self.consumed = 0
         self.start = self.read = START
         self.taken: list[tuple[int, int]] = []

@@ -37,7 +37,7 @@ def manifest_cuts() -> list:
 @pytest.fixture(params=["never", "text", "one member", "many members"])
 def config(request, tmp_path, monkeypatch):
     """Return settings for the same clips, read in several ways. Files are larger than what is read ahead."""
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts, speeds: Batch([cut.id for cut in cuts], [], [], []))
     path = tmp_path / ("train.jsonl.gz" if "member" in request.param else "train.jsonl")
     if request.param == "many members":
         lines = [f"{json.dumps(cut.to_dict())}\n".encode() for cut in manifest_cuts()]

@@ -131,8 +131,8 @@ def test_loader_killed_while_it_sends_audio_is_an_error(cuts, monkeypatch, delay
     """The pipe then holds only part of the batch."""
     load_batch = loading.load_batch
 
-    def load_and_die(cuts):
-        batch = load_batch(cuts * 30)
+    def load_and_die(cuts, speeds):
+        batch = load_batch(cuts * 30, speeds * 30)
         threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return batch
 
@@ -160,7 +160,7 @@ def test_dead_loader_is_noticed_although_its_signal_was_lost(cuts, monkeypatch, 
 
 @pytest.mark.slow
 def test_silent_loader_is_an_error_with_the_remedy(cuts, monkeypatch):
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: time.sleep(60))
+    monkeypatch.setattr(loading, "load_batch", lambda *clips: time.sleep(60))
     with pytest.raises(UserError, match=r"data.num_workers=1: .* no batch in 1.5 s; .*--shm-size.*train.hang_seconds"):
         next(load([cuts[:1]], 1, 1.5))
 
@@ -179,8 +179,8 @@ class Lost:
 def test_batch_lost_on_its_way_is_an_error(cuts, monkeypatch, capfd, workers, number, lost):
     load_batch = loading.load_batch
 
-    def lose(cuts):
-        batch = load_batch(cuts)
+    def lose(*clips):
+        batch = load_batch(*clips)
         batch.texts = [Lost()] if batch.ids == [f"clip-{lost}"] else batch.texts
         return batch
 

@@ -37,7 +37,7 @@ SIZES = {"english": 240, "chinese": 90, "german": 30}
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Return a folder with three corpora in two languages and two lengths, whose ids are equal in all of them."""
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts, speeds: Batch([cut.id for cut in cuts], [], [], []))
     for name, size in SIZES.items():
         (tmp_path / name).mkdir()
         cuts = [_without_language(silent_cut(f"clip-{i:04d}", 1.0 + i % 5 * (2 if name == "chinese" else 1))) for i in
@@ -344,7 +344,7 @@ def test_written_mix_is_read_back(folder):
 
 
 def test_batches_of_single_manifests_are_unchanged(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts, speeds: Batch([cut.id for cut in cuts], [], [], []))
     write_cuts(
         tmp_path / "a.jsonl.gz", [silent_cut(f"clip-{i:04d}", 1.0 + i % 7, "one " * (i % 5 + 1)) for i in range(300)]
     )

@@ -27,7 +27,7 @@ def sorted_cuts() -> list[MonoCut]:
 @pytest.fixture(params=["in memory", "text", "blocks", "hash order"])
 def manifest(request, tmp_path, monkeypatch):
     """Return settings for the same clips in files of several kinds, read in several ways."""
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts, speeds: Batch([cut.id for cut in cuts], [], [], []))
     monkeypatch.setattr(blocks, "BLOCK_LINES", 4)
     cuts = sorted_cuts()
     if request.param in ("in memory", "text"):

@@ -25,7 +25,7 @@ def silent_cut(name: str, seconds: float, text: str = "one two") -> MonoCut:
 @pytest.fixture
 def shards(tmp_path, monkeypatch):
     """Return a folder with six shards of clips of 1 to 9 s, and replace the reading of audio."""
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: Batch([cut.id for cut in cuts], [], [], []))
+    monkeypatch.setattr(loading, "load_batch", lambda cuts, speeds: Batch([cut.id for cut in cuts], [], [], []))
     folder = tmp_path / "shards"
     folder.mkdir()
     for shard in range(6):

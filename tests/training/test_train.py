@@ -115,7 +115,7 @@ def test_step_with_non_finite_gradient_is_not_applied(conf, datadir, tmp_path, c
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_too_many_skipped_steps_in_a_row_end_the_run(conf, datadir, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "load_batch", lambda cuts: with_bad_audio(load_batch(cuts)))
+    monkeypatch.setattr(loading, "load_batch", lambda *clips: with_bad_audio(load_batch(*clips)))
     changes = ["train.steps=50", "train.save_every=4", "train.eval_every=0", "train.max_skipped=7"]
     expected = rf"{tmp_path / 'base'}: 7 steps in a row were skipped .*; lower optim.lr"
     with pytest.raises(UserError, match=expected):
