@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import sentencepiece
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from arkasr.errors import UserError
@@ -19,6 +19,9 @@ from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS, SPACE
 # Characters that cannot be pieces: SentencePiece uses the first two itself and ends a sentence at the others.
 _RESERVED = "\u2585"
 _NOT_PIECES = f"{_RESERVED}\t\n\r\0 "
+# Chinese is written without spaces. Merges across characters would become whole phrases of a small corpus, which are
+# too rare to learn. So each Han character is a token of its own, as in the Mandarin recipes of ESPnet and icefall.
+_HAN = r"\p{Han}"
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -26,6 +29,8 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
 
     Text is not normalised and gets no leading space, so decoding returns it unchanged. The result runs on Hugging
     Face's `tokenizers` and gives the same pieces as SentencePiece.
+
+    No piece holds a Han character and another character.
 
     If the text has more different characters than `vocab_size`, the most frequent ones become pieces and the others are
     written as bytes. A tenth of the pieces is then kept for longer ones.
@@ -40,9 +45,10 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
     Raises:
         UserError: The text is empty or not valid Unicode, or `vocab_size` is below 1.
     """
-    model = io.BytesIO()
+    model, parts = io.BytesIO(), _known_parts(_checked_texts(texts, vocab_size, 1), vocab_size)
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_known_parts(_checked_texts(texts, vocab_size, 1), vocab_size)),
+        sentence_iterator=iter(parts),
+        user_defined_symbols=sorted(char for char in set("".join(parts)) if _is_han(char)),  # are never merged
         model_writer=model,
         model_type="bpe",
         vocab_size=vocab_size + 257,
@@ -69,6 +75,10 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> PreTrainedToke
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ARK_TOKENS})
     return tokenizer
+
+
+def _is_han(char: str) -> bool:
+    return not pre_tokenizers.Split(Regex(_HAN), "removed").pre_tokenize_str(char)
 
 
 def _checked_texts(texts: Iterable[str], vocab_size: int, least: int) -> list[str]:
@@ -126,6 +136,8 @@ def _merges(vocab: dict[str, int]) -> list[tuple[str, str]]:
 def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     """Train byte-level BPE with Qwen's pre-tokenisation and add Qwen3-ASR's special tokens.
 
+    No token holds bytes of a Han character and of another character.
+
     Args:
         texts: Training text.
         vocab_size: Number of tokens, the 256 bytes included and the special tokens not included. A short text gives
@@ -140,7 +152,10 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     texts = _checked_texts(texts, vocab_size, 256)
     backend = Qwen2Tokenizer(vocab={}, merges=[]).backend_tokenizer
     draft = Tokenizer(models.BPE())
-    draft.normalizer, draft.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    draft.normalizer = backend.normalizer
+    draft.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_HAN), "isolated"), backend.pre_tokenizer]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     draft.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)

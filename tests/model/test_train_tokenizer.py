@@ -45,6 +45,18 @@ def test_spelled_in_bytes_counts_by_hand():
     assert spelled_in_bytes(tokenizer, []) == (0, 0, 0.0)
 
 
+@pytest.mark.parametrize(("train", "size"), [(train_sentencepiece, 200), (train_byte_bpe, 600)])
+def test_each_han_character_is_a_token_of_its_own(train, size):
+    texts = ["今天老师想吃面", "明天老师想吃面 at HOME", "今天 iPhone好用々"] * 50
+    tokenizer = train(texts, size)
+    for text in texts[:3]:
+        spelled = [tokenizer.decode([i]) for i in ids_of(tokenizer, text)]
+        assert [token for token in spelled if any(han in token for han in "今天老师想吃面明好用々")] == [
+            char for char in text if char in "今天老师想吃面明好用々"
+        ]
+    assert any("HOME" in tokenizer.decode([i]) for i in ids_of(tokenizer, texts[1])), "other scripts are merged"
+
+
 def test_sentencepiece_keeps_a_tenth_of_its_pieces_for_words():
     tokenizer = train_sentencepiece([f"{char}the sea" for char in HANZI], 100)
     pieces = [token for token in tokenizer.get_vocab() if not token.startswith("<")]
