@@ -4,7 +4,8 @@ Each micro-batch yields sums and counts, which the trainer adds over micro-batch
 the maximum). `rates` turns the global sums into the numbers that are logged. The sums come from two passes:
 
 - Every step: `support_sums`, `rollout_sums` and `teacher_sums`.
-- Every `distill.diagnose_every` steps: `diagnostic_sums`, which needs the student's full distributions.
+- Every `distill.diagnose_every` steps: `diagnostic_sums`, which needs the student's full distributions, and
+  `arkasr.distill.vuss`.
 
 Notation: p_S and p_T are the next-token distributions of student and teacher at position t, U_t is the union support
 and I_t the overlap, the tokens in both top-k sets. Arguments `log_p_s` and `log_p_t` hold log p_S and log p_T at the U
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from arkasr.config.schema import SOURCES
+from arkasr.distill.vuss import COUNT, token_deciles
 from arkasr.distributions.views import HeadView
 from arkasr.interfaces import Alignment, DistributionView, Support
 from arkasr.utils.devices import to_device
@@ -236,7 +238,7 @@ def position_groups(
     Returns:
         The groups, with tensors on the device of `rows`.
     """
-    deciles = to_device([10 * j // len(row) for row in ids for j in range(len(row))], rows.device, torch.long)
+    deciles = to_device(token_deciles(ids), rows.device, torch.long)
     stops = to_device([i in stop_ids for row in ids for i in row], rows.device, torch.bool)
     language_of = [language for language, row in zip(languages, ids) for _ in row]
     return PositionGroups(deciles[rows], [language_of[i] for i in rows.tolist()], stops[rows])
@@ -366,4 +368,5 @@ def rates(sums: dict[str, float]) -> dict[str, float]:
         **{name.removesuffix("#"): (sums[name.removesuffix("#")], sums[name]) for name in sums if name.endswith("#")},
     }
     extremes = {"vuss_min": -sums["neg_vuss_min"], "vuss_max": sums["vuss_max"]} if sums["positions"] > 0 else {}
-    return {name: value / count for name, (value, count) in ratios.items() if count > 0} | extremes
+    counts = {name: value for name, value in sums.items() if name.startswith(COUNT)}
+    return {name: value / count for name, (value, count) in ratios.items() if count > 0} | extremes | counts

@@ -35,6 +35,7 @@ from arkasr.distill.support import (
     shared_tokens,
     union_support,
 )
+from arkasr.distill.vuss import VussGroups
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
@@ -88,6 +89,7 @@ class Opd:
     distill: DistillConfig
     _shared: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
     _side: SideStream | None = field(default=None, init=False, repr=False)
+    _groups: VussGroups | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self._needs not in ("topk", "shared"):
@@ -210,12 +212,14 @@ class Opd:
             self._shared = shared_tokens(len(lm.blocked), lm.device, self.mapper)
         return shared_support(*self._shared, support.visited_student, self.mapper)
 
-    def _diagnose(self, lm: SpeechLM, view: HeadView, scored: ScoredRollout) -> dict[str, float]:
+    def _diagnose(self, lm: SpeechLM, view: HeadView, scored: ScoredRollout) -> dict[str, Tensor | float]:
         token_ids, languages = scored.rollout.generation.ids, scored.batch.languages
+        self._groups = self._groups or VussGroups.of(lm)
+        vuss = self._groups.sums(scored.rollout, scored.batch.texts, languages, scored.student_rows, scored.support)
         groups = position_groups(token_ids, languages, scored.student_rows, lm.stop_ids)
         stops = sorted({*self.mapper.to_teacher(torch.tensor(lm.stop_ids)).tolist()} - {-1})
         stop_ids = to_device(stops, lm.device, torch.long)
-        return diagnostic_sums(view, scored.teacher_view, scored.support, groups, stop_ids)
+        return {**vuss, **diagnostic_sums(view, scored.teacher_view, scored.support, groups, stop_ids)}
 
 
 def _check_positions(owner: str, view: DistributionView, expected: int) -> None:
