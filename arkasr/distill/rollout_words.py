@@ -10,8 +10,8 @@
 | `no_reference` | tokens of a transcript of the student whose clip has no reference |
 
 Words are those of the language's error rate: words between white space (WER), or characters (CER). Both texts are split
-at white space (for CER: into characters), each piece is normalised by itself, and the results are aligned with the
-fewest possible edits. A deleted word has no token, so deletions make no token wrong.
+at white space (for CER: into characters), each piece is normalised by itself with the scoring profile `unicode`, and
+the results are aligned with the fewest possible edits. A deleted word has no token, so deletions make no token wrong.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
-from arkasr.languages import LANGUAGES, known_language
-from arkasr.scoring.alignment import align_all
-from arkasr.scoring.normalize import normalizer
+from arkasr.languages import known_language
+from arkasr.scoring.alignment import align_all, tokens
+from arkasr.scoring.profiles import find_profile
 
+PROFILE = "unicode"  # works on any piece of text alone, unlike rules for numbers that span words
 GROUPS = ("correct_word", "wrong_word", "no_word", "no_reference")
 _CORRECT, _WRONG, _NO_WORD, _NO_REFERENCE = range(4)
 Piece = tuple[int, int, list[str]]  # first byte, end byte, normalised words
@@ -53,12 +54,12 @@ def word_groups(
     texts = [" ".join(expected[i]) for i in aligned], [" ".join(found[i]) for i in aligned]
     edits = dict(zip(aligned, align_all(*texts, "wer"), strict=True))
     groups = []
-    for i, tokens in enumerate(data):
+    for i, row in enumerate(data):
         if i in edits:
             equal = {n for c in edits[i] if c.type == "equal" for n in range(c.hyp_start_idx, c.hyp_end_idx)}
-            groups.append(_of_tokens(tokens, pieces[i], equal))
+            groups.append(_of_tokens(row, pieces[i], equal))
         else:
-            groups.append([_NO_REFERENCE if sources[i] == "student" else _NO_WORD] * len(tokens))
+            groups.append([_NO_REFERENCE if sources[i] == "student" else _NO_WORD] * len(row))
     return groups
 
 
@@ -66,15 +67,15 @@ def _joined(pieces: Sequence[Piece]) -> str:
     return " ".join(word for _, _, words in pieces for word in words)
 
 
-def _of_tokens(tokens: Sequence[bytes], pieces: Sequence[Piece], equal: set[int]) -> list[int]:
+def _of_tokens(row: Sequence[bytes], pieces: Sequence[Piece], equal: set[int]) -> list[int]:
     """Return the group of each token. equal: numbers of the words that are equal in the reference."""
-    of_byte: list[int] = [_NO_WORD] * sum(map(len, tokens))
+    of_byte: list[int] = [_NO_WORD] * sum(map(len, row))
     ends = list(accumulate(len(words) for _, _, words in pieces))
     for (start, end, words), last in zip(pieces, ends, strict=True):
         if words:
             correct = equal.issuperset(range(last - len(words), last))
             of_byte[start:end] = [_CORRECT if correct else _WRONG] * (end - start)
-    spans = pairwise([0, *accumulate(map(len, tokens))])
+    spans = pairwise([0, *accumulate(map(len, row))])
     inside = [set(of_byte[start:end]) for start, end in spans]
     return [_WRONG if _WRONG in found else _CORRECT if _CORRECT in found else _NO_WORD for found in inside]
 
@@ -89,11 +90,12 @@ def split(data: bytes, language: str) -> list[Piece]:
     Returns:
         The pieces in order. Those without a letter or digit have no words.
     """
-    rules = known_language(language) or LANGUAGES["English"]
+    known = known_language(language)
+    name = known.name if known else ""
     found: list[Piece] = []
-    for start, text in _pieces(data.decode("utf-8", "surrogateescape"), rules.metric == "cer"):
+    for start, text in _pieces(data.decode("utf-8", "surrogateescape"), find_profile(PROFILE).metric(name) == "cer"):
         size = len(text.encode("utf-8", "surrogateescape"))
-        found.append((start, start + size, list(_words(text, rules.normalizer, rules.metric))))
+        found.append((start, start + size, list(_words(text, name))))
     return found
 
 
@@ -114,6 +116,7 @@ def _pieces(text: str, characters: bool) -> list[tuple[int, str]]:
 
 
 @lru_cache(maxsize=65536)
-def _words(text: str, rules: str, metric: str) -> tuple[str, ...]:
-    normalised = normalizer(rules)(text.encode("utf-8", "ignore").decode())  # without damaged characters
-    return tuple(normalised.split() if metric == "wer" else "".join(normalised.split()))
+def _words(text: str, language: str) -> tuple[str, ...]:
+    profile = find_profile(PROFILE)
+    normalised = profile.normalize(text.encode("utf-8", "ignore").decode(), language)  # without damaged characters
+    return tuple(tokens(normalised, profile.metric(language)))

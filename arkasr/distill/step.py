@@ -40,6 +40,7 @@ from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
 from arkasr.model.sharding import gathered
+from arkasr.model.spec_augment import SpecAugment
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
 from arkasr.utils.devices import to_device
@@ -80,6 +81,8 @@ class Opd:
         loss: The loss on the support.
         rollout: Section `rollout` of the configuration.
         distill: Section `distill` of the configuration.
+        masks: Hides parts of the features in the student's pass with gradient (line 5). The rollout and the teacher
+            read the clip without masks. None hides nothing.
     """
 
     teacher: Teacher
@@ -87,6 +90,7 @@ class Opd:
     loss: Loss
     rollout: RolloutConfig
     distill: DistillConfig
+    masks: SpecAugment | None = None
     _shared: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
     _side: SideStream | None = field(default=None, init=False, repr=False)
     _groups: VussGroups | None = field(default=None, init=False, repr=False)
@@ -104,7 +108,7 @@ class Opd:
         """Run lines 1 to 4 and 6: rollout, alignment, teacher scores and union support.
 
         Args:
-            student: The student. Only its audio encoder runs with gradient.
+            student: The student. Only its audio encoder runs with gradient, and without one if there are masks.
             batch: B clips with reference texts.
             phases: Timer that receives the phases `rollout` and `teacher`.
 
@@ -119,7 +123,8 @@ class Opd:
         batch = replace(batch, waveforms=Waveforms.of(batch.waveforms))  # copied to the device once for both models
         provided = self._provided_texts(batch, phases)
         clips, inputs = batch, (batch.waveforms, batch.languages, batch.texts)
-        with phases("rollout"), gathered(student):
+        with_gradient = self.masks is None and torch.is_grad_enabled()
+        with phases("rollout"), gathered(student), torch.set_grad_enabled(with_gradient):
             rollout = student(lambda lm: roll_out(lm, *inputs, self.rollout, k, provided))  # line 1
             batch = batch.select(rollout.kept)
         token_ids = rollout.generation.ids
@@ -177,8 +182,8 @@ class Opd:
     def rescore(self, student: SpeechLM, scored: ScoredRollout, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Run lines 5 and 7: score the same transcripts with gradient, and compute the loss on the support.
 
-        The audio is not encoded again. Its autograd graph comes from the rollout, so you can call this method once
-        per `collect`.
+        Without masks, the audio is not encoded again. Its autograd graph comes from the rollout, so you can call this
+        method once per `collect`.
 
         Args:
             student: The student.
@@ -189,11 +194,12 @@ class Opd:
             The sum of the loss over counted positions (float32 scalar, with gradient) and their number (int64
             scalar).
         """
-        kept, audio = scored.rollout.kept, scored.rollout.audio
+        kept = scored.rollout.kept
         languages = dict(zip(kept, scored.batch.languages, strict=True))  # one entry per clip
 
         def work(lm: SpeechLM) -> tuple[Tensor, Tensor]:
-            prompts = dict(zip(languages, lm.embed_prompts([audio[i] for i in languages], [*languages.values()])))
+            audio = self._audio(lm, scored, [*languages])
+            prompts = dict(zip(languages, lm.embed_prompts(audio, [*languages.values()])))
             states = lm.transcript_states([prompts[i] for i in kept], scored.rollout.generation.ids)  # line 5
             states = states[scored.student_rows]
             scored.side.join()
@@ -204,6 +210,13 @@ class Opd:
 
         result: tuple[Tensor, Tensor] = student(work)
         return result
+
+    def _audio(self, lm: SpeechLM, scored: ScoredRollout, clips: list[int]) -> list[Tensor]:
+        """Return the audio tokens of clips of the batch, with gradient: those of the rollout, or masked ones."""
+        if self.masks is None:
+            return [scored.rollout.audio[i] for i in clips]
+        waveforms = Waveforms.of(scored.batch.waveforms).select([scored.rollout.kept.index(i) for i in clips])
+        return lm.encode_audio(waveforms, self.masks)
 
     def _loss_support(self, lm: SpeechLM, support: Support) -> Support:
         if self._needs == "topk":
