@@ -31,6 +31,11 @@ SET_TYPES = {
     "warnings": list,
     "outdated": list,
     "against_base": dict,
+    "breakdown": dict,
+    "hallucination": dict,
+    "speakers": int,
+    "utterance_error_percent": float,
+    "interval_by_speaker_percent": list,
     "teacher": dict,
     **dict.fromkeys(
         ("language", "corpus", "column", "scale", "manifest", "datadir", "spec", "digest", "hypotheses", "weights"), str

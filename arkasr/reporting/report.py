@@ -8,7 +8,7 @@ from pathlib import Path
 
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.reporting import changes, report_facts, tables
+from arkasr.reporting import breakdown_tables, changes, report_facts, tables, uncertainty
 from arkasr.reporting.report_commands import commands
 from arkasr.reporting.report_facts import Metrics, RunRecords
 from arkasr.reporting.report_sets import corpora, test_sets
@@ -32,6 +32,15 @@ Relative change of the error rate. In parentheses: the difference in points with
 (both runs on the same resampled utterances). An interval that excludes 0 indicates a real difference on such speech.
 Gap recovery: the share of the gap between Base and the teacher that the run closed. It is shown only where the
 interval of the teacher's difference from Base is below 0."""
+UNCERTAINTY = """\
+95 % bootstrap intervals: by utterance, which assumes that utterances are independent, and by speaker, which draws whole
+speakers and therefore covers other speakers too."""
+SIGNIFICANCE = """\
+Difference from Base in points, on the same utterances or speakers. p: probability of a difference at least as large if
+both systems were equally good, two-sided, by matched pairs (Gillick and Cox, the segments are the utterances) and by
+the paired bootstrap (at least 0.002). A series of tests finds one in twenty by chance at p < 0.05."""
+SILENCE = """\
+Clips with an empty reference hold silence or noise. All that is recognised in them is an error."""
 VUSS = """\
 Valid union support size: the number of valid tokens in the union of the teacher's and the student's top k, at most 2k.
 Smaller means more overlap. Each logged step is the mean over its positions. Mean, min and max are over the steps."""
@@ -94,14 +103,36 @@ def sections(
         ("## Table 1: error rates", READING.format(units=units), tables.error_rates(sets, scores)),
         ("### Test sets", test_sets(sets, scores)),
         ("### Change from Base", CHANGE, *change) if change[0] else (),
+        *_uncertainty(sets, scores),
         ("## Table 2: VUSS during distillation", VUSS, vuss) if vuss else (),
         ("## Figures", _figures(expdir, drawn)) if drawn else (),
         ("## Counts", counts, tables.counts(sets, scores)),
         ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(sets, scores)),
+        *_parts(sets, scores),
         ("## Corpus", *data) if data else (),
         ("## Runs", report_facts.training_facts(metrics, records), commands(expdir, datadir, sets, scores, records)),
     ]
     return [list(section) for section in found if section]
+
+
+def _uncertainty(sets: Sequence[TestSet], scores: Scores) -> list[tuple[str, ...]]:
+    """Return the sections about intervals and significance."""
+    notes = uncertainty.speaker_notes(sets, scores)
+    found = [("### Intervals by utterance and by speaker", UNCERTAINTY, *notes, uncertainty.intervals(sets, scores))]
+    found.append(("### Significance of the change from Base", SIGNIFICANCE, uncertainty.significance(sets, scores)))
+    return [section for section in found if section[-1]]
+
+
+def _parts(sets: Sequence[TestSet], scores: Scores) -> list[tuple[str, ...]]:
+    """Return the sections about parts of the test sets."""
+    length = f"Clips and length ({_in_words(sets)}) of each class, then the error rate in percent per model."
+    found = [
+        ("### Silence and noise", SILENCE, breakdown_tables.on_silence(sets, scores)),
+        ("### By duration", length, breakdown_tables.by_class(sets, scores, "duration")),
+        ("### By condition", length, breakdown_tables.by_class(sets, scores, "condition")),
+        ("### By speaker", breakdown_tables.by_speaker(sets, scores)),
+    ]
+    return [section for section in found if section[-1]]
 
 
 def results(
