@@ -21,6 +21,7 @@ from arkasr.distributions.chunked_head import sum_in_parts
 from arkasr.errors import UserError
 from arkasr.interfaces import Teacher
 from arkasr.model.sharding import shard
+from arkasr.model.spec_augment import SpecAugment
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.model.tokenization import holds_reserved_tokens
 from arkasr.plugins import registry
@@ -84,10 +85,11 @@ class SupervisedObjective:
 
     Args:
         ctc_weight: The weight w (`train.ctc_weight`).
+        masks: Hides parts of the features. None hides nothing.
     """
 
-    def __init__(self, ctc_weight: float):
-        self.ctc_weight = ctc_weight
+    def __init__(self, ctc_weight: float, masks: SpecAugment | None = None):
+        self.ctc_weight, self.masks = ctc_weight, masks
 
     def __call__(self, student: SpeechLM, batch: Batch, phases: Phases, step: int = 1) -> MicroLoss:
         """See `Objective.__call__`. Clips whose transcript contains reserved tokens are dropped and logged."""
@@ -110,7 +112,7 @@ class SupervisedObjective:
 
     def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor, int]:
         """Return both sums, and the number of clips with more tokens than frames, whose CTC loss counts as 0."""
-        audio = lm.encode_audio(batch.waveforms)
+        audio = lm.encode_audio(batch.waveforms, self.masks)
         states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
         flat = to_device([i for ids in targets for i in ids], lm.device, torch.long)
         ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # in float32, also with bfloat16 weights
@@ -183,7 +185,7 @@ def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = 
         UserError: The configuration combines settings that exclude each other, or a plugin refuses its options.
     """
     if config.objective == "sft":
-        return SupervisedObjective(config.train.ctc_weight)
+        return SupervisedObjective(config.train.ctc_weight, SpecAugment.of(config.augment))
     if config.train.ctc_weight:
         raise UserError(
             f"config key `train.ctc_weight` must be 0 with `objective: opd`, got {config.train.ctc_weight:g}: "
@@ -197,7 +199,8 @@ def make_objective(config: Config, student: SpeechLM, mesh: DeviceMesh | None = 
         "token_mapper", config.mapper.name, config.mapper.options, student=student, teacher=teacher
     )
     loss = registry.create("loss", config.loss.name, config.loss.options)
-    return DistillationObjective(Opd(teacher, mapper, loss, config.rollout, config.distill))
+    masks = SpecAugment.of(config.augment)
+    return DistillationObjective(Opd(teacher, mapper, loss, config.rollout, config.distill, masks))
 
 
 def shard_teacher(name: str, teacher: Teacher, mesh: DeviceMesh | None) -> None:

@@ -25,6 +25,7 @@ from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.arkasr.prompt import require_tokens
 from arkasr.model.length_groups import length_groups
 from arkasr.model.log_mel import HOP, check_waveforms, frame_mask, log_mel, num_frames
+from arkasr.model.spec_augment import SpecAugment
 from arkasr.model.tokenization import blocked_ids
 from arkasr.model.weight_digests import write_digests
 from arkasr.utils.devices import to_device
@@ -166,12 +167,13 @@ class SpeechLM(nn.Module, ABC):
             The text before and the text after the audio tokens.
         """
 
-    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+    def encode_audio(self, waveforms: Sequence[Tensor], masks: SpecAugment | None = None) -> list[Tensor]:
         """Compute the audio embeddings of B clips. For waveforms on the host, the host never waits for the device.
 
         Args:
             waveforms: B floating-point tensors [num_samples] at 16 kHz, on any device. A `Waveforms` object is copied
                 to the device once, whatever models encode it.
+            masks: Hides parts of the features. None hides nothing.
 
         Returns:
             B tensors [N_i, H], one row per audio token.
@@ -184,6 +186,7 @@ class SpeechLM(nn.Module, ABC):
         check_waveforms(clips)
         self._check_lengths(clips)
         frames, mel = self.count_frames(clips), self.mel(clips)
+        mel = mel if masks is None else masks(mel, frames)
         dtype = next(self.hf.model.audio_tower.parameters()).dtype
         return list(self.audio_rows(mel.to(dtype), frames).split(self.count_audio_tokens(frames)))
 

@@ -14,6 +14,7 @@ from arkasr.data.waveforms import Waveforms
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.log_mel import HOP, check_waveforms, log_mel
 from arkasr.model.packing import take
+from arkasr.model.spec_augment import SpecAugment
 from arkasr.model.speech_lm.base import SpeechLM
 
 MERGE_FACTOR = 4  # encoder states per audio token
@@ -48,11 +49,12 @@ class GlmSpeechLM(SpeechLM):
         states = self.hf.config.audio_config.max_position_embeddings
         return 2 * MERGE_FACTOR * -(-states // MERGE_FACTOR)
 
-    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+    def encode_audio(self, waveforms: Sequence[Tensor], masks: SpecAugment | None = None) -> list[Tensor]:
         """See `SpeechLM.encode_audio`. The embeddings of a clip's windows are concatenated.
 
         Args:
             waveforms: B tensors [num_samples] at 16 kHz.
+            masks: Hides parts of the features of each window. None hides nothing.
 
         Returns:
             B tensors [N_i, H].
@@ -62,7 +64,7 @@ class GlmSpeechLM(SpeechLM):
         """
         check_waveforms(waveforms)
         windows = [self._windows(w) for w in waveforms]
-        rows = iter(super().encode_audio([part for parts in windows for part in parts]))
+        rows = iter(super().encode_audio([part for parts in windows for part in parts], masks))
         return [torch.cat([next(rows) for _ in parts]) for parts in windows]
 
     def _windows(self, waveform: Tensor) -> list[Tensor]:
