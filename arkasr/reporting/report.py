@@ -8,7 +8,7 @@ from pathlib import Path
 
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.reporting import breakdown_tables, changes, report_facts, tables, uncertainty
+from arkasr.reporting import breakdown_tables, changes, report_facts, tables, uncertainty, vuss_table
 from arkasr.reporting.report_commands import commands
 from arkasr.reporting.report_facts import Metrics, RunRecords
 from arkasr.reporting.report_sets import corpora, test_sets
@@ -44,6 +44,9 @@ Clips with an empty reference hold silence or noise. All that is recognised in t
 VUSS = """\
 Valid union support size: the number of valid tokens in the union of the teacher's and the student's top k, at most 2k.
 Smaller means more overlap. Each logged step is the mean over its positions. Mean, min and max are over the steps."""
+VUSS_PLACES = """\
+By tenth of the transcript, and at the words of the student's own transcripts that are correct and wrong when they are
+aligned with the reference. Clips without a reference are in neither of these two. docs/metrics.md defines them."""
 COUNTS = """\
 Corr to Err: percentages of the reference {units} ({unit}). S.Err: percentage of utterances (Snt) with an error. The
 split of the errors into substitutions, deletions and insertions depends on the aligner. jiwer, kaldialign and sclite
@@ -93,7 +96,8 @@ def sections(
         for run, record in records.items()
     }
     agreement = [AGREEMENT] if tables.has_agreement(scores) else []
-    vuss = tables.vuss(metrics, top_k, paper)
+    seeds = {run: [rows] for run, rows in metrics.items()}
+    vuss, places = vuss_table.overall(seeds, top_k, paper), vuss_table.by_place(seeds)
     counts = COUNTS.format(units=units, unit=tables.units(sets), empty=_empty_references(sets, scores))
     data = corpora(datadir, sets)
     found = [
@@ -105,6 +109,7 @@ def sections(
         ("### Change from Base", CHANGE, *change) if change[0] else (),
         *_uncertainty(sets, scores),
         ("## Table 2: VUSS during distillation", VUSS, vuss) if vuss else (),
+        ("### VUSS by place", VUSS_PLACES, places) if places else (),
         ("## Figures", _figures(expdir, drawn)) if drawn else (),
         ("## Counts", counts, tables.counts(sets, scores)),
         ("### Transcripts", TRANSCRIPTS, *agreement, tables.transcripts(sets, scores)),

@@ -114,35 +114,6 @@ def _paper_cells(row: str, columns: dict[str, str]) -> list[str]:
     return [paper_numbers.TABLE1[row][0] if row else "-", *rates] if columns else []
 
 
-def vuss(metrics: dict[str, list[dict]], top_k: dict[str, Any], paper: bool = True) -> str:
-    """Format Table 2 in Markdown: mean, minimum and maximum of the mean VUSS per logged step.
-
-    A step without counted positions has no VUSS (it is logged as 0) and is left out.
-
-    Args:
-        metrics: Training rows by run.
-        top_k: k of the distilled runs, by run.
-        paper: Add the paper's values.
-
-    Returns:
-        The table, one row before TD and one after. Without the paper's values, a row that has no others is left out,
-        and the table is empty if there is none.
-    """
-    rows = []
-    for run, when in (("base_opd", "Before TD"), ("base_td_opd", "After TD")):
-        values = [row["vuss"] for row in metrics.get(run, ()) if row.get("vuss")]
-        if not values and not paper:
-            continue
-        statistics = [sum(values) / len(values), min(values), max(values)] if values else [None] * 3
-        cells = [*map(format_number, statistics), str(len(values) or "-")]
-        cells.append(str(top_k.get(run) or "-") if values else "-")
-        paper_cells = [*map(format_number, paper_numbers.TABLE2[run]), str(paper_numbers.TOP_K)]
-        rows.append([f"{when} ({paper_numbers.title(run)})", *cells, *(paper_cells if paper else ())])
-    header = ["Condition", "Mean", "Min", "Max", "Logged steps", "k"]
-    header += [f"paper: {name}" for name in ("Mean", "Min", "Max", "k") if paper]
-    return markdown_table(header, rows) if rows else ""
-
-
 def counts(sets: Sequence[TestSet], scores: Scores) -> str:
     """Format the error counts of each run and test set in Markdown, in the style of sclite.
 

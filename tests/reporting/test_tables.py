@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from score_examples import CORPUS, METRICS, SCORES, SETS, TEACHER, rows_of, run_scores, set_scores, sets_of
+from score_examples import CORPUS, SCORES, SETS, TEACHER, rows_of, run_scores, set_scores, sets_of
 
 from arkasr.errors import UserError
 from arkasr.evaluation.paper_numbers import COLUMNS
@@ -36,18 +36,6 @@ def test_error_rates_without_paper_columns_has_runs_only():
 def test_error_rates_rejects_unknown_paper_column_and_lists_columns():
     with pytest.raises(UserError, match="'Libri dirty'.*Libri clean"):
         tables.error_rates(sets_of(paper={"test-clean": "Libri dirty"}), SCORES)
-
-
-def test_vuss_is_over_steps_and_next_to_paper():
-    _, _, before, after = rows_of(tables.vuss(METRICS, {"base_opd": 16}))
-    assert before == ["Before TD (Base+OPD)", "23.00", "20.00", "26.00", "3", "16", "53.06", "52.38", "54.20", "32"]
-    assert after == ["After TD (Base+TD+OPD)", "-", "-", "-", "-", "-", "51.61", "50.88", "52.41", "32"]
-
-
-def test_vuss_without_paper_has_the_rows_of_distilled_runs_only():
-    table = rows_of(tables.vuss(METRICS, {"base_opd": 16}, paper=False))
-    assert [row[0] for row in table[2:]] == ["Before TD (Base+OPD)"]
-    assert tables.vuss({}, {}, paper=False) == ""
 
 
 def test_counts_are_percentages_of_reference():
@@ -119,7 +107,7 @@ def test_row_title_says_which_teacher():
 @pytest.mark.parametrize("paper", [None, {}, {"test-clean": None, "test-other": None}])
 def test_tables_of_a_corpus_that_is_not_in_the_paper_have_no_paper_columns(paper):
     sets = sets_of(name="own", paper=paper)
-    for text in (tables.error_rates(sets, SCORES), changes.changes(sets, SCORES), tables.vuss(METRICS, {}, False)):
+    for text in (tables.error_rates(sets, SCORES), changes.changes(sets, SCORES)):
         assert "paper" not in text
 
 
