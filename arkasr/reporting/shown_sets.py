@@ -63,7 +63,8 @@ def shown_sets(scores: Mapping[str, Mapping[str, Any]]) -> list[TestSet]:
     present = {each.column.lower() for each in sets}
     if not present.issuperset(columns):
         return sets
-    return sorted(sets, key=lambda each: columns.index(each.column.lower()) if each.column else len(columns))
+    order = {column: number for number, column in enumerate(columns)}
+    return sorted(sets, key=lambda each: order.get(each.column.lower(), len(columns)))
 
 
 def title(sets: Sequence[TestSet]) -> str:
