@@ -8,10 +8,7 @@ from collections.abc import Collection, Sequence
 from torch import Tensor
 
 from arkasr.interfaces import SAMPLE_RATE
-
-MAX_PERIOD = 24  # tokens of the longest pattern that counts as a loop: eight Chinese characters as UTF-8 bytes
-MIN_REPEATS = 4  # of the pattern
-MIN_TOKENS = 12  # covered by the repetitions
+from arkasr.utils.loops import ends_in_loop
 
 
 def token_caps(waveforms: Sequence[Tensor], max_new_tokens: int, tokens_per_second: float) -> list[int]:
@@ -33,10 +30,7 @@ def token_caps(waveforms: Sequence[Tensor], max_new_tokens: int, tokens_per_seco
 
 
 def is_looping(ids: Sequence[int], stop_ids: Collection[int] = ()) -> bool:
-    """Return whether a transcript ends in a loop.
-
-    A loop is a pattern of 1 to 24 tokens that occurs at least four times in succession. Together the occurrences cover
-    at least 12 tokens. The last one may be incomplete, because the token cap can cut it anywhere.
+    """Return whether a transcript ends in a loop (see `arkasr.utils.loops.ends_in_loop`).
 
     Args:
         ids: Token ids of the transcript.
@@ -45,11 +39,4 @@ def is_looping(ids: Sequence[int], stop_ids: Collection[int] = ()) -> bool:
     Returns:
         Whether the ids without the stop ids end in a loop.
     """
-    ids = [i for i in ids if i not in stop_ids]
-    for period in range(1, min(MAX_PERIOD, len(ids) // MIN_REPEATS) + 1):
-        covered = period
-        while covered < len(ids) and ids[-1 - covered] == ids[-1 - covered + period]:
-            covered += 1
-        if covered >= max(MIN_REPEATS * period, MIN_TOKENS):
-            return True
-    return False
+    return ends_in_loop([i for i in ids if i not in stop_ids])
