@@ -411,6 +411,10 @@ class TrainConfig:
         frozen_steps: Number of first steps of the run in which `encoder`, `adapter` and `decoder` are not
             trained. Parts that are not named have 0. One trained part must have 0. Name a part that is never trained in
             `model.freeze`.
+        cache_encoder: GiB of host memory, at least 0, for the encoder's states of training and dev clips while the
+            encoder is frozen. Each clip is then encoded once, alone, so results equal those without cache up to
+            rounding. States beyond the limit are computed in every step, which is logged. 0 caches none. Only for
+            one rank, for features without masks (`augment`), and for encoders that mask padding.
         ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC, from 0 to 1. 0
             disables it. Only for `objective: sft`.
         max_skipped: Number of skipped steps in a row that ends the run. At least 1. Steps are skipped if the loss or
@@ -438,6 +442,7 @@ class TrainConfig:
     final: Literal["last", "best"] = "last"
     average: int = 1
     frozen_steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+    cache_encoder: float = 0.0
     ctc_weight: float = 0.0
     max_skipped: int = 20
     spike_factor: float = 10.0
@@ -459,6 +464,7 @@ class TrainConfig:
             raise ValueError(f"steps, epochs or hours: exactly one must be above 0, got {found}; set the others to 0")
         _require_range(self, "accumulate eval_clips keep average max_skipped", 1)
         _require_range(self, "log_every eval_every save_every keep_best patience spike_factor peak_tflops", 0)
+        _require_range(self, "cache_encoder", 0)
         self._check_selection()
         self.frozen_steps = _by_part(self, "frozen_steps", 0)
         for part, steps in self.frozen_steps.items():
@@ -676,6 +682,15 @@ class Config:
         allowed = self.objective != "none" or bool(self.model.path)
         _require(allowed, "objective", "sft or opd without `model.path`", self.objective)
         self._check_frozen_steps()
+        self._check_cache()
+
+    def _check_cache(self) -> None:
+        cached = self.train.cache_encoder
+        frozen = "encoder" not in self.model.trained or self.train.frozen_steps["encoder"] > 0
+        how = "0 with a trained encoder; name it in `model.freeze`, or set train.frozen_steps.encoder"
+        _require(not cached or frozen, "train.cache_encoder", how, cached)
+        how = "0 with masks (augment.time_masks, augment.mel_masks), which change the encoder's input in every step"
+        _require(not (cached and self.augment.masks), "train.cache_encoder", how, cached)
 
     def _check_frozen_steps(self) -> None:
         frozen = self.train.frozen_steps

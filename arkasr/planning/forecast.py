@@ -261,6 +261,18 @@ def needs_full_distribution(config: Config) -> bool:
     return getattr(loss, "needs", "topk") == "shared" or getattr(loss, "tail", False)
 
 
+def caches_encoder(config: Config) -> bool:
+    """Return whether a run encodes each clip once only. Its first epoch and a limit that is too low are not considered.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        True if the encoder is frozen in the whole run and its states are cached.
+    """
+    return config.train.cache_encoder > 0 and "encoder" not in config.model.trained
+
+
 def step_flops(
     config: Config,
     student: Any,
@@ -284,9 +296,14 @@ def step_flops(
         FLOPs by phase.
     """
     frozen, adapters = config.model.frozen, {part: counts.parameters for part, counts in lora.items()}
+    encoded = flops.audio_encoder(student, load.seconds / load.clips)
+    cached = load.clips * (encoded["features"] + encoded["encoder"]) if caches_encoder(config) else 0.0
     if config.objective == "sft":
-        return flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0, adapters)
-    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters)
+        work = flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0, adapters)
+        return work | {"student": work["student"] - cached}
+    masks = config.augment.masks
+    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters, masks)
+    work["rollout"] -= cached
     for teacher, prompt in teachers:
         work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=(load.prompts[0], prompt)))
     return work

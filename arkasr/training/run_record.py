@@ -39,6 +39,7 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
     "train.save_every",
     "train.keep",
     "train.keep_best",
+    "train.cache_encoder",
     "train.hang_seconds",
     "train.max_skipped",
     "train.spike_factor",

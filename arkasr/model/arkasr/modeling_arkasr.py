@@ -151,6 +151,18 @@ class ArkasrModel(GlmAsrModel):
         Returns:
             Tensor [sum(N_i), H], the embeddings of all audio tokens, clip after clip.
         """
+        return self.multi_modal_projector(self.encoder_rows(features, frames))
+
+    def encoder_rows(self, features: Tensor, frames: Sequence[int]) -> Tensor:
+        """Compute the encoder states that `audio_rows` projects.
+
+        Args:
+            features: See `audio_rows`.
+            frames: See `audio_rows`.
+
+        Returns:
+            Tensor [sum(N_i), merge_factor * d].
+        """
         states, real = self.audio_tower.packed(features, frames, self.config.mask_padding)
         factor, begin, index = self.config.merge_factor, 0, []
         for n in frames:
@@ -162,7 +174,7 @@ class ArkasrModel(GlmAsrModel):
         taken = np.concatenate(index)
         if taken.max() == len(states):
             states = pad(states, (0, 0, 0, 1))
-        return self.multi_modal_projector(take(states, taken).view(-1, factor * states.shape[-1]))
+        return take(states, taken).view(-1, factor * states.shape[-1])
 
     @can_return_tuple
     def forward(

@@ -52,17 +52,17 @@ class ArkSpeechLM(SpeechLM):
         """
         return [num_audio_tokens(n, self.hf.config.merge_factor) for n in frames]
 
-    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
-        """See `SpeechLM.audio_rows`.
+    def encoder_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """See `SpeechLM.encoder_rows`.
 
         Args:
             mel: Tensor [B, M, T].
             frames: Mel frames of each clip.
 
         Returns:
-            Tensor [sum(N_i), H].
+            Tensor [sum(N_i), D].
         """
-        return self.hf.model.audio_rows(mel, frames)
+        return self.hf.model.encoder_rows(mel, frames)
 
     def prompt_text(self, language: str) -> tuple[str, str]:
         """See `SpeechLM.prompt_text`.

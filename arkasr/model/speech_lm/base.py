@@ -23,6 +23,7 @@ from arkasr.data.waveforms import Waveforms
 from arkasr.errors import ClipTooLongError
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.model.arkasr.prompt import require_tokens
+from arkasr.model.encoder_cache import EncoderCache, is_frozen
 from arkasr.model.length_groups import length_groups
 from arkasr.model.log_mel import HOP, check_waveforms, frame_mask, log_mel, num_frames
 from arkasr.model.spec_augment import SpecAugment
@@ -51,6 +52,8 @@ class SpeechLM(nn.Module, ABC):
         blocked_ids: The same ids as a set on the host.
         ctc_head: Auxiliary linear layer [H to V + 1] on the audio embeddings, for training from scratch, or None. It is
             not part of the exported model.
+        encoder_cache: Keeps the encoder's outputs while the encoder is frozen, or None. It is only asked for audio
+            without masks.
 
     Raises:
         UserError: The tokenizer lacks special tokens of the prompt.
@@ -63,6 +66,7 @@ class SpeechLM(nn.Module, ABC):
         super().__init__()
         self.hf, self.tokenizer = hf, tokenizer
         self.ctc_head: nn.Linear | None = None
+        self.encoder_cache: EncoderCache | None = None
         needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
         require_tokens(tokenizer, needed)
         self.stop_ids = cast(list[int], tokenizer.convert_tokens_to_ids(list(self.stop_tokens)))
@@ -145,7 +149,7 @@ class SpeechLM(nn.Module, ABC):
         """
 
     @abstractmethod
-    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+    def encoder_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
         """Encode log-mel features, without reading from the device.
 
         Args:
@@ -153,7 +157,7 @@ class SpeechLM(nn.Module, ABC):
             frames: Mel frames of each clip.
 
         Returns:
-            Tensor [sum(N_i), H], one row per audio token, clip after clip.
+            Tensor [sum(N_i), D], the adapter's input, one row per audio token, clip after clip.
         """
 
     @abstractmethod
@@ -185,10 +189,21 @@ class SpeechLM(nn.Module, ABC):
         clips = Waveforms.of(waveforms)
         check_waveforms(clips)
         self._check_lengths(clips)
+        rows = self.hf.model.multi_modal_projector(self._encoded(clips, masks))
+        return list(rows.split(self.count_audio_tokens(self.count_frames(clips))))
+
+    def _encoded(self, clips: Waveforms, masks: SpecAugment | None) -> Tensor:
+        """Return the adapter's input [sum(N_i), D], from the cache if the encoder is frozen."""
+        if self.encoder_cache is not None and masks is None:
+            if is_frozen(self.hf.model.audio_tower):
+                return self.encoder_cache(clips, lambda clip: self._computed(Waveforms.of(clip), None), self.device)
+            self.encoder_cache.clear()
+        return self._computed(clips, masks)
+
+    def _computed(self, clips: Waveforms, masks: SpecAugment | None) -> Tensor:
         frames, mel = self.count_frames(clips), self.mel(clips)
         mel = mel if masks is None else masks(mel, frames)
-        dtype = next(self.hf.model.audio_tower.parameters()).dtype
-        return list(self.audio_rows(mel.to(dtype), frames).split(self.count_audio_tokens(frames)))
+        return self.encoder_rows(mel.to(next(self.hf.model.audio_tower.parameters()).dtype), frames)
 
     def _check_lengths(self, waveforms: Sequence[Tensor]) -> None:
         limit = self.max_seconds

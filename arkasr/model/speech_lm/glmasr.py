@@ -105,21 +105,21 @@ class GlmSpeechLM(SpeechLM):
         """
         return [(n + 1) // 2 // MERGE_FACTOR for n in frames]
 
-    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
-        """See `SpeechLM.audio_rows`.
+    def encoder_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """See `SpeechLM.encoder_rows`.
 
         Args:
             mel: Tensor [W, M, window].
             frames: Mel frames of each window.
 
         Returns:
-            Tensor [sum(N_i), H].
+            Tensor [sum(N_i), D].
         """
         states = self.hf.model.audio_tower(mel, return_dict=True).last_hidden_state
         merged = states.unflatten(1, (-1, MERGE_FACTOR)).flatten(2)
         counts = np.asarray(self.count_audio_tokens(frames))
         index = (np.arange(merged.shape[1]) < counts[:, None]).reshape(-1).nonzero()[0]
-        return self.hf.model.multi_modal_projector(take(merged.flatten(0, 1), index))
+        return take(merged.flatten(0, 1), index)
 
     def prompt_text(self, language: str) -> tuple[str, str]:
         """See `SpeechLM.prompt_text`.

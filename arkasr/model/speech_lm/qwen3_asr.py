@@ -92,17 +92,17 @@ class QwenSpeechLM(SpeechLM):
         """
         return [-(-(n % self.chunk) // 8) + n // self.chunk * -(-self.chunk // 8) for n in frames]
 
-    def audio_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
-        """See `SpeechLM.audio_rows`.
+    def encoder_rows(self, mel: Tensor, frames: Sequence[int]) -> Tensor:
+        """See `SpeechLM.encoder_rows`.
 
         Args:
             mel: Tensor [B, M, T].
             frames: Mel frames of each clip.
 
         Returns:
-            Tensor [sum(N_i), H].
+            Tensor [sum(N_i), D].
         """
-        return self.hf.model.multi_modal_projector(encode(self.hf.model.audio_tower, mel, frames))
+        return encode(self.hf.model.audio_tower, mel, frames)
 
     def prompt_text(self, language: str) -> tuple[str, str]:
         """See `SpeechLM.prompt_text`. The answer begins with the language.
