@@ -46,7 +46,7 @@ use_ngram|ESPnet||no language model is used
 beam_size|ESPnet||decoding is greedy
 feats_type|ESPnet||the models compute log-mel features from 16 kHz audio
 audio_format|ESPnet||audio is read in the format of the corpus
-speed_perturb_factors|ESPnet||no speed perturbation is used
+speed_perturb_factors|ESPnet|--train_args "augment.speeds=[0.9,1.0,1.1]"|one speed is drawn per clip and epoch
 world-size|icefall|--ngpu|processes per machine
 exp-dir|icefall|--expdir|
 manifest-dir|icefall|--datadir|
@@ -75,7 +75,7 @@ on-the-fly-feats|icefall||the models compute log-mel features from 16 kHz audio
 bpe-model|icefall|--train_args "tokenizer.path=FOLDER"|
 lang-dir|icefall|--train_args "tokenizer.path=FOLDER"|
 enable-musan|icefall||no noise is added to the audio
-enable-spec-aug|icefall||no SpecAugment is used'
+enable-spec-aug|icefall|--train_args "augment.time_masks=2 augment.mel_masks=2"|'
 
 die() {
     local text="run.sh: error: $*"
