@@ -140,30 +140,15 @@ def _parts(sets: Sequence[TestSet], scores: Scores) -> list[tuple[str, ...]]:
     return [section for section in found if section[-1]]
 
 
-def results(
-    expdir: str,
-    datadir: str,
-    sets: Sequence[TestSet],
-    scores: Scores,
-    metrics: Metrics,
-    records: RunRecords,
-    drawn: Sequence[Path],
-) -> str:
-    """Build the whole RESULTS.md.
+def markdown(parts: Sequence[Sequence[str]]) -> str:
+    """Join sections to the text of RESULTS.md.
 
     Args:
-        expdir: Experiment directory.
-        datadir: Data directory.
-        sets: The test sets, in the order of the tables.
-        scores: Content of scores.json by run.
-        metrics: Training rows by run.
-        records: Content of run.json by run, with the configuration under "config".
-        drawn: Paths of the figures, in `expdir`.
+        parts: Return value of `sections`.
 
     Returns:
         The Markdown text.
     """
-    parts = sections(expdir, datadir, sets, scores, metrics, records, drawn)
     return "\n\n".join(part for section in parts for part in section) + "\n"
 
 

@@ -26,6 +26,8 @@ from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.texts_io import read_utterances
 from arkasr.reporting import figures, report, tables, terminal
 from arkasr.reporting.origins import BASE, compare_teachers, origin
+from arkasr.reporting.page import page
+from arkasr.reporting.page.experiment import Experiment
 from arkasr.reporting.set_scores import score_set
 from arkasr.reporting.shown_sets import shown_sets
 from arkasr.scoring import bootstrap
@@ -118,7 +120,7 @@ def _display_path(path: Path) -> str:
 def score(
     expdir: str, datadir: str, runs: Sequence[str], test_sets: Sequence[str] = (), checkpoints: Sequence[str] = ()
 ) -> None:
-    """Score decoded runs. Write `<run>/scores.json`, RESULTS.md and figures to `expdir`, and print Table 1.
+    """Score decoded runs. Write `<run>/scores.json`, RESULTS.md, figures and report.html, and print Table 1.
 
     The scores of other test sets and of other runs stay.
 
@@ -148,9 +150,7 @@ def _score(expdir: str, datadir: str, runs: list[str], sets: Sequence[TestSet]) 
     check_names(earlier, sets)
     records = {run: _record(expdir, run) for run in runs}
     fresh = score_sets(expdir, records, sets, earlier)
-    others = {run: record for run in earlier if run not in runs and (record := run_records.read_or_skip(expdir, run))}
-    records |= {run: _with_checkpoint(expdir, run, record) for run, record in others.items()}
-    records = dict(sorted(records.items(), key=lambda item: paper_numbers.row_number(item[0])))  # stable
+    records = _with_others(expdir, records, earlier)
     scores = _contents(expdir, records, fresh, earlier)
     for where, clause in tables.warnings(scores):
         log(f"warning: {where}: {clause}")
@@ -159,6 +159,40 @@ def _score(expdir: str, datadir: str, runs: list[str], sets: Sequence[TestSet]) 
     for run in runs:
         _write(Path(expdir) / run / "scores.json", json.dumps(scores[run], indent=2, ensure_ascii=False) + "\n")
     _publish(expdir, datadir, scores, records)
+
+
+def write_page(expdir: str, datadir: str, audio_mib: float = page.AUDIO_MIB) -> None:
+    """Write report.html again from what was scored before.
+
+    Args:
+        expdir: Experiment directory.
+        datadir: Data directory.
+        audio_mib: Maximum size of the audio in the page, in MiB. 0: none.
+
+    Raises:
+        UserError: No run was scored, or another process scores in `expdir`.
+    """
+    if not Path(expdir).is_dir():
+        raise UserError(f"{expdir}: no such folder; correct --expdir")
+    with locked(Path(expdir), "scoring"):
+        earlier = read_earlier(expdir, [])
+        records = _with_others(expdir, {}, earlier)
+        if not records:
+            raise UserError(f"{expdir}: no run in it was scored; decode and score with --stage 4 of the recipe")
+        scores = _contents(expdir, records, {}, earlier)
+        sets, metrics = shown_sets(scores), {run: run_records.read_metrics(expdir, run) for run in scores}
+        parts = report.sections(expdir, datadir, sets, scores, metrics, records, [])
+        written = page.write(Experiment(expdir, sets, scores, metrics, records), parts, audio_mib)
+        print(f"Report:  {_display_path(written)}")
+
+
+def _with_others(
+    expdir: str, records: dict[str, dict[str, Any]], earlier: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Add the records of the other runs that were scored, and sort all."""
+    others = {run: known for run in earlier if run not in records and (known := run_records.read_or_skip(expdir, run))}
+    found = records | {run: _with_checkpoint(expdir, run, record) for run, record in others.items()}
+    return dict(sorted(found.items(), key=lambda item: paper_numbers.row_number(item[0])))  # stable
 
 
 def _record(expdir: str, run: str) -> dict[str, Any]:
@@ -175,13 +209,16 @@ def _with_checkpoint(expdir: str, run: str, record: dict[str, Any]) -> dict[str,
 
 
 def _publish(expdir: str, datadir: str, scores: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]]) -> None:
-    """Write RESULTS.md and the figures, and print Table 1."""
+    """Write RESULTS.md, the figures and report.html, and print Table 1."""
     sets = shown_sets(scores)
     metrics = {run: run_records.read_metrics(expdir, run) for run in scores}
     drawn = figures.draw(Path(expdir) / "figures", sets, scores, metrics)
     results = Path(expdir) / "RESULTS.md"
-    _write(results, report.results(expdir, datadir, sets, scores, metrics, records, drawn))
+    parts = report.sections(expdir, datadir, sets, scores, metrics, records, drawn)
+    _write(results, report.markdown(parts))
+    written = page.write(Experiment(expdir, sets, scores, metrics, records), parts)
     print("\n".join(map(printable, terminal.table(sets, scores).split("\n"))))
     print(f"\nResults: {_display_path(results)}")
+    print(f"Report:  {_display_path(written)}")
     for path in drawn:
         print(f"Figure:  {_display_path(path)}")

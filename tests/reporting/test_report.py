@@ -24,7 +24,7 @@ RECORDS = {
 
 def results(datadir="data", **corpus):
     sets = [replace(each, datadir=str(datadir)) for each in sets_of(**corpus)]
-    return report.results("exp", str(datadir), sets, SCORES, METRICS, RECORDS, [])
+    return report.markdown(report.sections("exp", str(datadir), sets, SCORES, METRICS, RECORDS, []))
 
 
 def test_results_contains_commands_commits_versions_settings_and_corpus(tmp_path):
@@ -71,5 +71,5 @@ def test_results_state_that_the_split_of_errors_depends_on_the_aligner():
 def test_results_have_warnings_only_if_there_are_some():
     assert "## Warnings" not in results()
     doubtful = {**SCORES, "base": {**SCORES["base"], "warnings": ["trained again"]}}
-    text = report.results("exp", "data", SETS, doubtful, METRICS, RECORDS, [])
+    text = report.markdown(report.sections("exp", "data", SETS, doubtful, METRICS, RECORDS, []))
     assert "## Warnings" in text and "\n- Base: trained again.\n" in text

@@ -1,0 +1,130 @@
+"""Headless Chromium, driven over a pipe: what a page shows, logs and requests."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+DEADLINE_S = 60.0  # for one answer
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # the sandbox does not start for root
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--remote-debugging-pipe",
+)
+
+
+def find() -> str | None:
+    """Return the path of a Chromium, or None."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Browser:
+    """One page of a headless Chromium. Events (logs, requests, exceptions) are kept in `events`."""
+
+    def __init__(self, folder: Path):
+        to_child, self._write = os.pipe()
+        self._read, from_child = os.pipe()
+        # The protocol reads from descriptor 3 and writes to 4. A shell moves the pipes there.
+        move = f'exec "$@" 3<&{to_child} 4>&{from_child}'
+        command = ["bash", "-c", move, "bash", str(find()), *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, pass_fds=(to_child, from_child), start_new_session=True, **silent)
+        os.close(to_child)
+        os.close(from_child)
+        self._numbers, self._buffer, self._session = itertools.count(1), b"", ""
+        self.events: list[dict[str, Any]] = []
+        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._session = ""
+        try:
+            self.call("Browser.close")
+            self._process.wait(DEADLINE_S)
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+            os.close(self._write)
+            os.close(self._read)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send one command and wait for its result."""
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        message |= {"sessionId": self._session} if self._session else {}
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+            self.events.append(answer)
+
+    def _receive(self) -> dict[str, Any]:
+        end = time.monotonic() + DEADLINE_S
+        while b"\0" not in self._buffer:
+            ready = select.select([self._read], [], [], max(end - time.monotonic(), 0))[0]
+            received = os.read(self._read, 2**20) if ready else b""
+            assert received, "Chromium ended or does not answer"
+            self._buffer += received
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def open(self, path: Path, width: int, dark: bool = False) -> None:
+        """Open a file in a window of a width in pixels, and wait until it is loaded."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=scheme)
+        self.events.clear()
+        self.call("Page.navigate", url=path.absolute().as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._receive())
+
+    def evaluate(self, script: str) -> Any:
+        """Return the value of an expression in the page."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def screenshot(self, path: Path) -> Path:
+        """Save the whole page as PNG."""
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+        return path
+
+    def print(self, path: Path) -> Path:
+        """Save the page as it is printed, as PDF."""
+        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"]))
+        return path
+
+    @property
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since the last `open`."""
+        events = (event for event in self.events if event["method"] == "Network.requestWillBeSent")
+        return [event["params"]["request"]["url"] for event in events]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the console has logged, and exceptions, since the last `open`."""
+        kinds = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+        return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
