@@ -25,6 +25,9 @@ asr_exp|ESPnet|--expdir|
 asr_tag|ESPnet|--expdir|one folder per experiment
 dumpdir|ESPnet|--datadir|
 max_epoch|ESPnet|--train_args "train.epochs=N"|
+patience|ESPnet|--train_args "train.patience=N"|measurements of the dev error rate
+keep_nbest_models|ESPnet|--train_args "train.final=best train.average=N"|the N best of the saved checkpoints
+freeze_param|ESPnet|--train_args "model.freeze=[PART]"|encoder, adapter or decoder
 resume|ESPnet||an interrupted run always resumes from its newest checkpoint
 pretrained_model|ESPnet|--conf|a copy of conf/paper.yaml with the line "model: {path: FOLDER}"
 download_model|ESPnet|--conf|a copy of conf/paper.yaml with the line "model: {path: HUB_ID}"
@@ -58,8 +61,9 @@ full-libri|icefall||corpus.yaml lists the training parts, and those on disk are 
 mini-libri|icefall||corpus.yaml lists the training parts, and those on disk are used
 epoch|icefall||stage 4 decodes the final weights (arkasr export --checkpoint writes others)
 iter|icefall||stage 4 decodes the final weights (arkasr export --checkpoint writes others)
-avg|icefall||checkpoints are not averaged
-use-averaged-model|icefall||checkpoints are not averaged
+avg|icefall|--train_args "train.average=N"|the last N checkpoints, or the best ones with train.final=best
+use-averaged-model|icefall|--train_args "train.average=N"|the mean of N checkpoints, not of all steps
+ctc-loss-scale|icefall|--train_args "train.ctc_weight=WEIGHT"|
 decoding-method|icefall||decoding is greedy
 base-lr|icefall|--train_args "optim.lr=RATE"|
 seed|icefall|--train_args "seed=N"|

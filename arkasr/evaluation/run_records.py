@@ -21,6 +21,7 @@ RUN_TYPES = {
     "plugins": list,
     "world_size": int,
     "inputs": dict,
+    "final": dict,
 }
 CONFIG_TYPES = {"objective": str, "decode": dict, "teacher": dict}
 SCORE_TYPES = {"sets": dict}
@@ -81,9 +82,10 @@ def last_step(expdir: str | Path, run: str, config: Config) -> int:
         config: Its configuration.
 
     Returns:
-        `train.steps`. If the length of the run is given in epochs or hours, the last step in metrics.jsonl, 0 without.
+        `train.steps`. The last step in metrics.jsonl if the length of the run is given in epochs or hours, or if
+        `train.patience` may have ended it early.
     """
-    rows = [] if config.train.steps else read_metrics(expdir, run)
+    rows = [] if config.train.steps and not config.train.patience else read_metrics(expdir, run)
     return rows[-1]["step"] if rows else config.train.steps
 
 

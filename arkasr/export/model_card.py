@@ -116,7 +116,7 @@ def _eval_result(name: str, summary: dict[str, Any], corpus: str) -> EvalResult:
     metric = summary["metric"]
     return EvalResult(
         task_type="automatic-speech-recognition",
-        dataset_name=f"{corpus} {name}" + (" (miniature)" if summary.get("scale") == "mini" else ""),
+        dataset_name=f"{corpus} {name}" + (" (miniature)" if summary.get("scale") in ("mini", "study") else ""),
         dataset_type=corpus,
         dataset_split=name,
         metric_type=metric,
@@ -133,7 +133,8 @@ def _metrics(facts: CardFacts) -> list[str]:
 
 def _summary(facts: CardFacts) -> str:
     final = facts.weights == "final"
-    weights = "the final weights" if final else f"the checkpoint `{facts.weights}`, not the final weights"
+    mean = f", the mean of {', '.join(facts.last.checkpoints)}" if facts.last.checkpoints else ""
+    weights = f"the final weights{mean}" if final else f"the checkpoint `{facts.weights}`, not the final weights"
     origin = f"{facts.size:,} parameters, from the run `{facts.last.run}`: {weights} (step {facts.last.step})."
     return f"{METHODS[facts.model_type]}\n{origin} {_layout(facts)}"
 

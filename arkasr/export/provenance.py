@@ -27,6 +27,7 @@ class Stage:
         hours: Hours of audio trained on, with repetitions, or None if not logged.
         loss: Last logged training loss, or None.
         dev_error: Last logged error rate on the dev clips as a fraction, or None.
+        checkpoints: Names of the checkpoints whose mean the final weights are. Empty for the model of the last step.
         recipe: Command line of the recipe, or empty.
         command: Command line of the run, or empty.
         commit: Commit of the code, or empty.
@@ -42,6 +43,7 @@ class Stage:
     hours: float | None
     loss: float | None
     dev_error: float | None
+    checkpoints: list[str]
     recipe: str
     command: str
     commit: str
@@ -104,6 +106,7 @@ def _read(expdir: str, datadir: str, run: str, step: int | None) -> Stage:
         hours=last.get("hours_seen"),
         loss=last.get("loss"),
         dev_error=errors[-1] if errors else None,
+        checkpoints=(record.get("final") or {}).get("checkpoints", []),
         recipe=public_command(recipe),
         command=public_command(command),
         commit=record.get("commit", ""),

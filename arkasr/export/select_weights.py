@@ -113,10 +113,15 @@ def find_source(expdir: str, run: str, checkpoint: str) -> WeightSource:
     raise UserError(f"{folder / 'checkpoints'}: no checkpoint {checkpoint!r}; use one of: {names}")
 
 
+def _is_mean(source: WeightSource) -> bool:
+    """Return whether these are not the weights of their step, whose error rate was measured."""
+    return source.name == FINAL and (source.config.train.final, source.config.train.average) != ("last", 1)
+
+
 def _best(expdir: str, run: str, sources: list[WeightSource], names: str) -> WeightSource:
     rows = run_records.read_metrics(expdir, run)
     errors = {row["step"]: row["dev_error"] for row in rows if row.get("dev_error") is not None}
-    measured = [source for source in sources if source.step in errors]
+    measured = [source for source in sources if source.step in errors and not _is_mean(source)]
     if not measured:
         raise UserError(
             f"{Path(expdir) / run}: no weights ({names}) with a measured error rate on the dev clips; set "

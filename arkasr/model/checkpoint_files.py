@@ -167,6 +167,19 @@ def without_frozen_head(lm: SpeechLM, state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in tied}
 
 
+def saved_state(lm: SpeechLM) -> dict[str, Tensor]:
+    """Return the tensors of a model that a checkpoint holds.
+
+    Args:
+        lm: The model, sharded or not.
+
+    Returns:
+        Its parameters by their names in a checkpoint, not copied.
+    """
+    state = cast(dict[str, Tensor], get_model_state_dict(lm, options=saved_options(lm)))
+    return without_frozen_head(lm, state)
+
+
 def is_adapted(checkpoint: Path) -> bool:
     """Return whether a checkpoint holds adapters.
 
@@ -201,8 +214,7 @@ def load_adapted(checkpoint: Path) -> SpeechLM:
     else:
         lm = assemble(config, load_tokenizer(str(description)))
     train_parts(lm, config)
-    trained = cast(dict[str, Tensor], get_model_state_dict(lm, options=saved_options(lm)))
-    state = {"model": without_frozen_head(lm, trained)}
+    state = {"model": saved_state(lm)}
     found = saved_shapes(checkpoint / WEIGHTS)
     for name, tensor in state["model"].items():
         _require_shape(checkpoint, f"model.{name}", found, tuple(tensor.shape), f"its base {config.path}")

@@ -35,10 +35,12 @@ from arkasr.model.checkpoint_files import (
 from arkasr.model.checkpoint_reader import read_weights, saved_shapes
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training import random_state
+from arkasr.training.checkpoint_state import dev_error_of, read_state
 from arkasr.training.checkpoint_writer import Writer, mark_complete
 from arkasr.training.ranks import Ranks
+from arkasr.training.selection import Selection
 from arkasr.utils.console import log
-from arkasr.utils.files import flush, read_json
+from arkasr.utils.files import flush
 
 # torch warns about this in every single-process run. A global filter, because the writing thread ignores local ones.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -65,10 +67,12 @@ class Checkpoints:
         ranks: The processes of the run. Rank 0 creates, renames and deletes directories.
         keep: Number of newest checkpoints to keep.
         keep_best: Number of checkpoints with the lowest dev error to keep in addition.
+        selection: The rule of the final model, whose checkpoints are kept in addition. None needs no checkpoint.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks, keep: int, keep_best: int = 0):
+    def __init__(self, folder: Path, ranks: Ranks, keep: int, keep_best: int = 0, selection: Selection | None = None):
         self.folder, self.ranks, self.keep, self.keep_best = folder, ranks, keep, keep_best
+        self.selection = selection
         self.pending: _Pending | None = None
 
     def complete(self) -> list[Path]:
@@ -147,9 +151,10 @@ class Checkpoints:
         """List the checkpoints to delete after `newest`. Damaged ones do not count towards `keep` and `keep_best`."""
         found = self.complete()
         sound = [p for p in found if not damage(p, contents=False)]
-        errors = {p: _dev_error(p) for p in sound}
+        errors = {p: dev_error_of(p) for p in sound}
         best = sorted((p for p in sound if errors[p] is not None), key=lambda p: (errors[p], p))[: self.keep_best]
-        return [p for p in found if p < newest and p not in [*sound[-self.keep :], *best]]
+        needed = self.selection.choose(sound) if self.selection else []
+        return [p for p in found if p < newest and p not in [*sound[-self.keep :], *best, *needed]]
 
     def load_newest(self, student: SpeechLM, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Restore the newest undamaged checkpoint into model, optimizer and random generators.
@@ -171,7 +176,7 @@ class Checkpoints:
             self._remove_incomplete()
         found = self.ranks.gather(self.complete())[0]  # rank 0's list: a shared file system may be stale elsewhere
         for path in reversed(found):
-            reason = self._damage(path)
+            reason = self.damage(path)
             if not reason:
                 return self._load(path, student, optimizer)
             log(f"{path}: {reason}; this checkpoint is skipped, trying the previous one")
@@ -181,8 +186,15 @@ class Checkpoints:
             )
         return None
 
-    def _damage(self, path: Path) -> str:
-        """Check a checkpoint on all ranks, which read different files. Return the same reason on all of them."""
+    def damage(self, path: Path) -> str:
+        """Check the contents of a checkpoint on all ranks, which read different files.
+
+        Args:
+            path: The checkpoint folder.
+
+        Returns:
+            What is wrong, the same on all ranks, or an empty string if nothing is.
+        """
         own = damage(path, self.ranks.rank, self.ranks.world_size)
         return next((reason for reason in self.ranks.gather(own) if reason), "")
 
@@ -204,29 +216,6 @@ class Checkpoints:
 def _state(student: SpeechLM, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
     model, optim = get_state_dict(student, optimizer, options=saved_options(student))
     return without_frozen_head(student, model), optim
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Read state.json of a checkpoint.
-
-    Args:
-        path: The checkpoint folder, `step-*`.
-
-    Returns:
-        `step`, `world_size`, and the values that the trainer added.
-
-    Raises:
-        UserError: The file is missing or not a JSON object.
-    """
-    return read_json(path / "state.json", f"delete {path} to resume from an earlier checkpoint")
-
-
-def _dev_error(path: Path) -> float | None:
-    """Return the dev error rate of a checkpoint, None if it was not measured or cannot be read."""
-    try:
-        return read_state(path).get("dev_error")
-    except (UserError, OSError):
-        return None
 
 
 def remove(path: Path) -> None:

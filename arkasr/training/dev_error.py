@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arkasr.config.schema import Config
 from arkasr.data.checks import Rules
+from arkasr.errors import UserError
 from arkasr.evaluation.dev_set import DevSet, dev_sets
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.scoring.collapse import collapsed
@@ -19,6 +20,9 @@ class DevError:
         config: The run's configuration.
         ranks: The processes of the run.
         phases: Timer. The measurement is the phase `dev`.
+
+    Raises:
+        UserError: A setting of `train` needs the dev error rate, but there are no dev clips.
     """
 
     def __init__(self, config: Config, ranks: Ranks, phases: Phases):
@@ -27,6 +31,13 @@ class DevError:
         share = (ranks.rank, ranks.world_size)
         self.sets = dev_sets(data.dev, size, *share, rules=Rules.of(data)) if config.train.eval_every else []
         self._reported_failures: set[str] = set()
+        needing = {"patience": config.train.patience, "final": config.train.final == "best" and "best"}
+        for key, value in needing.items():
+            if value and not self.sets:
+                raise UserError(
+                    f"config key `train.{key}` {value}: {data.dev} has no dev clips to measure the dev error rate; set "
+                    f"train.{key} to {'last' if key == 'final' else 0}, or data.dev to cuts with transcripts"
+                )
 
     def measure(self, student: SpeechLM) -> tuple[dict[str, float], str]:
         """Decode the dev clips on all ranks.

@@ -20,6 +20,8 @@ from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.model.checkpoint_files import complete_checkpoints, step_folders
 from arkasr.plugins import registry
+from arkasr.training.checkpoint_state import read_state, step_of
+from arkasr.training.early_stopping import EarlyStopping
 from arkasr.training.final_model import is_finished
 from arkasr.training.inputs import changed_inputs, run_inputs
 from arkasr.training.ranks import Ranks
@@ -49,6 +51,9 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
     "distill.diagnose_every",
     "decode",
 )
+
+
+RESTORE = "restore it, or delete it to resume without a comparison of the inputs"
 
 
 @contextmanager
@@ -82,6 +87,19 @@ def run_directory(folder: Path, config: Config, ranks: Ranks) -> Iterator[bool]:
         if isinstance(outcome, str):
             raise UserError(outcome)
         yield outcome
+
+
+def record_final(path: Path, step: int, checkpoints: list[str]) -> None:
+    """Write into run.json which weights `final` holds.
+
+    Args:
+        path: The file `run.json`.
+        step: The last step of the run.
+        checkpoints: Names of the checkpoints whose mean `final` is. Empty if it is the model of the last step.
+    """
+    record = read_json(path, RESTORE) if path.is_file() else {}
+    record["final"] = {"step": step, "checkpoints": checkpoints}
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 class RunRecord:
@@ -141,7 +159,7 @@ class RunRecord:
     def _record_before(self) -> dict[str, Any]:
         if not self.record.is_file():
             return {}
-        return read_json(self.record, "restore it, or delete it to resume without a comparison of the inputs")
+        return read_json(self.record, RESTORE)
 
     def _is_same_copy(self, before: Config) -> bool:
         """Return whether a run without training would write the model that is there. Only `model` decides that."""
@@ -206,6 +224,7 @@ class RunRecord:
     def _extend(self, before: Config) -> None:
         """Keep the result of a shorter run under another name, so that `final` is always that of the settings."""
         unit, length = before.train.length
+        self._check_not_ended(before)
         text, final = f"train.{unit} raised from {length:g} to {self.config.train.length[1]:g}", self.folder / "final"
         if final.is_dir():
             checkpoints = complete_checkpoints(self.folder / "checkpoints")
@@ -220,6 +239,17 @@ class RunRecord:
             final.rename(kept)
             text += f"; the model of step {steps} is now {kept.name}"
         log(f"{self.folder}: {text}")
+
+    def _check_not_ended(self, before: Config) -> None:
+        """Refuse to extend a run that ended before its length was reached."""
+        found, stopping = complete_checkpoints(self.folder / "checkpoints"), EarlyStopping(before.train.patience)
+        stopping.load_state_dict(read_state(found[-1]).get("stopping", {}) if found else {})
+        if stopping.reached:
+            unit, length = before.train.length
+            raise UserError(
+                f"{self.folder}: train.{unit} raised from {length:g}, but this run ended early after step "
+                f"{step_of(found[-1])}, because {stopping.reason}; keep train.{unit}, or use another --expdir"
+            )
 
     def _new_record(self) -> dict[str, Any]:
         return {

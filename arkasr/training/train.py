@@ -14,7 +14,7 @@ from arkasr.plugins import registry
 from arkasr.training.cost import record_cost
 from arkasr.training.final_model import save_final, write_final
 from arkasr.training.ranks import Ranks
-from arkasr.training.run_record import run_directory
+from arkasr.training.run_record import record_final, run_directory
 from arkasr.training.setup import load_parent
 from arkasr.training.trainer import Trainer
 from arkasr.training.watchdog import Watchdog
@@ -88,8 +88,10 @@ def _train(config: Config, folder: Path, ranks: Ranks) -> None:
         with Watchdog(ranks, trainer.phases, config.train.hang_seconds):
             done = trainer.run()
         if done:
+            names = trainer.load_final_weights()
             if ranks.first:
                 record_cost(folder / "run.json", trainer.cost)
+                record_final(folder / "run.json", trainer.step, names)
             save_final(folder / "final", trainer.student, ranks, config.model.path)
     if done:
         log(f"{folder / 'final'}: written")

@@ -19,6 +19,8 @@ from arkasr.training.checkpoint import Checkpoints
 from arkasr.training.clip_counts import CutRollouts, FailedClips
 from arkasr.training.cost import WallTime
 from arkasr.training.dev_error import DevError
+from arkasr.training.early_stopping import EarlyStopping
+from arkasr.training.final_weights import load_final_weights
 from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.guards import Guards
 from arkasr.training.length import RunLength
@@ -27,8 +29,10 @@ from arkasr.training.objectives import MicroLoss, make_objective
 from arkasr.training.optimizer import make_optimizer, restore_schedule, unscaled_rate
 from arkasr.training.preemption import Preemption
 from arkasr.training.ranks import Ranks
+from arkasr.training.selection import Selection
 from arkasr.training.setup import make_model
 from arkasr.training.throughput import Throughput
+from arkasr.utils.console import log
 from arkasr.utils.timing import Phases
 
 LOADER_SHARE = 0.9  # of train.hang_seconds: loaders time out first, because their message is more precise
@@ -62,7 +66,9 @@ class Trainer:
         self.batches = TrainingBatches(
             config.data, config.seed, *place, timeout, on_gpu, config.needs_text, config.augment
         )
-        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, config.train.keep, config.train.keep_best)
+        self.selection, self.stopping = Selection.of(config.train), EarlyStopping(config.train.patience)
+        keep = config.train.keep, config.train.keep_best
+        self.checkpoints = Checkpoints(folder / "checkpoints", ranks, *keep, self.selection)
         self.phases, self.preemption = Phases(ranks.device.type), Preemption()
         self.guards = Guards(folder, ranks, config.train)
         self.failed, self.cut = FailedClips(config.data.max_failed_share, ranks), CutRollouts()
@@ -79,6 +85,7 @@ class Trainer:
             self.guards.load_state_dict(state["guards"])
             self.failed.load_state_dict(state["failed"])
             self.cut.load_state_dict(state.get("cut_rollouts", {}))
+            self.stopping.load_state_dict(state.get("stopping", {}))
             self._restore_cost(state.get("cost", {}))
         self.guards.forget_after(self.step)
 
@@ -110,7 +117,8 @@ class Trainer:
         """Start to write a checkpoint of the current step.
 
         Args:
-            dev_error: The dev error rate, if it was measured at this step. `train.keep_best` selects by it.
+            dev_error: The dev error rate, if it was measured at this step. `train.keep_best` and `train.final` select
+                by it.
         """
         extra = {
             "schedule": self.schedule.state_dict(),
@@ -118,6 +126,7 @@ class Trainer:
             "guards": self.guards.state_dict(),
             "failed": self.failed.state_dict(),
             "cut_rollouts": self.cut.state_dict(),
+            "stopping": self.stopping.state_dict(),
             "hours": self.hours,
             "tokens": self.tokens,
             "length": self.length.state_dict(),
@@ -151,11 +160,16 @@ class Trainer:
             raise
         finally:
             metrics.close()
-        return self.length.reached
+        return self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is as long as it should be, or has ended early (`train.patience`)."""
+        return self.length.reached or self.stopping.reached
 
     def _take_steps(self, dev: DevError, metrics: MetricsLog) -> None:
         settings, batches = self.config.train, iter(self.batches)
-        last, stop, dev_error = self.length.reached, False, None
+        last, stop, dev_error = self.ended, False, None
         unsaved = not last
         while not (last or stop):
             with self.phases("step"):
@@ -167,6 +181,9 @@ class Trainer:
             if due["eval"] or (last and settings.eval_every):
                 rates, metrics.dev = dev.measure(self.student)
                 row, dev_error = row | rates, rates.get("dev_error")
+                if due["eval"]:
+                    self.stopping.add(dev_error)
+                    last = self.ended
             metrics.add(self.step, row, due=due["log"] or "dev_error" in row or last)
             if not last and (stop or due["save"]) and self.failed.allow_checkpoint(self.step):
                 self.save(dev_error)
@@ -174,8 +191,21 @@ class Trainer:
             metrics.advance(row)
         if last:
             self._check_result()
+            if self.stopping.reached:
+                log(f"{self.folder}: ends after step {self.step}: {self.stopping.reason}")
             if unsaved:  # so that the run can be extended, and a lost `final` be written again
                 self.save(dev_error)
+
+    def load_final_weights(self) -> list[str]:
+        """Set the model to the weights of the final model. Call this once the run has ended, on all ranks.
+
+        Returns:
+            The names of the checkpoints that it is the mean of. Empty if it is the model of the last step.
+
+        Raises:
+            UserError: See `arkasr.training.final_weights.load_final_weights`.
+        """
+        return load_final_weights(self.checkpoints, self.selection, self.student, self.step)
 
     def _check_result(self) -> None:
         """Check after the last step that the run has learned from the data it was given."""
