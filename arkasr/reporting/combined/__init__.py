@@ -1,0 +1,1 @@
+"""The tables of `arkasr table`, over several experiments."""
