@@ -53,9 +53,35 @@ def _decode(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
+    if args.ref or args.hyp:
+        _score_files(args)
+        return
+    _refuse(args, _FILES, "is for files of transcripts; add --ref and --hyp, or leave it out")
+    if not (args.expdir and args.datadir):
+        raise UserError("--expdir or --datadir is missing; name both, or name transcripts with --ref and --hyp")
     from arkasr.reporting.score import score
 
     score(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint)
+
+
+def _score_files(args: argparse.Namespace) -> None:
+    from arkasr.reporting.file_scores import score_files
+
+    _refuse(args, _ROWS, "belongs to an experiment; leave it out, or leave out --ref and --hyp")
+    choices = args.profile, args.language, args.format, args.utt2spk, args.json
+    score_files(args.ref or "", args.hyp, *choices)
+
+
+def _refuse(args: argparse.Namespace, options: Sequence[str], what: str) -> None:
+    for option in options:
+        if getattr(args, option.removeprefix("--")):
+            raise UserError(f"{option} {what}")
+
+
+def _table(args: argparse.Namespace) -> None:
+    from arkasr.reporting.combined.table import table
+
+    table(args.expdirs, args.format, args.tables, args.profile)
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -64,6 +90,12 @@ def _export(args: argparse.Namespace) -> None:
     runs = _names(args.runs)
     choices = args.checkpoint, args.published, args.outdir, args.license, args.adapter
     export(args.expdir, args.datadir, runs, *choices)
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from arkasr.sweeps.sweep import sweep
+
+    sweep(args.sweep_file, args.expdir, args.datadir, args.jobs, args.task, args.dry_run)
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -97,6 +129,7 @@ class Verb(NamedTuple):
 _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
 _ROWS = (*_DIRS, "--runs", "--checkpoint", "--test_sets")
+_FILES = ("--ref", "--hyp", "--profile", "--language", "--format", "--utt2spk", "--json")
 ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "gpus": "number of GPUs or processes",
     "gpus_per_node": "GPUs per machine, for fsdp.replicate=0 (default: 8)",
@@ -135,11 +168,25 @@ VERBS = {
     "label": Verb(_label, "stage 2: transcribe the TD subset with the teacher", ("conf", *_DIRS, "overrides")),
     "train": Verb(_train, "stage 3: train one run of a configuration", ("conf", "--run", *_DIRS, "overrides")),
     "decode": Verb(_decode, "stage 4: transcribe the test sets", _ROWS),
-    "score": Verb(_score, "stage 5: count errors, and write tables and figures", _ROWS),
+    "score": Verb(
+        _score,
+        "stage 5: count errors, and write tables and figures; or score any transcripts",
+        (*_ROWS, *_FILES),
+    ),
+    "table": Verb(
+        _table,
+        "print the tables of the paper and of the model card, over experiments",
+        ("expdirs", "--format", "--tables", "--profile"),
+    ),
     "export": Verb(
         _export,
         "stage 6: export runs as folders for the Hugging Face Hub",
         (*_DIRS, "--runs", "--checkpoint", "--published", "--adapter", "--outdir", "--license"),
+    ),
+    "sweep": Verb(
+        _sweep,
+        "train, decode and score points and seeds, and write one table",
+        ("sweep_file", *_DIRS, "--jobs", "--task", "--dry_run"),
     ),
     "plan": Verb(
         _plan,
@@ -187,6 +234,13 @@ def _override(text: str) -> str:
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "corpus_yaml": {"type": _not_empty, "help": "description of the corpus, such as egs/librispeech/corpus.yaml"},
     "conf": {"type": _not_empty, "help": "configuration file, such as egs/librispeech/conf/mini.yaml"},
+    "sweep_file": {"type": _not_empty, "help": "sweep file, such as egs/librispeech/conf/sweeps/top_k.yaml"},
+    "expdirs": {
+        "nargs": "+",
+        "type": _not_empty,
+        "metavar": "[NAME=]EXPDIR",
+        "help": "experiment directories, such as exp/mini; those with a name have rows of their own",
+    },
     "overrides": {
         "nargs": "*",
         "type": _override,
@@ -195,8 +249,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--scale": {
         "required": True,
-        "choices": ("mini", "paper"),
-        "help": "mini: a synthetic miniature of the corpus; paper: the corpus itself",
+        "choices": ("mini", "study", "paper"),
+        "help": "mini, study: a synthetic miniature of the corpus, small or larger; paper: the corpus itself",
     },
     "--corpus_dir": {"required": True, "type": _not_empty, "metavar": "DIR", "help": "folder of the corpus"},
     "--datadir": {"required": True, "type": _not_empty, "metavar": "DIR", "help": "folder of the cuts"},
@@ -228,6 +282,29 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--license": {"default": "", "metavar": "ID", "help": "Hub id of the license of the weights, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
+    "--ref": {"type": _not_empty, "metavar": "FILE", "help": "references, to score transcripts without an experiment"},
+    "--hyp": {
+        "nargs": "+",
+        "default": [],
+        "type": _not_empty,
+        "metavar": "[NAME=]FILE",
+        "help": "transcripts of one system or of several, which are compared",
+    },
+    "--profile": {"default": "", "metavar": "NAME", "help": "scoring profile (default: that of the language)"},
+    "--language": {"default": "", "metavar": "NAME", "help": "language of the transcripts, such as German or de"},
+    "--format": {
+        "default": "",
+        "choices": ("text", "kaldi", "jsonl", "trn", "stm", "ctm"),
+        "help": "format of files whose suffix does not name it",
+    },
+    "--utt2spk": {"default": "", "metavar": "FILE", "help": "an utterance id and its speaker per line, for intervals"},
+    "--jobs": {"type": _jobs, "default": 1, "metavar": "N", "help": "trainings that run at once (default: 1)"},
+    "--task": {
+        "default": "",
+        "metavar": "I/N",
+        "help": "work on the I-th of N shares of points and seeds (default: that of a Slurm array job, else all)",
+    },
+    "--dry_run": {"action": "store_true", "help": "print the commands and run nothing"},
     "--test_sets": {
         "nargs": "+",
         "default": [],
@@ -241,7 +318,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-# Options that differ from `ARGUMENTS` in verbs that work on the rows of the tables.
+# Options that differ from `ARGUMENTS` in verbs that work on the rows of the tables. `score` also works on files.
 ROW_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--runs": ARGUMENTS["--runs"] | {"required": False, "default": []},
     "--checkpoint": {
@@ -252,6 +329,25 @@ ROW_ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "further models, as [NAME=]FOLDER_OR_HUB_ID or [NAME=]PLUGIN:PATH",
     },
 }
+SCORE_ARGUMENTS = ROW_ARGUMENTS | {name: ARGUMENTS[name] | {"required": False} for name in _DIRS}
+TABLES = ("table1", "table2", "english", "chinese", "other")
+TABLE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "--format": {
+        "default": "markdown",
+        "choices": ("markdown", "csv", "latex"),
+        "help": "layout of the tables (default: markdown)",
+    },
+    "--tables": {
+        "nargs": "+",
+        "default": list(TABLES),
+        "choices": TABLES,
+        "metavar": "TABLE",
+        "help": f"which tables, some of {' '.join(TABLES)} (default: all)",
+    },
+    "--profile": ARGUMENTS["--profile"]
+    | {"help": "scoring profile of all tables (default: that of the published numbers)"},
+}
+SPECIAL_ARGUMENTS = {"decode": ROW_ARGUMENTS, "score": SCORE_ARGUMENTS, "table": TABLE_ARGUMENTS}
 
 
 def _rows(args: argparse.Namespace) -> list[str]:
@@ -306,9 +402,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _verb_parser(name: str) -> argparse.ArgumentParser:
     parser = _Parser(f"arkasr {name}", description=VERBS[name].help, allow_abbrev=False)
-    special = ROW_ARGUMENTS if VERBS[name].arguments == _ROWS else {}
+    special = SPECIAL_ARGUMENTS.get(name, {})
     for argument in VERBS[name].arguments:
-        parser.add_argument(argument, **special.get(argument, ARGUMENTS[argument]))
+        parser.add_argument(argument, **(special.get(argument) or ARGUMENTS[argument]))
     return parser
 
 
@@ -381,11 +477,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for an error that the user can fix, 130 for Ctrl-C, or 141 if the reader of a listing has
         ended, such as `head`. Other errors are raised.
     """
-    name, folders = "", []
+    name, folders, listing = "", [], False
     try:
         prepare_process()
         name, args = parse(sys.argv[1:] if argv is None else argv)
         folders = [value for key in FOLDERS if (value := getattr(args, key, ""))]
+        listing = name in ("plan", "plugins") or bool(getattr(args, "ref", ""))
         VERBS[name].call(args)
         sys.stdout.flush()
         return 0
@@ -398,7 +495,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BaseException as error:  # torch's CheckpointException is not an Exception
         closed = isinstance(error, BrokenPipeError) and output_is_closed()
-        if closed and name in ("plan", "plugins"):
+        if closed and listing:
             return CLOSED_OUTPUT
         sentence = CLOSED_MESSAGE if closed else explain(error, folders)
         if sentence is None or os.environ.get("ARKASR_TRACEBACK"):

@@ -1,4 +1,4 @@
-"""Markdown tables, and numbers as text. What is not known is a dash."""
+"""Tables in Markdown and for a terminal, and numbers as text. What is not known is a dash."""
 
 from __future__ import annotations
 
@@ -49,3 +49,23 @@ def format_interval(pair: Sequence[float] | None, sign: str = "") -> str:
         The text with a leading space, empty for None.
     """
     return "" if pair is None else f" [{format_number(pair[0], sign=sign)}, {format_number(pair[1], sign=sign)}]"
+
+
+def aligned(lines: Sequence[Sequence[str]], num_names: int) -> list[str]:
+    """Pad the cells of a table for a terminal.
+
+    Args:
+        lines: Lines of C cells, also the header.
+        num_names: Number of columns of names. They are left-aligned, the others right-aligned. Of the others, empty
+            columns vanish.
+
+    Returns:
+        The lines.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    texts = []
+    for line in lines:
+        names = [cell.ljust(width) for cell, width in zip(line[:num_names], widths)]
+        cells = [cell.rjust(width) for cell, width in zip(line[num_names:], widths[num_names:]) if width]
+        texts.append("  ".join(names + cells).rstrip())
+    return texts

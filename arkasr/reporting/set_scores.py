@@ -13,10 +13,10 @@ from arkasr.evaluation.decode_record import read_record
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
 from arkasr.reporting.origins import TEACHER
 from arkasr.reporting.shown_sets import facts_of
-from arkasr.scoring.breakdown import breakdown, hallucination
+from arkasr.scoring.breakdown import measured
 from arkasr.scoring.collapse import collapsed, repetition
 from arkasr.scoring.normalize import Normalizer, normalizer
-from arkasr.scoring.tally import NO_COUNTS, Tally, count, summary
+from arkasr.scoring.tally import NO_COUNTS, Tally, count
 from arkasr.scoring.utterances import Utterance
 from arkasr.utils.console import printable
 from arkasr.utils.files import sha256
@@ -65,23 +65,6 @@ def score_set(
     doubts = _doubts(entry, decoded, [expected[identity] for identity in texts], list(texts.values())) + changed
     made_of = {"digest": inputs.present_digest(str(tested.manifest)), "hypotheses": sha256(path)} | _origin(decoded)
     return tally, {**facts_of(tested), **entry, **made_of, "warnings": [printable(clause) for clause in doubts]}
-
-
-def measured(tally: Tally, utterances: Sequence[Utterance]) -> dict[str, Any]:
-    """Return what was measured of one system on one test set.
-
-    Args:
-        tally: Counts per utterance.
-        utterances: The utterances, in the same order.
-
-    Returns:
-        The entries of `summary`, and `breakdown` and `hallucination` (see `arkasr.scoring.breakdown`).
-    """
-    return {
-        **summary(tally, [utterance.speaker for utterance in utterances]),
-        "hallucination": hallucination(tally, utterances),
-        "breakdown": breakdown(tally, utterances),
-    }
 
 
 def _origin(decoded: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from itertools import islice
 from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.results_io import TestSet
 from arkasr.reporting import tables
-from arkasr.reporting.markdown import format_number
+from arkasr.reporting.markdown import aligned, format_number
 from arkasr.reporting.shown_sets import is_miniature, metric_names, title
 from arkasr.reporting.tables import Scores
 
@@ -36,7 +36,7 @@ def table(sets: Sequence[TestSet], scores: Scores) -> str:
     lines: list[tuple[str, ...]] = [("test set", *header)]
     for name, rows in groups.items():
         lines += [(name if index == 0 else "", *cells) for index, cells in enumerate(rows)]
-    texts = _aligned(lines, 2)
+    texts = aligned(lines, 2)
     if mixed or max(map(len, texts)) > WIDTH:
         texts = _grouped(sets, header, list(groups.values()))
     note = _miniature(bool(columns)) if is_miniature(sets) else ""
@@ -56,7 +56,7 @@ def _lines(tested: TestSet, scores: Scores, paper: bool) -> list[tuple[str, ...]
 
 def _grouped(sets: Sequence[TestSet], header: tuple[str, ...], groups: list[list[tuple[str, ...]]]) -> list[str]:
     """Return the lines of the table with the name of each test set above its rows."""
-    first, *others = _aligned([header, *(line for lines in groups for line in lines)], 1)
+    first, *others = aligned([header, *(line for lines in groups for line in lines)], 1)
     found, rest = [f"  {first}"], iter(others)
     for each, lines in zip(sets, groups, strict=True):
         found += [f"{each.name} ({each.metric.upper()})", *(f"  {text}" for text in islice(rest, len(lines)))]
@@ -73,17 +73,6 @@ def _cells(content: dict, test_set: str) -> list[str]:
     interval = "-" if pair is None else f"{format_number(pair[0])} to {format_number(pair[1])}"
     mark = "!" if tables.marker(content, test_set) else ""
     return [format_number(entry["rate_percent"]), mark, interval, "-" if change is None else f"{change:+.1f} %"]
-
-
-def _aligned(lines: list[tuple[str, ...]], num_names: int) -> list[str]:
-    """Pad the cells. The first `num_names` columns are left-aligned, the others right-aligned. Empty ones vanish."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    texts = []
-    for line in lines:
-        names = [cell.ljust(width) for cell, width in zip(line[:num_names], widths)]
-        cells = [cell.rjust(width) for cell, width in zip(line[num_names:], widths[num_names:]) if width]
-        texts.append("  ".join(names + cells).rstrip())
-    return texts
 
 
 def _notes(scores: Scores) -> list[str]:

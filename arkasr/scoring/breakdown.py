@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from arkasr.scoring import bootstrap
-from arkasr.scoring.tally import Tally, percent, percents
+from arkasr.scoring.tally import Tally, percent, percents, summary
 from arkasr.scoring.utterances import Utterance
 
 EDGES = (2, 5, 10, 15, 20, 30)  # seconds, the same for all test sets
@@ -100,4 +100,21 @@ def hallucination(tally: Tally, utterances: Sequence[Utterance]) -> dict[str, An
         "words": int(words.sum()),
         "seconds": None if seconds is None else round(seconds, 3),
         "words_per_minute": round(60 * int(words.sum()) / seconds, 4) if seconds else None,
+    }
+
+
+def measured(tally: Tally, utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """Return what was measured of one system on one test set.
+
+    Args:
+        tally: Counts per utterance.
+        utterances: The utterances, in the same order.
+
+    Returns:
+        The entries of `arkasr.scoring.tally.summary`, and `hallucination` and `breakdown`.
+    """
+    return {
+        **summary(tally, [utterance.speaker for utterance in utterances]),
+        "hallucination": hallucination(tally, utterances),
+        "breakdown": breakdown(tally, utterances),
     }
