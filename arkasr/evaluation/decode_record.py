@@ -91,6 +91,10 @@ def changed_inputs(old: dict[str, Any], new: dict[str, Any], manifest: str, weig
         changed.append(f"weights in {weights}")
     if old.get("teacher") and new["teacher"]:
         changed += changed_teacher(old["teacher"], new["teacher"])
+    for one, other in ((old, new), (new, old)):  # by a run, and by a teacher: the model may be the same
+        teacher = other.get("teacher")
+        if one["weights"] and teacher and teacher["weights"] != one["weights"]:
+            changed.append("the model: a trained run, or the teacher of the distilled runs")
     before, now = {"dtype": "float32"} | old["settings"], new["settings"]  # older versions knew only float32
     free = _FREE | ({"dtype"} if now.get("dtype") == "auto" else set())
     keys = sorted((before.keys() & now.keys()) - free)

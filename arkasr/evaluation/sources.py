@@ -56,7 +56,8 @@ class Source:
 
         Args:
             expdir: Experiment directory.
-            row: Name of a run or of a checkpoint, or `teacher`.
+            row: Name of a run or of a checkpoint, or `teacher`. It is the teacher of the distilled runs. Without any,
+                it is the run that trained it.
             rows: All rows to decode.
 
         Returns:
@@ -65,7 +66,7 @@ class Source:
         Raises:
             UserError: There is no such row. See also `teacher`.
         """
-        if row == TEACHER:
+        if row == TEACHER and (_distilled(expdir) or not (expdir / TEACHER / "config.yaml").is_file()):
             return cls.teacher(expdir, rows)
         checkpoint = read_checkpoint(expdir, row)
         if checkpoint is None:
@@ -107,7 +108,7 @@ class Source:
         Raises:
             UserError: No distilled run names a teacher, or several runs name different ones.
         """
-        saved = [path for path in sorted(expdir.glob("*/config.yaml")) if read_config(path).objective == "opd"]
+        saved = _distilled(expdir)
         paths = [path for path in saved if path.parent.name in runs] or saved
         if not paths:
             raise UserError(
@@ -248,3 +249,8 @@ class Source:
             return
         if not (Path(self.weights) / "config.json").is_file():
             raise UserError(f"{self.weights}: no trained model here; run the recipe with --stage 3 first")
+
+
+def _distilled(expdir: Path) -> list[Path]:
+    """Return the configurations of the distilled runs of an experiment."""
+    return [path for path in sorted(expdir.glob("*/config.yaml")) if read_config(path).objective == "opd"]

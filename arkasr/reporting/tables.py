@@ -72,8 +72,8 @@ def row_title(run: str, content: dict[str, Any]) -> str:
     title, teacher = paper_numbers.title(run), content.get("teacher")
     if run != "teacher" and not (content.get("checkpoint") or {}).get("plugin"):
         return title
-    if not teacher:
-        return f"{title} (not recorded)"
+    if not teacher:  # a run that was decoded before any distilled run named it as its teacher has weights
+        return title if content.get("weights") else f"{title} (not recorded)"
     name = "/".join(Path(teacher["path"]).parts[-2:]) or teacher["options"].get("url")
     return f"{title} (`{teacher['name']}`{f', {name}' if name else ''})"
 

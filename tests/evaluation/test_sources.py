@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
+from arkasr.config.load import dump_config, load_config
 from arkasr.errors import UserError
 from arkasr.evaluation.decode import decode
+from arkasr.evaluation.decode_record import changed_inputs
+from arkasr.evaluation.identity import teacher_identity
+from arkasr.evaluation.sources import Source
 
 ECHO = ["v=echo:some/voice"]
 
@@ -60,3 +65,21 @@ def test_copied_manifest_is_the_same_test_set(tmp_path, echo, own_data, capsys):
     capsys.readouterr()
     decode(str(tmp_path / "exp"), str(moved), [], [], ECHO)
     assert capsys.readouterr().out.count("already exists") == 2
+
+
+def test_trained_teacher_is_a_run_until_a_distilled_run_names_one(tmp_path, trained, conf, datadir):
+    expdir = tmp_path / "exp"
+    shutil.copytree(trained / "teacher", expdir / "teacher")
+    decode(str(expdir), str(datadir), ["teacher"])
+    record = json.loads((expdir / "teacher/decode/test-a.json").read_text())
+    assert record["teacher"] is None and record["weights"]
+    (expdir / "base_opd").mkdir()
+    for teacher, kept in (("teacher", True), ("base", False)):
+        path = f"teacher.options.path={expdir}/{teacher}/final"
+        shutil.copytree(trained / "base", expdir / "base", dirs_exist_ok=True)
+        config = load_config(conf, "base_opd", str(expdir), str(datadir), [path])
+        dump_config(config, expdir / "base_opd" / "config.yaml")
+        source = Source.of(expdir, "teacher", ["teacher"])
+        inputs = {"manifest": record["manifest"], "weights": "", "teacher": teacher_identity(source.config.teacher)}
+        changed = changed_inputs(record, inputs | {"settings": {}}, "m", "w")
+        assert source.is_teacher and (changed == []) is kept
