@@ -98,6 +98,12 @@ def _sweep(args: argparse.Namespace) -> None:
     sweep(args.sweep_file, args.expdir, args.datadir, args.jobs, args.task, args.dry_run)
 
 
+def _sweep(args: argparse.Namespace) -> None:
+    from arkasr.sweeps.sweep import sweep
+
+    sweep(args.sweep_file, args.expdir, args.datadir, args.jobs, args.task, args.dry_run)
+
+
 def _plan(args: argparse.Namespace) -> None:
     from arkasr.planning.plan import plan
 
@@ -188,6 +194,11 @@ VERBS = {
         "train, decode and score points and seeds, and write one table",
         ("sweep_file", *_DIRS, "--jobs", "--task", "--dry_run"),
     ),
+    "sweep": Verb(
+        _sweep,
+        "train, decode and score points and seeds, and write one table",
+        ("sweep_file", *_DIRS, "--jobs", "--task", "--dry_run"),
+    ),
     "plan": Verb(
         _plan,
         "predict memory, steps and hours of a run before it starts",
@@ -241,6 +252,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "metavar": "[NAME=]EXPDIR",
         "help": "experiment directories, such as exp/mini; those with a name have rows of their own",
     },
+    "sweep_file": {"type": _not_empty, "help": "sweep file, such as egs/librispeech/conf/sweeps/top_k.yaml"},
     "overrides": {
         "nargs": "*",
         "type": _override,
@@ -282,6 +294,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--license": {"default": "", "metavar": "ID", "help": "Hub id of the license of the weights, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
+    "--jobs": {"type": _jobs, "default": 1, "metavar": "N", "help": "trainings that run at once (default: 1)"},
+    "--task": {
+        "default": "",
+        "metavar": "I/N",
+        "help": "work on the I-th of N shares of points and seeds (default: that of a Slurm array job, else all)",
+    },
+    "--dry_run": {"action": "store_true", "help": "print the commands and run nothing"},
     "--ref": {"type": _not_empty, "metavar": "FILE", "help": "references, to score transcripts without an experiment"},
     "--hyp": {
         "nargs": "+",

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from arkasr.config.schema import Config
 from arkasr.config.validate import build_dataclass, check_values, is_schema, join, kinds_of
-from arkasr.config.yaml_io import parse_yaml, read_yaml, to_yaml
+from arkasr.config.yaml_io import parse_yaml, read_yaml, to_flow, to_yaml
 from arkasr.errors import UserError
 from arkasr.utils.files import write_text
 from arkasr.utils.redact import secrets_in_addresses
@@ -243,6 +243,19 @@ def _overrides(items: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{COMMAND_LINE}: {key} is set twice; keep one")
         mapping[last] = text if _kind_at(key) is str else parse_yaml(text, f"{COMMAND_LINE} {key}")
     return _layer(layer, "", COMMAND_LINE)
+
+
+def override_word(key: str, value: Any) -> str:
+    """Write an override as on the command line.
+
+    Args:
+        key: Dotted key of the configuration.
+        value: Plain value: a mapping, a list, text, a number, a boolean or None.
+
+    Returns:
+        `key=value`. `load_config` reads the same value from it.
+    """
+    return f"{key}={value if _kind_at(key) is str and isinstance(value, str) else to_flow(value)}"
 
 
 def _kind_at(key: str) -> Any:

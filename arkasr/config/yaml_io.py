@@ -127,6 +127,19 @@ def to_yaml(values: dict[str, Any]) -> str:
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
+def to_flow(value: Any) -> str:
+    """Write a plain value as YAML in one line, unless a text has several lines.
+
+    Args:
+        value: See `to_yaml`.
+
+    Returns:
+        YAML for which `parse_yaml` returns an equal value.
+    """
+    written = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=1e9)
+    return str(written).removesuffix("...\n").strip("\n")
+
+
 class _Values:
     """Makes plain values of the nodes of one document. Aliases are expanded, so all values are counted."""
 

@@ -1,0 +1,178 @@
+"""Numbers of a sweep's table: means, intervals, spreads over seeds and roundings, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from arkasr.scoring.significance import compare
+from arkasr.scoring.tally import Tally, summary
+from arkasr.sweeps.experiments import Repetition
+
+Tallies = Mapping[Repetition, Tally]
+
+
+def rate(tally: Tally) -> float:
+    """Return the error rate.
+
+    Args:
+        tally: Counts per utterance.
+
+    Returns:
+        Percent, NaN if all references are empty.
+    """
+    length = int(tally.lengths.sum())
+    return 100 * int(tally.errors.sum()) / length if length else math.nan
+
+
+def added(tallies: Iterable[Tally]) -> Tally:
+    """Add the counts of several trainings per utterance. Their error rate is the mean of the error rates.
+
+    Args:
+        tallies: Counts for the same utterances in the same order.
+
+    Returns:
+        The sums.
+    """
+    columns = ((each.hits, each.substitutions, each.deletions, each.insertions) for each in tallies)
+    return Tally(*(np.sum(column, axis=0) for column in zip(*columns, strict=True)))
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return the sample standard deviation, None of fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _by_seed(values: Mapping[Repetition, float]) -> dict[int, list[float]]:
+    """Return the values of each seed, by rounding in ascending order."""
+    found: dict[int, list[float]] = {}
+    for repetition in sorted(values, key=lambda each: (each.seed, each.rounding)):
+        found.setdefault(repetition.seed, []).append(values[repetition])
+    return found
+
+
+def spread_over_seeds(values: Mapping[Repetition, float]) -> float | None:
+    """Return the standard deviation over seeds. Of several roundings of a seed, the lowest number counts.
+
+    Args:
+        values: One value per repetition.
+
+    Returns:
+        The sample standard deviation, None with fewer than two seeds.
+    """
+    return spread([roundings[0] for roundings in _by_seed(values).values()])
+
+
+def spread_over_roundings(values: Mapping[Repetition, float]) -> float | None:
+    """Return the standard deviation over roundings of the same seed, pooled over seeds.
+
+    Args:
+        values: One value per repetition.
+
+    Returns:
+        Square root of the mean variance, weighted by degrees of freedom. None if no seed has two roundings.
+    """
+    groups = [np.asarray(each) for each in _by_seed(values).values() if len(each) > 1]
+    if not groups:
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return math.sqrt(squares / sum(len(group) - 1 for group in groups))
+
+
+def measured(tallies: Tallies, speakers: Sequence[str]) -> dict[str, Any]:
+    """Summarise one row on one test set.
+
+    Args:
+        tallies: Counts by repetition.
+        speakers: Speaker per utterance.
+
+    Returns:
+        `trainings`, `seeds` (numbers), `rate_percent` (mean), its 95 % intervals over utterances and speakers, the
+        spreads `sd_seeds` and `sd_roundings`, and `lowest` and `highest`. Empty without repetitions.
+    """
+    if not tallies:
+        return {}
+    total, rates = summary(added(tallies.values()), speakers), {each: rate(one) for each, one in tallies.items()}
+    return {
+        "trainings": len(tallies),
+        "seeds": len({each.seed for each in tallies}),
+        **{key: total[key] for key in ("rate_percent", "interval_percent", "interval_by_speaker_percent")},
+        "sd_seeds": spread_over_seeds(rates),
+        "sd_roundings": spread_over_roundings(rates),
+        "lowest": min(rates.values()),
+        "highest": max(rates.values()),
+    }
+
+
+def pairs(tallies: Tallies, control: Tallies) -> dict[Repetition, tuple[Tally, Tally]]:
+    """Pair trainings with those of a control.
+
+    Args:
+        tallies: Counts by repetition.
+        control: Those of the control. A shared run has one training per seed, which is used for all roundings.
+
+    Returns:
+        Both counts by repetition, for repetitions that both have.
+    """
+    found = {}
+    for repetition, tally in tallies.items():
+        other = control.get(repetition) or control.get(Repetition(repetition.seed))
+        if other is not None:
+            found[repetition] = tally, other
+    return found
+
+
+def difference(tallies: Tallies, control: Tallies, speakers: Sequence[str]) -> dict[str, Any]:
+    """Compare a row with a control, seed by seed.
+
+    Args:
+        tallies: Counts by repetition.
+        control: Those of the control.
+        speakers: Speaker per utterance.
+
+    Returns:
+        The entries of `arkasr.scoring.significance.compare` of the counts added over trainings, `pairs` (number of
+        pairs), `sd_seeds` of the differences, their interval and p value over seeds by Student's t
+        (`interval_seeds_percent`, `p_seeds`, None with fewer than two seeds), and `seeds_better`: the number of seeds
+        in which the row has the lower error rate. Empty without pairs.
+    """
+    both = pairs(tallies, control)
+    if not both:
+        return {}
+    ours, theirs = (added(pair[side] for pair in both.values()) for side in (0, 1))
+    changes = {each: rate(one) - rate(other) for each, (one, other) in both.items()}
+    of_seeds = [values[0] for values in _by_seed(changes).values()]
+    interval, p_value = student_t(of_seeds)
+    return {
+        **compare(ours, theirs, speakers),
+        "pairs": len(both),
+        "sd_seeds": spread(of_seeds),
+        "interval_seeds_percent": interval,
+        "p_seeds": p_value,
+        "seeds_better": sum(value < 0 for value in of_seeds),
+        "seeds": len(of_seeds),
+    }
+
+
+def student_t(values: Sequence[float]) -> tuple[list[float] | None, float | None]:
+    """Compute Student's interval and test of a mean.
+
+    Args:
+        values: Differences, one per seed.
+
+    Returns:
+        The 95 % interval of the mean and the two-sided p value of a mean of 0. None with fewer than two values, and the
+        p value also if all are equal.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    if len(values) < 2:
+        return None, None
+    degrees, mean = len(values) - 1, float(np.mean(values))
+    error = (spread(values) or 0.0) / math.sqrt(len(values))
+    width = float(stdtrit(degrees, 0.975)) * error
+    p_value = 2 * float(stdtr(degrees, -abs(mean) / error)) if error else None
+    return [mean - width, mean + width], p_value
