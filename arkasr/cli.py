@@ -501,7 +501,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare_process()
         name, args = parse(sys.argv[1:] if argv is None else argv)
         folders = [value for key in FOLDERS if (value := getattr(args, key, ""))]
-        listing = name in ("plan", "plugins") or bool(getattr(args, "ref", ""))
+        listing = name in ("plan", "plugins", "table") or bool(getattr(args, "ref", ""))
         VERBS[name].call(args)
         sys.stdout.flush()
         return 0
