@@ -84,18 +84,18 @@ def _table(args: argparse.Namespace) -> None:
     table(args.expdirs, args.format, args.tables, args.profile)
 
 
+def _report(args: argparse.Namespace) -> None:
+    from arkasr.reporting.score import write_page
+
+    write_page(args.expdir, args.datadir, args.audio_mib)
+
+
 def _export(args: argparse.Namespace) -> None:
     from arkasr.export.export import export
 
     runs = _names(args.runs)
     choices = args.checkpoint, args.published, args.outdir, args.license, args.adapter
     export(args.expdir, args.datadir, runs, *choices)
-
-
-def _sweep(args: argparse.Namespace) -> None:
-    from arkasr.sweeps.sweep import sweep
-
-    sweep(args.sweep_file, args.expdir, args.datadir, args.jobs, args.task, args.dry_run)
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -184,15 +184,11 @@ VERBS = {
         "print the tables of the paper and of the model card, over experiments",
         ("expdirs", "--format", "--tables", "--profile"),
     ),
+    "report": Verb(_report, "write report.html again, from the scores of stage 5", (*_DIRS, "--audio_mib")),
     "export": Verb(
         _export,
         "stage 6: export runs as folders for the Hugging Face Hub",
         (*_DIRS, "--runs", "--checkpoint", "--published", "--adapter", "--outdir", "--license"),
-    ),
-    "sweep": Verb(
-        _sweep,
-        "train, decode and score points and seeds, and write one table",
-        ("sweep_file", *_DIRS, "--jobs", "--task", "--dry_run"),
     ),
     "sweep": Verb(
         _sweep,
@@ -230,6 +226,10 @@ def _above_zero(text: str) -> float:
     return value
 
 
+def _mib(text: str) -> float:
+    return 0.0 if re.fullmatch(r"0+(\.0*)?", text) else _above_zero(text)
+
+
 def _not_empty(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; give it a value")
@@ -252,7 +252,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "metavar": "[NAME=]EXPDIR",
         "help": "experiment directories, such as exp/mini; those with a name have rows of their own",
     },
-    "sweep_file": {"type": _not_empty, "help": "sweep file, such as egs/librispeech/conf/sweeps/top_k.yaml"},
     "overrides": {
         "nargs": "*",
         "type": _override,
@@ -294,6 +293,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--license": {"default": "", "metavar": "ID", "help": "Hub id of the license of the weights, such as apache-2.0"},
     "--json": {"action": "store_true", "help": "print JSON"},
+    "--audio_mib": {
+        "type": _mib,
+        "default": 8.0,
+        "metavar": "X",
+        "help": "maximum size of the audio in report.html, in MiB; 0: no audio (default: 8)",
+    },
     "--jobs": {"type": _jobs, "default": 1, "metavar": "N", "help": "trainings that run at once (default: 1)"},
     "--task": {
         "default": "",
@@ -317,13 +322,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "format of files whose suffix does not name it",
     },
     "--utt2spk": {"default": "", "metavar": "FILE", "help": "an utterance id and its speaker per line, for intervals"},
-    "--jobs": {"type": _jobs, "default": 1, "metavar": "N", "help": "trainings that run at once (default: 1)"},
-    "--task": {
-        "default": "",
-        "metavar": "I/N",
-        "help": "work on the I-th of N shares of points and seeds (default: that of a Slurm array job, else all)",
-    },
-    "--dry_run": {"action": "store_true", "help": "print the commands and run nothing"},
     "--test_sets": {
         "nargs": "+",
         "default": [],
