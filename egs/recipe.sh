@@ -320,6 +320,7 @@ main() {
     if ((opt[stop_stage] >= 5 && opt[node_rank] == 0)); then
         log "Results: $(realpath "${opt[expdir]}")/RESULTS.md"
         log "Figures: $(realpath "${opt[expdir]}")/figures"
+        log "Report: $(realpath "${opt[expdir]}")/report.html"
     fi
     log "Successfully finished. [elapsed=${SECONDS}s]"
 }

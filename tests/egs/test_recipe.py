@@ -465,7 +465,11 @@ def test_real_run_runs_the_commands_of_the_dry_run(tree, tmp_path):
     assert lines[0].endswith(f"librispeech/run.sh {shlex.join(words)}")
     assert "Skip stage 0: Download: --corpus_dir names an existing corpus" in lines
     expdir = tree / "librispeech" / "exp" / "mini-corpus"
-    assert lines[-3:-1] == [f"Results: {expdir}/RESULTS.md", f"Figures: {expdir}/figures"]
+    assert lines[-4:-1] == [
+        f"Results: {expdir}/RESULTS.md",
+        f"Figures: {expdir}/figures",
+        f"Report: {expdir}/report.html",
+    ]
     assert re.fullmatch(r"Successfully finished. \[elapsed=\d+s\]", lines[-1])
 
 
