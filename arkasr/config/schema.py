@@ -411,10 +411,12 @@ class TrainConfig:
         frozen_steps: Number of first steps of the run in which `encoder`, `adapter` and `decoder` are not
             trained. Parts that are not named have 0. One trained part must have 0. Name a part that is never trained in
             `model.freeze`.
-        cache_encoder: GiB of host memory, at least 0, for the encoder's states of training and dev clips while the
-            encoder is frozen. Each clip is then encoded once, alone, so results equal those without cache up to
+        cache_encoder: GiB of host memory or disk, at least 0, for the encoder's states of training and dev clips while
+            the encoder is frozen. Each clip is then encoded once, alone, so results equal those without cache up to
             rounding. States beyond the limit are computed in every step, which is logged. 0 caches none. Only for
             one rank, for features without masks (`augment`), and for encoders that mask padding.
+        cache_folder: Folder for these states, such as `{expdir}/encoder_states`, which runs with equal encoders share.
+            It may be deleted when no run uses it. Empty keeps them in memory.
         ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC, from 0 to 1. 0
             disables it. Only for `objective: sft`.
         max_skipped: Number of skipped steps in a row that ends the run. At least 1. Steps are skipped if the loss or
@@ -443,6 +445,7 @@ class TrainConfig:
     average: int = 1
     frozen_steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     cache_encoder: float = 0.0
+    cache_folder: str = ""
     ctc_weight: float = 0.0
     max_skipped: int = 20
     spike_factor: float = 10.0
@@ -691,6 +694,8 @@ class Config:
         _require(not cached or frozen, "train.cache_encoder", how, cached)
         how = "0 with masks (augment.time_masks, augment.mel_masks), which change the encoder's input in every step"
         _require(not (cached and self.augment.masks), "train.cache_encoder", how, cached)
+        folder = self.train.cache_folder
+        _require(bool(cached) or not folder, "train.cache_folder", "empty without train.cache_encoder", folder)
 
     def _check_frozen_steps(self) -> None:
         frozen = self.train.frozen_steps

@@ -42,6 +42,7 @@ CHANGEABLE_KEYS = (  # configuration keys that a resumed run may change, because
     "train.keep",
     "train.keep_best",
     "train.cache_encoder",
+    "train.cache_folder",
     "train.hang_seconds",
     "train.max_skipped",
     "train.spike_factor",

@@ -13,7 +13,7 @@ from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.model import build, tokenization, train_tokenizer
 from arkasr.model.build import assemble, student_sizes
-from arkasr.model.encoder_cache import EncoderCache
+from arkasr.model.encoder_cache import EncoderCache, encoder_digest
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.lora import train_parts
 from arkasr.model.reading import load_tokenizer
@@ -58,9 +58,9 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     train_parts(lm, config.model)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
-    if config.train.cache_encoder:
-        lm.encoder_cache = _encoder_cache(config.train.cache_encoder, lm, ranks)
     shift_last_places(lm, config.rounding)
+    if config.train.cache_encoder:
+        lm.encoder_cache = _encoder_cache(config, lm, ranks)
     if ranks.rank:
         seed_generators(config.seed, ranks.rank)
     lm = lm.to(ranks.device).train()
@@ -71,13 +71,15 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     return shard(lm, ranks.mesh, config.fsdp.compute_dtype, config.fsdp.reshard_after_forward)
 
 
-def _encoder_cache(limit: float, lm: SpeechLM, ranks: Ranks) -> EncoderCache:
+def _encoder_cache(config: Config, lm: SpeechLM, ranks: Ranks) -> EncoderCache:
+    limit, folder = config.train.cache_encoder, config.train.cache_folder
     key = f"config key `train.cache_encoder` must be 0 (no cache), got {limit:g}"
     if ranks.world_size > 1:  # a rank that finds all its clips would not gather the weights that another rank needs
         raise UserError(f"{key}: {ranks.world_size} ranks share the encoder; set it to 0, or train with one rank")
     if not getattr(lm.hf.config, "mask_padding", True):
         raise UserError(f"{key}: the encoder attends to padding; set it to 0, or set model.mask_padding=true")
-    return EncoderCache(limit)
+    digest = encoder_digest(lm.hf.model.audio_tower, config.fsdp.compute_dtype)
+    return EncoderCache(limit, Path(folder) / digest if folder else None)
 
 
 def load_parent(config: Config) -> SpeechLM:

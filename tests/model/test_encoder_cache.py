@@ -14,8 +14,9 @@ from arkasr.config.load import load_config
 from arkasr.config.schema import Config, ModelConfig, TrainConfig
 from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
+from arkasr.model import row_stores
 from arkasr.model.build import freeze
-from arkasr.model.encoder_cache import EncoderCache
+from arkasr.model.encoder_cache import EncoderCache, encoder_digest
 from arkasr.planning.flops import Workload, audio_encoder
 from arkasr.planning.forecast import step_flops
 from arkasr.training.objectives import SupervisedObjective
@@ -25,10 +26,10 @@ from arkasr.utils.timing import Phases
 CACHED = ["model.freeze=[encoder]", "train.cache_encoder=1"]
 
 
-def with_cache(lm, limit: float = 1.0):
+def with_cache(lm, folder=None):
     """Freeze the encoder of a model, and return the model with a cache and a list of the clips that it encodes."""
     freeze(lm.requires_grad_(True), ["encoder"])
-    lm.encoder_cache, compute, encoded = EncoderCache(limit), lm._computed, []
+    lm.encoder_cache, compute, encoded = EncoderCache(1.0, folder), lm._computed, []
     lm._computed = lambda clips, masks: encoded.append(list(clips)) or compute(clips, masks)
     return lm, encoded
 
@@ -86,11 +87,11 @@ def test_cache_stops_at_its_limit_and_reports_once(capsys):
     lm, encoded = with_cache(student(2))
     clips = [waveform(16000, seed) for seed in range(3)]
     first = lm.encode_audio(clips)
-    lm.encoder_cache = EncoderCache(2.5 * lm.encoder_cache.num_bytes / 3 / 2**30)
+    lm.encoder_cache = EncoderCache(2.5 * lm.encoder_cache.store.num_bytes / 3 / 2**30)
     encoded.clear()
     for _ in range(3):
         assert all(torch.equal(a, b) for a, b in zip(first, lm.encode_audio(clips)))
-    assert len(encoded) == 3 + 2 and len(lm.encoder_cache.rows) == 2
+    assert len(encoded) == 3 + 2 and len(lm.encoder_cache.store) == 2
     assert capsys.readouterr().out.count("full with the encoder states of 2 clips") == 1
 
 
@@ -100,8 +101,43 @@ def test_cache_is_dropped_when_the_encoder_is_trained():
     lm.hf.model.audio_tower.requires_grad_(True)
     rows = lm.encode_audio([waveform(9000)])[0]
     rows.sum().backward()
-    assert not lm.encoder_cache.rows and lm.encoder_cache.num_bytes == 0
+    assert len(lm.encoder_cache.store) == lm.encoder_cache.store.num_bytes == 0
     assert lm.hf.model.audio_tower.conv1.weight.grad is not None
+
+
+def test_folder_gives_another_process_the_same_rows(tmp_path, capsys):
+    clips = [waveform(16000, seed) for seed in range(3)]
+    first, encoded = with_cache(student(2), folder=tmp_path / "states")
+    rows = first.encode_audio(clips)
+    assert len(encoded) == 3
+    second, encoded = with_cache(student(2), folder=tmp_path / "states")
+    assert second.encoder_cache.store.num_bytes == first.encoder_cache.store.num_bytes > 0
+    assert all(torch.equal(a, b) for a, b in zip(rows, second.encode_audio(clips))) and not encoded
+    damaged = sorted((tmp_path / "states").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert all(torch.equal(a, b) for a, b in zip(rows, second.encode_audio(clips))) and len(encoded) == 1
+    assert f"{damaged}: damaged" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(rows, second.encode_audio(clips))) and len(encoded) == 1
+
+
+def test_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"train.cache_folder` .*file/states: cannot be used \("):
+        EncoderCache(1.0, tmp_path / "file" / "states")
+    lm, _ = with_cache(student(2), folder=tmp_path / "states")
+    monkeypatch.setattr(row_stores, "save_file", lambda tensors, path: path.write_bytes(b"part") and 1 / 0)
+    monkeypatch.setattr(row_stores.safetensors, "SafetensorError", ZeroDivisionError)
+    with pytest.raises(UserError, match="train.cache_folder"):
+        lm.encode_audio([waveform(9000)])
+    assert not list((tmp_path / "states").iterdir())
+
+
+def test_encoder_digest_depends_on_weights_configuration_and_settings():
+    encoders = [student(seed).hf.model.audio_tower for seed in (1, 1, 2)]
+    one, same, other = (encoder_digest(encoder, "float32") for encoder in encoders)
+    assert one == same and len({one, other, encoder_digest(encoders[0], "bfloat16")}) == 3
+    encoders[0].config.rope_parameters = {"rope_type": "default", "rope_theta": 123.0}
+    assert encoder_digest(encoders[0], "float32") != one
 
 
 @pytest.mark.parametrize(
@@ -109,6 +145,7 @@ def test_cache_is_dropped_when_the_encoder_is_trained():
     [
         (["train.cache_encoder=1"], "train.cache_encoder must be 0 with a trained encoder; name it in `model.freeze`"),
         ([*CACHED, "augment.time_masks=1"], "train.cache_encoder must be 0 with masks"),
+        (["train.cache_folder=x"], "train.cache_folder must be empty without train.cache_encoder, got x"),
         (["train.cache_encoder=-1"], "train.cache_encoder must be at least 0, got -1"),
     ],
 )
@@ -124,7 +161,15 @@ def test_cache_needs_an_encoder_that_masks_padding(conf, datadir, tmp_path):
 
 @pytest.mark.slow
 def test_killed_run_with_cache_and_speeds_resumes_with_identical_steps(conf, datadir, tmp_path, monkeypatch):
-    changes = [*CACHED, "augment.speeds=[0.9,1.1]", "train.steps=16", "train.save_every=8", "train.eval_every=8"]
+    folder = f"train.cache_folder={tmp_path}/states"
+    changes = [
+        *CACHED,
+        folder,
+        "augment.speeds=[0.9,1.1]",
+        "train.steps=16",
+        "train.save_every=8",
+        "train.eval_every=8",
+    ]
     train(str(conf), "base", str(tmp_path / "whole"), str(datadir), changes)
     train_until(monkeypatch, 11, str(conf), "base", str(tmp_path / "cut"), str(datadir), changes)
     torch.manual_seed(99)

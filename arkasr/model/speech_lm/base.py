@@ -197,7 +197,7 @@ class SpeechLM(nn.Module, ABC):
         if self.encoder_cache is not None and masks is None:
             if is_frozen(self.hf.model.audio_tower):
                 return self.encoder_cache(clips, lambda clip: self._computed(Waveforms.of(clip), None), self.device)
-            self.encoder_cache.clear()
+            self.encoder_cache.release()
         return self._computed(clips, masks)
 
     def _computed(self, clips: Waveforms, masks: SpecAugment | None) -> Tensor:
