@@ -84,6 +84,20 @@ def unscaled_rate(config: OptimConfig, schedule: LambdaLR) -> float:
     return float(schedule.get_last_lr()[0]) * (config.lr / float(schedule.base_lrs[0]))
 
 
+def complete_state(optimizer: torch.optim.Optimizer) -> None:
+    """Create the state of parameters that were never updated, as AdamW creates it at their first update.
+
+    Checkpoints then hold the state of all parameters, also of those that have been frozen so far.
+
+    Args:
+        optimizer: The optimizer, changed in place.
+    """
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        if p not in optimizer.state:
+            step = torch.zeros((), dtype=torch.float32, device=p.device)
+            optimizer.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+
+
 def _fuse(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """Make a state that is loaded fused, also if its optimizer was not. Step counters then lie on the device."""
     return {**state, "param_groups": [{**group, "fused": True} for group in state["param_groups"]]}

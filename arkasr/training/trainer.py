@@ -21,12 +21,13 @@ from arkasr.training.cost import WallTime
 from arkasr.training.dev_error import DevError
 from arkasr.training.early_stopping import EarlyStopping
 from arkasr.training.final_weights import load_final_weights
+from arkasr.training.frozen_parts import FrozenParts
 from arkasr.training.gradients import gradient_norm, gradients, scale_and_clip
 from arkasr.training.guards import Guards
 from arkasr.training.length import RunLength
 from arkasr.training.metrics_log import MetricsLog
 from arkasr.training.objectives import MicroLoss, make_objective
-from arkasr.training.optimizer import make_optimizer, restore_schedule, unscaled_rate
+from arkasr.training.optimizer import complete_state, make_optimizer, restore_schedule, unscaled_rate
 from arkasr.training.preemption import Preemption
 from arkasr.training.ranks import Ranks
 from arkasr.training.selection import Selection
@@ -56,6 +57,7 @@ class Trainer:
     def __init__(self, config: Config, folder: Path, ranks: Ranks):
         self.config, self.folder, self.ranks, self.wall_time = config, folder, ranks, WallTime()
         self.student = make_model(config, folder, ranks)
+        self.frozen = FrozenParts(config, self.student)
         self.objective = make_objective(config, self.student, ranks.mesh)
         teacher = getattr(getattr(self.objective, "opd", None), "teacher", None)
         self.throughput = Throughput(config, self.student, teacher, ranks.world_size)
@@ -76,7 +78,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Restore the newest checkpoint, if there is one."""
-        state = self.checkpoints.load_newest(self.student, self.optimizer)
+        with self.frozen.released():
+            state = self.checkpoints.load_newest(self.student, self.optimizer)
         if state is not None:
             self.step, self.hours, self.tokens = (state[k] for k in ("step", "hours", "tokens"))
             self._restore_length(state)
@@ -135,7 +138,8 @@ class Trainer:
             "config": asdict(self.config),
             "plugins": registry.listing(),
         }
-        with self.phases("save"):
+        with self.phases("save"), self.frozen.released():
+            complete_state(self.optimizer)
             self.checkpoints.save(self.step, self.student, self.optimizer, extra)
 
     def run(self) -> bool:
@@ -205,7 +209,8 @@ class Trainer:
         Raises:
             UserError: See `arkasr.training.final_weights.load_final_weights`.
         """
-        return load_final_weights(self.checkpoints, self.selection, self.student, self.step)
+        with self.frozen.released():
+            return load_final_weights(self.checkpoints, self.selection, self.student, self.step)
 
     def _check_result(self) -> None:
         """Check after the last step that the run has learned from the data it was given."""
@@ -213,6 +218,7 @@ class Trainer:
         self.failed.check()
         self.failed.report()
         self.cut.report()
+        self.frozen.report(self.step)
 
     def take_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Take one optimizer step over `train.accumulate` micro-batches.
@@ -228,6 +234,8 @@ class Trainer:
             The metrics of the step by name.
         """
         self._measure_epoch()
+        self.frozen.begin_step(self.step + 1)
+        self.throughput.config = self.frozen.present_config
         micros: list[dict[str, Tensor | float]] = []
         clips: list[str] = []
         for _ in range(self.config.train.accumulate):
