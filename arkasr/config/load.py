@@ -60,7 +60,7 @@ def load_config(conf_path: str | Path, run: str, expdir: str, datadir: str, over
     files = _files(conf_path)
     overlays = [runs[run] for _, runs in files if run in runs]
     if not overlays:
-        hint = "; --scale mini trains a teacher, --scale paper takes that of the configuration" * (run == "teacher")
+        hint = "; only --scale mini and study train a teacher" if run == "teacher" else ""
         names = ", ".join(_names(files)) or "none"
         raise UserError(f"{conf_path}: no run is called {run!r}; available: {names}{hint}")
     values = asdict(Config())

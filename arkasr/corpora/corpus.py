@@ -18,44 +18,28 @@ from arkasr.config.validate import build_dataclass, check_values, kinds_of
 from arkasr.config.yaml_io import read_yaml
 from arkasr.corpora.scale import Scale, check_parts
 from arkasr.errors import UserError
-from arkasr.languages import LANGUAGES, find_language
+from arkasr.languages import find_language
+from arkasr.scoring.profiles import default_profiles, find_profile
+from arkasr.utils.console import log
 
 # Layouts of published corpora. All their rows are in the language of corpus.yaml, and stage 0 can make a miniature.
 PUBLISHED = ("librispeech", "aishell", "wenet_speech")
-_MOST_SENTENCES = 1_000_000  # of a synthetic part, about 2 months of synthesis
+REPLACED = ("metric", "normalizer")  # keys of older versions
 
 
 @dataclass
 class Scales:
-    """The section `scales`: one section for each value of `--scale`. Without it, both scales have the default values.
+    """The section `scales`: one section for each value of `--scale`. Without it, all scales have the default values.
 
     Attributes:
         mini: The miniature experiment on a CPU, on the synthetic corpus or on your own in the same layout.
+        study: A larger experiment on a CPU with controls, on the synthetic corpus or on your own in the same layout.
         paper: The published experiment, on the corpus itself.
     """
 
     mini: Scale | None = None
+    study: Scale | None = None
     paper: Scale | None = None
-
-
-@dataclass
-class Miniature:
-    """The section `miniature`: the synthetic corpus that stage 0 writes at `--scale mini`.
-
-    Attributes:
-        seed: Seed of sentences, voices and acoustics, from 0 to 2^63 - 1. The same seed gives the same files.
-        sizes: Number of sentences of every part, from 1 to 1,000,000 each. WenetSpeech needs L >= M >= S.
-    """
-
-    seed: int
-    sizes: dict[str, int]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
-        for part, size in self.sizes.items():
-            if not 1 <= size <= _MOST_SENTENCES:
-                raise ValueError(f"sizes.{part} must be from 1 to {_MOST_SENTENCES}, got {size}")
 
 
 @dataclass
@@ -95,20 +79,20 @@ class Corpus:
     """The contents of a corpus.yaml.
 
     The keys of a scale (`train`, `dev`, `test`, `use`, `min_seconds` and others, see `arkasr.corpora.scale.Scale`) may
-    be beside these keys. They then hold for both scales.
+    be beside these keys. They then hold for all scales that do not set them.
 
     Attributes:
         name: Name of the corpus in messages and results. Another corpus in the layout of a published one gets
             a distinct name, see `arkasr.corpora.published`.
         layout: Layout on disk: `librispeech`, `aishell`, `wenet_speech`, `jsonl`, `csv`, `hf`, `lhotse` or `mix`.
         language: Language of all rows that name none, by English name or code. Empty if every row names its language.
-        metric: Error rate: `wer` (over words) or `cer` (over characters). Default: that of the language.
-        normalizer: Text normalisation before scoring, see `arkasr.scoring.normalize`. Default: that of the language.
+        profiles: Names of scoring profiles, see `arkasr.scoring.profiles`. The first is the one that tables show, dev
+            errors and selections use. It must be for all languages of the corpus. Default: `unicode`, `paper`, and for
+            English and Chinese the one of the field.
         obtain: How to get the corpus at paper scale. One sentence with size and address.
-        miniature: The synthetic corpus of a published layout, see `Miniature`.
         columns: Names of columns, see `Columns`. For `jsonl`, `csv` and `hf`.
         options: Options of the layout, see the layout.
-        scales: The two scales, see `Scale`.
+        scales: The scales, see `Scale`.
         channels: What happens to audio with several channels: `mix` (mean of all channels), `refuse` (dropped and
             counted), or the number of a channel, from 0. Audio with one channel is used as it is.
         path: Absolute path of the file itself. Not a key.
@@ -119,10 +103,8 @@ class Corpus:
         metadata={"formerly": "recipe"}
     )
     language: str = ""
-    metric: Literal["wer", "cer"] | None = None
-    normalizer: Literal["english", "mandarin", "words", "characters", "raw"] | None = None
+    profiles: list[str] | None = None
     obtain: str = ""
-    miniature: Miniature | None = None
     columns: Columns = field(default_factory=Columns)
     options: dict[str, Any] = field(default_factory=dict)
     scales: Scales = field(default_factory=Scales)
@@ -132,6 +114,8 @@ class Corpus:
     def __post_init__(self) -> None:
         if not (self.name.strip() and self.name.isprintable() and len(self.name) <= 100):
             raise ValueError(f"name must be one line of 1 to 100 characters, got {self.name[:100]!r}")
+        if self.profiles is not None:
+            _check_profiles(self.profiles)
         if self.channels not in ("mix", "refuse") and not (type(self.channels) is int and 0 <= self.channels < 1000):
             raise ValueError(f"channels must be mix, refuse, or the number of a channel from 0, got {self.channels}")
         if not self.language and self.layout in PUBLISHED:
@@ -142,33 +126,37 @@ class Corpus:
             except UserError as error:
                 raise ValueError(str(error)) from error
 
-    def scoring(self, languages: Sequence[str]) -> dict[str, str]:
+    def scoring(self, languages: Sequence[str]) -> dict[str, Any]:
         """Return how cuts in some languages are scored.
 
         Args:
             languages: English names. Empty: no cuts.
 
         Returns:
-            `language` (empty if there are several), `metric` and `normalizer`.
+            `language` (empty if there are several), `profiles` (those that are for all languages), and for several
+            languages `scored_as`: one of them, whose rules are those of all.
 
         Raises:
-            ValueError: The languages differ in metric or normaliser, and corpus.yaml does not set both.
+            ValueError: The first profile is not for these languages, or counts different units in them.
         """
-        found = [LANGUAGES[name] for name in languages]
-        pairs = {(self.metric or one.metric, self.normalizer or one.normalizer) for one in found}
-        if len(pairs) > 1:
+        language = languages[0] if len(languages) == 1 else ""
+        names = list(self.profiles or default_profiles(language))
+        usable = [name for name in names if find_profile(name).fits(languages)]
+        if names[0] not in usable:
             raise ValueError(
-                f"has cuts in {', '.join(languages)}, which are scored in different ways; set metric and normalizer, "
-                "or make a part of each language"
+                f"has cuts in {', '.join(languages)}, which the scoring profile {names[0]} does not score in one way; "
+                "make a part of each language, or begin `profiles` with another one, such as unicode-cer"
             )
-        metric, normalizer = pairs.pop() if pairs else (self.metric or "wer", self.normalizer or "words")
-        return {"language": languages[0] if len(languages) == 1 else "", "metric": metric, "normalizer": normalizer}
+        if left_out := [name for name in names if name not in usable]:
+            log(f"scoring profile {', '.join(left_out)}: left out for cuts in {', '.join(languages)}")
+        found: dict[str, Any] = {"language": language, "profiles": usable}
+        return found | ({"scored_as": languages[0]} if len(languages) > 1 else {})
 
     def scale(self, name: str) -> Scale:
         """Return the section of one scale.
 
         Args:
-            name: `mini` or `paper`.
+            name: `mini`, `study` or `paper`.
 
         Returns:
             The checked section.
@@ -185,9 +173,19 @@ class Corpus:
         return scale
 
 
+def _check_profiles(names: list[str]) -> None:
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"profiles must be different names of scoring profiles, at least one, got {names}")
+    try:
+        for name in names:
+            find_profile(name)
+    except UserError as error:
+        raise ValueError(f"profiles: {error}") from error
+
+
 @dataclass
 class _File(Scale, Corpus):  # used as a schema only, and never made
-    """The keys of a corpus.yaml: those of the corpus, and those of a scale, which then hold for both scales."""
+    """The keys of a corpus.yaml: those of the corpus, and those of a scale, which then hold for all scales."""
 
 
 def read_corpus_yaml(path: str | Path) -> Corpus:
@@ -205,6 +203,11 @@ def read_corpus_yaml(path: str | Path) -> Corpus:
     """
     where = str(path)
     values = read_yaml(path)
+    for key in (key for key in REPLACED if key in values):
+        raise UserError(
+            f"{where}: key {key} was replaced by profiles; remove it, or write `profiles: [unicode]` (the default of "
+            "most languages), [unicode-cer] (per character) or [raw] (no normalisation); docs/scoring.md lists all"
+        )
     try:
         values = _with_test_columns(values)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Stage 0: the corpus itself. Synthesised with espeak-ng at mini scale, downloaded by Lhotse at paper scale."""
+"""Stage 0: the corpus itself. Downloaded by Lhotse at paper scale, synthesised with espeak-ng at the other scales."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import shutil
 import tarfile
 import zlib
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from arkasr.corpora.corpus import PUBLISHED, Corpus, Miniature, read_corpus_yaml
+from arkasr.corpora.corpus import PUBLISHED, Corpus, read_corpus_yaml
 from arkasr.corpora.layouts.registry import find_layout, layout_class, require_layout
+from arkasr.corpora.miniature import KINDS, Miniature
 from arkasr.corpora.mix_corpus import is_mix_corpus, read_mix_corpus
-from arkasr.corpora.synthetic.synth import ROLES, VERSION
-from arkasr.corpora.synthetic.writers import FILES, WRITERS
+from arkasr.corpora.synthetic.synth import VERSION, Role, roles_of
+from arkasr.corpora.synthetic.writers import WRITERS, files_of
 from arkasr.errors import UserError
 from arkasr.utils.console import Progress, log
 from arkasr.utils.files import LOCK, flush, locked, read_json, write_text
@@ -30,7 +32,7 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
 
     Args:
         corpus_yaml: Path of the corpus.yaml.
-        scale: `mini` (synthesise) or `paper` (download).
+        scale: `mini` or `study` (synthesise), or `paper` (download).
         corpus_dir: The directory, made if it is missing.
 
     Raises:
@@ -41,34 +43,36 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
         members = read_mix_corpus(corpus_yaml).members.values()
         raise UserError(f"{corpus_yaml}: a mix has no corpus of its own; download its members {', '.join(members)}")
     corpus = read_corpus_yaml(corpus_yaml)
-    corpus.scale(scale)
+    miniature = None if scale == "paper" else corpus.scale(scale).miniature
     folder = Path(corpus_dir).absolute()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--corpus_dir {folder}: is a file, must be a folder; name another one")
-    if corpus.layout not in PUBLISHED or (scale == "mini" and corpus.miniature is None):
+    if corpus.layout not in PUBLISHED or (scale != "paper" and miniature is None):
         require_layout(corpus, folder)
         log(f"{folder}: stage 1 reads your own {corpus.layout} corpus; nothing to do")
-    elif scale == "mini" and corpus.miniature is not None:
-        _synthesise(corpus, corpus.miniature, folder)
+    elif miniature is not None:
+        _synthesise(corpus, miniature, folder)
     else:
         _download(corpus, folder, scale)
 
 
 def _synthesise(corpus: Corpus, miniature: Miniature, folder: Path) -> None:
     """Synthesise the corpus into a subfolder, then move it into place. An interrupted call starts again."""
-    recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.layout} | vars(miniature)
-    if _is_there(corpus, folder, recipe):
+    recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.layout} | miniature.identity
+    roles = _roles(corpus, miniature)
+    names = files_of(corpus.layout, roles)
+    if _is_there(corpus, folder, recipe, names):
         return
-    sizes = _sizes(corpus, miniature.sizes)
+    sizes = _sizes(corpus, miniature, roles)
     with locked(folder, "arkasr download"):
-        if _is_there(corpus, folder, recipe):  # another process has just written it
+        if _is_there(corpus, folder, recipe, names):  # another process has just written it
             return
         partial = _clear(corpus, folder)
-        total = sum(sizes[role.part] for role in ROLES[corpus.layout])
+        total = sum(sizes[role.part] for role in roles)
         with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
-            WRITERS[corpus.layout](partial, corpus.language, sizes, miniature.seed, progress.update)
+            WRITERS[corpus.layout](partial, corpus.language, roles, sizes, miniature.seed, progress.update)
         os.sync()  # before the marker counts. One call, because fsync of thousands of files takes longer
-        for name in FILES[corpus.layout]:
+        for name in names:
             os.replace(partial / name, folder / name)
         partial.rmdir()
         flush([folder])
@@ -76,10 +80,10 @@ def _synthesise(corpus: Corpus, miniature: Miniature, folder: Path) -> None:
         log(f"{folder}: {total} sentences synthesised")
 
 
-def _is_there(corpus: Corpus, folder: Path, recipe: dict[str, Any]) -> bool:
+def _is_there(corpus: Corpus, folder: Path, recipe: dict[str, Any], names: Sequence[str]) -> bool:
     """Return whether a corpus of this layout is complete, and log it. Raise UserError for a folder of other files."""
     done = _read_marker(folder)
-    if done == recipe and all((folder / name).exists() for name in FILES[corpus.layout]):
+    if done == recipe and all((folder / name).exists() for name in names):
         log(f"{folder}: the synthetic {corpus.name} corpus already exists (seed {recipe['seed']})")
         return True
     if done or (folder / _PARTIAL).exists():
@@ -98,7 +102,7 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
         return None
     what_to_do = f"if stage 0 wrote {folder}, delete the folder and run stage 0 again, otherwise remove this file"
     marker = read_json(path, what_to_do)
-    if set(marker) != {"version", "name", "recipe", "seed", "sizes"}:
+    if set(marker) - {"kind"} != {"version", "name", "recipe", "seed", "sizes"}:
         raise UserError(f"{path}: stage 0 did not write this file; {what_to_do}")
     return marker
 
@@ -118,9 +122,20 @@ def is_synthetic(folder: Path) -> bool:
     return _read_marker(folder) is not None
 
 
-def _sizes(corpus: Corpus, sizes: dict[str, int]) -> dict[str, int]:
+def _roles(corpus: Corpus, miniature: Miniature) -> tuple[Role, ...]:
+    """Return the parts of the synthetic corpus. Raises UserError if the layout has none of this kind."""
+    roles = roles_of(corpus.layout, miniature.kind)
+    if not roles:
+        raise UserError(
+            f"{corpus.path}: miniature.kind {miniature.kind}: there is no such corpus in the layout {corpus.layout}; "
+            "use mini, or remove the key"
+        )
+    return roles
+
+
+def _sizes(corpus: Corpus, miniature: Miniature, roles: Sequence[Role]) -> dict[str, int]:
     """Return the sizes of all parts. Raises UserError for a missing or unknown part, and for an invalid size."""
-    known = {role.part for role in ROLES[corpus.layout]}
+    known, sizes = {role.part for role in roles}, miniature.sizes
     known |= {"M", "S"} if corpus.layout == "wenet_speech" else set()
     if set(sizes) != known:
         raise UserError(
@@ -138,7 +153,9 @@ def _clear(corpus: Corpus, folder: Path) -> Path:
     partial.mkdir(parents=True, exist_ok=True)  # before anything is removed, so that an interrupted call starts again
     (folder / _MARKER).unlink(missing_ok=True)
     flush([folder])
-    for path in [folder / name for name in FILES[corpus.layout]] + [partial]:
+    kinds = (roles_of(corpus.layout, kind) for kind in KINDS)
+    names = dict.fromkeys(name for roles in kinds for name in files_of(corpus.layout, roles))
+    for path in [folder / name for name in names] + [partial]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

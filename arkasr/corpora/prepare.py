@@ -21,7 +21,7 @@ from arkasr.corpora.published import label
 from arkasr.corpora.scale import Scale, set_name
 from arkasr.corpora.set_rows import SetRows, SubsetRows, count_subsets
 from arkasr.corpora.shar_sets import with_shar
-from arkasr.corpora.splits import choose_uses
+from arkasr.corpora.splits import choose_uses, uses_of
 from arkasr.corpora.summary import TRAINING, describe_channels, describe_sets
 from arkasr.corpora.up_to_date import MOVED, Inputs, reason_to_prepare, relink
 from arkasr.errors import UserError
@@ -36,7 +36,7 @@ def prepare(corpus_yaml: str, scale: str, corpus_dir: str, datadir: str, num_job
 
     Args:
         corpus_yaml: Path of the corpus.yaml.
-        scale: `mini` or `paper`.
+        scale: `mini`, `study` or `paper`.
         corpus_dir: Directory of the corpus.
         datadir: The data directory, made if it is missing.
         num_jobs: Number of threads, and of processes that write Shar.
@@ -135,7 +135,7 @@ def _require_length(train: SetRows, facts: Scale) -> None:
 
 
 def _with_uses(sets: dict[str, SetRows], facts: Scale, data: Path) -> dict[str, SetRows | SubsetRows]:
-    """Add the sets `base`, `td` and `opd`."""
+    """Add the sets of the section `use`."""
     train, *others = sets.items()
     uses = {name: SubsetRows(train[1], choice) for name, choice in choose_uses(train[1], facts, data).items()}
     count_subsets(train[1], uses.values())
@@ -151,7 +151,7 @@ def _describe(
     parts: dict[str, list[str]],
 ) -> dict[str, Any]:
     """Return name, channels and test sets, as in corpus.json. several: number of files with several channels."""
-    synthetic = is_synthetic(inputs.folder) and inputs.scale == "mini"
+    synthetic = is_synthetic(inputs.folder) and inputs.scale != "paper"
     counts = {part: found for each in sets.values() for part, found in each.totals.parts.items()}
     labels = label(corpus, facts, inputs.folder, synthetic, counts, parts["test"])
     return {
@@ -159,7 +159,7 @@ def _describe(
         **inputs.identity,
         "text_case": facts.text_case,
         "channels": describe_channels(corpus, several),
-        "train": list(TRAINING),
+        "train": [name for name in TRAINING if name != "teacher" or name in uses_of(facts.use)],
         "dev": "dev",
         "test_sets": list(labels.paper),
         "paper": labels.paper,

@@ -60,8 +60,8 @@ def label(
         corpus: The corpus.yaml.
         facts: Its scale.
         folder: The folder that the user named.
-        synthetic: Whether stage 0 synthesised the corpus, and the scale is `mini`. Its results appear beside the
-            paper's, and say that they are a miniature.
+        synthetic: Whether stage 0 synthesised the corpus, and the scale is not `paper`. Its results appear beside
+            the paper's, and say that they are a miniature.
         read: Counts of all parts in use.
         test: The test parts in use.
 
@@ -98,9 +98,9 @@ def _difference(published: dict[str, int], read: dict[str, PartCounts]) -> str:
 
 
 def _column(part: str, column: str | None, read: PartCounts) -> str | None:
-    """Return the paper's column of a test part if its utterances are the paper's."""
-    if column is None:
-        return None
+    """Return the paper's column of a test part if its utterances are the paper's. Of the card's, none are known."""
+    if column not in TEST_SETS:
+        return column
     utterances, speakers = TEST_SETS[column]
     found = len(read.speakers) if speakers else 0
     if (read.cuts, found) == (utterances, speakers):

@@ -7,15 +7,21 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from arkasr.corpora.miniature import Miniature
+
 # Sets that every data directory holds. No test set may have one of these names.
-RESERVED = ("train", "base", "td", "opd", "dev")
-# Columns of the paper's Table 1.
-PaperColumn = Literal["AISHELL-1", "Wenet meeting", "Wenet net", "Libri clean", "Libri other"]
+RESERVED = ("train", "base", "td", "opd", "teacher", "dev")
+# Columns of the paper's Table 1, then those that only the model card's tables have.
+PaperColumn = Literal[
+    "AISHELL-1", "Wenet meeting", "Wenet net", "Libri clean", "Libri other",
+    "AMI", "Earnings22", "GigaSpeech", "SPGISpeech", "VoxPopuli",
+]  # fmt: skip
 # Values of the keys of `use` that are neither a share nor a list of parts.
 WORDS = {
     "base": ("labelled", "none"),
     "td": ("labelled", "unlabelled", "all", "none"),
     "opd": ("labelled", "unlabelled", "all", "none", "base", "td", "base+td"),
+    "teacher": ("labelled", "none"),
 }
 _PART = re.compile(r"\w[\w.-]{0,99}")
 
@@ -50,11 +56,14 @@ class Use:
             and `all` are not allowed.
         td: Cuts that the teacher transcribes in stage 2.
         opd: Cuts of on-policy distillation, which needs no transcripts.
+        teacher: Cuts that a teacher is trained on, as the set `teacher`. Cuts without transcript are left out and
+            counted. `none` (default) writes no such set. A share is not allowed.
     """
 
     base: Any = "labelled"
     td: Any = "all"
     opd: Any = "all"
+    teacher: Any = "none"
 
     def __post_init__(self) -> None:
         for key, words in WORDS.items():
@@ -77,22 +86,21 @@ def is_share(value: Any) -> bool:
 
 
 def _check_use(key: str, value: Any, words: tuple[str, ...]) -> None:
-    if is_share(value) and 0 < value <= 1:
+    may_be_share = key != "teacher"
+    if may_be_share and is_share(value) and 0 < value <= 1:
         return
     if isinstance(value, list):
         check_parts(key, value, needed=True)
     elif value not in words:
-        raise ValueError(
-            f"{key} must be one of {', '.join(words)}, a share above 0 and at most 1, or a list of training parts, "
-            f"got {value}"
-        )
+        share = "a share above 0 and at most 1, " if may_be_share else ""
+        raise ValueError(f"{key} must be one of {', '.join(words)}, {share}or a list of training parts, got {value}")
 
 
 @dataclass
 class Scale:
-    """The section `scales.mini` or `scales.paper`: the parts in use, and what the training cuts are used for.
+    """A section of `scales`: the parts in use, and what the training cuts are used for.
 
-    Every key may also be at the top level of corpus.yaml. It then holds for both scales, unless a section sets it.
+    Every key may also be at the top level of corpus.yaml. It then holds for all scales, unless a section sets it.
 
     The three part lists name candidates. Candidates that are missing on disk are ignored. A list of which no part is
     there leaves its set empty, which is logged.
@@ -108,6 +116,7 @@ class Scale:
         max_seconds: Longest training cut, in seconds. Dev and test cuts are never filtered by length.
         text_case: What happens to the letters of all transcripts: `keep`, `lower` or `upper`. The student learns to
             write like this. LibriSpeech is upper case, which no teacher writes.
+        miniature: The synthetic corpus of a published layout, see `Miniature`. Scale `paper` does not use it.
     """
 
     train: list[str] = field(default_factory=lambda: ["train"])
@@ -118,6 +127,7 @@ class Scale:
     min_seconds: float = 0.3
     max_seconds: float = 30.0
     text_case: Literal["keep", "lower", "upper"] = "keep"
+    miniature: Miniature | None = None
 
     def __post_init__(self) -> None:
         for key in ("train", "dev", "test"):

@@ -1,4 +1,4 @@
-"""What each training cut is used for: Base, teacher data (TD) and OPD."""
+"""What each training cut is used for: Base, teacher data (TD), OPD, and a teacher's own training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from arkasr.errors import UserError
 
 Choice = Callable[[Row], bool]
 USES = ("base", "td", "opd")
+WITH_TEXT = ("base", "teacher")  # uses that leave out cuts without transcript
 _DIGEST, _CHUNK = 32, 2**20  # bytes of a hash; hashes that are read at once
 
 
 def choose_uses(train: SetRows, scale: Scale, folder: Path) -> dict[str, Choice]:
-    """Choose the cuts of `base`, `td` and `opd` by the key `use` of corpus.yaml.
+    """Choose the cuts of `base`, `td`, `opd` and `teacher` by the key `use` of corpus.yaml.
 
     Args:
         train: The training cuts.
@@ -28,21 +29,34 @@ def choose_uses(train: SetRows, scale: Scale, folder: Path) -> dict[str, Choice]
         folder: Where temporary files are.
 
     Returns:
-        For each use, a function that decides whether a cut belongs to it. Cuts of `base` have a transcript.
+        For each use, a function that decides whether a cut belongs to it. Cuts of `base` and `teacher` have a
+        transcript. `teacher` is missing if `use.teacher` is `none`.
 
     Raises:
         UserError: There are too few transcribed cuts for two shares.
     """
     shares = _shares(train, scale.use, scale.split_seed, folder)
     chosen: dict[str, Choice] = {}
-    for key in USES:
+    for key in uses_of(scale.use):
         chosen[key] = shares.get(key) or _choice(key, getattr(scale.use, key), chosen)
     return chosen
 
 
+def uses_of(use: Use) -> tuple[str, ...]:
+    """Return the sets that the section `use` makes of the training cuts.
+
+    Args:
+        use: The section.
+
+    Returns:
+        `base`, `td`, `opd`, and `teacher` if it has cuts.
+    """
+    return USES if use.teacher == "none" else (*USES, "teacher")
+
+
 def _choice(key: str, value: Any, chosen: dict[str, Choice]) -> Choice:
     if isinstance(value, list):
-        return lambda row: row.part in value and (row.has_text or key != "base")
+        return lambda row: row.part in value and (row.has_text or key not in WITH_TEXT)
     words: dict[str, Choice] = {
         "all": lambda row: True,
         "none": lambda row: False,

@@ -8,10 +8,12 @@ from typing import Any
 from arkasr.corpora.corpus import Corpus
 from arkasr.corpora.scale import Scale
 from arkasr.corpora.set_rows import Totals
+from arkasr.corpora.splits import WITH_TEXT, uses_of
 from arkasr.errors import UserError
+from arkasr.scoring.profiles import default_profiles
 from arkasr.utils.console import length_text, log
 
-TRAINING = ("train", "base", "td", "opd")  # sets that may hold cuts without transcript
+TRAINING = ("train", "base", "td", "opd", "teacher")  # sets that may hold cuts without transcript
 _WARN_DROPPED_SHARE = 0.2
 
 
@@ -21,14 +23,14 @@ def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, Totals]) -> d
     Args:
         corpus: The corpus.yaml.
         facts: The scale.
-        sets: Counts of the sets by name, with all of `TRAINING` and `dev`.
+        sets: Counts of the sets by name, with those of `TRAINING` in use and `dev`.
 
     Returns:
-        The keys `language`, `metric`, `normalizer`, `sets` and `uses` of corpus.json. `language` is empty if the cuts
-        are in several languages. Test sets and `dev` have their own metric, normaliser and language.
+        The keys `language`, `profiles`, `sets` and `uses` of corpus.json. `language` is empty if the cuts
+        are in several languages. Test sets and `dev` have their own profiles and language.
 
     Raises:
-        UserError: The languages of one test set or of `dev` are scored by different metrics or normalisers.
+        UserError: The languages of one test set or of `dev` are scored in different ways.
     """
     spoken = {name: sorted(each.languages) for name, each in sets.items()}
     described = {name: _summary(name, each) for name, each in sets.items()}
@@ -37,15 +39,15 @@ def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, Totals]) -> d
     return {**_of_all(corpus, spoken), "sets": described, "uses": _uses(facts, sets)}
 
 
-def _scoring(corpus: Corpus, languages: list[str], what: str) -> dict[str, str]:
-    """Return language, metric and normaliser of cuts in these languages."""
+def _scoring(corpus: Corpus, languages: list[str], what: str) -> dict[str, Any]:
+    """Return language and profiles of cuts in these languages."""
     try:
         return corpus.scoring(languages)
     except ValueError as error:
         raise UserError(f"{corpus.path}: {what} {error}") from error
 
 
-def _of_all(corpus: Corpus, spoken: Mapping[str, list[str]]) -> dict[str, str]:
+def _of_all(corpus: Corpus, spoken: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return what holds for cuts that no set describes: the facts of corpus.yaml, or else of all cuts."""
     if corpus.language:
         return corpus.scoring([corpus.language])
@@ -53,8 +55,8 @@ def _of_all(corpus: Corpus, spoken: Mapping[str, list[str]]) -> dict[str, str]:
     try:
         return corpus.scoring(languages)
     except ValueError:
-        log(f"cuts in {', '.join(languages)}: each test set has the metric and the normaliser of its language")
-        return {"language": "", "metric": "wer", "normalizer": "words"}
+        log(f"cuts in {', '.join(languages)}: each test set is scored by the rules of its language")
+        return {"language": "", "profiles": list(corpus.profiles or default_profiles(""))}
 
 
 def _summary(name: str, each: Totals) -> dict[str, Any]:
@@ -74,13 +76,15 @@ def _summary(name: str, each: Totals) -> dict[str, Any]:
 def _uses(facts: Scale, sets: Mapping[str, Totals]) -> dict[str, Any]:
     """Describe what the training cuts are used for."""
     uses = {}
-    for key in ("base", "td", "opd"):
+    for key in uses_of(facts.use):
         each, value = sets[key], getattr(facts.use, key)
         uses[key] = {"from": value, "cuts": each.cuts, "hours": round(each.seconds / 3600, 4)}
-    named = facts.use.base if isinstance(facts.use.base, list) else []
-    if left_out := sum(sets["train"].by_part[part] for part in named):
-        uses["base"]["left_out"] = left_out
-        log(f"base: {left_out} cuts of use.base left out, because they have no transcript; td and opd can use them")
+    for key in (key for key in WITH_TEXT if key in uses):
+        named = value if isinstance(value := getattr(facts.use, key), list) else []
+        if left_out := sum(sets["train"].by_part[part] for part in named):
+            uses[key]["left_out"] = left_out
+            what = f"{left_out} cuts of use.{key} left out, because they have no transcript"
+            log(f"{key}: {what}; td and opd can use them")
     return uses
 
 

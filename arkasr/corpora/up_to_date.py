@@ -27,7 +27,7 @@ class Inputs:
 
     Attributes:
         corpus: The corpus.yaml.
-        scale: `mini` or `paper`.
+        scale: `mini`, `study` or `paper`.
         folder: The folder that the user named, absolute.
         record: Version of the cuts, digest of corpus.yaml, and fingerprint of the corpus.
     """
@@ -43,7 +43,7 @@ class Inputs:
 
         Args:
             corpus: The corpus.yaml.
-            scale: `mini` or `paper`.
+            scale: `mini`, `study` or `paper`.
             folder: The folder that the user named, absolute.
             layout: The corpus on disk.
             shar: Whether the audio is written as Shar.

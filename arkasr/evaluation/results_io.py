@@ -10,15 +10,15 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types
-from arkasr.scoring.normalize import NORMALIZERS
+from arkasr.scoring.older import with_profiles
+from arkasr.scoring.profiles import Profile, find_profile
 from arkasr.utils.files import read_json
 
-METRICS = ("wer", "cer")
 SET_NAME = re.compile(r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*")  # names a file in the data directory
 CORPUS_TYPES = {
     "name": str,
-    "metric": str,
-    "normalizer": str,
+    "profiles": list,
+    "scored_as": str,
     "test_sets": list,
     "language": str,
     "scale": str,
@@ -33,8 +33,8 @@ SET_TYPES = {
     "speakers": int,
     "dropped": dict,
     "untranscribed": int,
-    "metric": str,
-    "normalizer": str,
+    "profiles": list,
+    "scored_as": str,
     "language": str,
     "corpus": str,
     "manifest": str,
@@ -61,14 +61,15 @@ class TestSet:
     Attributes:
         name: Name of the set, of its hypothesis files and of its column in the tables.
         manifest: Manifest of its clips.
-        metric: `wer` or `cer`.
-        normalizer: Name of the normaliser.
-        language: English name of its language, empty if unknown.
+        metric: `wer`, `cer` or `mer`: that of the first profile.
+        profiles: Names of its scoring profiles, at least one. Error rates are those of the first one.
+        language: English name of its language, empty if unknown, or if there are several.
         corpus: Name of the corpus that it is from.
         column: Column of the paper's Table 1, empty if it is not in the paper.
-        scale: Scale of its corpus, `mini` or `paper`, empty if unknown.
+        scale: Scale of its corpus, `mini`, `study` or `paper`, empty if unknown.
         datadir: Data directory that it is from.
         spec: The value of --test_sets that named it. Empty for a set of a data directory.
+        scored_as: English name of one of several languages, whose rules are those of all. Empty for one language.
     """
 
     __test__ = False  # no class of tests
@@ -76,13 +77,24 @@ class TestSet:
     name: str
     manifest: Path
     metric: str
-    normalizer: str
+    profiles: tuple[str, ...]
     language: str = ""
     corpus: str = ""
     column: str = ""
     scale: str = ""
     datadir: str = ""
     spec: str = ""
+    scored_as: str = ""
+
+    @property
+    def rules(self) -> str:
+        """English name of the language whose rules hold. Empty: any that is written with spaces between words."""
+        return self.scored_as or self.language
+
+    @property
+    def profile(self) -> Profile:
+        """The first of its profiles."""
+        return find_profile(self.profiles[0])
 
 
 def test_set(corpus: Mapping[str, Any], name: str, datadir: str | Path) -> TestSet:
@@ -98,19 +110,22 @@ def test_set(corpus: Mapping[str, Any], name: str, datadir: str | Path) -> TestS
     """
     own = (corpus.get("sets") or {}).get(name) or {}
 
-    def fact(key: str, of_corpus: str = "") -> str:
+    def fact(key: str, of_corpus: str = "") -> Any:
         return own.get(key) or corpus.get(of_corpus or key) or ""
 
+    scored_as = own.get("scored_as") or ("" if own.get("language") else fact("scored_as"))
+    profiles = tuple(fact("profiles"))
     return TestSet(
         name,
         Path(datadir) / (own.get("manifest") or f"{name}.jsonl.gz"),
-        fact("metric"),
-        fact("normalizer"),
+        find_profile(profiles[0]).metric(scored_as or fact("language")),
+        profiles,
         fact("language"),
         fact("corpus", "name"),
         (corpus.get("paper") or {}).get(name) or "",
         fact("scale"),
         str(datadir),
+        scored_as=scored_as,
     )
 
 
@@ -124,11 +139,11 @@ def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:
         datadir: Prepared data directory.
 
     Returns:
-        Its content. It has a `name` and the list `test_sets`, which may be empty. Each test set has a metric and a
-        normaliser (see `test_set`).
+        Its content. It has a `name` and the list `test_sets`, which may be empty. Each test set has profiles (see
+        `test_set`). Those of older versions follow from their normaliser.
 
     Raises:
-        UserError: The file is missing or broken, or a metric or normaliser is unknown.
+        UserError: The file is missing or broken, or a profile is unknown or not for the language.
     """
     path = Path(datadir) / "corpus.json"
     again = "delete the file and run the recipe from --stage 1"
@@ -138,11 +153,26 @@ def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:
         if corpus.get(key) in (None, ""):
             raise UserError(f"{path}: key {key!r} is missing; {again}")
     _check_sets(path, corpus, again)
-    own = [test_set(corpus, name, datadir) for name in corpus["test_sets"]]
-    pairs = [(each.metric, each.normalizer) for each in own]
-    for metric, normalize in dict.fromkeys(pairs or [(corpus.get("metric") or "", corpus.get("normalizer") or "")]):
-        _check_scoring(path, metric, normalize, again)
+    corpus = _with_profiles(corpus)
+    try:
+        for name in corpus["test_sets"]:
+            _check_profiles(path, corpus | ((corpus.get("sets") or {}).get(name) or {}), again)
+            test_set(corpus, name, datadir)
+        if not corpus["test_sets"]:
+            _check_profiles(path, corpus, again)
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     return corpus
+
+
+def _with_profiles(corpus: dict[str, Any]) -> dict[str, Any]:
+    """Name the profiles of a corpus, its sets and its members that older versions prepared."""
+    groups = {key: corpus[key] for key in ("sets", "members") if isinstance(corpus.get(key), dict)}
+    lifted = {
+        key: {name: with_profiles(facts) if isinstance(facts, dict) else facts for name, facts in group.items()}
+        for key, group in groups.items()
+    }
+    return with_profiles(corpus) | lifted
 
 
 def _check_sets(path: Path, corpus: dict[str, Any], again: str) -> None:
@@ -154,15 +184,17 @@ def _check_sets(path: Path, corpus: dict[str, Any], again: str) -> None:
         check_types(f"{path}, set {name}", facts, SET_TYPES, again)
 
 
-def _check_scoring(path: Path, metric: str, normalize: str, again: str) -> None:
-    for key, value, known in (("metric", metric, METRICS), ("normalizer", normalize, NORMALIZERS)):
-        if not value:
-            raise UserError(f"{path}: key {key!r} is missing; {again}")
-        if value not in known:
-            raise UserError(
-                f"{path}: unknown {key} {value!r}; correct it in corpus.yaml (one of: {', '.join(known)}) "
-                "and run the recipe from --stage 1"
-            )
+def _check_profiles(path: Path, facts: dict[str, Any], again: str) -> None:
+    names = facts.get("profiles")
+    if not names and facts.get("normalizer"):
+        raise UserError(
+            f"{path}: no scoring profile has the metric {facts.get('metric')!r} with the normaliser "
+            f"{facts['normalizer']!r}; set `profiles` in corpus.yaml and run the recipe from --stage 1"
+        )
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: key 'profiles' is missing or not a list of names; {again}")
+    for name in names:
+        find_profile(name)
 
 
 def hypothesis_file(expdir: str | Path, run: str, test_set: str) -> Path:

@@ -18,11 +18,12 @@ USES = {
     "base": "supervised training (Base)",
     "td": "teacher transcripts (TD)",
     "opd": "on-policy distillation (OPD)",
+    "teacher": "training of the teacher",
 }
 
 
 def test_sets(sets: Sequence[TestSet], scores: Scores) -> str:
-    """Format the table of test sets: language, metric, normaliser and manifest of each.
+    """Format the table of test sets: language, metric, scoring profile and manifest of each.
 
     Args:
         sets: The test sets.
@@ -34,10 +35,10 @@ def test_sets(sets: Sequence[TestSet], scores: Scores) -> str:
     rows = []
     for each in sets:
         entry = next(content["sets"][each.name] for content in scores.values() if each.name in content["sets"])
-        scorer, manifest = entry["normalizer"], _shown(each.manifest) if entry.get("manifest") else "not recorded"
+        scorer, manifest = entry["profile"], _shown(each.manifest) if entry.get("manifest") else "not recorded"
         cells = [each.corpus or "-", each.language or "-", each.metric.upper()]
         rows.append([each.name, *cells, f"`{scorer['name']}` {scorer['version']}", str(entry["utterances"]), manifest])
-    return markdown_table(["Set", "Corpus", "Language", "Metric", "Normaliser", "Clips", "Manifest"], rows)
+    return markdown_table(["Set", "Corpus", "Language", "Metric", "Profile", "Clips", "Manifest"], rows)
 
 
 def _shown(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 
@@ -13,8 +13,7 @@ from arkasr.corpora.scale import PaperColumn, set_name
 from arkasr.corpora.synthetic.synth import ROLES
 from arkasr.errors import UserError
 from arkasr.evaluation.paper_numbers import COLUMNS
-from arkasr.evaluation.results_io import METRICS
-from arkasr.scoring.normalize import NORMALIZERS
+from arkasr.scoring.profiles import default_profiles
 
 EGS = Path(__file__).parents[2] / "egs"
 NAMES = ("librispeech", "aishell", "wenetspeech")
@@ -26,7 +25,8 @@ def test_recipes_cover_table_1_with_its_metrics():
     for scale in ("mini", "paper"):
         columns = [column for corpus in corpora for column in corpus.scale(scale).test.values()]
         assert set(columns) == PAPER_COLUMNS and len(columns) == 5
-    assert [(c.metric, c.language) for c in corpora] == [("wer", "English"), ("cer", "Chinese"), ("cer", "Chinese")]
+    assert [c.language for c in corpora] == ["English", "Chinese", "Chinese"]
+    assert [c.profiles for c in corpora] == [[*default_profiles(c.language)] for c in corpora]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,8 +44,7 @@ def test_set_name_is_lower_case_with_dashes():
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("metric: wer", "metrics: wer", r"unknown key metrics; did you mean metric\?"),
-        ("metric: wer", "metric: ser", "metric must be one of"),
+        ("profiles: ", "profile: ", r"unknown key profile; did you mean profiles\?"),
         ("layout: librispeech\n", "", "layout is missing"),
         ("layout: librispeech", "recipe: librispeech", "recipe is now called layout"),
         ("language: English", "language: Englisch", r"language 'Englisch': is not a language .*did you mean English"),
@@ -76,8 +75,12 @@ def test_set_name_is_lower_case_with_dashes():
         ("test: {test-clean: Libri clean,", "test: {td: Libri clean,", "would overwrite td.jsonl.gz"),
         ("test: {test-clean: Libri clean,", "test: {opd: Libri clean,", "would overwrite opd.jsonl.gz"),
         ("layout: librispeech", "layout: librispeach", r"did you mean librispeech\?"),
-        ("normalizer: english", "normalizer: klingon", "normalizer must be one of 'english', 'mandarin'"),
-        ("normalizer: english", "normalizer: englsh", "did you mean english"),
+        ("profiles: [unicode,", "profiles: [unicod,", r"profiles: scoring profile 'unicod': .*did you mean unicode\?"),
+        ("profiles: [unicode,", "profiles: [paper,", "profiles must be different names of scoring profiles"),
+        ("profiles: [unicode, paper, leaderboard-2026-08]", "profiles: []", "profiles must be different names"),
+        ("profiles: [unicode, paper, leaderboard-2026-08]", "profiles: paper", "profiles must be a list"),
+        ("profiles: [unicode,", "normalizer: english\nprofiles: [unicode,", "key normalizer was replaced by profiles"),
+        ("profiles: [unicode,", "metric: wer\nprofiles: [unicode,", "key metric was replaced by profiles; remove it"),
         ("test-clean: Libri clean", "test-clean: Libri cleen", "scales.mini.test.test-clean must be one of"),
         ("text_case: keep", "text_case: title", "scales.mini.text_case must be one of 'keep', 'lower', 'upper'"),
         ("channels: mix", "channels: left", "channels must be mix, refuse, or the number of a channel"),
@@ -126,11 +129,6 @@ def test_read_corpus_yaml_error_names_file_and_key(tmp_path, old, new, message):
 
 
 def test_choices_are_those_of_scoring():
-    hints = get_type_hints(Corpus)
-    choices = {
-        key: {name for each in get_args(hints[key]) for name in get_args(each)} for key in ("normalizer", "metric")
-    }
-    assert choices["normalizer"] >= set(NORMALIZERS) and choices["metric"] == set(METRICS)
     assert get_args(PaperColumn) == COLUMNS
 
 
@@ -158,24 +156,29 @@ def own(tmp_path: Path, text: str) -> Corpus:
 
 def test_three_lines_describe_your_own_corpus(tmp_path):
     corpus = own(tmp_path, SHORT)
-    assert corpus.scoring(["German"]) == {"language": "German", "metric": "wer", "normalizer": "words"}
-    for name in ("mini", "paper"):
+    assert corpus.scoring(["German"]) == {"language": "German", "profiles": ["unicode", "paper"]}
+    for name in ("mini", "study", "paper"):
         scale = corpus.scale(name)
         assert (scale.train, scale.test) == (["train"], {"test": None}) and "dev" in scale.dev
-        assert vars(scale.use) == {"base": "labelled", "td": "all", "opd": "all"}
+        assert vars(scale.use) == {"base": "labelled", "td": "all", "opd": "all", "teacher": "none"}
     assert own(tmp_path, SHORT.replace("de-AT", "ja")).language == "Japanese"
     assert own(tmp_path, "name: a\nlayout: csv\n").language == ""
 
 
-def test_languages_decide_metric_and_normaliser(tmp_path):
-    corpus = own(tmp_path, SHORT)
-    assert corpus.scoring(["Japanese"])["metric"] == "cer"
-    assert corpus.scoring(["French", "German"]) == {"language": "", "metric": "wer", "normalizer": "words"}
-    with pytest.raises(ValueError, match="has cuts in Chinese, German, which are scored in different ways"):
+def test_languages_decide_the_profiles(tmp_path, capsys):
+    corpus, two = own(tmp_path, SHORT), {"language": "", "profiles": ["unicode", "paper"]}
+    assert corpus.scoring(["English"])["profiles"] == ["unicode", "paper", "leaderboard-2026-08"]
+    assert corpus.scoring(["Cantonese"])["profiles"] == ["unicode", "paper", "wenet"]
+    assert corpus.scoring(["French", "German"]) == two | {"scored_as": "French"} and corpus.scoring([]) == two
+    assert corpus.scoring(["Cantonese", "Chinese"])["scored_as"] == "Cantonese"
+    with pytest.raises(ValueError, match="has cuts in Chinese, German, which the scoring profile unicode does not"):
         corpus.scoring(["Chinese", "German"])
-    both = own(tmp_path, SHORT + "metric: cer\nnormalizer: raw\n")
-    assert both.scoring(["Chinese", "German"]) == {"language": "", "metric": "cer", "normalizer": "raw"}
-    assert corpus.scoring([]) == {"language": "", "metric": "wer", "normalizer": "words"}
+    both = own(tmp_path, SHORT + "profiles: [unicode-cer, paper, zh_tn]\n")
+    assert "left out" not in capsys.readouterr().out
+    assert both.scoring(["Chinese", "German"])["profiles"] == ["unicode-cer"]
+    assert "scoring profile paper, zh_tn: left out for cuts in Chinese, German" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has cuts in German, which the scoring profile zh_tn does not score"):
+        own(tmp_path, SHORT + "profiles: [zh_tn]\n").scoring(["German"])
 
 
 def test_keys_of_a_scale_at_the_top_level_hold_for_both_scales(tmp_path):

@@ -1,4 +1,8 @@
-"""Two small grammars, English and Mandarin. Their words are few, frequent and distinct enough for a small model."""
+"""The grammars of the synthetic corpora.
+
+Those of the miniatures, English and Mandarin, have words that are few, frequent and distinct enough for a small model.
+`study_grammar` has the larger one of the study.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-Slots = dict[str, tuple[tuple[str, ...], ...]]
+from arkasr.corpora.synthetic import study_grammar
+from arkasr.corpora.synthetic.study_grammar import Slots
+
+# Of a skewed grammar, word i of a slot is drawn with a probability of about i^(1/s - 1), where s is this number.
+_SKEW = 2.5
 
 
 def _slots(**words: str) -> Slots:
@@ -59,7 +67,12 @@ _MANDARIN_PATTERNS = (
     *("WHEN WHO HOW AT DO",) * 4,
 )
 
-_GRAMMARS = {"English": (_ENGLISH, _ENGLISH_PATTERNS), "Chinese": (_MANDARIN, _MANDARIN_PATTERNS)}
+# By kind of the synthetic corpus and language: the slots, the patterns, and whether the first words are more frequent.
+_GRAMMARS: dict[tuple[str, str], tuple[Slots, tuple[str, ...], bool]] = {
+    ("mini", "English"): (_ENGLISH, _ENGLISH_PATTERNS, False),
+    ("mini", "Chinese"): (_MANDARIN, _MANDARIN_PATTERNS, False),
+    ("study", "English"): (study_grammar.SLOTS, study_grammar.PATTERNS, True),
+}
 # Hash buckets (0 to 99) of each group of sentences.
 SHARES = {"dev": range(12), "test": range(12, 28), "train": range(28, 100)}
 
@@ -77,34 +90,41 @@ def group_of(words: tuple[str, ...]) -> str:
     return next(group for group, buckets in SHARES.items() if bucket in buckets)
 
 
-def vocabulary(language: str) -> set[str]:
+def vocabulary(language: str, kind: str = "mini") -> set[str]:
     """List the words of a grammar.
 
     Args:
         language: `English` or `Chinese`.
+        kind: Kind of the synthetic corpus: `mini` or `study`.
 
     Returns:
         All words that its sentences can contain.
     """
-    slots, _ = _GRAMMARS[language]
+    slots = _GRAMMARS[kind, language][0]
     return {word for choices in slots.values() for choice in choices for word in choice}
 
 
-def sentences(language: str, group: str, rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
+def sentences(language: str, group: str, rng: np.random.Generator, kind: str = "mini") -> Iterator[tuple[str, ...]]:
     """Yield random sentences of one group without end. Patterns are drawn uniformly.
 
     Args:
         language: `English` or `Chinese`.
         group: `train`, `dev` or `test`.
         rng: The generator.
+        kind: Kind of the synthetic corpus: `mini` or `study`.
 
     Yields:
         The words of one sentence.
     """
-    slots, patterns = _GRAMMARS[language]
+    slots, patterns, skewed = _GRAMMARS[kind, language]
     while True:
         words: list[str] = []
         for slot in patterns[rng.integers(len(patterns))].split():
-            words += slots[slot][rng.integers(len(slots[slot]))]
+            words += slots[slot][_draw(rng, len(slots[slot]), skewed)]
         if group_of(tuple(words)) == group:
             yield tuple(words)
+
+
+def _draw(rng: np.random.Generator, count: int, skewed: bool) -> int:
+    """Draw one of `count` words."""
+    return int(count * rng.random() ** _SKEW) if skewed else int(rng.integers(count))

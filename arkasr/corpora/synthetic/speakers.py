@@ -27,9 +27,28 @@ VARIANTS = {
     "test": ("m6", "belinda", "Diogo", "anika", "m8", "Marco"),
     "odd": ("croak", "grandma", "klatt2", "AnxiousAndy", "aunty", "grandpa"),
 }  # fmt: skip
-ROUNDS = 3  # training speakers per variant
+# The groups of the study: the speakers with transcripts, those of the pool without, and those of the teacher's data.
+VARIANTS |= {
+    "study base": VARIANTS["train"],
+    "study pool": (
+        "Andy", "Henrique", "Mario", "adam", "antonio", "david", "edward", "iven", "iven3", "john", "kaukovalta",
+        "marcelo", "michel", "pedro", "quincy", "rob", "RicishayMax", "announcer", "benjamin", "robosoft6",
+    ),
+    "study dev": (*VARIANTS["dev"], "ian", "iven2"),
+    "study test": (*VARIANTS["test"], "norbert", "ed", "miguel", "travis", "robert", "pablo"),
+    "study odd": (*VARIANTS["odd"], "klatt4", "robosoft4", "UniRobot", "Tweaky", "gustave", "boris"),
+}  # fmt: skip
+VARIANTS["study teacher"] = (*VARIANTS["study base"], *VARIANTS["study pool"])
+# Speakers per variant, 1 for groups that are not named.
+ROUNDS = {
+    "train": 3, "study base": 3, "study pool": 3, "study teacher": 3, "study dev": 2, "study test": 2, "study odd": 2,
+}  # fmt: skip
 # Slowest and fastest speaking rate of each group, in words per minute.
-RATES = {"train": (125, 165), "dev": (125, 165), "test": (125, 165), "odd": (115, 190)}
+RATES = {
+    "train": (125, 165), "dev": (125, 165), "test": (125, 165), "odd": (115, 190),
+    "study base": (160, 210), "study pool": (150, 230), "study teacher": (140, 240), "study dev": (160, 210),
+    "study test": (160, 210), "study odd": (140, 240),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,11 +67,11 @@ class Speaker:
 def make_speakers(language: str, group: str, first_number: int) -> list[Speaker]:
     """Draw the speakers of one group. The same arguments give the same speakers.
 
-    In training every variant makes ROUNDS speakers, each with another accent, rate and pitch.
+    Each variant makes as many speakers as ROUNDS says, each with another accent, rate and pitch.
 
     Args:
         language: `English` or `Chinese`.
-        group: `train`, `dev`, `test` or `odd`.
+        group: A key of VARIANTS.
         first_number: Number of the first speaker, and the seed.
 
     Returns:
@@ -61,7 +80,7 @@ def make_speakers(language: str, group: str, first_number: int) -> list[Speaker]
     low, high = RATES[group]
     rng = np.random.default_rng(first_number)
     accents, speakers = ACCENTS[language], []
-    for i, variant in enumerate(VARIANTS[group] * (ROUNDS if group == "train" else 1)):
+    for i, variant in enumerate(VARIANTS[group] * ROUNDS.get(group, 1)):
         accent = accents[(i + i // len(VARIANTS[group])) % len(accents)]
         voice = Voice(f"{accent}+{variant}", int(rng.integers(low, high + 1)), int(rng.integers(35, 66)), 50)
         speakers.append(Speaker(first_number + i, voice))

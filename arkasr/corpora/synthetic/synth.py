@@ -22,6 +22,7 @@ QUIET = Condition(snr_db=(18, 40), room_s=(0.0, 0.15), room_share=0.15)
 NOISY = Condition(snr_db=(6, 16), level_db=(-34, -18), room_s=(0.0, 0.2), room_share=0.2)
 MEETING = Condition(snr_db=(14, 24), level_db=(-36, -26), room_s=(0.25, 0.45), room_share=0.4)
 MIXED = Condition(snr_db=(12, 40), level_db=(-34, -20), room_s=(0.0, 0.35), room_share=0.25)
+WIDE = Condition(snr_db=(6, 40), level_db=(-34, -18), room_s=(0.0, 0.35), room_share=0.25)
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Role:
     Attributes:
         part: Name of the part.
         sentences: Group of its sentences: `train`, `dev` or `test`.
-        people: Group of its speakers: `train`, `dev`, `test` or `odd`.
+        people: Group of its speakers, a key of `arkasr.corpora.synthetic.speakers.VARIANTS`.
         first_number: Number of its first speaker.
         condition: Recording condition.
+        kind: Kind of the corpus, which decides the grammar: `mini` or `study`.
     """
 
     part: str
@@ -41,6 +43,7 @@ class Role:
     people: str
     first_number: int
     condition: Condition
+    kind: str = "mini"
 
 
 ROLES: dict[str, tuple[Role, ...]] = {
@@ -63,6 +66,31 @@ ROLES: dict[str, tuple[Role, ...]] = {
         Role("TEST_MEETING", "test", "odd", 301, MEETING),
     ),
 }
+# The study: clean speech with transcripts for Base, a pool of other speakers in other conditions that nobody has
+# transcribed, and the teacher's own data.
+STUDY_ROLES: dict[str, tuple[Role, ...]] = {
+    "librispeech": (
+        Role("train-clean-100", "train", "study base", 5001, QUIET, "study"),
+        Role("train-clean-360", "train", "study pool", 6001, MIXED, "study"),
+        Role("train-other-500", "train", "study teacher", 7001, WIDE, "study"),
+        Role("dev-clean", "dev", "study dev", 8001, QUIET, "study"),
+        Role("test-clean", "test", "study test", 9001, QUIET, "study"),
+        Role("test-other", "test", "study odd", 9501, NOISY, "study"),
+    ),
+}
+
+
+def roles_of(layout: str, kind: str) -> tuple[Role, ...]:
+    """Return the parts of a synthetic corpus.
+
+    Args:
+        layout: `librispeech`, `aishell` or `wenet_speech`.
+        kind: `mini` or `study`.
+
+    Returns:
+        The parts. Empty if there is no such corpus.
+    """
+    return (STUDY_ROLES if kind == "study" else ROLES).get(layout, ())
 
 
 @dataclass(frozen=True)
@@ -93,7 +121,7 @@ def _shares(count: int, num_speakers: int) -> list[int]:
 def _synthesise(language: str, role: Role, speaker: Speaker, count: int, seed: int) -> Iterator[Utterance]:
     """Yield clean utterances of one speaker. Rate and pitch vary a little between them."""
     rng = _rng(seed, role, speaker.number, "words")
-    source = sentences(language, role.sentences, rng)
+    source = sentences(language, role.sentences, rng, role.kind)
     with Synthesizer() as synthesizer:
         for index in range(count):
             words = next(source)

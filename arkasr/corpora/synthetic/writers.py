@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from arkasr.corpora.synthetic.ogg import set_serial
-from arkasr.corpora.synthetic.synth import ROLES, LongRecording, Role, clips, recordings
+from arkasr.corpora.synthetic.synth import LongRecording, Role, clips, recordings
 from arkasr.interfaces import SAMPLE_RATE
 
+Roles = Sequence[Role]
 Sizes = dict[str, int]
-OnWritten = Callable[..., None]
+Done = Callable[..., None]
 
 # About 70 kbit/s. Encoding is fastest there, because libopus does not use its slow speech model.
 _OPUS_LEVEL = 0.75
@@ -32,18 +33,19 @@ def _write_audio(path: Path, samples: np.ndarray, **options: Any) -> None:
     soundfile.write(path, samples, SAMPLE_RATE, **options)
 
 
-def write_librispeech(folder: Path, language: str, sizes: Sizes, seed: int, on_written: OnWritten) -> None:
+def write_librispeech(folder: Path, language: str, roles: Roles, sizes: Sizes, seed: int, done: Done) -> None:
     """Write `<part>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac` and one trans.txt per chapter.
 
     Args:
         folder: Root of the corpus.
         language: `English` or `Chinese`.
+        roles: The parts.
         sizes: Number of sentences of each part.
         seed: Seed of sentences, voices and acoustics.
-        on_written: Called with the number of sentences written since the last call. Its default is 1.
+        done: Called with the number of sentences written since the last call. Its default is 1.
     """
     speakers = []
-    for role in ROLES["librispeech"]:
+    for role in roles:
         lines: dict[Path, list[str]] = {}
         for utterance in clips(language, role, sizes[role.part], seed):
             chapter = 100000 + utterance.speaker
@@ -52,54 +54,56 @@ def write_librispeech(folder: Path, language: str, sizes: Sizes, seed: int, on_w
             _write_audio(home / f"{name}.flac", utterance.samples, subtype="PCM_16")
             transcript = home / f"{utterance.speaker}-{chapter}.trans.txt"
             lines.setdefault(transcript, []).append(f"{name} {' '.join(utterance.words)}\n")
-            on_written()
+            done()
         for path, rows in lines.items():
             path.write_text("".join(rows), encoding="utf-8")
             speakers.append(f"{path.parent.parent.name} | ? | {role.part} | synthetic\n")
     (folder / "SPEAKERS.TXT").write_text(";ID  |SEX| SUBSET | NAME\n" + "".join(speakers), encoding="utf-8")
 
 
-def write_aishell(folder: Path, language: str, sizes: Sizes, seed: int, on_written: OnWritten) -> None:
+def write_aishell(folder: Path, language: str, roles: Roles, sizes: Sizes, seed: int, done: Done) -> None:
     """Write `data_aishell/wav/<part>/<Sxxxx>/BAC009<Sxxxx>W<nnnn>.wav` and one transcript file.
 
     Args:
         folder: Root of the corpus.
         language: `English` or `Chinese`.
+        roles: The parts.
         sizes: Number of sentences of each part.
         seed: Seed of sentences, voices and acoustics.
-        on_written: Called with the number of sentences written since the last call. Its default is 1.
+        done: Called with the number of sentences written since the last call. Its default is 1.
     """
     home, lines = folder / "data_aishell", []
-    for role in ROLES["aishell"]:
+    for role in roles:
         for utterance in clips(language, role, sizes[role.part], seed):
             speaker = f"S{utterance.speaker:04d}"
             name = f"BAC009{speaker}W{utterance.index + 121:04d}"
             _write_audio(home / "wav" / role.part / speaker / f"{name}.wav", utterance.samples, subtype="PCM_16")
             lines.append(f"{name} {' '.join(utterance.words)}\n")
-            on_written()
+            done()
     transcript = home / "transcript" / "aishell_transcript_v0.8.txt"
     transcript.parent.mkdir(parents=True)
     transcript.write_text("".join(sorted(lines)), encoding="utf-8")
 
 
-def write_wenet_speech(folder: Path, language: str, sizes: Sizes, seed: int, on_written: OnWritten) -> None:
+def write_wenet_speech(folder: Path, language: str, roles: Roles, sizes: Sizes, seed: int, done: Done) -> None:
     """Write `audio/**/<aid>.opus`, long recordings at 16 kHz, and WenetSpeech.json with their segments.
 
     Args:
         folder: Root of the corpus.
         language: `English` or `Chinese`.
+        roles: The parts.
         sizes: Number of sentences of each part.
         seed: Seed of sentences, voices and acoustics.
-        on_written: Called with the number of sentences written since the last call. Its default is 1.
+        done: Called with the number of sentences written since the last call. Its default is 1.
     """
     audios, width = [], os.cpu_count() or 1
     with ThreadPoolExecutor(width) as pool:  # encoding takes most of the time, and libsndfile releases the GIL
-        for role in ROLES["wenet_speech"]:
+        for role in roles:
             source = _wenet_plan(role, recordings(language, role, sizes[role.part], seed), sizes)
             while batch := list(islice(source, width)):
                 for audio in pool.map(lambda item: _wenet_audio(folder, *item), batch):
                     audios.append(audio)
-                    on_written(len(audio["segments"]))
+                    done(len(audio["segments"]))
     text = json.dumps({"audios": audios}, ensure_ascii=False, indent=1)
     (folder / "WenetSpeech.json").write_text(text, encoding="utf-8")
 
@@ -156,9 +160,18 @@ def _wenet_audio(
 
 
 WRITERS = {"librispeech": write_librispeech, "aishell": write_aishell, "wenet_speech": write_wenet_speech}
-# The files and folders that each writer makes at the top of its folder.
-FILES = {
-    "librispeech": (*(role.part for role in ROLES["librispeech"]), "SPEAKERS.TXT"),
-    "aishell": ("data_aishell",),
-    "wenet_speech": ("audio", "WenetSpeech.json"),
-}
+
+
+def files_of(layout: str, roles: Roles) -> tuple[str, ...]:
+    """Return the files and folders that a writer makes at the top of its folder.
+
+    Args:
+        layout: `librispeech`, `aishell` or `wenet_speech`.
+        roles: The parts.
+
+    Returns:
+        Their names.
+    """
+    if layout == "librispeech":
+        return (*(role.part for role in roles), "SPEAKERS.TXT")
+    return ("data_aishell",) if layout == "aishell" else ("audio", "WenetSpeech.json")
