@@ -145,9 +145,9 @@ def collect(row: Row, expdir: Path, sets: dict[str, tuple[TestSet, dict[str, Utt
             record = read_run(folder, row.run)
             results.costs[repetition] = {key: record[key] for key in COSTS if _is_number(record.get(key))}
             for name, (tested, utterances) in sets.items():
-                tally, _ = score_set(str(folder), row.run, tested, utterances, record)
-                if tally is not None:
-                    results.tallies[name][repetition] = tally
+                tallies, _ = score_set(str(folder), row.run, tested, utterances, record)
+                if tallies:
+                    results.tallies[name][repetition] = tallies[tested.profiles[0]]
         except UserError as error:
             results.missing[repetition] = str(error)
     return results

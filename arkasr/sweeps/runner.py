@@ -19,8 +19,9 @@ from pathlib import Path
 from types import FrameType
 
 from arkasr.errors import UserError
+from arkasr.sweeps.plan import Plan
 from arkasr.sweeps.processes import Running, cause
-from arkasr.sweeps.tasks import Plan, Task
+from arkasr.sweeps.tasks import Task
 from arkasr.utils.console import log
 from arkasr.utils.files import locked, write_text
 

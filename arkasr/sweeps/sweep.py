@@ -14,15 +14,18 @@ from pathlib import Path
 from arkasr.errors import UserError
 from arkasr.sweeps.experiments import Experiment, experiments
 from arkasr.sweeps.figure import draw
+from arkasr.sweeps.plan import Plan, make_plan
 from arkasr.sweeps.processes import Process, Running, environment, visible_gpus
 from arkasr.sweeps.record import open_record
 from arkasr.sweeps.rows import check_controls
 from arkasr.sweeps.runner import STATE, Launch, Runner
 from arkasr.sweeps.sweep_file import Sweep, read_sweep
-from arkasr.sweeps.table import read_table, write_table
-from arkasr.sweeps.tasks import Folders, Plan, Task, make_plan
+from arkasr.sweeps.table import read_table
+from arkasr.sweeps.table_csv import comma_separated
+from arkasr.sweeps.table_markdown import markdown
+from arkasr.sweeps.tasks import Folders, Task
 from arkasr.utils.console import log
-from arkasr.utils.files import locked
+from arkasr.utils.files import locked, write_text
 
 SHARE = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 WAIT_SECONDS = 0.5
@@ -119,8 +122,14 @@ def _waiting_lock(folder: Path, action: str) -> ExitStack:
 def _write_results(chosen: Sweep, folders: Folders) -> None:
     with _waiting_lock(folders.expdir / STATE / "results", "writing the results of a sweep"):
         table = read_table(chosen, folders.expdir, folders.datadir)
-        drawn = draw(table, folders.expdir)
-        for path in [*write_table(table, folders.expdir, drawn), *drawn]:
+        drawn, numbers = draw(table, folders.expdir), table.all_numbers()
+        texts = {
+            "SWEEP.md": markdown(table, numbers, [path.name for path in drawn]),
+            "sweep.csv": comma_separated(table, numbers),
+        }
+        for name, text in texts.items():
+            write_text(folders.expdir / name, text)
+        for path in [*(folders.expdir / name for name in texts), *drawn]:
             log(f"written: {path}")
 
 

@@ -36,7 +36,7 @@ FLOORS = {
     4: {"distill", "planning"},
     5: {"evaluation"},
     6: {"reporting"},
-    7: {"export", "training"},
+    7: {"export", "sweeps", "training"},
     8: {"__main__", "cli"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
