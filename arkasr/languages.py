@@ -1,4 +1,4 @@
-"""The languages of prompts, normalisers, metrics and corpora: names, codes, and how each is scored.
+"""The languages of prompts, metrics and corpora: names, codes, and the error rate of each.
 
 The table holds the languages of Qwen3-ASR, of the published ARK-ASR-0.6B and of Whisper.
 """
@@ -19,19 +19,14 @@ class Language(NamedTuple):
         code: Code of ISO 639-1, or of ISO 639-3 if there is none.
         metric: Error rate that the field reports: `wer`, or `cer` for languages that are written without spaces
             between words.
-        normalizer: Name of the normaliser, see `arkasr.scoring.normalize`.
     """
 
     name: str
     code: str
     metric: str
-    normalizer: str
 
 
-_WITHOUT_SPACES = {
-    **dict.fromkeys(("Chinese", "Cantonese"), "mandarin"),
-    **dict.fromkeys(("Burmese", "Japanese", "Khmer", "Lao", "Thai", "Tibetan"), "characters"),
-}
+_WITHOUT_SPACES = ("Burmese", "Cantonese", "Chinese", "Japanese", "Khmer", "Lao", "Thai", "Tibetan")
 _CODES = {
     "Afrikaans": "af", "Albanian": "sq", "Amharic": "am", "Arabic": "ar", "Armenian": "hy", "Assamese": "as",
     "Azerbaijani": "az", "Bashkir": "ba", "Basque": "eu", "Belarusian": "be", "Bengali": "bn", "Bosnian": "bs",
@@ -58,9 +53,7 @@ _ALIASES = {
 
 
 def _make(name: str) -> Language:
-    words = "english" if name == "English" else "words"
-    cer = name in _WITHOUT_SPACES
-    return Language(name, _CODES[name], "cer" if cer else "wer", _WITHOUT_SPACES.get(name, words))
+    return Language(name, _CODES[name], "cer" if name in _WITHOUT_SPACES else "wer")
 
 
 LANGUAGES = {name: _make(name) for name in _CODES}

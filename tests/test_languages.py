@@ -6,7 +6,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPE
 
 from arkasr.errors import UserError
 from arkasr.languages import LANGUAGES, find_language, known_language
-from arkasr.scoring.normalize import NORMALIZERS
+from arkasr.scoring.profiles import default_profiles, find_profile
 
 # The languages of the model card of the published ARK-ASR-0.6B.
 CARD = """
@@ -27,11 +27,11 @@ def test_the_table_holds_the_languages_of_whisper():
         assert known_language(code) == known_language(name) is not None, name
 
 
-def test_each_language_has_a_metric_and_an_existing_normalizer():
+def test_each_language_has_a_metric_and_profiles_that_are_for_it():
     assert {language.metric for language in LANGUAGES.values()} == {"wer", "cer"}
-    assert {language.normalizer for language in LANGUAGES.values()} <= set(NORMALIZERS)
-    assert (LANGUAGES["Chinese"].metric, LANGUAGES["Chinese"].normalizer) == ("cer", "mandarin")
-    assert (LANGUAGES["English"].metric, LANGUAGES["English"].normalizer) == ("wer", "english")
+    for name in LANGUAGES:
+        assert all(find_profile(profile).fits([name]) for profile in default_profiles(name)), name
+    assert (LANGUAGES["Chinese"].metric, LANGUAGES["English"].metric) == ("cer", "wer")
 
 
 @pytest.mark.parametrize("text", ["German", "german", " GERMAN ", "de", "DE", "de-AT", "de_DE"])

@@ -6,7 +6,7 @@
 | `base.jsonl.gz`, `td.jsonl.gz`, `opd.jsonl.gz` | training cuts of each use, see the key `use` of corpus.yaml |
 | `dev.jsonl.gz`, `<test set>.jsonl.gz` | development cuts, and the cuts of every test part |
 | `dropped.jsonl` | one dropped utterance per line: set, id, reason, path of the audio |
-| `corpus.json` | language, metric, normalizer, sets with their counts, uses, and what they were prepared from |
+| `corpus.json` | language, scoring profiles, sets with their counts, uses, and what they were prepared from |
 | `corpus` | link to the corpus. The paths of cuts lead through it, so that a moved corpus needs only a new link |
 | `audio` | audio of corpora that hold it inside other files, such as Parquet |
 | `shar` | audio of each set in the format Lhotse Shar, with `--shar` |

@@ -4,7 +4,7 @@
 |---|---|
 | `train.mix.yaml`, `base.mix.yaml`, `opd.mix.yaml` | training cuts, with the weights of corpus.yaml |
 | `td.mix.yaml`, `dev.mix.yaml` | clips to label, and development cuts, without weights |
-| `corpus.json` | test sets `<member>-<set>` with metric, normaliser, language and manifest, and the hours of all sets |
+| `corpus.json` | test sets `<member>-<set>` with profiles, language and manifest, and the hours of all sets |
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from typing import Any
 
 from arkasr.config.yaml_io import read_yaml
 from arkasr.corpora import data_dir
-from arkasr.corpora.corpus import PUBLISHED
+from arkasr.corpora.corpus import PUBLISHED, REPLACED
 from arkasr.corpora.mix_corpus import MixCorpus, MixScale, read_mix_corpus
 from arkasr.corpora.prepared_leaks import refuse_prepared_leaks
 from arkasr.data.mix import SUFFIX, Member, mix_text
 from arkasr.errors import UserError
+from arkasr.scoring.older import with_profiles
+from arkasr.scoring.profiles import default_profiles
 from arkasr.utils.console import length_text, log
 from arkasr.utils.files import locked, sha256, write_text
 
 MEMBER = "{member}"  # in --corpus_dir: replaced by the name of each member
 WEIGHTED, WHOLE = ("train", "base", "opd"), ("td", "dev")
-SCORING = ("language", "metric", "normalizer")
+SCORING = ("language", "profiles", "scored_as")
 Facts = dict[str, dict[str, Any]]  # content of corpus.json by member
 
 
@@ -205,15 +207,22 @@ def _test_sets(data: Path, folders: dict[str, Path], members: Facts) -> dict[str
     for member, facts in members.items():
         for name in facts.get("test_sets") or []:
             own = facts["sets"].get(name) or {}
-            scoring = {key: own.get(key) or facts.get(key) or "" for key in SCORING}
+            scoring = _scoring_of(own if own.keys() & {"profiles", "normalizer"} else facts | own)
+            own = {key: value for key, value in own.items() if key not in (*SCORING, *REPLACED)}
             manifest = folders[member] / (own.get("manifest") or f"{name}.jsonl.gz")
             place = {"corpus": own.get("corpus") or facts["name"], "manifest": os.path.relpath(manifest, data)}
             found[f"{member}-{name}"] = (own | scoring | place, (facts.get("paper") or {}).get(name) or "")
     return found
 
 
-def _scoring(corpora: list[dict[str, Any]]) -> dict[str, str]:
-    """Return language, metric and normaliser if they are equal in all corpora. Otherwise the language is empty."""
-    found = {tuple(facts.get(key) or "" for key in SCORING) for facts in corpora}
-    values = found.pop() if len(found) == 1 else ("", "wer", "words")  # as for one corpus in many languages
-    return dict(zip(SCORING, values, strict=True))
+def _scoring(corpora: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return language and profiles if they are equal in all corpora. Otherwise the language is empty."""
+    first, *others = map(_scoring_of, corpora)
+    if all(first == each for each in others):
+        return first
+    return {"language": "", "profiles": list(default_profiles(""))}  # as for one corpus in many languages
+
+
+def _scoring_of(facts: dict[str, Any]) -> dict[str, Any]:
+    found = {key: facts[key] for key in (*SCORING, *REPLACED) if facts.get(key)}
+    return {"language": ""} | with_profiles(found)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from arkasr.evaluation.results_io import TestSet
-from arkasr.scoring.normalize import normalizer
-from arkasr.scoring.tally import count
 
 
 def sample(clips: Iterable[str], size: int) -> set[str]:
@@ -30,14 +28,15 @@ def agreement(rows: Mapping[str, Mapping[str, Any]], exact: Mapping[str, str], t
     Args:
         rows: Hypothesis rows by id (see `arkasr.evaluation.hypotheses.row`).
         exact: Transcripts in float32 by id, of some of these clips.
-        tested: The test set, which gives metric and normaliser.
+        tested: The test set, which gives the scoring profile.
 
     Returns:
         Mapping with the keys `clips` (number of clips compared), `equal` (number of equal transcripts) and `error`:
         the error rate against the transcripts in float32 after normalisation, or None if they have no word.
     """
-    normalize, texts = normalizer(tested.normalizer), {clip: rows[clip]["hypothesis"] for clip in exact}
-    tally = count([*map(normalize, exact.values())], [*map(normalize, texts.values())], tested.metric)
+    profile, texts = tested.profile, {clip: rows[clip]["hypothesis"] for clip in exact}
+    references, hypotheses = (profile.normalize_all(list(each.values()), tested.rules) for each in (exact, texts))
+    tally = profile.count(references, hypotheses, tested.rules)
     errors, length = int(tally.errors.sum()), int(tally.lengths.sum())
     equal = sum(texts[clip] == exact[clip] for clip in exact)
     return {"clips": len(exact), "equal": equal, "error": errors / length if length else None}

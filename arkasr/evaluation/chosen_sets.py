@@ -6,7 +6,7 @@ A value of --test_sets is `NAME=PATH` or `NAME:LANGUAGE=PATH`. PATH is one of
 - a Lhotse manifest, a folder of manifests or a Shar folder, which is read as it is
 - a table (.jsonl, .json, .csv, .tsv), or a folder of tables, which stage 1 prepares in `<expdir>/test_sets/NAME`
 
-The language gives metric and normaliser. Without LANGUAGE it is that of the clips or of corpus.json beside the
+The language gives the scoring profiles. Without LANGUAGE it is that of the clips or of corpus.json beside the
 manifest, or else that of the data directory of the command.
 """
 
@@ -24,6 +24,7 @@ from arkasr.errors import UserError
 from arkasr.evaluation.prepared_tables import is_cuts, prepare_table
 from arkasr.evaluation.results_io import TestSet, read_corpus_facts, test_set
 from arkasr.languages import Language, find_language
+from arkasr.scoring.profiles import default_profiles, find_profile
 from arkasr.utils.console import log
 
 NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -107,7 +108,9 @@ def _renamed(name: str, sets: Sequence[TestSet], language: Language | None) -> l
 def _in_language(tested: TestSet, language: Language | None) -> TestSet:
     if language is None:
         return tested
-    return replace(tested, metric=language.metric, normalizer=language.normalizer, language=language.name)
+    profiles = default_profiles(language.name)
+    metric = find_profile(profiles[0]).metric(language.name)
+    return replace(tested, metric=metric, profiles=profiles, language=language.name, scored_as="")
 
 
 def _manifest(name: str, path: Path, language: Language | None, datadir: str, value: str) -> TestSet:
@@ -117,7 +120,7 @@ def _manifest(name: str, path: Path, language: Language | None, datadir: str, va
         tested = test_set(read_corpus_facts(folder), stem, folder)
         return replace(tested, name=name, manifest=path)
     language = language or _spoken(path, datadir, value)
-    return _in_language(TestSet(name, path, "", "", corpus=name, scale="paper"), language)
+    return _in_language(TestSet(name, path, "", (), corpus=name, scale="paper"), language)
 
 
 def _spoken(path: Path, datadir: str, value: str) -> Language:

@@ -20,10 +20,10 @@ from arkasr.data.manifests import is_empty_set, read_cuts, shards
 from arkasr.data.mix import leaves
 from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
-from arkasr.evaluation.results_io import read_corpus_facts
+from arkasr.evaluation.results_io import TestSet, read_corpus_facts, test_set
+from arkasr.model.ctc_head import greedy_ctc
 from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm.auto import SpeechLM
-from arkasr.scoring.normalize import normalizer
 from arkasr.utils.console import log
 
 SEED = 0  # of the sample. It is the same in all runs, so that their dev error rates can be compared
@@ -76,13 +76,13 @@ def _corpus_of(path: str) -> dict[str, Any]:
         if (folder / "corpus.json").is_file():
             return read_corpus_facts(folder)
     raise UserError(
-        f"{path}: there is no corpus.json beside it, which gives metric and normaliser of the dev error rate; run the "
+        f"{path}: there is no corpus.json beside it, which gives the scoring profile of the dev error rate; run the "
         "recipe from --stage 1, copy the corpus.json of this corpus there, or set train.eval_every=0"
     )
 
 
 def dev_sets(path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None) -> list[DevSet]:
-    """Open a dev manifest, or each member of a mix with its own metric and normaliser.
+    """Open a dev manifest, or each member of a mix with its own scoring profile.
 
     Args:
         path: Dev manifest or mix.
@@ -109,7 +109,7 @@ class DevSet:
     """One rank's share of a sample of a dev manifest, scored as `arkasr score` scores the test sets.
 
     Args:
-        path: Dev manifest, no mix. `corpus.json` beside it gives the metric and the normaliser.
+        path: Dev manifest, no mix. `corpus.json` beside it gives the scoring profile.
         num_clips: Number of clips, see `sample_over_speakers`. They are divided over all ranks.
         rank: Rank of this process.
         world_size: Number of processes.
@@ -123,17 +123,15 @@ class DevSet:
         name: Name of the member of a mix, such as `aishell`. Empty otherwise.
         cuts: The cuts of this rank, longest first.
         metric: `wer` or `cer`.
-        normalize: Text normaliser of the corpus.
+        scoring: How it is scored: profile, metric and language.
         num_too_long: Clips of this rank that are longer than the model accepts, known after the first batches.
         transcripts: Normalised hypothesis and reference of each clip of this rank, from the last call of `errors`.
     """
 
     def __init__(self, path: str, num_clips: int, rank: int = 0, world_size: int = 1, rules: Rules | None = None):
-        corpus = _corpus_of(path)
         self.path, self.name = path, rules.prefix.rstrip("/") if rules else ""
-        own = (corpus.get("sets") or {}).get("dev") or {}  # a corpus in several languages
-        self.metric = own.get("metric") or corpus["metric"]
-        self.normalize = normalizer(own.get("normalizer") or corpus["normalizer"])
+        self.scoring: TestSet = test_set(_corpus_of(path), "dev", Path(path).parent)
+        self.metric = self.scoring.metric
         found = list(read_cuts(path, rules))
         sample = sample_over_speakers(found, num_clips)
         speakers = [len({speaker_of(cut) for cut in cuts} - {""}) for cuts in (sample, found)]
@@ -180,17 +178,17 @@ class DevSet:
 
         Returns:
             `errors`, `words`: the reference length in words (in characters for CER), `clips` that were decoded, and
-            `failed`: clips that could not be read or are longer than the model accepts.
+            `failed`: clips that could not be read or are longer than the model accepts. With a CTC head also
+            `ctc_errors`, those of its greedy transcripts.
         """
-        from arkasr.scoring.tally import count
-
         loaded = self.batches(config.max_seconds, lm.max_seconds)
-        batches = [batch for batch in loaded if batch.ids]
+        batches, by_head = [batch for batch in loaded if batch.ids], list[str]()
 
         def decode(inner: SpeechLM) -> list[list[dict[str, Any]]]:
             decoded = []
             for batch in batches or [SILENCE]:
                 decoded.append(transcribe(inner, batch, config))
+                by_head.extend(greedy_ctc(inner, batch.waveforms) if inner.ctc_head is not None else [])
                 progress()
             return decoded
 
@@ -198,10 +196,14 @@ class DevSet:
         with gathered(lm):
             decoded = lm(decode)[: len(batches)]
         lm.train()
-        references = [self.normalize(text) for batch in batches for text in batch.texts]
-        hypotheses = [self.normalize(row["hypothesis"]) for rows in decoded for row in rows]
+        profile, rules = self.scoring.profile, self.scoring.rules
+        references = profile.normalize_all([text for batch in batches for text in batch.texts], rules)
+        hypotheses = profile.normalize_all([row["hypothesis"] for rows in decoded for row in rows], rules)
         self.transcripts = list(zip(hypotheses, references, strict=True))
-        tally = count(references, hypotheses, self.metric)
+        tally = profile.count(references, hypotheses, rules)
         sums = {"errors": float(tally.errors.sum()), "words": float(tally.lengths.sum())}
+        if lm.ctc_head is not None:
+            texts = profile.normalize_all(by_head[: len(references)], rules)
+            sums["ctc_errors"] = float(profile.count(references, texts, rules).errors.sum())
         failed = self.num_too_long + sum(batch.num_failed for batch in loaded)
         return sums | {"clips": float(len(references)), "failed": float(failed)}

@@ -10,7 +10,7 @@ from arkasr.errors import UserError
 from arkasr.evaluation import inputs, run_records
 from arkasr.evaluation.checkpoints import Weights
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
-from arkasr.scoring.normalize import NORMALIZERS
+from arkasr.scoring.profiles import PROFILES
 from arkasr.utils.console import log
 from arkasr.utils.files import sha256
 
@@ -116,10 +116,10 @@ def outdated(expdir: str, run: str, name: str, entry: Mapping[str, Any], weights
         changed.append(f"clips or texts of {manifest}")
     if entry.get("weights") and weights.digest not in ("", entry["weights"]):
         changed.append(f"weights in {weights.path}")
-    scorer = entry["normalizer"]
-    present = NORMALIZERS.get(scorer["name"])
+    scorer = entry["profile"]
+    present = PROFILES.get(scorer["name"])
     if present is None or present.version != scorer["version"]:
-        changed.append(f"normaliser {scorer['name']} (version {scorer['version']})")
+        changed.append(f"scoring profile {scorer['name']} (version {scorer['version']})")
     return [f"changed since it was scored: {', '.join(changed)}; {AGAIN}"] if changed else []
 
 

@@ -35,6 +35,7 @@ from arkasr.evaluation.sharing import transcribed
 from arkasr.evaluation.transcribers import quiet_transformers, teacher_transcriber
 from arkasr.evaluation.transcribing import Transcribing, own_device
 from arkasr.evaluation.workers import Workers
+from arkasr.scoring.profiles import find_profile
 from arkasr.utils.console import log
 from arkasr.utils.files import publish, read_json, write_text
 
@@ -128,11 +129,11 @@ class Labels:
 
     @cached_property
     def _selection(self) -> dict[str, Any]:
-        """All that determines which cuts are selected: digest of the clips, error limit, metric and normaliser."""
+        """All that determines which cuts are selected: digest of the clips, error limit and scoring profile."""
         limit, facts = self.config.teacher_data.max_error, {}
         if limit < 1:
             corpus = read_corpus_facts(self.datadir)
-            facts = {key: corpus[key] for key in ("metric", "normalizer")}
+            facts = {"profile": find_profile(corpus["profiles"][0]).facts(), "language": corpus.get("language") or ""}
         return {"clips": digest(str(self.source)), "max_error": limit} | facts
 
     def _read_record(self) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from lhotse.cut import Cut
 
 from arkasr.evaluation.results_io import read_corpus_facts
 from arkasr.languages import known_language
-from arkasr.scoring.normalize import normalizer
-from arkasr.scoring.tally import count
+from arkasr.scoring.profiles import find_profile
 
 # Reasons, as they follow the number of clips in a message.
 FAILED, EMPTY, LOOPING = "failed", "with an empty transcript", "with a looping transcript"
@@ -31,7 +30,7 @@ def select(
         cuts: Clips with their reference as text.
         rows: Hypothesis rows by clip id (see `arkasr.evaluation.hypotheses.row`).
         max_error: Maximum error rate, as a fraction.
-        datadir: Data directory. Its `corpus.json` gives the metric and the normaliser.
+        datadir: Data directory. Its `corpus.json` gives the scoring profile.
 
     Returns:
         The selected clips, in the same order, and the number of clips by reason.
@@ -58,14 +57,14 @@ def _reason(row: Mapping[str, Any] | None) -> str:
 def select_by_error(cuts: list[Cut], texts: Mapping[str, str], max_error: float, datadir: Path) -> list[Cut]:
     """Select the cuts whose transcript has an error rate of at most `max_error` against the reference.
 
-    Errors are counted as `arkasr score` counts them, in a mix by the metric and normaliser of each member. A rate above
+    Errors are counted as `arkasr score` counts them, in a mix by the scoring profile of each member. A rate above
     1 counts as 1, so `max_error=1` keeps all cuts. Cuts without a reference are kept.
 
     Args:
         cuts: Cuts with their reference as text.
         texts: The teacher's transcripts by cut id.
         max_error: Maximum error rate, as a fraction.
-        datadir: Data directory. Its `corpus.json` gives the metric and the normaliser.
+        datadir: Data directory. Its `corpus.json` gives the scoring profile.
 
     Returns:
         The selected cuts, in the same order.
@@ -75,22 +74,23 @@ def select_by_error(cuts: list[Cut], texts: Mapping[str, str], max_error: float,
     corpus = read_corpus_facts(datadir)
     scoring = {cut.id: _scoring(cut, corpus) for cut in cuts}
     kept: set[str] = set()
-    for metric, name in dict.fromkeys(scoring.values()):
-        own, normalize = [cut for cut in cuts if scoring[cut.id] == (metric, name)], normalizer(name)
-        references = [normalize(cut.supervisions[0].text or "") for cut in own]
-        tally = count(references, [normalize(texts[cut.id]) for cut in own], metric)
+    for name, language in dict.fromkeys(scoring.values()):
+        own, profile = [cut for cut in cuts if scoring[cut.id] == (name, language)], find_profile(name)
+        references = profile.normalize_all([cut.supervisions[0].text or "" for cut in own], language)
+        tally = profile.count(references, profile.normalize_all([texts[cut.id] for cut in own], language), language)
         rates = zip(own, tally.errors, tally.lengths)
         kept |= {cut.id for cut, errors, length in rates if not length or errors <= max_error * length}
     return [cut for cut in cuts if cut.id in kept]
 
 
 def _scoring(cut: Cut, corpus: Mapping[str, Any]) -> tuple[str, str]:
-    """Return metric and normaliser of a clip: of its member of a mix or of the corpus, else of its language."""
+    """Return profile and language of a clip: of its member of a mix or of the corpus, else of its own language."""
     own = (corpus.get("members") or {}).get(cut.id.partition("/")[0], corpus)
     language = known_language(cut.supervisions[0].language or "")
     if own.get("language") or language is None:
-        return own["metric"], own["normalizer"]
-    return language.metric, language.normalizer
+        return own["profiles"][0], own.get("scored_as") or own.get("language") or ""
+    fitting = [name for name in own["profiles"] if find_profile(name).fits([language.name])]
+    return [*fitting, "unicode"][0], language.name
 
 
 def with_teacher_text(cut: Cut, text: str) -> Cut:

@@ -9,6 +9,7 @@ from arkasr.config.schema import Config
 from arkasr.config.yaml_io import read_yaml
 from arkasr.errors import UserError
 from arkasr.evaluation.checks import check_types, has_type, is_finite, json_lines
+from arkasr.scoring.older import profile_of
 from arkasr.utils.console import log
 from arkasr.utils.files import read_json
 
@@ -32,6 +33,7 @@ SET_TYPES = {
     "warnings": list,
     "outdated": list,
     "against_base": dict,
+    "profiles": dict,
     "breakdown": dict,
     "hallucination": dict,
     "speakers": int,
@@ -42,7 +44,8 @@ SET_TYPES = {
         ("language", "corpus", "column", "scale", "manifest", "datadir", "spec", "digest", "hypotheses", "weights"), str
     ),
 }
-SCORER_TYPES = {"name": str, "version": str}
+PROFILE_TYPES = {"name": str, "version": str, "packages": dict}
+NORMALIZER_TYPES = {"name": str, "version": str}
 AGAIN_3 = "delete it and run the recipe from --stage 3"
 AGAIN_5 = "delete it and run the recipe from --stage 5"
 
@@ -175,17 +178,22 @@ def read_scores(expdir: str | Path, run: str) -> dict[str, Any] | None:
     for name, summary in scores["sets"].items():
         where = f"{path}, set {name}"
         check_types(where, summary, SET_TYPES, AGAIN_5)
-        _lift(scores, summary)
-        check_types(where, summary, {"utterances": int, "metric": str, "normalizer": dict}, AGAIN_5, needed=True)
-        check_types(f"{where}, normalizer", summary["normalizer"], SCORER_TYPES, AGAIN_5, needed=True)
+        _lift(scores, summary, where)
+        check_types(where, summary, {"utterances": int, "metric": str, "profile": dict}, AGAIN_5, needed=True)
+        check_types(f"{where}, profile", summary["profile"], PROFILE_TYPES, AGAIN_5, needed=True)
         pair = summary.get("interval_percent")
         if pair is not None and (len(pair) != 2 or not all(has_type(value, float) for value in pair)):
             raise UserError(f"{path}, set {name}: key 'interval_percent' must be two numbers, got {pair}; {AGAIN_5}")
     return scores
 
 
-def _lift(scores: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Fill in what older versions wrote once for all sets."""
+def _lift(scores: dict[str, Any], summary: dict[str, Any], where: str) -> None:
+    """Fill in what older versions wrote once for all sets, and the profile that has the rules of their normaliser."""
     for key in ("metric", "normalizer", "weights"):
         if key in scores:
             summary.setdefault(key, scores[key])
+    scorer = summary.pop("normalizer", None)
+    if scorer is not None and "profile" not in summary:
+        check_types(where, {"normalizer": scorer}, {"normalizer": dict}, AGAIN_5, needed=True)
+        check_types(f"{where}, normalizer", scorer, NORMALIZER_TYPES, AGAIN_5, needed=True)
+        summary["profile"] = profile_of(scorer)

@@ -13,8 +13,10 @@ from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
 from arkasr.languages import known_language
 from arkasr.reporting.markdown import format_interval, format_number, markdown_table
+from arkasr.reporting.profile_table import profile_names
 from arkasr.reporting.shown_sets import shown_sets
 from arkasr.reporting.tables import doubts, marker
+from arkasr.scoring.profiles import find_profile
 
 ADAPTER_USAGE = """\
 You need the Python packages `arkasr` (`pip install -e '.[lora]'` in a clone of its repository) and `peft`. No remote
@@ -128,7 +130,10 @@ def _eval_result(name: str, summary: dict[str, Any], corpus: str) -> EvalResult:
 def _metrics(facts: CardFacts) -> list[str]:
     """Return the metrics of the test sets, or of the corpus if nothing was scored."""
     scored = list(dict.fromkeys(summary["metric"] for summary in (facts.scores or {"sets": {}})["sets"].values()))
-    return scored or [facts.corpus.get("metric") or "wer"]
+    if scored or not facts.corpus.get("profiles"):
+        return scored or ["wer"]
+    language = facts.corpus.get("scored_as") or facts.corpus.get("language") or ""
+    return [find_profile(facts.corpus["profiles"][0]).metric(language)]
 
 
 def _summary(facts: CardFacts) -> str:
@@ -157,12 +162,11 @@ def _results(weights: str, scores: dict[str, Any] | None) -> str:
         rate = format_number(summary.get("rate_percent")) + format_interval(summary.get("interval_percent"))
         rows.append([each.corpus or "-", each.name, str(summary["utterances"]), each.metric.upper()])
         rows[-1].append(rate + marker(scores, each.name))
-    scorers = [scores["sets"][each.name]["normalizer"] for each in sets]
-    names = dict.fromkeys(f"`{scorer['name']}` version {scorer['version']}" for scorer in scorers)
+    names = profile_names(scores["sets"][each.name] for each in sets)
     note = (
-        "All errors divided by all reference words (WER) or characters (CER), with a 95 % bootstrap interval over "
-        "utterances. The interval does not include variation between seeds. "
-        f"Normaliser{'s' if len(names) > 1 else ''}: {', '.join(names)}."
+        "All errors divided by all reference words (WER), characters (CER) or both (MER), with a 95 % bootstrap "
+        "interval over utterances. The interval does not include variation between seeds. "
+        f"Scoring profile{'s' if len(names) > 1 else ''}: {', '.join(names)}."
     )
     lines = _doubts(scores)
     notes = ["Rates marked (!) are doubtful:", "\n".join(lines)] if lines else []

@@ -9,12 +9,15 @@ from pathlib import Path
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.results_io import TestSet
 from arkasr.reporting import breakdown_tables, changes, report_facts, tables, uncertainty, vuss_table
+from arkasr.reporting.profile_scores import not_scored
+from arkasr.reporting.profile_table import by_profile
 from arkasr.reporting.report_commands import commands
 from arkasr.reporting.report_facts import Metrics, RunRecords
 from arkasr.reporting.report_sets import corpora, test_sets
 from arkasr.reporting.shown_sets import is_miniature, title
 from arkasr.reporting.tables import Scores
 
+UNITS = {"wer": "words", "cer": "characters", "mer": "words and Chinese characters"}
 MINI = """\
 **Miniature scale.** Small models, little data and small test sets, with the same recipe as at paper scale. The error
 rates are not comparable to the paper's."""
@@ -27,6 +30,10 @@ Error rates marked (!) in the tables below are doubtful:"""
 READING = """\
 Error rates in percent (lower is better): all errors of a test set divided by all its reference {units}. Brackets hold
 the 95 % bootstrap interval over the utterances of the test set. It does not include variation between seeds."""
+PROFILES = """\
+The same transcripts under the rules of each scoring profile. The first profile of a test set is the one of all other
+tables. `paper` has the rules of the published script without its defects. docs/scoring.md describes all profiles.
+Figures of different profiles cannot be compared."""
 CHANGE = """\
 Relative change of the error rate. In parentheses: the difference in points with its paired 95 % bootstrap interval
 (both runs on the same resampled utterances). An interval that excludes 0 indicates a real difference on such speech.
@@ -105,6 +112,7 @@ def sections(
         ("## Environment", report_facts.environment(scores, records)),
         ("## Warnings", WARNINGS, warnings) if (warnings := _warnings(scores)) else (),
         ("## Table 1: error rates", READING.format(units=units), tables.error_rates(sets, scores)),
+        ("### Scoring profiles", PROFILES, profiles) if (profiles := _profiles(sets, scores)) else (),
         ("### Test sets", test_sets(sets, scores)),
         ("### Change from Base", CHANGE, *change) if change[0] else (),
         *_uncertainty(sets, scores),
@@ -153,15 +161,20 @@ def markdown(parts: Sequence[Sequence[str]]) -> str:
 
 
 def _in_words(sets: Sequence[TestSet]) -> str:
-    metrics = {each.metric for each in sets}
-    if len(metrics) > 1:
-        return "words (WER) or characters (CER)"
-    return "words" if metrics == {"wer"} else "characters"
+    metrics = sorted({each.metric for each in sets}, reverse=True)
+    if len(metrics) == 1:
+        return UNITS[metrics[0]]
+    return " or ".join(f"{UNITS[metric]} ({metric.upper()})" for metric in metrics)
 
 
 def _empty_references(sets: Sequence[TestSet], scores: Scores) -> str:
     entries = {each.name: [c["sets"][each.name] for c in scores.values() if each.name in c["sets"]] for each in sets}
     return ", ".join(f"{name} {found[0]['empty_references']}" for name, found in entries.items())
+
+
+def _profiles(sets: Sequence[TestSet], scores: Scores) -> str:
+    notes = [f"- {reason}." for reason in not_scored(scores)]
+    return "\n\n".join(filter(None, [by_profile(sets, scores), "\n".join(notes)]))
 
 
 def _introduction(mini: bool, paper: bool) -> list[str]:

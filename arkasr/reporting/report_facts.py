@@ -8,6 +8,7 @@ from typing import Any
 from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.run_records import trained_here
 from arkasr.reporting.markdown import format_number, markdown_table
+from arkasr.reporting.profile_table import profile_names
 from arkasr.reporting.tables import Scores
 from arkasr.utils.redact import without_secrets
 
@@ -109,11 +110,10 @@ def environment(scores: Scores, records: RunRecords) -> str:
         Markdown list.
     """
     first = next(iter(scores.values()))
-    scorers = [entry["normalizer"] for content in scores.values() for entry in content["sets"].values()]
-    names = list(dict.fromkeys(f"`{scorer['name']}` version {scorer['version']}" for scorer in scorers))
+    names = profile_names(entry for content in scores.values() for entry in content["sets"].values())
     lines = [
         f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        f"- scored with: normaliser{'s' if len(names) > 1 else ''} {', '.join(names)}, jiwer {first['jiwer']}, "
+        f"- scored with: profile{'s' if len(names) > 1 else ''} {', '.join(names)}, jiwer {first['jiwer']}, "
         f"{first['bootstrap']['resamples']} bootstrap resamples, seed {first['bootstrap']['seed']}",
     ]
     groups: dict[tuple[str, str], list[str]] = {}

@@ -25,13 +25,14 @@ from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, 
 from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.texts_io import read_utterances
 from arkasr.reporting import figures, report, tables, terminal
+from arkasr.reporting.one_profile import with_one_profile
 from arkasr.reporting.origins import BASE, compare_teachers, origin
 from arkasr.reporting.page import page
 from arkasr.reporting.page.experiment import Experiment
+from arkasr.reporting.profile_scores import compare_by_profile, not_scored
 from arkasr.reporting.set_scores import score_set
 from arkasr.reporting.shown_sets import shown_sets
 from arkasr.scoring import bootstrap
-from arkasr.scoring.significance import compare
 from arkasr.utils.console import log, printable
 from arkasr.utils.files import locked, write_text
 
@@ -63,10 +64,9 @@ def score_sets(
         base, origin = tallies.get(BASE), entries.get(BASE, {}).get(tested.name)
         if BASE not in records and tested.name in earlier.get(BASE, {"sets": {}})["sets"]:
             base, origin = score_set(expdir, BASE, tested, utterances, run_records.read_run(expdir, BASE))
-        for run, tally in tallies.items():
-            if run != BASE and base is not None and tally is not None and origin is not None:
-                change = compare(tally, base, speakers) | {"hypotheses": origin["hypotheses"]}
-                entries[run][tested.name]["against_base"] = change
+        for run, own in tallies.items():
+            if run != BASE and base and own and origin is not None:
+                compare_by_profile(entries[run][tested.name], own, base, speakers, origin["hypotheses"])
     _require_a_rate(expdir, sets, entries)
     return entries
 
@@ -152,13 +152,16 @@ def _score(expdir: str, datadir: str, runs: list[str], sets: Sequence[TestSet]) 
     fresh = score_sets(expdir, records, sets, earlier)
     records = _with_others(expdir, records, earlier)
     scores = _contents(expdir, records, fresh, earlier)
-    for where, clause in tables.warnings(scores):
+    shown = with_one_profile(scores, fresh)
+    for where, clause in tables.warnings(shown):
         log(f"warning: {where}: {clause}")
+    for reason in not_scored(shown):
+        log(f"warning: {reason}")
     if unrecorded := [run for run, content in scores.items() if not content["recorded"]]:
         log(f"warning: {', '.join(unrecorded)}: decoded by an older version, so weights and data are not compared")
     for run in runs:
         _write(Path(expdir) / run / "scores.json", json.dumps(scores[run], indent=2, ensure_ascii=False) + "\n")
-    _publish(expdir, datadir, scores, records)
+    _publish(expdir, datadir, shown, records)
 
 
 def write_page(expdir: str, datadir: str, audio_mib: float = page.AUDIO_MIB) -> None:

@@ -12,11 +12,11 @@ from arkasr.evaluation.checkpoints import weights_of
 from arkasr.evaluation.decode_record import read_record
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
 from arkasr.reporting.origins import TEACHER
+from arkasr.reporting.profile_scores import count_by_profile, profile_entries
 from arkasr.reporting.shown_sets import facts_of
 from arkasr.scoring.breakdown import measured
 from arkasr.scoring.collapse import collapsed, repetition
-from arkasr.scoring.normalize import Normalizer, normalizer
-from arkasr.scoring.tally import NO_COUNTS, Tally, count
+from arkasr.scoring.tally import NO_COUNTS, Tally
 from arkasr.scoring.utterances import Utterance
 from arkasr.utils.console import printable
 from arkasr.utils.files import sha256
@@ -28,7 +28,7 @@ MOST_EXAMPLES = 3
 
 def score_set(
     expdir: str, run: str, tested: TestSet, utterances: Mapping[str, Utterance], record: Mapping[str, Any]
-) -> tuple[Tally | None, dict[str, Any]]:
+) -> tuple[dict[str, Tally], dict[str, Any]]:
     """Score one run on one test set.
 
     An utterance without a hypothesis counts as deletions, because other systems are scored on it too. If there is no
@@ -42,29 +42,31 @@ def score_set(
         record: Content of run.json, with the configuration under "config". A teacher has none.
 
     Returns:
-        Counts per utterance, or None if there is no hypothesis, and the entry for scores.json.
+        Counts per utterance by profile, empty if there is no hypothesis, and the entry for scores.json.
 
     Raises:
         UserError: Hypotheses are missing, broken, incomplete, or of other data or weights.
     """
     references = {identity: utterance.text for identity, utterance in utterances.items()}
-    path, normalize = hypothesis_file(expdir, run, tested.name), normalizer(tested.normalizer)
+    path = hypothesis_file(expdir, run, tested.name)
     rows = texts_io.read_hypotheses(path, references, tested.manifest)
-    _check_references(references, rows, normalize, path, tested.manifest)
+    _check_references(references, rows, tested, path)
     decoded, changed = read_record(path), []
     if decoded is not None:
         settings = {} if run == TEACHER else (record.get("config") or {}).get("decode") or {}
         weights = weights_of(expdir, run)
         changed = inputs.check_hypotheses(path, decoded, len(rows), tested.manifest, weights, settings)
-    texts = {identity: normalize(row["hypothesis"]) for identity, row in rows.items()}
-    expected = {identity: normalize(text) for identity, text in references.items()}
-    tally = count(list(expected.values()), [texts.get(i, "") for i in expected], tested.metric) if rows else None
+    found = [rows[identity]["hypothesis"] if identity in rows else "" for identity in references]
+    tallies = count_by_profile(tested, list(references.values()), found) if rows else {}
+    texts = _normalized(tested, {identity: row["hypothesis"] for identity, row in rows.items()})
+    expected = _normalized(tested, references)
     lengths = {"utterances": len(references), "empty_references": list(expected.values()).count("")}
-    entry = NO_COUNTS | lengths if tally is None else measured(tally, list(utterances.values()))
-    entry |= _transcripts(rows, texts, references, decoded)
+    own = tallies.get(tested.profiles[0])
+    entry = NO_COUNTS | lengths if own is None else measured(own, list(utterances.values()))
+    entry |= {"profiles": profile_entries(tested, tallies)} | _transcripts(rows, texts, references, decoded)
     doubts = _doubts(entry, decoded, [expected[identity] for identity in texts], list(texts.values())) + changed
     made_of = {"digest": inputs.present_digest(str(tested.manifest)), "hypotheses": sha256(path)} | _origin(decoded)
-    return tally, {**facts_of(tested), **entry, **made_of, "warnings": [printable(clause) for clause in doubts]}
+    return tallies, {**facts_of(tested), **entry, **made_of, "warnings": [printable(clause) for clause in doubts]}
 
 
 def _origin(decoded: dict[str, Any] | None) -> dict[str, Any]:
@@ -73,15 +75,19 @@ def _origin(decoded: dict[str, Any] | None) -> dict[str, Any]:
     return {"recorded": decoded is not None, "weights": known.get("weights", ""), "teacher": teacher}
 
 
-def _check_references(
-    references: dict[str, str], rows: dict[str, dict], normalize: Normalizer, path: Path, manifest: Path
-) -> None:
+def _normalized(tested: TestSet, texts: Mapping[str, str]) -> dict[str, str]:
+    return dict(zip(texts, tested.profile.normalize_all(list(texts.values()), tested.rules), strict=True))
+
+
+def _check_references(references: dict[str, str], rows: dict[str, dict], tested: TestSet, path: Path) -> None:
     """Raise UserError if a hypothesis row holds another reference: the ids are equal, but the data is not."""
-    for identity, row in rows.items():
-        if row.get("reference") is not None and normalize(row["reference"]) != normalize(references[identity]):
+    recorded = {identity: row["reference"] for identity, row in rows.items() if row.get("reference") is not None}
+    present = _normalized(tested, {identity: references[identity] for identity in recorded})
+    for identity, text in _normalized(tested, recorded).items():
+        if text != present[identity]:
             raise UserError(
-                f"{path}: decoded from other data (the reference of {identity} differs from the text in {manifest}); "
-                "delete the file and decode again with --stage 4"
+                f"{path}: decoded from other data (the reference of {identity} differs from the text in "
+                f"{tested.manifest}); delete the file and decode again with --stage 4"
             )
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.scoring.normalize import normalizer
 from arkasr.utils.redact import values_without_secrets
 
 MANY_CORPORA = 3  # above this number, titles count them
-_TEXTS = ("metric", "language", "corpus", "column", "scale", "datadir", "spec")
+_TEXTS = ("metric", "language", "corpus", "column", "scale", "datadir", "spec", "scored_as")
 
 
 def facts_of(tested: TestSet) -> dict[str, Any]:
@@ -22,14 +21,15 @@ def facts_of(tested: TestSet) -> dict[str, Any]:
         tested: The test set.
 
     Returns:
-        `metric`, `normalizer` (name and version), `language`, `corpus`, `column` (of the paper's Table 1), `scale`,
-        `manifest`, `datadir` and `spec` (the value of --test_sets, empty for a set of a data directory).
+        `metric`, `profile` (name, version and packages), `language`, `scored_as` (if there are several languages),
+        `corpus`, `column` (of the paper's Table 1), `scale`, `manifest`, `datadir` and `spec` (the value of
+        --test_sets, empty for a set of a data directory).
     """
-    normalize = normalizer(tested.normalizer)
     return {
         "metric": tested.metric,
-        "normalizer": {"name": normalize.name, "version": normalize.version},
+        "profile": tested.profile.facts(),
         "language": tested.language,
+        **({"scored_as": tested.scored_as} if tested.scored_as else {}),
         "corpus": tested.corpus,
         "column": tested.column,
         "scale": tested.scale,
@@ -41,7 +41,8 @@ def facts_of(tested: TestSet) -> dict[str, Any]:
 
 def _from_entry(name: str, entry: Mapping[str, Any]) -> TestSet:
     texts = {key: entry.get(key) or "" for key in _TEXTS}
-    return TestSet(name, Path(entry.get("manifest") or ""), normalizer=entry["normalizer"]["name"], **texts)
+    names = dict.fromkeys([entry["profile"]["name"], *(entry.get("profiles") or ())])
+    return TestSet(name, Path(entry.get("manifest") or ""), profiles=tuple(names), **texts)
 
 
 def shown_sets(scores: Mapping[str, Mapping[str, Any]]) -> list[TestSet]:
@@ -99,7 +100,7 @@ def metric_names(sets: Iterable[TestSet]) -> str:
         sets: The test sets.
 
     Returns:
-        "WER", "CER" or "WER or CER".
+        "WER", "MER", "CER", or several of them, such as "WER or CER".
     """
     return " or ".join(sorted({each.metric.upper() for each in sets}, reverse=True))
 

@@ -146,10 +146,10 @@ def units(sets: Iterable[TestSet]) -> str:
         sets: The test sets.
 
     Returns:
-        "Wrd", "Chr" or "Wrd/Chr".
+        "Wrd", "Chr", "Tok" (words and characters), or several of them, such as "Wrd/Chr".
     """
     metrics = {each.metric for each in sets}
-    return "/".join(unit for metric, unit in (("wer", "Wrd"), ("cer", "Chr")) if metric in metrics)
+    return "/".join(unit for metric, unit in (("wer", "Wrd"), ("cer", "Chr"), ("mer", "Tok")) if metric in metrics)
 
 
 def has_agreement(scores: Scores) -> bool:

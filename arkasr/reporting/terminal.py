@@ -10,6 +10,7 @@ from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.results_io import TestSet
 from arkasr.reporting import tables
 from arkasr.reporting.markdown import aligned, format_number
+from arkasr.reporting.profile_table import profile_lines
 from arkasr.reporting.shown_sets import is_miniature, metric_names, title
 from arkasr.reporting.tables import Scores
 
@@ -40,7 +41,13 @@ def table(sets: Sequence[TestSet], scores: Scores) -> str:
     if mixed or max(map(len, texts)) > WIDTH:
         texts = _grouped(sets, header, list(groups.values()))
     note = _miniature(bool(columns)) if is_miniature(sets) else ""
-    return "\n".join([f"Table 1: {title(sets)}{note}", "", *texts, *_notes(scores)])
+    return "\n".join([f"Table 1: {title(sets)}{note}", "", *texts, *_profiles(sets, scores), *_notes(scores)])
+
+
+def _profiles(sets: Sequence[TestSet], scores: Scores) -> list[str]:
+    """Return the lines of the error rates by scoring profile, without a table if there is only one."""
+    lines = profile_lines(sets, scores)
+    return ["", "Error % by scoring profile (docs/scoring.md)", "", *aligned(lines, 2)] if lines else []
 
 
 def _lines(tested: TestSet, scores: Scores, paper: bool) -> list[tuple[str, ...]]:

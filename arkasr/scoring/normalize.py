@@ -1,6 +1,7 @@
-"""Text normalisers for scoring, by name. Reference and hypothesis are normalised before they are compared.
+"""The rules of the scoring profile `unicode`, and their parts, which other profiles share.
 
-Each normaliser has a version, which is written to every scores.json. Change the version when you change a rule.
+No rule spells out numbers, converts traditional to simplified characters, or removes fillers. Change the version of the
+profiles (see `arkasr.scoring.profiles`) when you change a rule.
 """
 
 from __future__ import annotations
@@ -8,9 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from arkasr.errors import UserError
 
 # Right and left single quotes, reversed quote, modifier letters, primes, backquote, acute accent.
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u201b\u02bc\u02b9\u02bb\u2032\u2035`\u00b4", "'"))
@@ -22,25 +20,6 @@ IGNORABLE = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe0
 INVISIBLE = ("Cf", "Me")  # categories: format characters, and enclosing marks such as the keycap U+20E3
 # Signs that separate two numbers, by the sign that is kept: fraction slash, minus sign and dashes.
 NUMBER_SIGNS = dict(zip(".:/-\u2044\u2010\u2013\u2014\u2212", ".:/-/----"))
-
-
-@dataclass(frozen=True)
-class Normalizer:
-    """A named and versioned function from text to normalised text.
-
-    Attributes:
-        name: Name in `corpus.json`.
-        version: Version of the rules.
-        function: Function from str to str.
-    """
-
-    name: str
-    version: str
-    function: Callable[[str], str]
-
-    def __call__(self, text: str) -> str:
-        """Return the normalised text."""
-        return self.function(text)
 
 
 def fold(text: str) -> str:
@@ -144,41 +123,3 @@ def raw(text: str) -> str:
         The text, otherwise as it is.
     """
     return " ".join(text.split())
-
-
-NORMALIZERS = {
-    entry.name: entry
-    for entry in (
-        # Keeps letters, numbers, marks and apostrophes inside words. Anything else is a space: "well-known" is two.
-        # Commas of thousands are removed, as in Whisper's normaliser: "1,000" is "1000".
-        Normalizer("english", "2", words),
-        # The same rules for other languages that are written with spaces between words.
-        Normalizer("words", "1", words),
-        # Keeps letters, numbers and marks, without spaces. Each letter of a Latin word counts as one character.
-        # Keeps signs between digits, as WeNet's scorer does: "3.5" is not "35".
-        Normalizer("mandarin", "2", characters),
-        # The same rules for other languages that are written without spaces.
-        Normalizer("characters", "1", characters),
-        # Keeps the text. White space is reduced to single spaces.
-        Normalizer("raw", "1", raw),
-    )
-}
-
-
-def normalizer(name: str) -> Normalizer:
-    """Return a normaliser by name.
-
-    No normaliser spells out numbers, converts traditional to simplified characters, or removes fillers.
-
-    Args:
-        name: `english`, `words`, `mandarin`, `characters` or `raw`.
-
-    Returns:
-        The normaliser.
-
-    Raises:
-        UserError: The name is unknown.
-    """
-    if name not in NORMALIZERS:
-        raise UserError(f"normalizer {name!r} is unknown; use one of: {', '.join(sorted(NORMALIZERS))}")
-    return NORMALIZERS[name]

@@ -88,6 +88,19 @@ class Profile:
             )
         return self.fixed_metric or (known.metric if known else "wer")
 
+    def fits(self, languages: Sequence[str]) -> bool:
+        """Return whether texts in several languages can be scored as one test set.
+
+        Args:
+            languages: English names. Empty: no texts.
+
+        Returns:
+            True if the profile is for all of them and has the same metric for all.
+        """
+        if self.languages and not set(languages).issubset(self.languages):
+            return False
+        return len({self.metric(language) for language in languages}) <= 1
+
     def normalize(self, text: str, language: str) -> str:
         """Normalise a text.
 

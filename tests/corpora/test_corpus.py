@@ -198,7 +198,9 @@ def test_test_parts_may_be_a_list_without_repetition(tmp_path):
 
 
 def test_unknown_scale_and_missing_file_are_named(tmp_path):
-    with pytest.raises(UserError, match="--scale tiny: must be one of mini, paper"):
+    with pytest.raises(UserError, match="--scale tiny: must be one of mini, study, paper"):
         read_corpus_yaml(EGS / "aishell" / "corpus.yaml").scale("tiny")
+    with pytest.raises(UserError, match="aishell/corpus.yaml has no section scales.study; add it, or use another"):
+        read_corpus_yaml(EGS / "aishell" / "corpus.yaml").scale("study")
     with pytest.raises(UserError, match="nowhere.yaml"):
         read_corpus_yaml(tmp_path / "nowhere.yaml")

@@ -15,7 +15,7 @@ from lhotse.recipes import prepare_aishell, prepare_librispeech, prepare_wenet_s
 from arkasr.corpora.corpus import read_corpus_yaml
 from arkasr.corpora.data_dir import LINK
 from arkasr.data.batches import load_batch
-from arkasr.scoring.normalize import normalizer
+from arkasr.scoring.profiles import find_profile
 
 RECIPES = {"librispeech": prepare_librispeech, "aishell": prepare_aishell, "wenetspeech": prepare_wenet_speech}
 PARTS = {
@@ -71,8 +71,10 @@ def test_text_case_is_applied_to_all_sets_and_recorded(tmp_path, policy, text):
     assert facts["text_case"] == policy
     for name in ("train", "dev", "test-clean"):
         assert text in {cut.supervisions[0].text for cut in cuts(tmp_path / "data", name)}
-    normalized = normalizer(facts["normalizer"])
-    assert normalized(text) == normalized("RED DOGS")  # scores do not depend on the case
+    profile = find_profile(facts["profiles"][0])
+    assert profile.normalize(text, "English") == profile.normalize(
+        "RED DOGS", "English"
+    )  # scores do not depend on the case
 
 
 def test_librispeech_is_lower_case_at_paper_scale_only():

@@ -17,8 +17,8 @@ from arkasr.data.mix import read_mix
 from arkasr.errors import UserError
 from arkasr.evaluation.results_io import read_corpus_facts, test_set
 
-ENGLISH = {"language": "English", "metric": "wer", "normalizer": "english"}
-CHINESE = {"language": "Chinese", "metric": "cer", "normalizer": "mandarin"}
+ENGLISH = {"language": "English", "profiles": ["unicode", "paper"]}
+CHINESE = {"language": "Chinese", "profiles": ["unicode", "wenet"]}
 SIZES = {"train": 8, "base": 5, "td": 3, "opd": 5, "dev": 2, "test": 4}
 RECIPE = "name: both\nlayout: mix\nmembers:\n  one: ../one/corpus.yaml\n  two: ../two/corpus.yaml\n"
 
@@ -63,15 +63,15 @@ def scales(egs: Path, text: str) -> None:
     (egs / "mix" / "corpus.yaml").write_text(f"{RECIPE}scales:\n  mini: {text}\n")
 
 
-def test_test_sets_keep_metric_normaliser_language_and_column(egs):
+def test_test_sets_keep_profiles_language_and_column(egs):
     data = prepare_mix(egs)
     corpus = read_corpus_facts(data)
     first, second = (test_set(corpus, name, data) for name in corpus["test_sets"])
-    assert (first.name, first.metric, first.normalizer, first.language, first.corpus, first.column) == (
-        *("one-test", "wer", "english", "English", "one", ""),
+    assert (first.name, first.metric, first.profiles, first.language, first.corpus, first.column) == (
+        *("one-test", "wer", ("unicode", "paper"), "English", "one", ""),
     )
-    assert (second.name, second.metric, second.normalizer, second.language, second.corpus, second.column) == (
-        *("two-test", "cer", "mandarin", "Chinese", "two", "AISHELL-1"),
+    assert (second.name, second.metric, second.profiles, second.language, second.corpus, second.column) == (
+        *("two-test", "cer", ("unicode", "wenet"), "Chinese", "two", "AISHELL-1"),
     )
     assert [len(list(read_cuts(str(each.manifest)))) for each in (first, second)] == [4, 16]
     assert not list(data.glob("*.jsonl.gz"))  # nothing is copied

@@ -155,13 +155,13 @@ def test_languages_of_rows_decide_how_each_test_set_is_scored(tmp_path):
     (tmp_path / "corpus.yaml").write_text(text)
     prepare(str(tmp_path / "corpus.yaml"), "mini", str(tmp_path), str(tmp_path / "data"), 1)
     facts = json.loads((tmp_path / "data" / "corpus.json").read_text())
-    keys = ("language", "metric", "normalizer")
-    assert [facts["sets"]["de"][key] for key in keys] == ["German", "wer", "words"]
-    assert [facts["sets"]["zh"][key] for key in keys] == ["Chinese", "cer", "mandarin"]
+    keys = ("language", "profiles")
+    assert [facts["sets"]["de"][key] for key in keys] == ["German", ["unicode", "paper"]]
+    assert [facts["sets"]["zh"][key] for key in keys] == ["Chinese", ["unicode", "paper", "wenet"]]
     assert (
         facts["language"] == "" and len({cut.supervisions[0].language for cut in cuts(tmp_path / "data", "train")}) == 3
     )
     (tmp_path / "train.jsonl").rename(tmp_path / "mixed.jsonl")
     (tmp_path / "corpus.yaml").write_text("name: web\nlayout: jsonl\ntest: [mixed]\n")
-    with pytest.raises(UserError, match="corpus.yaml: set mixed has cuts in Chinese, French, German, which are scored"):
+    with pytest.raises(UserError, match="corpus.yaml: set mixed has cuts in Chinese, French, German, which the"):
         prepare(str(tmp_path / "corpus.yaml"), "mini", str(tmp_path), str(tmp_path / "data2"), 1)

@@ -10,8 +10,8 @@ from arkasr.evaluation.agreement import agreement, in_words, sample
 from arkasr.evaluation.results_io import TestSet
 
 
-def set_of(metric="wer", normalizer="english"):
-    return TestSet("test", Path("test.jsonl.gz"), metric, normalizer)
+def set_of(metric="wer", language="English"):
+    return TestSet("test", Path("test.jsonl.gz"), metric, ("unicode",), language)
 
 
 def test_sample_depends_on_the_ids_only():
@@ -28,15 +28,15 @@ MANDARIN = {"a": "\u6211\u4eec", "b": "\u4f60\u597d", "c": "\u5403\u996d\u5427",
 
 
 @pytest.mark.parametrize(
-    ("metric", "normalizer", "exact", "change", "error"),
+    ("metric", "language", "exact", "change", "error"),
     [
-        ("wer", "english", ENGLISH, {"b": "Three, four.", "c": "ab"}, 1 / 6),  # one of six words
-        ("cer", "mandarin", MANDARIN, {"b": "\u4f60 \u597d", "c": "\u5403"}, 2 / 7),  # two of seven characters
+        ("wer", "English", ENGLISH, {"b": "Three, four.", "c": "ab"}, 1 / 6),  # one of six words
+        ("cer", "Chinese", MANDARIN, {"b": "\u4f60 \u597d", "c": "\u5403"}, 2 / 7),  # two of seven characters
     ],
 )
-def test_agreement_counts_equal_texts_and_errors_after_normalisation(metric, normalizer, exact, change, error):
+def test_agreement_counts_equal_texts_and_errors_after_normalisation(metric, language, exact, change, error):
     rows = {clip: {"hypothesis": text} for clip, text in (exact | change | {"e": "not compared"}).items()}
-    found = agreement(rows, exact, set_of(metric, normalizer))
+    found = agreement(rows, exact, set_of(metric, language))
     assert (found["clips"], found["equal"]) == (4, 2) and found["error"] == pytest.approx(error)
 
 

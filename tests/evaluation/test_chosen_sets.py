@@ -15,6 +15,8 @@ from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.texts_io import read_references
 
 ZH = {"z1": "\u6211\u4eec"}
+EN_PROFILES = ("unicode", "paper", "leaderboard-2026-08")
+ZH_PROFILES = ("unicode", "paper", "wenet")
 
 
 @pytest.fixture
@@ -40,12 +42,12 @@ def chosen(tmp_path, *values):
 
 
 def facts(tested):
-    return tested.name, tested.metric, tested.normalizer, tested.language, tested.corpus
+    return tested.name, tested.metric, tested.profiles, tested.language, tested.corpus
 
 
 def test_without_values_the_test_sets_of_the_data_directory_are_chosen(tmp_path, data):
     (tested,) = chosen(tmp_path)
-    assert facts(tested) == ("test-clean", "wer", "english", "English", "libri")
+    assert facts(tested) == ("test-clean", "wer", ("unicode", "paper"), "English", "libri")
     assert (tested.spec, tested.datadir, tested.manifest) == ("", str(data), data / "test-clean.jsonl.gz")
 
 
@@ -55,9 +57,9 @@ def test_data_directory_gives_its_test_sets_by_name_and_column(tmp_path, data):
     values = [f"zh={one}", f"w={many}"]
     found = chosen(tmp_path, *values)
     assert [facts(each) for each in found] == [
-        ("zh", "cer", "mandarin", "Chinese", "aishell"),
-        ("w-test-net", "cer", "mandarin", "Chinese", "wenet"),
-        ("w-test-meeting", "cer", "mandarin", "Chinese", "wenet"),
+        ("zh", "cer", ZH_PROFILES, "Chinese", "aishell"),
+        ("w-test-net", "cer", ZH_PROFILES, "Chinese", "wenet"),
+        ("w-test-meeting", "cer", ZH_PROFILES, "Chinese", "wenet"),
     ]
     assert [each.column for each in found] == ["AISHELL-1", "", ""]
     assert [each.spec for each in found] == [values[0], values[1], values[1]]
@@ -66,10 +68,10 @@ def test_data_directory_gives_its_test_sets_by_name_and_column(tmp_path, data):
 @pytest.mark.parametrize(
     ("option", "language", "expected"),
     [
-        ("zh", "Chinese", ("cer", "mandarin", "Chinese")),  # of its clips
-        ("zh", "", ("wer", "english", "English")),  # of the data directory
-        ("zh:de", "", ("wer", "words", "German")),
-        ("zh:Chinese", "English", ("cer", "mandarin", "Chinese")),
+        ("zh", "Chinese", ("cer", ZH_PROFILES, "Chinese")),  # of its clips
+        ("zh", "", ("wer", EN_PROFILES, "English")),  # of the data directory
+        ("zh:de", "", ("wer", ("unicode", "paper"), "German")),
+        ("zh:Chinese", "English", ("cer", ZH_PROFILES, "Chinese")),
     ],
 )
 def test_manifest_is_scored_in_the_language_that_is_named_or_of_its_clips(tmp_path, data, option, language, expected):
@@ -81,7 +83,7 @@ def test_manifest_is_scored_in_the_language_that_is_named_or_of_its_clips(tmp_pa
 def test_manifest_beside_a_corpus_json_is_scored_like_that_set(tmp_path, data):
     zh = write_data(tmp_path / "zh", "aishell", {"test": ZH}, MANDARIN, paper={"test": "AISHELL-1"})
     (tested,) = chosen(tmp_path, f"mandarin={zh / 'test.jsonl.gz'}")
-    assert facts(tested) == ("mandarin", "cer", "mandarin", "Chinese", "aishell") and tested.column == "AISHELL-1"
+    assert facts(tested) == ("mandarin", "cer", ZH_PROFILES, "Chinese", "aishell") and tested.column == "AISHELL-1"
 
 
 def test_manifest_of_several_languages_needs_a_language(tmp_path, data):
@@ -90,12 +92,12 @@ def test_manifest_of_several_languages_needs_a_language(tmp_path, data):
     path.write_bytes(path.read_bytes() + other.read_bytes())
     with pytest.raises(UserError, match="the clips are in Chinese, English, but a test set has one metric"):
         chosen(tmp_path, f"mixed={path}")
-    assert facts(chosen(tmp_path, f"mixed:zh={path}")[0])[1:3] == ("cer", "mandarin")
+    assert facts(chosen(tmp_path, f"mixed:zh={path}")[0])[1:3] == ("cer", ZH_PROFILES)
 
 
 def test_table_is_prepared_in_the_experiment(tmp_path, data, table):
     (tested,) = chosen(tmp_path, f"calls:German={table}")
-    assert facts(tested) == ("calls", "wer", "words", "German", "calls")
+    assert facts(tested) == ("calls", "wer", ("unicode", "paper"), "German", "calls")
     assert tested.manifest.is_relative_to(tmp_path / "exp" / "test_sets" / "calls")
     assert sorted(read_references(tested.manifest).values()) == ["guten tag", "ja"]
     before = tested.manifest.stat().st_mtime_ns

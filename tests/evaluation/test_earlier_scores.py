@@ -50,7 +50,7 @@ def test_scores_of_two_data_directories_add_up_with_their_own_metrics(two, capsy
         "datadir": str(zh),
         "manifest": str(zh / "test-zh.jsonl.gz"),
     }
-    assert sets["test-zh"]["normalizer"]["name"] == "mandarin" and sets["test-en"]["normalizer"]["name"] == "english"
+    assert sets["test-zh"]["profile"]["name"] == sets["test-en"]["profile"]["name"] == "unicode"
     header, _, base, opd = table(exp, "## Table 1")[:4]
     assert header[1:3] == ["test-en WER [95 %]", "test-zh CER [95 %]"]
     assert (base[1].split()[0], base[2].split()[0], opd[1].split()[0]) == ("20.00", "25.00", "0.00")
@@ -63,7 +63,7 @@ def test_scores_of_two_data_directories_add_up_with_their_own_metrics(two, capsy
     assert [cell.split()[0] for cell in changes[2][1:]] == ["-100.0", "-100.0"]
     text = (exp / "RESULTS.md").read_text()
     assert text.startswith("# Results: libri, aishell, miniature") and "(!)" not in text
-    assert "words (WER) or characters (CER)" in text and "`english` version 2, `mandarin` version 2" in text
+    assert "words (WER) or characters (CER)" in text and "scored with: profile `unicode` version 1," in text
     for data in (en, zh):
         assert f"arkasr score --expdir {exp} --datadir {data} --runs 'base base_opd'" in text
     lines = capsys.readouterr().out.split("Table 1: ")[-1].splitlines()
@@ -95,9 +95,9 @@ def change_weights(exp, zh):
     write_hypotheses(exp, "base", "test-en", EN, zh.parent / "en" / "test-en.jsonl.gz")
 
 
-def change_normalizer(exp, zh):
+def change_profile(exp, zh):
     scores = scores_of(exp)
-    scores["sets"]["test-zh"]["normalizer"]["version"] = "0"
+    scores["sets"]["test-zh"]["profile"]["version"] = "0"
     (exp / "base" / "scores.json").write_text(json.dumps(scores))
 
 
@@ -107,7 +107,7 @@ def change_normalizer(exp, zh):
         (change_hypotheses, "its hypotheses"),
         (change_references, "clips or texts of {zh}/test-zh.jsonl.gz"),
         (change_weights, "weights in {exp}/base/final"),
-        (change_normalizer, "normaliser mandarin (version 0)"),
+        (change_profile, "scoring profile unicode (version 0)"),
         (lambda exp, zh: (zh / "test-zh.jsonl.gz").unlink(), ""),  # gone, so that nothing can be compared
     ],
 )
@@ -188,7 +188,12 @@ def test_scores_of_older_versions_are_read(two):
     rest = ("substitutions", "deletions", "insertions", "errors", "utterances_with_errors", "empty_references")
     kept |= {key: entry[key] for key in (*rest, "transcripts", "missing_hypotheses", "empty_hypotheses", "not_stopped")}
     kept |= {key: entry[key] for key in ("looping", "distinct_hypotheses", "most_frequent_hypothesis", "warnings")}
-    header = {"metric": "cer", "normalizer": entry["normalizer"], "jiwer": "3.0.0", "bootstrap": old["bootstrap"]}
+    header = {
+        "metric": "cer",
+        "normalizer": {"name": "mandarin", "version": "2"},
+        "jiwer": "3.0.0",
+        "bootstrap": old["bootstrap"],
+    }
     (exp / "base" / "scores.json").write_text(json.dumps({"run": "base", **header, "sets": {"test-zh": kept}}))
     score(str(exp), str(en), ["base"])
     assert scores_of(exp)["sets"]["test-zh"]["metric"] == "cer"

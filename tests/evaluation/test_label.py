@@ -215,8 +215,8 @@ def test_label_removes_older_labels_if_no_clip_is_left(labelling):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"metric": "cer"}, {"normalizer": "mandarin"}])
-def test_label_selects_again_if_metric_or_normalizer_changes(labelling, capsys, change):
+@pytest.mark.parametrize("change", [{"profiles": ["raw"]}, {"language": "Chinese"}])
+def test_label_selects_again_if_profile_or_language_changes(labelling, capsys, change):
     facts = json.loads((labelling.datadir / "corpus.json").read_text())
     labelling("teacher_data.max_error=0.5")
     (labelling.datadir / "corpus.json").write_text(json.dumps(facts | change))

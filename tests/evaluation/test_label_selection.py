@@ -12,7 +12,7 @@ from arkasr.evaluation.label_selection import ABOVE, CUT, EMPTY, FAILED, LOOPING
 
 @pytest.fixture
 def corpus(tmp_path):
-    facts = {"name": "x", "metric": "wer", "normalizer": "english", "test_sets": ["test"]}
+    facts = {"name": "x", "profiles": ["unicode"], "test_sets": ["test"]}
     (tmp_path / "corpus.json").write_text(json.dumps(facts))
     return tmp_path
 
@@ -46,9 +46,11 @@ def test_text_of_teacher_replaces_reference(corpus):
 
 
 def test_clips_of_a_mix_are_judged_by_the_metric_of_their_member(tmp_path):
-    wer, cer = {"metric": "wer", "normalizer": "english"}, {"metric": "cer", "normalizer": "mandarin"}
-    members = {"en": {"language": "English"} | wer, "zh": {"language": "Chinese"} | cer, "both": {"language": ""} | wer}
-    facts = {"name": "mix", "test_sets": [], "members": members} | wer
+    own = {"profiles": ["unicode", "paper"]}
+    members = {
+        name: {"language": language} | own for name, language in (("en", "English"), ("zh", "Chinese"), ("both", ""))
+    }
+    facts = {"name": "mix", "test_sets": [], "members": members} | own
     (tmp_path / "corpus.json").write_text(json.dumps(facts))
     texts = {"en/a": ("one two", "one"), "zh/a": ("今天喝水", "今天喝茶"), "both/a": ("今天喝水", "今天喝茶")}
     cuts = []

@@ -9,7 +9,7 @@ import pytest
 from arkasr.errors import UserError
 from arkasr.evaluation.results_io import TestSet, read_corpus_facts, test_set
 
-CORPUS = {"name": "toy", "metric": "wer", "normalizer": "english", "test_sets": ["test"]}
+CORPUS = {"name": "toy", "profiles": ["unicode"], "test_sets": ["test"]}
 DAMAGE = {
     "zero-byte": b"",
     "zeros": b"\0" * 64,
@@ -36,7 +36,9 @@ def test_read_corpus_facts_names_damaged_file(tmp_path, damage):
         ({"test_sets": [".."]}, "key 'test_sets' must be different names"),
         ({"test_sets": ["test", "test"]}, "key 'test_sets' must be different names"),
         ({"test_sets": [None]}, "key 'test_sets' must be different names"),
-        ({"metric": ["wer"]}, "key 'metric' must be text"),
+        ({"profiles": "raw"}, "key 'profiles' must be a list, got 'raw'"),
+        ({"profiles": [1]}, "key 'profiles' is missing or not a list of names"),
+        ({"scored_as": 3}, "key 'scored_as' must be text, got 3"),
         ({"paper": ["AISHELL-1"]}, "key 'paper' must be a mapping"),
         ({"paper": {"test": 7}}, "corpus.json, paper: key 'test' must be text, got 7"),
         ({"sets": {"test": None}}, "corpus.json, set test: must be a mapping, got None"),
@@ -60,24 +62,24 @@ def test_read_corpus_facts_accepts_absent_and_null_keys(tmp_path):
 
 
 def test_test_set_prefers_facts_of_the_set_over_those_of_the_corpus(tmp_path):
-    own = {"metric": "cer", "normalizer": "mandarin", "language": "Chinese", "corpus": "aishell"}
+    own = {"profiles": ["wenet", "unicode"], "language": "Chinese", "corpus": "aishell"}
     own["manifest"] = "../aishell/test.jsonl.gz"
     facts = {"test_sets": ["test", "zh"], "language": "English", "sets": {"zh": own}, "paper": {"zh": "AISHELL-1"}}
     (tmp_path / "corpus.json").write_text(json.dumps(CORPUS | facts))
     corpus = read_corpus_facts(tmp_path)
     found = [test_set(corpus, name, tmp_path) for name in corpus["test_sets"]]
     assert found[0] == TestSet(
-        "test", tmp_path / "test.jsonl.gz", "wer", "english", "English", "toy", "", "", str(tmp_path)
+        "test", tmp_path / "test.jsonl.gz", "wer", ("unicode",), "English", "toy", "", "", str(tmp_path)
     )
     manifest = tmp_path / "../aishell/test.jsonl.gz"
-    facts = ("cer", "mandarin", "Chinese", "aishell", "AISHELL-1", "")
+    facts = ("mer", ("wenet", "unicode"), "Chinese", "aishell", "AISHELL-1", "")
     assert found[1] == TestSet("zh", manifest, *facts, str(tmp_path))
 
 
-def test_read_corpus_facts_accepts_corpus_without_metric_if_every_test_set_has_one(tmp_path):
-    facts = {"name": "mix", "test_sets": ["zh"], "sets": {"zh": {"metric": "cer", "normalizer": "mandarin"}}}
+def test_read_corpus_facts_accepts_corpus_without_profiles_if_every_test_set_has_some(tmp_path):
+    facts = {"name": "mix", "test_sets": ["zh"], "sets": {"zh": {"profiles": ["unicode"]}}}
     (tmp_path / "corpus.json").write_text(json.dumps(facts))
     assert read_corpus_facts(tmp_path) == facts
     (tmp_path / "corpus.json").write_text(json.dumps(facts | {"test_sets": ["zh", "en"]}))
-    with pytest.raises(UserError, match="key 'metric' is missing"):
+    with pytest.raises(UserError, match="key 'profiles' is missing"):
         read_corpus_facts(tmp_path)

@@ -97,7 +97,8 @@ def test_read_scores_checks_types(tmp_path):
     for good in (SET, {"rate_percent": None, "interval_percent": None, "utterances": 3}):
         path.write_text(json.dumps(SCORES | {"sets": {"test": good}}))
         found = read_scores(tmp_path, "base")["sets"]["test"]
-        assert found == good | {key: SCORES[key] for key in ("metric", "normalizer")}  # of older versions
+        profile = {"name": "raw", "version": "1", "packages": {}}
+        assert found == good | {"metric": "wer", "profile": profile}  # of older versions
     for change in (
         {"rate_percent": "low"},
         {"interval_percent": [1]},

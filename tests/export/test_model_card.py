@@ -116,7 +116,7 @@ def test_card_of_other_data_names_no_published_corpus(expdir, datadir, tmp_path)
 def test_card_shows_test_sets_of_several_corpora_with_their_own_metric(expdir, datadir):
     path = expdir / "base/scores.json"
     scores = json.loads(path.read_text())
-    other = {"corpus": "aishell", "metric": "cer", "normalizer": {"name": "mandarin", "version": "2"}, "scale": "paper"}
+    other = {"corpus": "aishell", "metric": "cer", "profile": {"name": "raw", "version": "1"}, "scale": "paper"}
     other |= {"rate_percent": 7.0, "interval_percent": [6.0, 8.0], "outdated": ["changed since it was scored: weights"]}
     scores["sets"]["zh"] = scores["sets"]["test-a"] | other
     path.write_text(json.dumps(scores))
@@ -124,7 +124,7 @@ def test_card_shows_test_sets_of_several_corpora_with_their_own_metric(expdir, d
     card, metadata = (expdir / "base/export/README.md").read_text(), metadata_of(expdir / "base/export")
     assert "| aishell | zh | 5 | CER | 7.00 [6.00, 8.00] (!) |" in card and "| tones | test-a | 5 | WER |" in card
     assert "- zh: changed since it was scored: weights." in card
-    assert "Normalisers: `english` version 2, `mandarin` version 2." in card
+    assert "Scoring profiles: `unicode` version 1, `raw` version 1." in card
     assert metadata["metrics"] == ["wer", "cer"]
     results = {result["dataset"]["split"]: result for result in metadata["model-index"][0]["results"]}
     assert results["zh"]["dataset"]["name"] == "aishell zh" and results["zh"]["metrics"][0]["type"] == "cer"

@@ -102,7 +102,7 @@ def write_corpus(folder: Path) -> Path:
         if name == "train":
             write_cuts(folder / "base.jsonl.gz", cuts[:8])
             write_cuts(folder / "td.jsonl.gz", cuts[8:])
-    facts = {"name": "tones", "language": "English", "metric": "wer", "normalizer": "english", "scale": "mini"}
+    facts = {"name": "tones", "language": "English", "profiles": ["unicode"], "scale": "mini"}
     sets = {"train": ["train", "base", "td"], "dev": "dev", "test_sets": ["test-a", "test-b"]}
     (folder / "corpus.json").write_text(json.dumps(facts | sets))
     return folder

@@ -11,8 +11,8 @@ from json_lines import write_lines
 from arkasr.data.manifests import digest
 from arkasr.utils.files import sampled_digest
 
-ENGLISH = {"language": "English", "metric": "wer", "normalizer": "english"}
-MANDARIN = {"language": "Chinese", "metric": "cer", "normalizer": "mandarin"}
+ENGLISH = {"language": "English", "profiles": ["unicode", "paper"]}
+MANDARIN = {"language": "Chinese", "profiles": ["unicode", "paper", "wenet"]}
 SOURCE = {"type": "file", "channels": [0], "source": "absent.wav"}
 
 

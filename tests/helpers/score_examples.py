@@ -6,8 +6,7 @@ from arkasr.evaluation.results_io import test_set
 
 CORPUS = {
     "name": "librispeech",
-    "metric": "wer",
-    "normalizer": "english",
+    "profiles": ["unicode"],
     "scale": "mini",
     "test_sets": ["test-clean", "test-other"],
     "paper": {"test-clean": "Libri clean", "test-other": "Libri Other"},
@@ -21,13 +20,13 @@ def sets_of(**changes):
 
 
 SETS = sets_of()
-ENGLISH = {"name": "english", "version": "1"}
+UNICODE = {"name": "unicode", "version": "1", "packages": {}}
 
 
 def set_scores(rate, relative=None, interval=(-6.0, 1.5)):
     entry = {
         "metric": "wer",
-        "normalizer": ENGLISH,
+        "profile": UNICODE,
         "utterances": 10,
         "reference_length": 200,
         "hits": 150,

@@ -12,7 +12,7 @@ from score_examples import sets_of
 
 from arkasr.reporting import figures
 
-SETS = sets_of(name="toy", metric="cer", test_sets=["test", "other"])
+SETS = sets_of(name="toy", language="Chinese", test_sets=["test", "other"])
 
 
 def scores(**rates):
@@ -146,7 +146,7 @@ def test_color_differs_for_unknown_run_names():
 @pytest.mark.parametrize("num_runs", [1, 4])
 def test_labels_of_many_test_sets_do_not_overlap(tmp_path, saved, num_runs):
     names = ["aishell-test", "wenetspeech-test-meeting", "wenetspeech-test-net", "librispeech-test-clean", "a" * 40]
-    sets = sets_of(name="toy", metric="cer", test_sets=names)
+    sets = sets_of(name="toy", language="Chinese", test_sets=names)
     entry = {"rate_percent": 5.0, "interval_percent": [4.0, 6.0]}
     scored = {f"run{number}": {"sets": dict.fromkeys(names, entry)} for number in range(num_runs)}
     figures.error_bars(tmp_path / "x.png", sets, scored)

@@ -36,7 +36,7 @@ def test_results_contains_commands_commits_versions_settings_and_corpus(tmp_path
         "arkasr train a --run base_opd",
         f"arkasr score --expdir exp --datadir '{data}' --runs 'teacher base base_opd'",
         "Base+OPD: commit `abc2`, torch 2.12",
-        "normaliser `english` version 1, jiwer 4.0.0",
+        "profile `unicode` version 1, jiwer 4.0.0",
         "| train | 7 | 0.500 | 2 | 1 empty audio, 3 no text |",
     ):
         assert part in text

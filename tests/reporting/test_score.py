@@ -37,7 +37,7 @@ def workspace(tmp_path):
     """A data folder with one test set of three utterances, and the decoded run "base"."""
     data, exp = tmp_path / "data", tmp_path / "exp"
     data.mkdir()
-    corpus = {"name": "toy", "metric": "wer", "normalizer": "english", "scale": "mini", "test_sets": ["test"]}
+    corpus = {"name": "toy", "language": "English", "profiles": ["unicode"], "scale": "mini", "test_sets": ["test"]}
     (data / "corpus.json").write_text(json.dumps(corpus))
     with gzip.open(data / "test.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(cut(identity, text)) + "\n" for identity, text in REFERENCES.items())
@@ -57,7 +57,7 @@ def test_score_writes_scores_results_and_figures(workspace, capsys, monkeypatch)
     score("exp", "data", ["base"])
     content = scores_of(exp)
     got = content["sets"]["test"]
-    assert got["normalizer"] == {"name": "english", "version": "2"} and content["jiwer"].count(".") == 2
+    assert got["profile"] == {"name": "unicode", "version": "1", "packages": {}} and content["jiwer"].count(".") == 2
     assert (got["reference_length"], got["errors"], got["insertions"], got["not_stopped"]) == (5, 3, 2, 1)
     assert got["looping"] == 1
     assert got["rate_percent"] == pytest.approx(60) and got["missing_hypotheses"] == 0
@@ -111,7 +111,7 @@ def test_score_compares_runs_with_base(workspace):
 
 def test_score_counts_characters_of_mandarin_corpus(workspace):
     exp, data = workspace
-    corpus = json.loads((data / "corpus.json").read_text()) | {"metric": "cer", "normalizer": "mandarin"}
+    corpus = json.loads((data / "corpus.json").read_text()) | {"language": "Chinese"}
     (data / "corpus.json").write_text(json.dumps(corpus))
     score(str(exp), str(data), ["base"])
     assert scores_of(exp)["sets"]["test"]["reference_length"] == len("thecatsat" + "adog")
@@ -157,16 +157,36 @@ def break_corpus(exp, data):
     (data / "corpus.json").unlink()
 
 
+def corpus_of(data, **facts):
+    (data / "corpus.json").write_text(json.dumps({"name": "x", "test_sets": ["test"]} | facts))
+
+
 def break_metric(exp, data):
-    (data / "corpus.json").write_text('{"name": "x", "metric": "mer", "normalizer": "raw", "test_sets": ["test"]}')
+    corpus_of(data, metric="mer", normalizer="raw")
 
 
 def break_normalizer(exp, data):
-    (data / "corpus.json").write_text('{"name": "x", "metric": "wer", "normalizer": "oral", "test_sets": ["test"]}')
+    corpus_of(data, metric="wer", normalizer="oral")
+
+
+def break_profiles(exp, data):
+    corpus_of(data, profiles=[])
+
+
+def break_profile(exp, data):
+    corpus_of(data, profiles=["unicode", "wenett"])
+
+
+def break_language(exp, data):
+    corpus_of(data, profiles=["zh_tn"], language="German")
+
+
+def break_unknown_language(exp, data):
+    corpus_of(data, profiles=["unicode"], language="Klingon")
 
 
 def break_sets(exp, data):
-    (data / "corpus.json").write_text('{"name": "x", "metric": "wer", "normalizer": "raw", "test_sets": []}')
+    corpus_of(data, profiles=["raw"], test_sets=[])
 
 
 @pytest.mark.parametrize(
@@ -182,8 +202,12 @@ def break_sets(exp, data):
         (break_gzip, ["test.jsonl.gz: the file is truncated"]),
         (break_empty_set, ["test.jsonl.gz: holds no cuts"]),
         (break_corpus, ["corpus.json: no such file", "--stage 1"]),
-        (break_metric, ["corpus.json", "'mer'", "wer, cer"]),
-        (break_normalizer, ["corpus.json", "'oral'", "english, words, mandarin, characters, raw"]),
+        (break_metric, ["corpus.json: no scoring profile has the metric 'mer' with the normaliser 'raw'", "--stage"]),
+        (break_normalizer, ["corpus.json", "'oral'", "set `profiles` in corpus.yaml"]),
+        (break_profiles, ["corpus.json: key 'profiles' is missing", "--stage 1"]),
+        (break_profile, ["corpus.json: scoring profile 'wenett': is unknown (did you mean wenet?); use one"]),
+        (break_language, ["corpus.json: scoring profile zh_tn: has no rules for German; it is for Chinese"]),
+        (break_unknown_language, ["corpus.json: scoring profile unicode: language 'Klingon': is not a language"]),
         (break_sets, ["data: has no test set", "--test_sets"]),
     ],
 )
@@ -426,7 +450,7 @@ def test_score_writes_no_passwords(workspace, address):
 
 def test_score_writes_half_characters_of_damaged_transcripts(workspace):
     exp, data = workspace
-    corpus = json.loads((data / "corpus.json").read_text()) | {"normalizer": "raw"}
+    corpus = json.loads((data / "corpus.json").read_text()) | {"profiles": ["raw"]}
     (data / "corpus.json").write_text(json.dumps(corpus))
     write_lines(exp / "base" / "decode" / "test.jsonl", [hypothesis("u1", "\ud800 \u0000")])
     score(str(exp), str(data), ["base"])

@@ -18,7 +18,7 @@ def scores_of(*sets):
 
 def paper_set(column):
     mandarin = not column.startswith("Libri")
-    scoring = ("cer", "mandarin", "Chinese") if mandarin else ("wer", "english", "English")
+    scoring = ("cer", ("unicode",), "Chinese") if mandarin else ("wer", ("unicode",), "English")
     manifest, name = SETS[0].manifest.absolute(), column.lower().replace(" ", "-")
     return TestSet(name, manifest, *scoring, "c", column, "paper")
 
@@ -30,7 +30,7 @@ def test_sets_are_read_back_from_scores():
 
 def test_sets_are_in_the_order_of_first_scoring_unless_all_columns_of_the_paper_are_there():
     five = [paper_set(column) for column in ("Libri other", "Libri clean", *COLUMNS[:3])]
-    own = TestSet("own", five[0].manifest, "wer", "words", "German", "own")
+    own = TestSet("own", five[0].manifest, "wer", ("unicode",), "German", "own")
     assert shown_sets(scores_of(own, *five[1:])) == [own, *five[1:]]
     found = shown_sets(scores_of(own, *five))
     assert tuple(each.column for each in found) == (*COLUMNS, "") and found[-1] == own
@@ -38,7 +38,7 @@ def test_sets_are_in_the_order_of_first_scoring_unless_all_columns_of_the_paper_
 
 
 def test_entry_that_says_more_is_preferred_to_one_of_an_older_version():
-    old = {"test-clean": {"metric": "wer", "normalizer": {"name": "english", "version": "1"}}}
+    old = {"test-clean": {"metric": "wer", "profile": {"name": "unicode", "version": "1"}}}
     scores = {"old": {"sets": old}} | scores_of(replace(SETS[0], manifest=SETS[0].manifest.absolute()))
     assert shown_sets(scores)[0].corpus == "librispeech"
 

@@ -1,4 +1,4 @@
-"""What the scoring normalisers keep, and error counts of pairs that scoring tools treat differently."""
+"""What the rules of the scoring profile `unicode` keep."""
 
 # ruff: noqa: RUF001  (full-width punctuation and letters are test data)
 
@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arkasr.errors import UserError
-from arkasr.scoring.normalize import NORMALIZERS, normalizer
-from arkasr.scoring.tally import count
+from arkasr.scoring.normalize import characters, raw, words
 
 
 @pytest.mark.parametrize(
@@ -48,8 +46,8 @@ from arkasr.scoring.tally import count
         ("\uff11\uff0c\uff10\uff10\uff10", "1000"),
     ],
 )
-def test_normalizer_english(text, expected):
-    assert normalizer("english")(text) == expected
+def test_words(text, expected):
+    assert words(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,43 +71,12 @@ def test_normalizer_english(text, expected):
         ("!\u0301好", "好"),
     ],
 )
-def test_normalizer_mandarin(text, expected):
-    assert normalizer("mandarin")(text) == expected
+def test_characters(text, expected):
+    assert characters(text) == expected
 
 
-def test_normalizer_raw_only_reduces_white_space():
-    assert normalizer("raw")(" A\tB,  c’s ") == "A B, c’s"
-
-
-PAIRS = [
-    ("mandarin", "今天天气很好", "今天天气很好", 0, 6),
-    ("mandarin", "今天 天气 很 好", "今天天气很好", 0, 6),
-    ("mandarin", "打开APP登录", "打开app登录", 0, 7),
-    ("mandarin", "我用machine learning做分析", "我用machine run in做分析", 5, 20),
-    ("mandarin", "二零二四年三月", "2024年3月", 5, 7),
-    ("mandarin", "臺灣學習軟體", "台湾学习软体", 6, 6),
-    ("mandarin", "嗯那个我们开始吧", "那个我们开始吧", 1, 8),
-    ("mandarin", "", "谢谢观看", 4, 0),
-    ("mandarin", "他说：“走吧”；然后走了", "他说走吧然后走了", 0, 8),
-    ("english", "DON'T STOP", "don\u2019t stop", 0, 2),
-    ("mandarin", "3.5", "35", 1, 3),
-    ("mandarin", "1,000元", "1000元", 0, 5),
-    ("mandarin", "我爱你", "我\u2764\ufe0f爱你", 0, 3),
-    ("english", "it costs 1,000 dollars", "it costs 1000 dollars", 0, 4),
-    ("english", "press 1", "press 1\ufe0f\u20e3", 0, 2),
-    ("english", "a well known fact", "a well-known fact", 0, 4),
-    ("english", "mister quilter is here", "Mr. Quilter is here.", 1, 4),
-    ("english", "uh i i think so", "i think so", 2, 5),
-    ("english", "hello world", "", 2, 2),
-    ("english", "caf\u00e9 na\u00efve", "cafe\u0301 nai\u0308ve", 0, 2),
-]
-
-
-@pytest.mark.parametrize(("name", "reference", "hypothesis", "errors", "length"), PAIRS)
-def test_normalizer_and_count_on_difficult_pairs(name, reference, hypothesis, errors, length):
-    normalize = normalizer(name)
-    tally = count([normalize(reference)], [normalize(hypothesis)], "cer" if name == "mandarin" else "wer")
-    assert (tally.errors.sum(), tally.lengths.sum()) == (errors, length)
+def test_raw_only_reduces_white_space():
+    assert raw(" A\tB,  c’s ") == "A B, c’s"
 
 
 # Digits with separators, marks, variation selectors, characters that NFKC takes apart, and any others.
@@ -118,16 +85,14 @@ TEXTS = st.text(SIGNS, max_size=20) | st.text(max_size=30)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(NORMALIZERS)), TEXTS)
-def test_normalizer_is_idempotent(name, text):
-    normalize = normalizer(name)
+@given(st.sampled_from([words, characters, raw]), TEXTS)
+def test_rules_is_idempotent(normalize, text):
     assert normalize(normalize(text)) == normalize(text)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(["english", "mandarin"]), TEXTS, st.integers(0, 30))
-def test_normalizer_ignores_variation_selectors_and_keycaps(name, text, place):
-    normalize = normalizer(name)
+@given(st.sampled_from([words, characters]), TEXTS, st.integers(0, 30))
+def test_rules_ignores_variation_selectors_and_keycaps(normalize, text, place):
     visible = text.translate(dict.fromkeys([0xFE0F, 0x20E3, 0xE0100]))
     for invisible in "\ufe0e\ufe0f\u20e3\U000e0101":
         assert normalize(visible[:place] + invisible + visible[place:]) == normalize(visible)
@@ -141,25 +106,19 @@ def reference_version_1(text, space):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text("abcDEé 今天好,.;:!?()-。，、？", max_size=40) | st.text("ab 0123", max_size=20))
-def test_normalizer_keeps_rules_for_ordinary_texts(text):
-    assert normalizer("english")(text) == reference_version_1(text, " ")
-    assert normalizer("mandarin")(text) == reference_version_1(text, "").replace(" ", "")
+def test_rules_keeps_rules_for_ordinary_texts(text):
+    assert words(text) == reference_version_1(text, " ")
+    assert characters(text) == reference_version_1(text, "").replace(" ", "")
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10**12))
-def test_normalizer_english_reads_commas_of_thousands(number):
-    assert normalizer("english")(f"{number:,}") == str(number)
+def test_words_reads_commas_of_thousands(number):
+    assert words(f"{number:,}") == str(number)
 
 
 @given(st.text(max_size=30))
-def test_normalizer_english_keeps_only_letters_numbers_marks_and_inner_apostrophes(text):
-    for word in normalizer("english")(text).split(" "):
+def test_words_keeps_only_letters_numbers_marks_and_inner_apostrophes(text):
+    for word in words(text).split(" "):
         assert not word.startswith("'") and not word.endswith("'")
         assert all(unicodedata.category(char)[0] in "LNM" or char == "'" for char in word)
-
-
-def test_normalizer_has_version_and_rejects_unknown_name():
-    assert all(normalizer(name).version for name in NORMALIZERS)
-    with pytest.raises(UserError, match="'english2'.*english, mandarin, raw"):
-        normalizer("english2")

@@ -65,7 +65,9 @@ def test_collapse_of_a_model_is_logged(conf, datadir, tmp_path, monkeypatch, cap
     cuts = [make_cut(tmp_path, f"dev-{i:02d}", 0.5, f"word{i} two") for i in range(30)]
     (tmp_path / "corpus.json").write_text((datadir / "corpus.json").read_text())
     manifest = write_cuts(tmp_path / "dev.jsonl.gz", cuts)
-    trainer = make_trainer(conf, "base", tmp_path, datadir, f"data.dev={manifest}", "train.eval_clips=30")
+    trainer = make_trainer(
+        conf, "base", tmp_path, datadir, f"data.dev={manifest}", "train.eval_clips=30", "train.ctc_weight=0"
+    )
     fixed_transcripts(monkeypatch, lambda text: "the same two" if is_collapsed else text)
     rates, note = DevError(trainer.config, trainer.ranks, trainer.phases).measure(trainer.student)
     printed = capsys.readouterr().out
@@ -80,12 +82,14 @@ def test_members_of_a_mix_are_scored_by_their_own_metric(conf, datadir, tmp_path
         (tmp_path / name).mkdir()
         texts = [f"{text} word{i}" if name == "a" else text for i in range(count)]
         cuts = [make_cut(tmp_path / name, f"dev-{i:02d}", 0.5, text) for i, text in enumerate(texts)]
-        normalize = {"metric": metric, "normalizer": {"wer": "english", "cer": "mandarin"}[metric]}
-        (tmp_path / name / "corpus.json").write_text(json.dumps(facts | normalize))
+        spoken = {"language": {"wer": "English", "cer": "Chinese"}[metric]}
+        (tmp_path / name / "corpus.json").write_text(json.dumps(facts | spoken))
         write_cuts(tmp_path / name / "dev.jsonl.gz", cuts)
     path = tmp_path / "dev.mix.yaml"
     write_mix(path, [Member(f"{name}/dev.jsonl.gz", name) for name in "abc"])
-    trainer = make_trainer(conf, "base", tmp_path, datadir, f"data.dev={path}", "train.eval_clips=66")
+    trainer = make_trainer(
+        conf, "base", tmp_path, datadir, f"data.dev={path}", "train.eval_clips=66", "train.ctc_weight=0"
+    )
     fixed_transcripts(monkeypatch, lambda text: "one two three" if "one" in text else "好")
     dev = DevError(trainer.config, trainer.ranks, trainer.phases)
     assert [(one.name, len(one.cuts)) for one in dev.sets] == [("a", 22), ("b", 22), ("c", 2)]

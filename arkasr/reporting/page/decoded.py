@@ -11,8 +11,7 @@ from arkasr.errors import UserError
 from arkasr.evaluation.results_io import TestSet, hypothesis_file
 from arkasr.evaluation.texts_io import read_hypotheses, read_utterances
 from arkasr.reporting.page.experiment import Experiment
-from arkasr.scoring.normalize import normalizer
-from arkasr.scoring.tally import Tally, count
+from arkasr.scoring.tally import Tally
 from arkasr.scoring.utterances import Utterance
 
 
@@ -88,8 +87,9 @@ def read_decoded(expdir: str, tested: TestSet, runs: Sequence[str]) -> DecodedSe
     Raises:
         UserError: The manifest is missing or damaged.
     """
-    utterances, normalize = read_utterances(tested.manifest), normalizer(tested.normalizer)
-    found = DecodedSet(tested, utterances, [normalize(each.text) for each in utterances.values()], {}, {}, {})
+    utterances, profile = read_utterances(tested.manifest), tested.profile
+    expected = profile.normalize_all([each.text for each in utterances.values()], tested.rules)
+    found = DecodedSet(tested, utterances, expected, {}, {}, {})
     references = {identity: utterance.text for identity, utterance in utterances.items()}
     for run in runs:
         try:
@@ -97,7 +97,8 @@ def read_decoded(expdir: str, tested: TestSet, runs: Sequence[str]) -> DecodedSe
         except UserError as error:
             found.problems[run] = str(error)
             continue
-        texts = [normalize(rows[identity]["hypothesis"]) if identity in rows else None for identity in utterances]
-        found.texts[run] = texts
-        found.tallies[run] = count(found.references, [text or "" for text in texts], tested.metric)
+        texts = [rows[identity]["hypothesis"] if identity in rows else None for identity in utterances]
+        shown = profile.normalize_all([text or "" for text in texts], tested.rules)
+        found.texts[run] = [None if text is None else clean for text, clean in zip(texts, shown, strict=True)]
+        found.tallies[run] = profile.count(found.references, shown, tested.rules)
     return found
