@@ -8,8 +8,9 @@ the same numbers as Table 1 for them, so it was scored like Table 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from arkasr.corpora.published import TEST_SETS
 from arkasr.evaluation import paper_numbers
 
 PAPER, CARD = "paper", "card"
@@ -27,6 +28,7 @@ class PublishedTable:
         columns: Column of the table by the column that corpus.yaml names.
         rows: Model and error rates in percent, by the run that corresponds to the row.
         has_average: Whether the last column is the mean of the others.
+        clips: Number of clips that the numbers of a column are of, where it is known.
     """
 
     name: str
@@ -36,6 +38,7 @@ class PublishedTable:
     columns: Mapping[str, str]
     rows: Mapping[str, tuple[str, tuple[float, ...]]]
     has_average: bool = False
+    clips: Mapping[str, int] = field(default_factory=dict)
 
     def rate(self, row: str, column: str) -> float | None:
         """Return one number.
@@ -60,6 +63,7 @@ class PublishedTable:
 
 
 AVERAGE = "Average"
+CLIPS = {column: clips for column, (clips, _) in TEST_SETS.items()}
 
 TABLES = {
     table.name: table
@@ -71,6 +75,7 @@ TABLES = {
             "paper",
             {column: column for column in paper_numbers.COLUMNS},
             paper_numbers.TABLE1,
+            clips=CLIPS,
         ),
         PublishedTable(
             "english",
@@ -92,6 +97,7 @@ TABLES = {
                 "teacher": ("Qwen3-ASR-1.7B", (10.56, 10.25, 8.74, 1.63, 3.40, 2.84, 6.35, 6.25)),
             },
             has_average=True,
+            clips=CLIPS | {"AMI": 12643, "Earnings22": 2741, "GigaSpeech": 19931},
         ),
         PublishedTable(
             "chinese",
@@ -105,6 +111,7 @@ TABLES = {
                 "teacher": ("Qwen3-ASR-1.7B", (1.50, 4.69, 4.55, 3.58)),
             },
             has_average=True,
+            clips=CLIPS,
         ),
     )
 }

@@ -150,7 +150,7 @@ def test_shar_folder_itself_is_one_part_with_its_name():
 def read_yaml_like(language: str):
     from types import SimpleNamespace
 
-    return SimpleNamespace(channels="mix", language=language)
+    return SimpleNamespace(channels="mix", language=language, options={})
 
 
 def test_folder_of_cut_files_is_a_part(tmp_path, audio):

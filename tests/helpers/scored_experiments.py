@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from arkasr.evaluation.published_tables import TABLES
+
+CLIPS = {name: clips for table in TABLES.values() for name, clips in table.clips.items()}
+
 
 def numbers(rate: float | None, version: str = "1", metric: str = "wer", **packages: str) -> dict[str, Any]:
     """Return the numbers of one profile."""
@@ -20,15 +24,14 @@ def numbers(rate: float | None, version: str = "1", metric: str = "wer", **packa
 
 
 def entry(
-    column: str = "", default: str = "unicode", scale: str = "paper", clips: int = 100, **profiles: Any
+    column: str = "", default: str = "unicode", scale: str = "paper", clips: int = 0, **profiles: Any
 ) -> dict[str, Any]:
     """Return the entry of a test set. Numbers of profiles are values of `numbers`, with `_` for `-` in the names."""
     by_name = {name.replace("leaderboard", "leaderboard-2026-08"): found for name, found in profiles.items()}
     chosen = by_name.get(default) or numbers(None)
     return {
         "metric": chosen["metric"],
-        "normalizer": {"name": "english", "version": "2"},
-        "utterances": clips,
+        "utterances": clips or CLIPS.get(column, 100),
         "corpus": "corpus",
         "column": column,
         "scale": scale,

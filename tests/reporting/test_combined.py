@@ -21,7 +21,9 @@ def libri(tmp_path):
     """LibriSpeech: Base and Base+OPD on both sets, and Base+TD+OPD on test-clean only."""
     folder = tmp_path / "libri"
     clean = entry("Libri clean", unicode=numbers(4.5), paper=numbers(4.0), leaderboard=numbers(3.0, whisper="1"))
-    other = entry("Libri Other", unicode=numbers(8.5), paper=numbers(8.0), leaderboard=numbers(7.0, whisper="1"))
+    other = entry(
+        "Libri Other", clips=2939, unicode=numbers(8.5), paper=numbers(8.0), leaderboard=numbers(7.0, whisper="1")
+    )
     sets = {"test-clean": clean, "test-other": other}
     write_scores(folder, "base", sets)
     write_scores(folder, "base_opd", sets)
@@ -124,6 +126,14 @@ def test_other_test_sets_use_their_default_profile(libri, capsys):
     assert records([libri], capsys, names=["other"]) == []
 
 
+def test_scores_of_versions_without_profiles_are_of_the_rules_that_they_had(tmp_path, capsys):
+    old = {key: value for key, value in entry("Libri clean", unicode=numbers(7.0)).items() if key[:7] != "profile"}
+    write_scores(tmp_path / "old", "base", {"clean": old | {"normalizer": {"name": "english", "version": "2"}}})
+    rows = records([tmp_path / "old"], capsys, names=["table1"], profile="unicode")
+    assert find(rows, "Table 1", "Libri clean", "Base")["value"] == "7"
+    assert shown(find(records([tmp_path / "old"], capsys), "Table 1", "Libri clean", "Base"))[-1] == "not scored"
+
+
 def test_another_profile_has_no_difference(libri, capsys):
     base = find(records([libri], capsys, profile="unicode"), "Table 1", "Libri clean", "Base")
     assert (base["value"], base["published"], base["difference"]) == ("4.5", "3.75", "")
@@ -205,8 +215,18 @@ def test_notes_name_small_scales_and_models_with_other_weights(libri, tmp_path):
     path = write_scores(libri, "base", {"test-clean": entry("Libri clean", paper=numbers(4.0)) | {"weights": "bbb"}})
     assert path.is_file()
     [first] = build([str(libri), str(tmp_path / "mini")], ["table1"], "")
-    assert "Not of paper scale, and so not comparable with published numbers: AISHELL-1." in first.notes
+    assert "AISHELL-1: scale mini, so there is no difference from the published numbers." in first.notes
+    values = {line.column: (line.published, line.difference) for line in first.lines if line.model == "Base"}
+    assert values["AISHELL-1"] == (3.48, None) and values["Libri clean"] == (3.75, pytest.approx(0.25))
     assert "Base: the numbers are of 2 models with different weights." in first.notes
+
+
+def test_scores_of_other_clips_have_no_difference(tmp_path):
+    write_scores(tmp_path / "ami", "base_td_opd", {"test": entry("AMI", clips=900, leaderboard=numbers(12.0))})
+    [english] = build([str(tmp_path / "ami")], ["english"], "")
+    [line] = [line for line in english.lines if (line.column, line.model) == ("AMI", "Base+TD+OPD")]
+    assert (line.value, line.published, line.difference) == (12.0, 11.67, None)
+    assert english.notes[0] == ("AMI: 900 clips, but the published numbers are of 12643, so there is no difference.")
 
 
 def refused(*expdirs, profile=""):
@@ -231,7 +251,7 @@ def test_different_versions_and_test_sets_in_one_column_are_refused(libri, tmp_p
     message = refused(libri, tmp_path / "old")
     assert "scored with paper 0 (WER)" in message and "with paper 1 (WER); scores of different profiles" in message
     write_scores(tmp_path / "old", "base_td", {"test-clean": entry("Libri clean", clips=7, paper=numbers(5.0))})
-    assert "number of clips 7 is not 100" in refused(libri, tmp_path / "old")
+    assert "number of clips 7 is not 2620" in refused(libri, tmp_path / "old")
     write_scores(tmp_path / "old", "base_td", {"test-clean": entry("Libri clean", scale="mini", paper=numbers(5.0))})
     assert "scale mini is not paper" in refused(libri, tmp_path / "old")
 
@@ -240,8 +260,6 @@ def test_different_default_profiles_of_one_test_set_are_refused(tmp_path):
     write_scores(tmp_path / "a", "base", {"calls": entry("", "raw", raw=numbers(5.0))})
     write_scores(tmp_path / "b", "base_opd", {"calls": entry("", "unicode", unicode=numbers(5.0))})
     assert "scored with profile unicode, but" in refused(tmp_path / "a", tmp_path / "b")
-    write_scores(tmp_path / "b", "base_opd", {"calls": {**entry(), "profile": None, "profiles": None}})
-    assert "was scored before there were scoring profiles" in refused(tmp_path / "b")
     assert "unknown" in refused_by_verb(tmp_path / "a")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from arkasr.corpora.corpus import Corpus
-from arkasr.corpora.layouts.entries import BAD_PATH, Entry, NoOptions
+from arkasr.corpora.layouts.entries import BAD_PATH, Entry
 from arkasr.corpora.layouts.lhotse_audio import Sources, channel_fault, recordings_of
 from arkasr.corpora.layouts.lhotse_files import SUFFIXES, find_parts, require_part
 from arkasr.corpora.layouts.lhotse_items import read_items
@@ -25,6 +27,23 @@ if TYPE_CHECKING:
 _KNOWN_PATHS = 1024
 _NO_LANGUAGE = "?"  # replaces the language of supervisions that name none. Stage 1 puts that of corpus.yaml there
 
+_TAG = re.compile(r"<[A-Z]+>")
+
+
+@dataclass
+class LhotseOptions:
+    """The section `options` of corpus.yaml for the layout `lhotse`.
+
+    Attributes:
+        own_channels: Of recordings with several channels, use those that the supervision or the cut names, such as the
+            headset of the speaker. Otherwise the key `channels` decides.
+        remove_tags: Remove tags of upper-case letters from transcripts, such as `<COMMA>` and `<MUSIC>` of GigaSpeech.
+            A clip whose transcript holds nothing else has no transcript.
+    """
+
+    own_channels: bool = False
+    remove_tags: bool = False
+
 
 class Lhotse:
     """A folder of Lhotse manifests, see `arkasr.corpora.layouts.registry.CorpusLayout`.
@@ -36,7 +55,7 @@ class Lhotse:
     Args:
         root: The folder.
         corpus: The corpus.yaml. `language` holds for supervisions that name none, `channels` for recordings with
-            several channels.
+            several channels, and `options` are those of `LhotseOptions`.
     """
 
     expected: ClassVar[str] = (
@@ -44,11 +63,12 @@ class Lhotse:
         "supervisions_train.jsonl.gz"
     )
     subfolders: ClassVar[tuple[str, ...]] = ("",)
-    options: ClassVar[type[Any]] = NoOptions
+    options: ClassVar[type[Any]] = LhotseOptions
     source_option: ClassVar[str] = ""
 
     def __init__(self, root: Path, corpus: Corpus):
         self.root, self.corpus = root, corpus
+        self.chosen = LhotseOptions(**corpus.options)
 
     @staticmethod
     def matches(folder: Path, corpus: Corpus) -> bool:
@@ -89,12 +109,13 @@ class Lhotse:
         from arkasr.data.checks import Rules
 
         part = require_part(name, find_parts(self.root)[name])
-        rules = Rules(str(self.corpus.channels), _NO_LANGUAGE, needs_text=False, any_language=True)
+        channels = "auto" if self.chosen.own_channels else str(self.corpus.channels)
+        rules = Rules(channels, _NO_LANGUAGE, needs_text=False, any_language=True)
         manifest = part.files()[0]
         sources, languages = Sources(manifest, self.root), Languages()
         for place, item in read_items(part):
             for clip in _clips(item, rules, place, sources):
-                yield _entry(name, clip, languages, manifest)
+                yield _entry(name, clip, languages, manifest, self.chosen.remove_tags)
 
 
 def _clips(item: dict[str, Any], rules: Rules, place: Place, sources: Sources) -> list[Cut | dict[str, Any]]:
@@ -105,7 +126,7 @@ def _clips(item: dict[str, Any], rules: Rules, place: Place, sources: Sources) -
     return check(item, rules, place).clips
 
 
-def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest: Path) -> Entry:
+def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest: Path, without_tags: bool) -> Entry:
     from arkasr.data.reasons import refusal
     from arkasr.data.shar import PLACE
 
@@ -117,7 +138,9 @@ def _entry(part: str, clip: Cut | dict[str, Any], languages: Languages, manifest
     if failure:
         return Entry(part, name, path, None, failure.kind)
     supervision = _supervision(item)
-    text, prefix, fault = transcript(supervision.get("text"))
+    written = supervision.get("text")
+    written = _TAG.sub("", written) if without_tags and isinstance(written, str) else written
+    text, prefix, fault = transcript(written)
     named = supervision.get("language")
     language, unknown = languages.read(None if named == _NO_LANGUAGE else named, prefix)
     item["id"] = name

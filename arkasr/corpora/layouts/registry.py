@@ -163,7 +163,9 @@ def require_layout(corpus: Corpus, corpus_dir: Path) -> CorpusLayout:
     expected, named = layout_class(corpus), find_layout(corpus, corpus_dir) if corpus.options else None
     if named is None and not corpus_dir.exists():
         stage_0 = f"run stage 0 to make the {corpus.name} corpus there, or " if corpus.layout in PUBLISHED else ""
-        raise UserError(f"{corpus_dir}: no such file or folder; {stage_0}name your own with --corpus_dir")
+        own = f"to obtain {corpus.name}, {corpus.obtain}; then name it with --corpus_dir" if corpus.obtain else ""
+        own = own if own and not stage_0 else "name your own with --corpus_dir"
+        raise UserError(f"{corpus_dir}: no such file or folder; {stage_0}{own}")
     layout = named or find_layout(corpus, corpus_dir)
     if layout is not None:
         return layout

@@ -61,8 +61,8 @@ class Score(NamedTuple):
 
     @property
     def default_profile(self) -> str:
-        """Name of the profile whose numbers the entry itself holds. Empty in scores of versions without profiles."""
-        return (self.entry.get("profile") or {}).get("name") or ""
+        """Name of the profile whose numbers the entry itself holds."""
+        return str(self.entry["profile"]["name"])
 
     @property
     def warnings(self) -> list[str]:
@@ -70,12 +70,11 @@ class Score(NamedTuple):
         return [*(self.content.get("warnings") or ()), *doubts(self.entry)]
 
     def check(self) -> None:
-        """Check the types of what older versions of scores.json do not have.
+        """Check the numbers of all profiles.
 
         Raises:
             UserError: The file is damaged.
         """
-        check_types(self.where, self.entry, {"profile": dict, "profiles": dict}, AGAIN_5)
         for name, found in (self.entry.get("profiles") or {}).items():
             where = f"{self.where}, profile {name}"
             check_types(where, found, _PROFILE_TYPES, AGAIN_5, needed=True)
@@ -88,9 +87,11 @@ class Score(NamedTuple):
             profile: Its name.
 
         Returns:
-            Value of `profiles` in scores.json, or None if the run was not scored with it.
+            Value of `profiles` in scores.json, or None if the run was not scored with it. Older versions wrote the
+            numbers of one profile only.
         """
-        return (self.entry.get("profiles") or {}).get(profile)
+        own = {**self.entry, **self.entry["profile"]} if profile == self.default_profile else None
+        return (self.entry.get("profiles") or {}).get(profile) or own
 
 
 Columns = Mapping[str, Mapping[Row, Score]]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from arkasr.reporting.combined.columns import Columns, Score
+from arkasr.evaluation.published_tables import PublishedTable
+from arkasr.reporting.combined.columns import Columns, Row, Score
 from arkasr.reporting.combined.experiments import Experiment
 from arkasr.reporting.combined.lines import NOT_SCORED, Line
 
@@ -16,20 +17,37 @@ def notes_of(columns: Columns) -> list[str]:
         columns: Scores by column and row.
 
     Returns:
-        Sentences: which columns are not of paper scale, the experiment of each column, and rows of several models.
+        Sentences: the experiment of each column, and rows of several models.
     """
-    notes = []
-    small = [name for name, scores in columns.items() if any(s.entry.get("scale") != "paper" for s in scores.values())]
-    if small:
-        notes.append(f"Not of paper scale, and so not comparable with published numbers: {', '.join(small)}.")
-    for folder, names in _columns_of(columns).items():
-        notes.append(f"From {folder}: {', '.join(names)}.")
+    notes = [f"From {folder}: {', '.join(names)}." for folder, names in _columns_of(columns).items()]
     for row in dict.fromkeys(row for scores in columns.values() for row in scores):
         own = [scores[row] for scores in columns.values() if row in scores]
         weights = {digest for score in own if (digest := _weights(score))}
         if len(weights) > 1:
             notes.append(f"{row.title}: the numbers are of {len(weights)} models with different weights.")
     return notes
+
+
+def other_data(column: str, scores: Mapping[Row, Score], table: PublishedTable) -> str:
+    """Say why the scores of a column are not comparable with the published numbers.
+
+    Args:
+        column: Column of the published tables.
+        scores: Our scores on it, all of one test set.
+        table: The published table.
+
+    Returns:
+        A sentence. Empty if the scale is `paper`, and the number of clips is that of the published test set or unknown.
+    """
+    entries = [score.entry for score in scores.values()]
+    if not entries:
+        return ""
+    scale, clips, published = entries[0].get("scale"), entries[0].get("utterances"), table.clips.get(column)
+    if scale != "paper":
+        return f"{column}: scale {scale or 'unknown'}, so there is no difference from the published numbers."
+    if published not in (None, clips):
+        return f"{column}: {clips} clips, but the published numbers are of {published}, so there is no difference."
+    return ""
 
 
 def _columns_of(columns: Columns) -> dict[str, list[str]]:

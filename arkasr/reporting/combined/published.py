@@ -13,7 +13,7 @@ from arkasr.reporting import vuss_table
 from arkasr.reporting.combined.columns import Columns, Score, in_order
 from arkasr.reporting.combined.experiments import Experiment
 from arkasr.reporting.combined.lines import NOT_RUN, Line, Table, group
-from arkasr.reporting.combined.notes import notes_of
+from arkasr.reporting.combined.notes import notes_of, other_data
 
 CHARACTERS = TABLES["chinese"].columns  # test sets with character error rate
 
@@ -28,22 +28,25 @@ def published(table: PublishedTable, columns: Columns, profile: str = "") -> Tab
 
     Returns:
         One line per column and model. Published rows and columns that we have not run are there as "not run". The
-        difference is left out if the profile is another one than that of the table.
+        difference is left out where the numbers are not comparable, which a note says.
 
     Raises:
         UserError: The scores of one column are of different versions of the profile.
     """
     used = profile or table.profile
+    same = used == table.profile
     ours = {column: columns.get(column, {}) for column in table.columns}
     rows = in_order(ours)
     lines: list[Line] = []
     for column, shown in table.columns.items():
         empty = Line(shown, "CER" if column in CHARACTERS else "WER")
         found = group(empty, rows, ours[column], used, table)
-        lines += [_beside(line, table.rate(row, column), used == table.profile) for row, line in found]
+        comparable = same and not other_data(column, ours[column], table)
+        lines += [_beside(line, table.rate(row, column), comparable) for row, line in found]
     if table.has_average:
-        lines += _averages(table, lines, used == table.profile)
-    notes = [] if used == table.profile else [_other_profile(table, used)]
+        lines += _averages(table, lines, same and not any(other_data(*each, table) for each in ours.items()))
+    notes = [] if same else [_other_profile(table, used)]
+    notes += [note for each in ours.items() if (note := other_data(*each, table))]
     return Table(table.title, table.source, lines, notes + notes_of(ours))
 
 
@@ -58,13 +61,13 @@ def others(columns: Columns, profile: str = "") -> Table:
         One line per test set and model that was scored on it. Without lines if there are none.
 
     Raises:
-        UserError: The scores of one column are of different profiles, or were made before there were profiles.
+        UserError: The scores of one column are of different profiles.
     """
     known = {column for table in TABLES.values() for column in table.columns}
     rest = {column: scores for column, scores in columns.items() if column not in known}
     lines: list[Line] = []
     for column, scores in rest.items():
-        used = profile or _default_profile(column, list(scores.values()))
+        used = profile or _default_profile(list(scores.values()))
         lines += [line for _, line in group(Line(column, ""), in_order({column: scores}), scores, used)]
     return Table("Other test sets", "", lines, notes_of(rest))
 
@@ -120,12 +123,8 @@ def _averages(table: PublishedTable, lines: Sequence[Line], comparable: bool) ->
     return found
 
 
-def _default_profile(column: str, scores: Sequence[Score]) -> str:
+def _default_profile(scores: Sequence[Score]) -> str:
     names = {score.default_profile: score for score in scores}
-    if "" in names:
-        raise UserError(
-            f"{names[''].where}: was scored before there were scoring profiles; run --stage 5 of {column} again"
-        )
     if len(names) > 1:
         (one, first), (two, second) = sorted(names.items())[:2]
         raise UserError(
