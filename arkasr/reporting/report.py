@@ -130,7 +130,7 @@ def sections(
 
 def _uncertainty(sets: Sequence[TestSet], scores: Scores) -> list[tuple[str, ...]]:
     """Return the sections about intervals and significance."""
-    notes = uncertainty.speaker_notes(sets, scores)
+    notes = [*uncertainty.few_speakers(sets, scores), *uncertainty.unknown_speakers(sets, scores)]
     found = [("### Intervals by utterance and by speaker", UNCERTAINTY, *notes, uncertainty.intervals(sets, scores))]
     found.append(("### Significance of the change from Base", SIGNIFICANCE, uncertainty.significance(sets, scores)))
     return [section for section in found if section[-1]]

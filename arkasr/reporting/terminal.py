@@ -8,7 +8,7 @@ from itertools import islice
 
 from arkasr.evaluation import inputs, paper_numbers
 from arkasr.evaluation.results_io import TestSet
-from arkasr.reporting import tables
+from arkasr.reporting import tables, uncertainty
 from arkasr.reporting.markdown import aligned, format_number
 from arkasr.reporting.profile_table import profile_lines
 from arkasr.reporting.shown_sets import is_miniature, metric_names, title
@@ -25,9 +25,9 @@ def table(sets: Sequence[TestSet], scores: Scores) -> str:
         scores: Content of scores.json by run.
 
     Returns:
-        The table with a title line, then the teacher and the warnings. "vs Base" is the relative change. "paper" is the
-        paper's error rate in percent, for test sets of the paper. If the table is wider than 80 columns, or the metrics
-        differ, each test set has its own line above its rows.
+        The table with a title line, then the teacher, the warnings, and test sets with few speakers. "vs Base" is the
+        relative change. "paper" is the paper's error rate in percent, for test sets of the paper. If the table is wider
+        than 80 columns, or the metrics differ, each test set has its own line above its rows.
     """
     columns, metric = paper_numbers.columns(sets), metric_names(sets)
     mixed = " or " in metric
@@ -41,7 +41,7 @@ def table(sets: Sequence[TestSet], scores: Scores) -> str:
     if mixed or max(map(len, texts)) > WIDTH:
         texts = _grouped(sets, header, list(groups.values()))
     note = _miniature(bool(columns)) if is_miniature(sets) else ""
-    return "\n".join([f"Table 1: {title(sets)}{note}", "", *texts, *_profiles(sets, scores), *_notes(scores)])
+    return "\n".join([f"Table 1: {title(sets)}{note}", "", *texts, *_profiles(sets, scores), *_notes(sets, scores)])
 
 
 def _profiles(sets: Sequence[TestSet], scores: Scores) -> list[str]:
@@ -82,9 +82,10 @@ def _cells(content: dict, test_set: str) -> list[str]:
     return [format_number(entry["rate_percent"]), mark, interval, "-" if change is None else f"{change:+.1f} %"]
 
 
-def _notes(scores: Scores) -> list[str]:
+def _notes(sets: Sequence[TestSet], scores: Scores) -> list[str]:
     teacher = scores.get("teacher", {}).get("teacher")
     notes = [f"Teacher: {inputs.describe_teacher(teacher)}"] if teacher else []
     notes += [f"! {where}: {clause}." for where, clause in tables.warnings(scores)]
+    notes += uncertainty.few_speakers(sets, scores)
     wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for note in notes]
     return ["", *wrapped] if wrapped else []

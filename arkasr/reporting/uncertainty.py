@@ -81,29 +81,40 @@ def significance(sets: Sequence[TestSet], scores: Scores) -> str:
     return markdown_table(header, rows) if rows else ""
 
 
-def speaker_notes(sets: Sequence[TestSet], scores: Scores) -> list[str]:
-    """Say where the intervals by speaker are missing or rest on few speakers.
+def _speakers(sets: Sequence[TestSet], scores: Scores) -> dict[str, int | None]:
+    """Return the number of speakers of each test set that was scored, None if some are unknown."""
+    return {
+        label.removesuffix(" (!)"): entry.get("speakers")
+        for _, label, entry in _entries(sets, scores)
+        if entry.get("utterance_error_percent") is not None
+    }
+
+
+def few_speakers(sets: Sequence[TestSet], scores: Scores) -> list[str]:
+    """Say which test sets have few speakers.
 
     Args:
         sets: The test sets.
         scores: Content of scores.json by run.
 
     Returns:
-        One sentence per kind of finding, which names the test sets.
+        One sentence that names the test sets and their number of speakers, or none.
     """
-    found = {
-        label.removesuffix(" (!)"): entry.get("speakers")
-        for _, label, entry in _entries(sets, scores)
-        if entry.get("utterance_error_percent") is not None
-    }
-    few = [f"{label} ({number})" for label, number in found.items() if number and number < FEW_SPEAKERS]
-    unknown = [label for label, number in found.items() if not number]
-    notes = []
-    if few:
-        notes.append(
-            f"Fewer than {FEW_SPEAKERS} speakers: {', '.join(few)}. Intervals by speaker are then too narrow, and the "
-            "results may not hold for other speakers."
-        )
-    if unknown:
-        notes.append(f"Not all clips name their speaker, so there is no interval by speaker: {', '.join(unknown)}.")
-    return notes
+    few = [f"{name} ({number})" for name, number in _speakers(sets, scores).items() if 0 < (number or 0) < FEW_SPEAKERS]
+    consequence = "Intervals by speaker are then too narrow, and the results may not hold for other speakers."
+    return [f"Fewer than {FEW_SPEAKERS} speakers: {', '.join(few)}. {consequence}"] if few else []
+
+
+def unknown_speakers(sets: Sequence[TestSet], scores: Scores) -> list[str]:
+    """Say which test sets have no interval by speaker.
+
+    Args:
+        sets: The test sets.
+        scores: Content of scores.json by run.
+
+    Returns:
+        One sentence that names the test sets, or none.
+    """
+    unknown = [name for name, number in _speakers(sets, scores).items() if not number]
+    reason = "Not all clips name their speaker, so there is no interval by speaker"
+    return [f"{reason}: {', '.join(unknown)}."] if unknown else []

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from arkasr.scoring import bootstrap
 from arkasr.scoring.tally import Tally, percent, percents, summary
 from arkasr.scoring.utterances import Utterance
@@ -54,20 +52,22 @@ def breakdown(tally: Tally, utterances: Sequence[Utterance]) -> dict[str, list[d
     """
     found = {}
     for kind, label_of in KINDS.items():
-        labels = np.array([label_of(utterance) for utterance in utterances], dtype=object)
-        order = sorted(set(labels) - {UNKNOWN}, key=DURATIONS.index if kind == "duration" else None)
+        members: dict[str, list[int]] = {}
+        for index, utterance in enumerate(utterances):
+            members.setdefault(label_of(utterance), []).append(index)
+        order = sorted(members.keys() - {UNKNOWN}, key=DURATIONS.index if kind == "duration" else None)
         if order:
-            unknown = [UNKNOWN] if UNKNOWN in labels else []
-            found[kind] = [_row(label, tally, labels == label) for label in (*order, *unknown)]
+            unknown = [UNKNOWN] if UNKNOWN in members else []
+            found[kind] = [_row(label, tally, members[label]) for label in (*order, *unknown)]
     return found
 
 
-def _row(label: str, tally: Tally, chosen: np.ndarray) -> dict[str, Any]:
+def _row(label: str, tally: Tally, chosen: list[int]) -> dict[str, Any]:
     errors, lengths = tally.errors[chosen], tally.lengths[chosen]
     length = int(lengths.sum())
     return {
         "label": label,
-        "utterances": int(chosen.sum()),
+        "utterances": len(chosen),
         "reference_length": length,
         "errors": int(errors.sum()),
         "rate_percent": percent(int(errors.sum()) / length) if length else None,

@@ -17,9 +17,10 @@ from arkasr.scoring.utterances import Utterance
 TEXTS = {f"u{i}": f"word number {i}" for i in range(6)} | {"silent": ""}
 
 
-@pytest.fixture
-def workspace(tmp_path):
-    """Two speakers, two conditions and a silent clip. Base is wrong in clips of speaker b, OPD nowhere."""
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A scored experiment with two speakers, two conditions and a silent clip. OPD has no errors."""
+    tmp_path = tmp_path_factory.mktemp("workspace")
     data = write_data(tmp_path / "data", "toy", {"test": TEXTS}, ENGLISH)
     rows = []
     for number, (identity, text) in enumerate(TEXTS.items()):
@@ -33,6 +34,7 @@ def workspace(tmp_path):
     wrong = {i: "word" if n % 2 else text for n, (i, text) in enumerate(TEXTS.items())} | {"silent": "thank you"}
     write_hypotheses(tmp_path / "exp", "base", "test", wrong)
     write_hypotheses(tmp_path / "exp", "base_opd", "test", TEXTS)
+    score(str(tmp_path / "exp"), str(data), ["base", "base_opd"])
     return tmp_path / "exp", data
 
 
@@ -42,8 +44,7 @@ def test_read_utterances_reads_speaker_condition_and_duration(workspace):
 
 
 def test_score_writes_speakers_parts_and_significance(workspace):
-    exp, data = workspace
-    score(str(exp), str(data), ["base", "base_opd"])
+    exp, _ = workspace
     base, better = (scores_of(exp, run)["sets"]["test"] for run in ("base", "base_opd"))
     assert (base["speakers"], base["errors"], base["reference_length"]) == (2, 8, 18)
     assert base["utterance_error_percent"] == pytest.approx(100 * 4 / 7, abs=1e-3)
@@ -65,8 +66,7 @@ def test_score_writes_speakers_parts_and_significance(workspace):
 
 
 def test_results_have_a_section_for_each_theme(workspace):
-    exp, data = workspace
-    score(str(exp), str(data), ["base", "base_opd"])
+    exp, _ = workspace
     text = (exp / "RESULTS.md").read_text()
     sections = {part.split("\n")[0]: part for part in re.split(r"\n#+ ", text)}
     assert "Fewer than 20 speakers: test (2)." in sections["Intervals by utterance and by speaker"]

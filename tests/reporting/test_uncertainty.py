@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from score_examples import SETS, rows_of, run_scores
 
-from arkasr.reporting import uncertainty
+from arkasr.reporting import terminal, uncertainty
 
 
 def scores(**more):
@@ -40,15 +40,21 @@ def test_significance_has_a_row_for_each_run_besides_base():
 def test_scores_of_older_versions_have_no_tables():
     old = {"base": run_scores(40), "base_opd": run_scores(20, -50)}
     assert uncertainty.intervals(SETS, old) == "" == uncertainty.significance(SETS, old)
-    assert uncertainty.speaker_notes(SETS, old) == []
+    assert uncertainty.few_speakers(SETS, old) == [] == uncertainty.unknown_speakers(SETS, old)
 
 
 @pytest.mark.parametrize(
-    ("speakers", "part"), [(6, "test-clean (6), test-other (6)"), (20, None), (None, "Not all clips name"), (1, "(1)")]
+    ("speakers", "few", "unknown"),
+    [(6, "test-clean (6), test-other (6)", None), (20, None, None), (None, None, "test-clean"), (1, "(1)", None)],
 )
-def test_speaker_notes_name_sets_with_few_or_unknown_speakers(speakers, part):
-    notes = uncertainty.speaker_notes(SETS, scores(speakers=speakers))
-    assert (part in notes[0]) if part else notes == []
+def test_sets_with_few_or_unknown_speakers_are_named(speakers, few, unknown):
+    content = scores(speakers=speakers)
+    for notes, part in (
+        (uncertainty.few_speakers(SETS, content), few),
+        (uncertainty.unknown_speakers(SETS, content), unknown),
+    ):
+        assert (part in notes[0]) if part else notes == []
+    assert bool(few) == ("Fewer than 20 speakers" in terminal.table(SETS, content))
 
 
 @pytest.mark.parametrize(
