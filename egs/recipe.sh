@@ -14,12 +14,12 @@ source "$egs/cmd.sh"
 OPTIONS='corpus|word||folder under egs/ that holds the recipe; run.sh sets it
 stage|number|0|first stage to run
 stop_stage|number|5|last stage to run
-scale|mini/paper|mini|mini: small models on a synthetic corpus; paper: published sizes
+scale|mini/study/paper|mini|mini: small synthetic corpus; study: larger, with controls; paper
 corpus_dir|path|downloads/{scale}|folder of an existing corpus; skips stage 0
 datadir|path|data/{tag}|folder of the prepared cuts
 expdir|path|exp/{tag}|folder of checkpoints, hypotheses, RESULTS.md and figures
 conf|path|conf/{scale}.yaml|configuration file with the settings of all runs
-variants|text|base base_opd base_td_opd|names of the runs to train and score
+variants|text|base base_opd base_td_opd|runs to train and score; at scale study: all
 skip_train|bool|false|true: skip stages 2 and 3, decode and score what is trained
 checkpoint|models||more models to decode and score: "[NAME=]FOLDER_OR_HUB_ID,[NAME=]PLUGIN:PATH"
 test_sets|sets||decode and score only "NAME=PATH ...": manifests, tables, data folders
@@ -39,6 +39,9 @@ shar|bool|false|true: copy the audio into --datadir as tar files (Lhotse Shar)
 python|command|python3|Python that has arkasr; .venv of the checkout is tried next
 dry_run|bool|false|true: print the commands and run nothing'
 
+# The runs of conf/study.yaml without the teacher.
+STUDY_RUNS='base base_steps base_audio base_td base_opd base_td_opd base_opd_labelled topline'
+
 # num_run: commands so far. child: process id of the running command. signalled: exit status for the last signal.
 # stop_time: value of SECONDS when stages 2 to 4 were asked to save and end. hosts, slots: lines of --hostfile. tag: see usage.
 num_run=0 child='' signalled=0 stop_time='' hosts=() slots=() tag=''
@@ -47,11 +50,12 @@ usage() {
     cat <<'END'
 Usage: ./run.sh [--option value]...     --stop_stage 4, --stop-stage 4 and --stop_stage=4 are equal
 
-Stages  0 download, 1 prepare, 2 label (at scale mini: after training the teacher), 3 train,
-        4 decode, 5 score, 6 export (only with --stop_stage 6)
+Stages  0 download, 1 prepare, 2 label (at scales mini and study: after training the teacher),
+        3 train, 4 decode, 5 score, 6 export (only with --stop_stage 6)
         --stage 3 skips data preparation and labelling: train, decode and score.
 Runs    base: supervised; base_opd: base, then distilled; base_td: base, then trained on teacher
-        transcripts; base_td_opd: base_td, then distilled. Other names need a --conf that has them.
+        transcripts; base_td_opd: base_td, then distilled. Scale study adds base_steps, base_audio,
+        base_opd_labelled and topline, see conf/study.yaml. Others need a --conf that has them.
 
 Options, with defaults in brackets. Paths that you write are relative to your working directory,
 default paths to the folder of run.sh. {tag} is {scale}, or {scale}-<folder name> with --corpus_dir.
@@ -73,6 +77,7 @@ fill_in() { # fill in the defaults that depend on other options
         value=${opt[$name]//'{scale}'/${opt[scale]}}
         opt[$name]=${value//'{tag}'/$tag}
     done
+    [[ ${opt[scale]} != study || -v given[variants] ]] || opt[variants]=$STUDY_RUNS
 }
 
 check() { # refuse invalid options before anything runs
@@ -86,7 +91,7 @@ check() { # refuse invalid options before anything runs
         die "--master_port ${opt[master_port]} must be from 1 to 65534: the next port is used too"
     [[ -n ${opt[variants]// /} ]] || die "--variants is empty: name at least one run"
     for name in ${opt[variants]}; do
-        [[ -v given[conf] || $name =~ ^base(_td)?(_opd)?$ ]] ||
+        [[ -v given[conf] || $name =~ ^base(_td)?(_opd)?$ ]] || { [[ ${opt[scale]} == study && " $STUDY_RUNS " == *" $name "* ]]; } ||
             die "--variants: unknown run '$name'; known are base, base_opd, base_td, base_td_opd (others need a --conf that has them)"
     done
 }
@@ -233,7 +238,7 @@ with_parents() { # print the variants, each one once and after the runs that it 
     local -A seen=()
     for variant in ${opt[variants]}; do
         case $variant in
-            base_opd | base_td) needed="base $variant" ;;
+            base_opd | base_td | base_steps | base_audio | base_opd_labelled | topline) needed="base $variant" ;;
             base_td_opd) needed="base base_td $variant" ;;
             *) needed=$variant ;;
         esac
@@ -303,8 +308,8 @@ main() {
         on_first_node 0 "Download" "${arkasr[@]}" download "${source[@]}"
     fi
     on_first_node 1 "Prepare" "${arkasr[@]}" prepare "${source[@]}" --datadir "${opt[datadir]}" --nj "${opt[nj]}" "${shar[@]}"
-    # Scale mini trains its teacher here. The names of the runs show whether they need one.
-    [[ ${opt[scale]} != mini || $needed != *_@(td|opd)* ]] || train 2 teacher
+    # Scales mini and study train their teacher here. The names of the runs show whether they need one.
+    [[ ${opt[scale]} == paper || $needed != *_@(td|opd)* ]] || train 2 teacher
     [[ $needed != *_td* ]] ||
         transcribe 2 "Label" label "${opt[conf]}" "${dirs[@]}" "${overrides[@]}"
     for name in $needed; do train 3 "$name"; done

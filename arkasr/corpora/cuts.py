@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from arkasr.corpora.layouts.audio import Header, Headers, check_audio
 from arkasr.corpora.layouts.entries import NO_LANGUAGE, SEVERAL_CHANNELS, UNTRANSCRIBED, Entry
 from arkasr.corpora.layouts.lhotse_audio import through_link
 from arkasr.corpora.layouts.registry import CorpusLayout
+from arkasr.corpora.left_out import LeftOut
 from arkasr.corpora.set_rows import PartCounts, Row, Scanned, SetRows
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
@@ -41,6 +42,7 @@ class CutRules:
         text_case: Key `text_case` of corpus.yaml.
         channels: Key `channels` of corpus.yaml.
         num_jobs: Number of threads that read audio headers.
+        left_out: Key `left_out` of corpus.yaml.
     """
 
     audio_root: Path
@@ -48,6 +50,7 @@ class CutRules:
     text_case: str
     channels: str | int
     num_jobs: int
+    left_out: LeftOut = field(default_factory=lambda: LeftOut({}))
 
 
 def read_sets(layout: CorpusLayout, train: list[str], sets: Mapping[str, SetRows], rules: CutRules) -> int:
@@ -72,12 +75,12 @@ def read_sets(layout: CorpusLayout, train: list[str], sets: Mapping[str, SetRows
     with Progress("Reading", None, "utterances") as progress:
         while window := list(islice(entries, _WINDOW)):
             for scanned in _scanned(window, numbers, train, headers, maker):
-                for each in sets.values():
-                    if scanned.entry.part in each.parts:
-                        each.add(scanned)
+                for name, each in sets.items():
+                    if scanned.entry.part in each.parts and (placed := rules.left_out.place(name, scanned)):
+                        each.add(placed)
             progress.update(len(window))
     headers.close()
-    for each in sets.values():
+    for each in (each for name, each in sets.items() if name not in rules.left_out.sets):
         for part in each.parts:
             require_usable(part, each.totals.parts[part])
     return headers.num_files_with_channels

@@ -15,6 +15,7 @@ from arkasr.corpora.download import is_synthetic
 from arkasr.corpora.layouts.hf import HuggingFace
 from arkasr.corpora.layouts.registry import CorpusLayout, require_layout
 from arkasr.corpora.leaks import refuse_leaks
+from arkasr.corpora.left_out import LeftOut
 from arkasr.corpora.mix_corpus import is_mix_corpus
 from arkasr.corpora.prepare_mix import prepare_mix
 from arkasr.corpora.published import label
@@ -75,9 +76,10 @@ def _prepare(corpus: Corpus, layout: CorpusLayout, inputs: Inputs, data: Path, n
         layout.audio_dir = data / data_dir.AUDIO
     transcripts = layout.transcripts([part for use in parts.values() for part in use])
     files = {"files": len(transcripts), "sha256": data_dir.transcripts_digest(layout.root, transcripts)}
-    rules = CutRules(root, corpus.language, facts.text_case, corpus.channels, num_jobs)
+    rules = CutRules(root, corpus.language, facts.text_case, corpus.channels, num_jobs, LeftOut(facts.left_out))
     sets = _empty_sets(parts, facts, data)
     several = read_sets(layout, parts["train"], sets, rules)
+    rules.left_out.require_speakers(corpus.path, sets)
     _require_length(sets["train"], facts)
     refuse_leaks(corpus, sets, num_jobs)
     whole = _with_uses(sets, facts, data)
@@ -123,7 +125,8 @@ def choose_parts(layout: CorpusLayout, facts: Scale) -> dict[str, list[str]]:
 def _empty_sets(parts: dict[str, list[str]], facts: Scale, data: Path) -> dict[str, SetRows]:
     train = SetRows(data, parts["train"], by_hash=True, low=facts.min_seconds, high=facts.max_seconds)
     tests = {set_name(part): SetRows(data, [part]) for part in parts["test"]}
-    return {"train": train, "dev": SetRows(data, parts["dev"]), **tests}
+    left_out = {name: SetRows(data, parts["train"]) for name in facts.left_out}
+    return {"train": train, "dev": SetRows(data, parts["dev"]), **tests, **left_out}
 
 
 def _require_length(train: SetRows, facts: Scale) -> None:
@@ -152,7 +155,8 @@ def _describe(
 ) -> dict[str, Any]:
     """Return name, channels and test sets, as in corpus.json. several: number of files with several channels."""
     synthetic = is_synthetic(inputs.folder) and inputs.scale != "paper"
-    counts = {part: found for each in sets.values() for part, found in each.totals.parts.items()}
+    own_parts = [each for name, each in sets.items() if name not in facts.left_out]
+    counts = {part: found for each in own_parts for part, found in each.totals.parts.items()}
     labels = label(corpus, facts, inputs.folder, synthetic, counts, parts["test"])
     return {
         "name": labels.name,
@@ -161,6 +165,6 @@ def _describe(
         "channels": describe_channels(corpus, several),
         "train": [name for name in TRAINING if name != "teacher" or name in uses_of(facts.use)],
         "dev": "dev",
-        "test_sets": list(labels.paper),
-        "paper": labels.paper,
+        "test_sets": [*labels.paper, *facts.left_out],
+        "paper": labels.paper | dict.fromkeys(facts.left_out),
     }

@@ -110,6 +110,9 @@ class Scale:
         dev: Development parts, merged into one set.
         test: Test parts. Each becomes one set. A list, or a mapping from the part to its column in the paper's Table 1,
             or to null if the paper has none.
+        left_out: Further test sets, each with the names of speakers that no model is trained on, such as
+            `{new-voices: [s1, s2]}`. It holds their utterances of the training parts. Their utterances of dev and test
+            parts are dropped and counted.
         use: What the training cuts are used for, see `Use`.
         split_seed: Seed of the shares in `use`. Any whole number.
         min_seconds: Shortest training cut, in seconds. At least 0 and below `max_seconds`.
@@ -122,6 +125,7 @@ class Scale:
     train: list[str] = field(default_factory=lambda: ["train"])
     dev: list[str] = field(default_factory=lambda: ["dev", "validation", "valid"])
     test: dict[str, PaperColumn | None] = field(default_factory=lambda: {"test": None})
+    left_out: dict[str, Any] = field(default_factory=dict)
     use: Use = field(default_factory=Use, metadata={"formerly": "base"})
     split_seed: int = 1
     min_seconds: float = 0.3
@@ -145,7 +149,25 @@ class Scale:
             if set_name(part) in names:
                 raise ValueError(f"test set {part} would overwrite {set_name(part)}.jsonl.gz; name another part")
             names.append(set_name(part))
+        self._check_left_out(names)
         self._check_use()
+
+    def _check_left_out(self, names: list[str]) -> None:
+        check_parts("left_out", list(self.left_out))
+        seen: dict[str, str] = {}
+        for name, speakers in self.left_out.items():
+            if set_name(name) != name or name in names:
+                raise ValueError(
+                    f"left_out.{name} must be a name of its own for a test set, in lower case with dashes; it must be "
+                    f"none of {', '.join(names)}"
+                )
+            if not isinstance(speakers, list) or not speakers:
+                raise ValueError(f"left_out.{name} must be a list of speakers, got {speakers}")
+            self.left_out[name] = [str(speaker) for speaker in speakers]
+            for speaker in self.left_out[name]:
+                if speaker in seen:
+                    raise ValueError(f"left_out.{name} names speaker {speaker}, which {seen[speaker]} names too")
+                seen[speaker] = name
 
     def _check_use(self) -> None:
         for key in WORDS:

@@ -34,6 +34,8 @@ def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, Totals]) -> d
     """
     spoken = {name: sorted(each.languages) for name, each in sets.items()}
     described = {name: _summary(name, each) for name, each in sets.items()}
+    for name in (name for name in sets if name not in TRAINING and sets[name].speakers):
+        described[name] |= _known_speakers(name, sets[name], sets["train"])
     for name in (name for name in sets if name not in TRAINING and sets[name].cuts):
         described[name] |= _scoring(corpus, spoken[name], f"set {name}")
     return {**_of_all(corpus, spoken), "sets": described, "uses": _uses(facts, sets)}
@@ -71,6 +73,17 @@ def _summary(name: str, each: Totals) -> dict[str, Any]:
         log(f"warning: {name}: {num_dropped} of {num_dropped + each.cuts} utterances were dropped; see dropped.jsonl")
     counts = {"cuts": each.cuts, "hours": round(hours, 4), "speakers": len(each.speakers), "dropped": each.dropped}
     return counts | {"untranscribed": each.untranscribed}
+
+
+def _known_speakers(name: str, each: Totals, train: Totals) -> dict[str, int]:
+    """Count the speakers of a dev or test set who are also in the training set, and log them."""
+    known = each.speakers & train.speakers
+    if known:
+        log(
+            f"{name}: {len(known)} of {len(each.speakers)} speakers are also in the training set, such as "
+            f"{min(known)}; to test on other speakers, set left_out in corpus.yaml"
+        )
+    return {"speakers_in_training": len(known)}
 
 
 def _uses(facts: Scale, sets: Mapping[str, Totals]) -> dict[str, Any]:

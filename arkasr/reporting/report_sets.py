@@ -93,11 +93,19 @@ def corpus_facts(corpus: dict[str, Any]) -> str:
     rows = []
     for name, facts in sets.items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in sorted((facts.get("dropped") or {}).items()))
-        cells = [str(facts.get("cuts", "-")), format_number(facts.get("hours"), 3), str(facts.get("speakers") or "-")]
+        cells = [str(facts.get("cuts", "-")), format_number(facts.get("hours"), 3), _speakers(facts)]
         cells += [str(facts.get("untranscribed") or 0)] if unknown else []
         rows.append([name, *cells, dropped or "none"])
     header = ["Set", "Cuts", "Hours", "Speakers", *(["Without transcript"] if unknown else []), "Dropped"]
     return markdown_table(header, rows)
+
+
+def _speakers(facts: dict[str, Any]) -> str:
+    """Format the number of speakers of a set, with those of a dev or test set who are also in the training set."""
+    if not (count := facts.get("speakers")):
+        return "-"
+    known = facts.get("speakers_in_training")
+    return str(count) if known is None else f"{count} ({known} in training)"
 
 
 def _member(item: tuple[str, dict[str, Any]]) -> str:
