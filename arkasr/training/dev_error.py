@@ -46,25 +46,26 @@ class DevError:
             student: The model, in training mode.
 
         Returns:
-            `dev_error`, the error rate over all ranks, 0 to 1 or more, if any reference word was read. With a mix it is
-            the mean of `dev_error/<member>`, which are also in the result. Then a text for the progress line.
+            `dev_error`, the error rate over all ranks, 0 to 1 or more, if any reference word was read. With a CTC head
+            also `dev_error_ctc`, that of the head's greedy transcripts. With a mix both are means over its members, and
+            `dev_error/<member>` are in the result too. Then a text for the progress line.
         """
         if not self.sets:
             return {}, ""
         measured = {dev.name: self._measure(dev, student) for dev in self.sets}
-        rates = {name: rate for name, (rate, _) in measured.items() if rate is not None}
-        if not rates:
+        found = {name: rates for name, (rates, _) in measured.items() if rates}
+        if not found:
             return {}, ", dev -"
-        mean = sum(rates.values()) / len(rates)
+        means = {key: sum(rates[key] for rates in found.values()) / len(found) for key in next(iter(found.values()))}
         if len(self.sets) == 1:
-            return {"dev_error": mean}, f", dev {measured[self.sets[0].name][1]}"
+            return means, f", dev {measured[self.sets[0].name][1]}"
         notes = ", ".join(f"{name} {note}" for name, (_, note) in measured.items())
-        return {"dev_error": mean} | {f"dev_error/{name}": rate for name, rate in rates.items()}, (
-            f", dev {100 * mean:.1f} % ({notes})"
+        return means | {f"dev_error/{name}": rates["dev_error"] for name, rates in found.items()}, (
+            f", dev {100 * means['dev_error']:.1f} % ({notes})"
         )
 
-    def _measure(self, dev: DevSet, student: SpeechLM) -> tuple[float | None, str]:
-        """Return the error rate of one dev set, None without a reference word, and its text."""
+    def _measure(self, dev: DevSet, student: SpeechLM) -> tuple[dict[str, float], str]:
+        """Return the error rates of one dev set, none without a reference word, and a text."""
         with self.phases("dev"):
             sums = self.ranks.reduce(dev.errors(student, self.config.decode, self.phases.advance))
             pairs = [pair for part in self.ranks.gather(dev.transcripts) for pair in part]
@@ -72,12 +73,14 @@ class DevError:
         if not sums["words"]:
             reason = "no clip could be read" if not sums["clips"] else "the references hold no words"
             log(f"warning: {dev.path}: no dev error rate, because {reason}")
-            return None, "-"
+            return {}, "-"
         if found := collapsed(*zip(*pairs, strict=True)):
             where = f"the dev clips{f' of {dev.name}' if dev.name else ''}"
             log(f"warning: collapse: {found} on {where}, so the transcripts hardly depend on the audio")
-        rate = sums["errors"] / sums["words"]
-        return rate, f"{100 * rate:.1f} %" + (" (collapsed)" if found else "")
+        names = {"errors": "dev_error", "ctc_errors": "dev_error_ctc"}
+        rates = {name: sums[key] / sums["words"] for key, name in names.items() if key in sums}
+        by_head = f", CTC {100 * rates['dev_error_ctc']:.1f} %" if "dev_error_ctc" in rates else ""
+        return rates, f"{100 * rates['dev_error']:.1f} %" + (" (collapsed)" if found else "") + by_head
 
     def _report_failures(self, path: str, sums: dict[str, float]) -> None:
         """Log the clips that could not be read, once: the audio is read only once."""

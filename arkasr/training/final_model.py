@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from arkasr.errors import UserError
+from arkasr.model.ctc_head import write_ctc_head
 from arkasr.model.generation.merging import has_adapters
 from arkasr.model.lora import merged
 from arkasr.model.lora_files import ADAPTER, write_adapter
@@ -41,8 +42,8 @@ def save_final(folder: Path, student: SpeechLM, ranks: Ranks, base: str = "") ->
 def write_final(folder: Path, student: SpeechLM, state: dict[str, Tensor], base: str) -> None:
     """Write the whole model as a Hugging Face folder (safetensors), under a temporary name that is renamed at the end.
 
-    Adapters are merged. The subfolder `adapter` holds them in PEFT's layout. Transcripts and scores of earlier weights
-    of the same run are deleted.
+    Adapters are merged. The subfolder `adapter` holds them in PEFT's layout. A CTC head has a file of its own.
+    Transcripts and scores of earlier weights of the same run are deleted.
 
     Args:
         folder: The folder to create, normally `<expdir>/<run>/final`.
@@ -55,6 +56,7 @@ def write_final(folder: Path, student: SpeechLM, state: dict[str, Tensor], base:
     weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
     for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies and would be stored twice
         weights.pop(name, None)
+    write_ctc_head(temporary, state)  # first, because `save` writes the digests of all files
     student.save(temporary, merged(weights, student.hf))
     if has_adapters(student.hf):
         write_adapter(temporary / ADAPTER, student, weights, base)

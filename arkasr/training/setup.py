@@ -13,6 +13,8 @@ from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
 from arkasr.model import build, tokenization, train_tokenizer
 from arkasr.model.build import assemble, student_sizes
+from arkasr.model.ctc_head import FILE as CTC_HEAD
+from arkasr.model.ctc_head import read_ctc_head
 from arkasr.model.encoder_cache import EncoderCache, encoder_digest
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.lora import train_parts
@@ -58,6 +60,8 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     train_parts(lm, config.model)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
+        if read_ctc_head(lm, config.model.path):
+            log(f"the CTC head continues from {Path(config.model.path) / CTC_HEAD}")
     shift_last_places(lm, config.rounding)
     if config.train.cache_encoder:
         lm.encoder_cache = _encoder_cache(config, lm, ranks)

@@ -28,3 +28,12 @@ def test_find_source_best_prefers_final_and_ignores_rows_without_a_measurement(e
     rows += [{"step": 2, "loss": 1.0, "dev_error": float("nan")}, {"step": 3, "loss": 1.0}]
     (expdir / "base_opd/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert find_source(str(expdir), "base_opd", "best").name == "final"
+
+
+def test_find_source_best_leaves_out_a_final_model_that_is_a_mean(expdir):
+    """No dev error rate was measured for the mean. That of its step is the one of the checkpoint."""
+    rows = [{"step": 4, "loss": 1.0, "dev_error": 0.5}]
+    (expdir / "base_opd/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = expdir / "base_opd/config.yaml"
+    settings.write_text(settings.read_text().replace("average: 1", "average: 2"))
+    assert find_source(str(expdir), "base_opd", "best").name == "step-00000004"

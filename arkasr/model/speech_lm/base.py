@@ -51,7 +51,7 @@ class SpeechLM(nn.Module, ABC):
         blocked: Tensor [V], bool, ids that must not occur in a transcript (`tokenization.blocked_ids`).
         blocked_ids: The same ids as a set on the host.
         ctc_head: Auxiliary linear layer [H to V + 1] on the audio embeddings, for training from scratch, or None. It is
-            not part of the exported model.
+            not part of the exported model, and has a file beside the final model of a run (`ctc_head`).
         encoder_cache: Keeps the encoder's outputs while the encoder is frozen, or None. It is only asked for audio
             without masks.
 
@@ -313,9 +313,10 @@ class SpeechLM(nn.Module, ABC):
         return cast(str, text).strip()
 
     def add_ctc_head(self) -> None:
-        """Add the auxiliary CTC head, with fresh weights. Its last class is the blank."""
-        text = self.hf.config.text_config
-        self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1)
+        """Add the CTC head with fresh weights, in the data type of the adapter. The last class is the blank."""
+        text, adapter = self.hf.config.text_config, self.hf.model.multi_modal_projector
+        dtype = next(adapter.parameters()).dtype
+        self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1).to(dtype)
 
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
         """Write a Hugging Face folder: weights as safetensors with their digests, configuration and tokenizer.
