@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from arkasr.corpora.corpus import Corpus
+from arkasr.corpora.left_out import LEFT_OUT
 from arkasr.corpora.scale import Scale
 from arkasr.corpora.set_rows import Totals
 from arkasr.corpora.splits import WITH_TEXT, uses_of
@@ -35,7 +36,7 @@ def describe_sets(corpus: Corpus, facts: Scale, sets: Mapping[str, Totals]) -> d
     spoken = {name: sorted(each.languages) for name, each in sets.items()}
     described = {name: _summary(name, each) for name, each in sets.items()}
     for name in (name for name in sets if name not in TRAINING and sets[name].speakers):
-        described[name] |= _known_speakers(name, sets[name], sets["train"])
+        described[name] |= _known_speakers(name, sets[name], sets["train"], facts.left_out)
     for name in (name for name in sets if name not in TRAINING and sets[name].cuts):
         described[name] |= _scoring(corpus, spoken[name], f"set {name}")
     return {**_of_all(corpus, spoken), "sets": described, "uses": _uses(facts, sets)}
@@ -69,20 +70,18 @@ def _summary(name: str, each: Totals) -> dict[str, Any]:
     suffix += f"; dropped {num_dropped}: {reasons}" if num_dropped else ""
     size = f", {length_text(hours)}, {len(each.speakers) or 'unnamed'} speakers" if each.cuts else ""
     log(f"{name}: {each.cuts} cuts{size}{suffix}")
-    if num_dropped > _WARN_DROPPED_SHARE * (num_dropped + each.cuts):
+    if num_dropped - each.dropped.get(LEFT_OUT, 0) > _WARN_DROPPED_SHARE * (num_dropped + each.cuts):
         log(f"warning: {name}: {num_dropped} of {num_dropped + each.cuts} utterances were dropped; see dropped.jsonl")
     counts = {"cuts": each.cuts, "hours": round(hours, 4), "speakers": len(each.speakers), "dropped": each.dropped}
     return counts | {"untranscribed": each.untranscribed}
 
 
-def _known_speakers(name: str, each: Totals, train: Totals) -> dict[str, int]:
+def _known_speakers(name: str, each: Totals, train: Totals, left_out: Mapping[str, Any]) -> dict[str, int]:
     """Count the speakers of a dev or test set who are also in the training set, and log them."""
     known = each.speakers & train.speakers
     if known:
-        log(
-            f"{name}: {len(known)} of {len(each.speakers)} speakers are also in the training set, such as "
-            f"{min(known)}; to test on other speakers, set left_out in corpus.yaml"
-        )
+        hint = "" if left_out else "; to test on other speakers, set left_out in corpus.yaml"
+        log(f"{name}: {len(known)} of {len(each.speakers)} speakers are also in the training set{hint}")
     return {"speakers_in_training": len(known)}
 
 
