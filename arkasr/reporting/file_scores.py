@@ -16,11 +16,12 @@ from arkasr.reporting.file_tables import table
 from arkasr.scoring import bootstrap
 from arkasr.scoring.alignment import tokens
 from arkasr.scoring.breakdown import measured
-from arkasr.scoring.collapse import collapsed, repetition
+from arkasr.scoring.collapse import collapsed
 from arkasr.scoring.pairing import EXAMPLES, Pairing, pair
 from arkasr.scoring.profiles import Profile, default_profiles, find_profile
 from arkasr.scoring.significance import compare
 from arkasr.scoring.tally import Tally
+from arkasr.scoring.transcript_counts import transcript_counts
 from arkasr.scoring.transcript_file import read_kaldi, read_transcripts
 from arkasr.scoring.transcripts import Transcripts
 from arkasr.utils.console import printable
@@ -161,18 +162,14 @@ def scores(references: Transcripts, systems: Mapping[str, Transcripts], scoring:
 def _transcripts(hypotheses: Transcripts, found: Pairing, texts: Sequence[str], metric: str) -> dict[str, Any]:
     """Count transcripts, without those that are missing. None: not reported."""
     missing = set(found.missing)
-    present = [text for identity, text in zip(found.texts, texts, strict=True) if identity not in missing]
-    frequent = repetition(present) if present else None
+    present = {identity: text for identity, text in zip(found.texts, texts, strict=True) if identity not in missing}
+    stopped = [hypotheses.stopped.get(identity) for identity in present]
+    looping = [ends_in_loop(tokens(text, metric)) for text in present.values()]
     return {
-        "transcripts": len(present),
+        **transcript_counts(list(present.values()), stopped, looping),
         "missing_hypotheses": len(missing),
         "missing_examples": found.missing[:EXAMPLES],
         "ignored_words": found.ignored_words,
-        "empty_hypotheses": present.count(""),
-        "not_stopped": list(hypotheses.stopped.values()).count(False) if hypotheses.stopped else None,
-        "looping": sum(ends_in_loop(tokens(text, metric)) for text in present),
-        "distinct_hypotheses": frequent.distinct if frequent else None,
-        "most_frequent_hypothesis": {"text": frequent.most_frequent, "count": frequent.count} if frequent else None,
     }
 
 

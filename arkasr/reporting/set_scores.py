@@ -15,8 +15,9 @@ from arkasr.reporting.origins import TEACHER
 from arkasr.reporting.profile_scores import count_by_profile, profile_entries
 from arkasr.reporting.shown_sets import facts_of
 from arkasr.scoring.breakdown import measured
-from arkasr.scoring.collapse import collapsed, repetition
+from arkasr.scoring.collapse import collapsed
 from arkasr.scoring.tally import NO_COUNTS, Tally
+from arkasr.scoring.transcript_counts import transcript_counts
 from arkasr.scoring.utterances import Utterance
 from arkasr.utils.console import printable
 from arkasr.utils.files import sha256
@@ -96,17 +97,11 @@ def _transcripts(
 ) -> dict[str, Any]:
     """Return counts of transcripts, and their agreement with those in float32. None: not reported."""
     stopped, looping = ([row.get(key) for row in rows.values()] for key in ("stopped", "looping"))
-    found = repetition(list(texts.values())) if texts else None
     return {
-        "transcripts": len(rows),
+        **transcript_counts(list(texts.values()), stopped, looping),
         "missing_hypotheses": len(references) - len(rows),
         "missing_examples": [identity for identity in references if identity not in rows][:MOST_EXAMPLES],
         "failed_clips": record["failed"] if record else None,
-        "empty_hypotheses": list(texts.values()).count(""),
-        "not_stopped": None if not rows or None in stopped else stopped.count(False),
-        "looping": None if not rows or None in looping else looping.count(True),
-        "distinct_hypotheses": found.distinct if found else None,
-        "most_frequent_hypothesis": {"text": found.most_frequent, "count": found.count} if found else None,
         "agreement": (record or {}).get("agreement"),
     }
 
