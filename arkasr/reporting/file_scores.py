@@ -106,6 +106,7 @@ def _with_speakers(references: Transcripts, path: str) -> Transcripts:
 def _scoring(references: Transcripts, profile: str, language: str) -> Scoring:
     name = find_language(language, "--language").name if language else ""
     found = find_profile(profile or default_profiles(name)[0])
+    name = name or (found.languages[0] if len(found.languages) == 1 else "")
     if not name and found.metric("") == "wer":
         for identity, utterance in references.utterances.items():
             if letter := WITHOUT_SPACES.search(utterance.text):

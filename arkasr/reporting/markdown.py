@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[-+*~]*\d|-?$")  # the beginning of a number, or a cell without value
+_NUMBER = re.compile(r"[-+*~<]*\d|-?$")  # the beginning of a number, or a cell without value
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

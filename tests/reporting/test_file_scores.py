@@ -109,6 +109,12 @@ def test_language_and_profile_choose_the_units(tmp_path, capsys, language, profi
     assert (found["metric"], entry["errors"], entry["reference_length"]) == (metric, errors, length)
 
 
+def test_a_profile_of_one_language_needs_no_language(files, capsys):
+    words = "--ref", files["text"], "--hyp", files["first"], "--format", "kaldi"
+    found = as_json(capsys, *words, "--profile", "leaderboard-2026-08")
+    assert found["language"] == "English" and set(found["profile"]["packages"]) == {"whisper-normalizer", "kaldialign"}
+
+
 def test_a_script_without_spaces_needs_a_language(tmp_path, capsys):
     (tmp_path / "ref.txt").write_text("hello\n今天\n")
     names = "--ref", str(tmp_path / "ref.txt"), "--hyp", str(tmp_path / "ref.txt")

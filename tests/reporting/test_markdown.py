@@ -12,7 +12,7 @@ def test_markdown_table_aligns_columns_and_escapes_bars():
 
 
 def test_markdown_table_aligns_columns_of_words_to_the_left():
-    rows = [["x", "Base", "-1.5 [-2, -1] (!)", "-"], ["y", "2 models", "-", "3 %"]]
+    rows = [["x", "Base", "-1.5 [-2, -1] (!)", "-"], ["y", "2 models", "<0.001", "3 %"]]
     assert markdown_table(["a", "b", "c", "d"], rows).splitlines()[1] == "| --- | --- | ---: | ---: |"
 
 
