@@ -187,6 +187,12 @@ class ModelConfig:
         return tuple(part for part in PARTS if part in self.freeze or (self.lora.rank and part != "adapter"))
 
     @property
+    def drops_audio(self) -> bool:
+        """Whether the encoder has dropout, so that distillation encodes the audio of a step twice."""
+        by_adapters = "encoder" in self.adapted and self.lora.dropout > 0
+        return by_adapters or (self.dropout > 0 and "encoder" in self.trained)
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """The parts that are trained, with their own weights or with adapters of `lora`."""
         return tuple(part for part in PARTS if part not in self.frozen or part in self.adapted)

@@ -39,6 +39,7 @@ from arkasr.distill.vuss import VussGroups
 from arkasr.distributions.views import HeadView
 from arkasr.errors import UserError
 from arkasr.interfaces import DistributionView, Loss, Support, Teacher, TokenMapper
+from arkasr.model.dropout import drops_audio, without_dropout
 from arkasr.model.sharding import gathered
 from arkasr.model.spec_augment import SpecAugment
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -108,7 +109,8 @@ class Opd:
         """Run lines 1 to 4 and 6: rollout, alignment, teacher scores and union support.
 
         Args:
-            student: The student. Only its audio encoder runs with gradient, and without one if there are masks.
+            student: The student. Only its audio encoder runs with gradient, and without one if there are masks or if
+                the encoder has dropout. Dropout is off.
             batch: B clips with reference texts.
             phases: Timer that receives the phases `rollout` and `teacher`.
 
@@ -123,8 +125,8 @@ class Opd:
         batch = replace(batch, waveforms=Waveforms.of(batch.waveforms))  # copied to the device once for both models
         provided = self._provided_texts(batch, phases)
         clips, inputs = batch, (batch.waveforms, batch.languages, batch.texts)
-        with_gradient = self.masks is None and torch.is_grad_enabled()
-        with phases("rollout"), gathered(student), torch.set_grad_enabled(with_gradient):
+        with_gradient = not self._encodes_twice(student) and torch.is_grad_enabled()
+        with phases("rollout"), gathered(student), torch.set_grad_enabled(with_gradient), without_dropout(student):
             rollout = student(lambda lm: roll_out(lm, *inputs, self.rollout, k, provided))  # line 1
             batch = batch.select(rollout.kept)
         token_ids = rollout.generation.ids
@@ -182,8 +184,8 @@ class Opd:
     def rescore(self, student: SpeechLM, scored: ScoredRollout, diagnose: bool = False) -> tuple[Tensor, Tensor]:
         """Run lines 5 and 7: score the same transcripts with gradient, and compute the loss on the support.
 
-        Without masks, the audio is not encoded again. Its autograd graph comes from the rollout, so you can call this
-        method once per `collect`.
+        Without masks and without dropout in the encoder, the audio is not encoded again. Its autograd graph comes from
+        the rollout, so you can call this method once per `collect`.
 
         Args:
             student: The student.
@@ -211,9 +213,13 @@ class Opd:
         result: tuple[Tensor, Tensor] = student(work)
         return result
 
+    def _encodes_twice(self, lm: SpeechLM) -> bool:
+        """Return whether the pass with gradient reads other audio embeddings than the rollout."""
+        return self.masks is not None or drops_audio(lm)
+
     def _audio(self, lm: SpeechLM, scored: ScoredRollout, clips: list[int]) -> list[Tensor]:
-        """Return the audio tokens of clips of the batch, with gradient: those of the rollout, or masked ones."""
-        if self.masks is None:
+        """Return the audio tokens of clips of the batch, with gradient: those of the rollout, or new ones."""
+        if not self._encodes_twice(lm):
             return [scored.rollout.audio[i] for i in clips]
         waveforms = Waveforms.of(scored.batch.waveforms).select([scored.rollout.kept.index(i) for i in clips])
         return lm.encode_audio(waveforms, self.masks)

@@ -152,6 +152,27 @@ def adapter_activations(
     return kept
 
 
+def dropout_masks(config: Any, batch: BatchShape, dropped: Collection[str], layout: ShardingLayout) -> dict[str, float]:
+    """Return what autograd keeps for dropout on a GPU: two masks of bytes per block, as wide as the block.
+
+    Args:
+        config: Configuration of the model.
+        batch: One micro-batch.
+        dropped: Parts with dropout.
+        layout: With activation checkpointing one block at a time keeps its masks.
+
+    Returns:
+        Bytes of `encoder` and `decoder`.
+    """
+    layers, width, _ = _encoder_sizes(config)
+    depth, hidden = _decoder_sizes(config)
+    masks = {
+        "encoder": 2 * encoder_states(config, batch) * width * (1 if layout.recompute else layers),
+        "decoder": 2 * decoder_positions(config, batch) * hidden * (1 if layout.recompute else depth),
+    }
+    return {part: size if part in dropped else 0.0 for part, size in masks.items()}
+
+
 def forward_activations(config: Any, batch: BatchShape, compute: int) -> float:
     """Return what a pass without gradient holds at one time.
 

@@ -292,7 +292,7 @@ def distillation_step(
     frozen: Collection[str] = (),
     dense: bool = False,
     lora: Mapping[str, int] = MappingProxyType({}),
-    masks: bool = False,
+    encodes_twice: bool = False,
 ) -> dict[str, float]:
     """Count one step of on-policy distillation.
 
@@ -304,7 +304,7 @@ def distillation_step(
         frozen: Parts of the student that are not trained.
         dense: Whether the loss compares distributions over the whole vocabulary.
         lora: Parameters of LoRA adapters by part. Rollouts use merged weights.
-        masks: Whether the student is scored on masked audio, which it encodes again.
+        encodes_twice: Whether the student is scored with masks or dropout, so that it encodes the audio again.
 
     Returns:
         FLOPs by phase: `rollout`, `decode`, `teacher`, `student` and `backward`.
@@ -314,5 +314,7 @@ def distillation_step(
     work = rollout(student, load) if load.rollout_tokens else {"rollout": 0.0, "decode": 0.0}
     work |= {"teacher": teacher_scoring(teacher, load) if teacher is not None else 0.0}
     work["rollout"] += _adapter_passes(student, load, lora).get("encoder", 0.0)
-    gradient = pass_with_gradient(student, load, frozen, logits, chunked_logits, audio_encoded=not masks, lora=lora)
+    gradient = pass_with_gradient(
+        student, load, frozen, logits, chunked_logits, audio_encoded=not encodes_twice, lora=lora
+    )
     return work | gradient

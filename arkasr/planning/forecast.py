@@ -301,8 +301,8 @@ def step_flops(
     if config.objective == "sft":
         work = flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0, adapters)
         return work | {"student": work["student"] - cached}
-    masks = config.augment.masks
-    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters, masks)
+    twice = config.augment.masks or config.model.drops_audio
+    work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters, twice)
     work["rollout"] -= cached
     for teacher, prompt in teachers:
         work["teacher"] += flops.teacher_scoring(teacher, replace(load, prompts=(load.prompts[0], prompt)))

@@ -20,6 +20,7 @@ from arkasr.planning.activations import (
     adapter_activations,
     attention_widths,
     decoder_positions,
+    dropout_masks,
     forward_activations,
 )
 from arkasr.planning.layout import BatchShape, ShardingLayout
@@ -127,12 +128,13 @@ def student_items(
     untouched = set(model.frozen) - set(model.adapted)
     encoder, decoder = activations(config, batch, layout.compute, untouched, layout.recompute)
     more = adapter_activations(config, batch, counts.lora, layout, model.lora.dropout)
+    masks = dropout_masks(config, batch, model.trained if model.dropout else (), layout)
     table = 0 if "decoder" in model.frozen else config.text_config.vocab_size * config.text_config.hidden_size
     return training_state(counts, trained, layout) | {
         "weights gathered for decoding": rollout,
         "weights gathered for training": gradient,
-        "encoder activations": encoder + more["encoder"],
-        "decoder activations": decoder + more["decoder"],
+        "encoder activations": encoder + more["encoder"] + masks["encoder"],
+        "decoder activations": decoder + more["decoder"] + masks["decoder"],
         "head gradient": table * (FLOAT + layout.compute),
     }
 

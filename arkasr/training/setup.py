@@ -15,6 +15,7 @@ from arkasr.model import build, tokenization, train_tokenizer
 from arkasr.model.build import assemble, student_sizes
 from arkasr.model.ctc_head import FILE as CTC_HEAD
 from arkasr.model.ctc_head import read_ctc_head
+from arkasr.model.dropout import add_dropout
 from arkasr.model.encoder_cache import EncoderCache, encoder_digest
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.lora import train_parts
@@ -58,6 +59,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
             f"for {lm.max_seconds:g} s; set it to at most {lm.max_seconds:g}, or use an encoder with rotary positions"
         )
     train_parts(lm, config.model)
+    add_dropout(lm, config.model.dropout)
     if config.train.ctc_weight > 0:
         lm.add_ctc_head()
         if read_ctc_head(lm, config.model.path):
