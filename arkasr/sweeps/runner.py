@@ -62,6 +62,7 @@ class Runner:
         self.stopped = False
         self._active: list[_Active] = []
         self._done: set[str] = set()
+        self._over: set[str] = set()  # failed or blocked
         self._waited_for: set[str] = set()
         # Times of files on one file system are compared, because clocks of machines differ.
         stamp = expdir / STATE / "processes" / f"{socket.gethostname()}-{os.getpid()}"
@@ -89,11 +90,17 @@ class Runner:
             name: Name of the task.
 
         Returns:
-            True if so. A task that was done once is not looked at again.
+            True if so. A task that was done once is not looked at again. Scoring is not done as long as a run can still
+            be trained.
         """
-        if name not in self._done and self.plan.tasks[name].is_done(self.expdir):
+        task = self.plan.tasks[name]
+        if name not in self._done and self._is_settled(task.after) and task.is_done(self.expdir):
             self._done.add(name)
         return name in self._done
+
+    def _is_settled(self, names: Sequence[str]) -> bool:
+        """Return whether tasks are done, or cannot be done."""
+        return all(name in self._over or self.is_done(name) for name in names)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         for one in self._active:
@@ -113,15 +120,14 @@ class Runner:
 
     def _ready(self) -> list[str]:
         """Return the tasks that can start: what they need is done, and they neither run nor are done or failed."""
-        running = {one.task.name for one in self._active}
-        left = [name for name in self.names if name not in running and not self.is_done(name)]
-        if left:
-            self._read_failures(left)
-        over = self.failed.keys() | self.plan.blocked(self.failed).keys()
-        return [name for name in left if name not in over and self._may_start(self.plan.tasks[name], over)]
+        self._read_failures()
+        self._over = {*self.failed, *self.plan.blocked(self.failed)}
+        left = {*self.names} - {one.task.name for one in self._active} - self._over
+        return [name for name in self.names if name in left and not self.is_done(name) and self._may_start(name)]
 
-    def _may_start(self, task: Task, over: set[str]) -> bool:
-        return all(map(self.is_done, task.needs)) and all(each in over or self.is_done(each) for each in task.after)
+    def _may_start(self, name: str) -> bool:
+        task = self.plan.tasks[name]
+        return all(map(self.is_done, task.needs)) and self._is_settled(task.after)
 
     def _start(self, name: str) -> None:
         """Start a task, unless another process runs it."""
@@ -133,7 +139,7 @@ class Runner:
                 log(f"{name}: waiting for another process ({str(error).partition(': ')[2].partition(' is using')[0]})")
                 self._waited_for.add(name)
             return
-        if task.is_done(self.expdir):  # another process has just finished it
+        if self.is_done(name):  # another process has just finished it
             held.close()
             return
         path = task.folder(self.expdir) / "log" / f"{task.step}.log"
@@ -169,9 +175,9 @@ class Runner:
         write_text(self._failure(name), json.dumps({"cause": reason}, ensure_ascii=False) + "\n")
         log(f"{name}: failed: {reason}")
 
-    def _read_failures(self, names: Sequence[str]) -> None:
+    def _read_failures(self) -> None:
         """Read what other processes noted since this one has begun."""
-        for name in names:
+        for name in (each for each in self.names if each not in self._done):
             path = self._failure(name)
             try:
                 if name not in self.failed and path.stat().st_mtime_ns >= self._began:

@@ -191,3 +191,14 @@ def test_process_waits_for_a_task_of_another_one(conf, tmp_path, plan, capsys):
     assert launch.ran == ["seed-1/shared/teacher", "seed-1/shared/base"]
     with locked(lock, "checking"):
         pass  # released
+
+
+def test_experiment_is_scored_again_after_a_run_that_had_failed(plan, tmp_path):
+    """Its other runs have scores already, which must not count as done before the failed one is tried again."""
+    launch = Instant(tmp_path / "exp", fails=("seed-1/shared/base",))
+    run(plan, tmp_path / "exp", launch)
+    assert launch.ran.count("seed-1/shared/score") == 1  # of the teacher
+    launch.fails = ()
+    run(plan, tmp_path / "exp", launch)
+    assert launch.ran.count("seed-1/shared/score") == 2
+    assert launch.ran.index("seed-1/top_k-2/base_opd") > launch.ran.index("seed-1/shared/base")

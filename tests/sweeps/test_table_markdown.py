@@ -1,0 +1,51 @@
+"""SWEEP.md: rows, rows that were not run, and costs in readable units."""
+
+from __future__ import annotations
+
+import pytest
+from sweep_results import TEXT, write_results
+
+from arkasr.sweeps.table import read_table
+from arkasr.sweeps.table_markdown import markdown
+
+
+def text_of(conf, datadir, tmp_path, text=TEXT):
+    table = read_table(write_results(tmp_path, conf, datadir, text), tmp_path / "exp", datadir)
+    return markdown(table, table.all_numbers(), ["sweep.png"])
+
+
+def line(text: str, start: str) -> list[str]:
+    (found,) = [line for line in text.splitlines() if line.startswith(f"| {start} ")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def section(text: str, title: str) -> str:
+    return text.partition(f"## {title}\n")[2].partition("\n#")[0]
+
+
+def test_rows_have_rates_spreads_and_numbers_of_trainings(conf, datadir, tmp_path):
+    text = text_of(conf, datadir, tmp_path)
+    cells = line(section(text, "test-a"), "top_k-2")
+    assert cells[4:6] == ["0.00", "-"] and cells[-1] == "2 of 2" and " to " in cells[6]
+    assert line(section(text, "test-a"), "top_k-4")[-1] == "1 of 2"
+    assert line(section(text, "test-a: difference from base"), "top_k-2")[1].startswith("-")
+    assert "- top_k-4 (seed-2): not run" in text and "![sweep](sweep.png)" in text
+    assert line(section(text, "Cost"), "top_k-2")[1:5] == ["0.50", "1.0", "2 GFLOP", "1.0"]
+
+
+def test_skipped_rows_are_not_run(conf, datadir, tmp_path):
+    text = text_of(conf, datadir, tmp_path, TEXT + "skip: [top_k-4]\n")
+    assert line(section(text, "test-a"), "top_k-4")[1] == "not run"
+    assert line(section(text, "test-a: difference from base"), "top_k-4")[1] == "not run"
+    assert "- top_k-4 (seed-1, seed-2): skipped" in text
+
+
+@pytest.mark.parametrize("key", ["flops", "wall_seconds"])
+def test_unknown_cost_is_a_dash(conf, datadir, tmp_path, key):
+    sweep = write_results(tmp_path, conf, datadir)
+    table = read_table(sweep, tmp_path / "exp", datadir)
+    for results in table.results.values():
+        for cost in results.costs.values():
+            del cost[key]
+    cells = line(section(markdown(table, table.all_numbers(), []), "Cost"), "top_k-2")
+    assert cells.count("-") == 2
