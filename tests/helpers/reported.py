@@ -16,7 +16,7 @@ HOSTILE = (
     "</script></style><img src=http://198.51.100.1/x onerror=alert(1)> \" onmouseover=alert(2) ' {{ 7 * 7 }} &lt;b&gt;"
 )
 LONG = "w" * 400
-RAW = {**ENGLISH, "normalizer": "raw"}  # the texts are shown as they are
+RAW = {**ENGLISH, "profiles": ["raw"]}  # the texts are shown as they are
 MANDARIN_TEXTS = {"z1": "今天老师在公园吃面", "z2": "明天小猫喝水", "z3": "九个小猫在学校唱歌"}
 ENGLISH_TEXTS = {
     "e1": "the cat sat on the mat",

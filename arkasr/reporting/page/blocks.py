@@ -11,6 +11,7 @@ from arkasr.reporting.page.looks import Look
 
 _SPANS = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*")
 _CELL_END = re.compile(r"(?<!\\)\|")
+_CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _ITEM = "- "
 _TOGETHER = re.compile(r"\[[-+.\d]+, [-+.\d]+\]|\(\d+\.\d %\)|\d %")  # parts of cells
 _RULE = re.compile(r"\|[\s|:-]+\|")  # the second line of a Markdown table
@@ -152,6 +153,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequenc
     return Table([spans(cell) for cell in header], cells, right)
 
 
+def _parts(markdown: str) -> Iterator[str]:
+    """Split at empty lines, except in code."""
+    for index, piece in enumerate(_CODE.split(markdown)):
+        yield from [piece] if index % 2 else re.split(r"\n{2,}", piece.strip())
+
+
 def blocks(markdown: str) -> Iterator[Any]:
     """Read the Markdown that RESULTS.md is written in: paragraphs, lists, tables, headings and code.
 
@@ -161,7 +168,7 @@ def blocks(markdown: str) -> Iterator[Any]:
     Yields:
         Blocks. Markup of other kinds is shown as text.
     """
-    for part in re.split(r"\n{2,}", markdown.strip()):
+    for part in _parts(markdown):
         lines = part.split("\n")
         if len(lines) > 1 and lines[0].startswith("|") and _RULE.fullmatch(lines[1].strip()):
             right = [cell.endswith(":") for cell in _cells(lines[1])]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from arkasr.reporting.markdown import format_interval, format_number
+from arkasr.reporting.markdown import format_interval
 from arkasr.reporting.page.blocks import Paragraph, Section, spans, table
 from arkasr.reporting.page.decoded import DecodedSet
 from arkasr.reporting.page.experiment import Experiment
 from arkasr.reporting.page.rates import verdict
+from arkasr.reporting.uncertainty import format_p
 from arkasr.scoring.significance import compare
 
 READING = """\
@@ -47,4 +48,4 @@ def _cell(decoded: DecodedSet, run: str, control: str) -> str:
         speakers = f", by speaker{format_interval(change['interval_by_speaker_percent'], sign='+')}"
     else:
         speakers = ""
-    return f"{verdict(change)}{speakers}, p = {format_number(change['p_matched_pairs'], 3)}"
+    return f"{verdict(change)}{speakers}, p {format_p(change['p_matched_pairs'])}"

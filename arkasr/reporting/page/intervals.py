@@ -10,9 +10,9 @@ from arkasr.reporting.page.axes import Tick, axis
 from arkasr.reporting.page.looks import Look
 
 WIDTH = 380
-LEFT, RIGHT = 108, WIDTH - 122  # the room beside them holds labels and values
+LEFT, RIGHT = 112, WIDTH - 122  # the room beside them holds labels and values
 FIRST, DOT, GAP = 10, 18, 8  # top, height of one value, and space between rows
-MOST_LETTERS = 16  # of a label
+MOST_LETTERS = 14  # of a label
 
 
 @dataclass(frozen=True)

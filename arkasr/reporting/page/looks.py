@@ -36,11 +36,10 @@ def looks(titles: dict[str, str]) -> dict[str, Look]:
         Look by run. Runs that share a colour differ in dashes and mark.
     """
     others = [run for run in titles if run not in SLOTS]
-    found = {}
-    for run, title in titles.items():
-        index = SLOTS[run] if run in SLOTS else len(SLOTS) + others.index(run)
-        slot = index if run in SLOTS else OTHER_SLOTS[others.index(run) % len(OTHER_SLOTS)]
-        found[run] = Look(title, slot, DASHES[index % len(DASHES)], MARKS[index % len(MARKS)])
+    found = {run: Look(titles[run], slot, DASHES[slot], MARKS[slot]) for run, slot in SLOTS.items() if run in titles}
+    for index, run in enumerate(others):
+        slot = OTHER_SLOTS[index % len(OTHER_SLOTS)]
+        found[run] = Look(titles[run], slot, DASHES[index % len(DASHES)], MARKS[(index + 1) % len(MARKS)])
     return found
 
 
