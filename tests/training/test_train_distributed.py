@@ -53,7 +53,9 @@ OPD += ["rollout.temperature=1.0", "rollout.samples=2", "rollout.empty=skip", "r
 FROZEN = ["train.steps=2", "train.eval_every=0", "model.freeze=[encoder]", "model.path={trained}/base/final"]
 FROZEN += ["teacher.options.path={trained}/teacher/final"]
 LORA = [*FROZEN[:2], *FROZEN[3:], "model.lora.rank=3", "model.lora.encoder=true"]
-LORA += ["fsdp.activation_checkpointing=blocks"]
+LORA += ["fsdp.activation_checkpointing=blocks", "model.lora.dropout=0.2"]
+OPTIONS = ["train.steps=6", "train.save_every=2", "train.eval_every=2", "train.average=2", "train.keep=9"]
+OPTIONS += ["train.frozen_steps={encoder: 3}", "optim.lr_scale={encoder: 0.5, adapter: 2}", "model.dropout=0.3"]
 OTHERS = {"qwen3_asr": "teacher/final", "glmasr": "glm"}  # type of the student, folder of the model it starts from
 LONELY = "import arkasr\n\n@arkasr.hookimpl\ndef register_losses(register):\n    register('lonely', list)\n"
 pytestmark = [
@@ -142,6 +144,13 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
     overrides = [words.format(trained=expdir) for words in FROZEN]
     train(str(conf), "base_opd", str(expdir / "frozen"), str(datadir), overrides)
     train(str(conf), "base_opd", str(expdir / "lora"), str(datadir), [word.format(trained=expdir) for word in LORA])
+    options = str(conf), "base", str(expdir / "options"), str(datadir), OPTIONS
+    train(*options)
+    take_step, Trainer.take_step = Trainer.take_step, cut_off
+    with contextlib.suppress(Killed):
+        train(*options[:2], str(expdir / "options-cut"), *options[3:])
+    Trainer.take_step = take_step
+    train(*options[:2], str(expdir / "options-cut"), *options[3:])
     Trainer.take_step = cut_off
     with contextlib.suppress(Killed):
         train(str(conf), "base", str(expdir / "cut"), str(datadir), CUT_OFF)
@@ -251,6 +260,43 @@ def test_two_ranks_train_adapters_and_merge_them(expdir, trained):
         torch.testing.assert_close(merged[name], value, rtol=1e-5, atol=1e-6)
     checkpoint = load_checkpoint(run / "checkpoints" / "step-00000002").hf.state_dict()
     assert all(torch.equal(checkpoint[name], value) for name, value in final.items())
+
+
+def whole(checkpoint: Path, file: Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a sharded checkpoint with torch's converter."""
+    dcp_to_torch_save(checkpoint / "weights", file)
+    return torch.load(file)["model"]
+
+
+def test_two_ranks_average_sharded_checkpoints_and_keep_the_head(expdir, tmp_path):
+    run = expdir / "options" / "base"
+    steps = [whole(run / "checkpoints" / f"step-{n:08d}", tmp_path / f"{n}.pt") for n in (4, 6)]
+    final = {f"hf.{name}": value for name, value in load_file(run / "final" / "model.safetensors").items()}
+    head = load_file(run / "final" / "ctc_head.safetensors")
+    for name, value in (final | {f"ctc_head.{name}": value for name, value in head.items()}).items():
+        mean = (steps[0][name].double() + steps[1][name].double()) / 2
+        torch.testing.assert_close(value.double(), mean, rtol=1e-6, atol=1e-8, msg=name)
+    assert all(row["dev_error_ctc"] >= 0 for row in metrics(run) if "dev_error" in row)
+
+
+def test_two_ranks_freeze_the_encoder_in_the_first_steps(expdir, tmp_path):
+    run = expdir / "options" / "base"
+    steps = {n: whole(run / "checkpoints" / f"step-{n:08d}", tmp_path / f"{n}.pt") for n in (2, 4, 6)}
+    tower = [name for name in steps[2] if "audio_tower" in name]
+    assert tower and not any(torch.equal(steps[2][name], steps[4][name]) for name in tower)
+    optim = {n: dcp_to_torch_save(run / "checkpoints" / f"step-{n:08d}" / "weights", tmp_path / "o.pt") or torch.load(
+        tmp_path / "o.pt", weights_only=False)["optim"]["state"] for n in (2, 4)}  # fmt: skip
+    for n, updates in ((2, 0), (4, 1)):
+        assert {float(optim[n][name]["step"]) for name in tower} == {updates}
+        assert {float(optim[n][name]["step"]) for name in optim[n] if "language_model" in name} == {n}
+
+
+def test_two_ranks_resume_with_all_options_exactly(expdir):
+    runs = [expdir / name / "base" for name in ("options", "options-cut")]
+    weights = [load_file(run / "final" / "model.safetensors") for run in runs]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    rows = [[{k: v for k, v in measured(row).items() if "per_second" not in k} for row in metrics(run)] for run in runs]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
 
 
 def test_rank_0_logs_counts_of_both_ranks(expdir):
