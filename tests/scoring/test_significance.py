@@ -62,6 +62,7 @@ def test_matched_pairs_of_few_utterances(errors, other, expected):
     assert matched_pairs(np.array(errors), np.array(other)) == expected
 
 
+@pytest.mark.slow
 def test_both_tests_have_the_nominal_rate_of_false_alarms():
     generator = np.random.default_rng(2)
     found = {"p_matched_pairs": 0, "p_bootstrap": 0}
