@@ -19,7 +19,7 @@ corpus_dir|path|downloads/{scale}|folder of an existing corpus; skips stage 0
 datadir|path|data/{tag}|folder of the prepared cuts
 expdir|path|exp/{tag}|folder of checkpoints, hypotheses, RESULTS.md and figures
 conf|path|conf/{scale}.yaml|configuration file with the settings of all runs
-variants|text|base base_opd base_td_opd|runs to train and score; at scale study: all
+variants|text||runs to train and score (default: those of the scale, listed above)
 skip_train|bool|false|true: skip stages 2 and 3, decode and score what is trained
 checkpoint|models||more models to decode and score: "[NAME=]FOLDER_OR_HUB_ID,[NAME=]PLUGIN:PATH"
 test_sets|sets||decode and score only "NAME=PATH ...": manifests, tables, data folders
@@ -39,8 +39,12 @@ shar|bool|false|true: copy the audio into --datadir as tar files (Lhotse Shar)
 python|command|python3|Python that has arkasr; .venv of the checkout is tried next
 dry_run|bool|false|true: print the commands and run nothing'
 
-# The runs of conf/study.yaml without the teacher.
-STUDY_RUNS='base base_steps base_audio base_td base_opd base_td_opd base_opd_labelled topline'
+# The default of --variants by scale. mini and study have controls, which train Base on without distillation.
+declare -A default_runs=(
+    [mini]='base base_steps base_opd base_td_opd'
+    [study]='base base_steps base_audio base_td base_opd base_td_opd base_opd_labelled topline'
+    [paper]='base base_opd base_td_opd'
+)
 
 # num_run: commands so far. child: process id of the running command. signalled: exit status for the last signal.
 # stop_time: value of SECONDS when stages 2 to 4 were asked to save and end. hosts, slots: lines of --hostfile. tag: see usage.
@@ -54,8 +58,10 @@ Stages  0 download, 1 prepare, 2 label (at scales mini and study: after training
         3 train, 4 decode, 5 score, 6 export (only with --stop_stage 6)
         --stage 3 skips data preparation and labelling: train, decode and score.
 Runs    base: supervised; base_opd: base, then distilled; base_td: base, then trained on teacher
-        transcripts; base_td_opd: base_td, then distilled. Scale study adds base_steps, base_audio,
-        base_opd_labelled and topline, see conf/study.yaml. Others need a --conf that has them.
+        transcripts; base_td_opd: base_td, then distilled; base_steps: base, then supervised for as
+        many steps as base_opd (a control). Scale study has more, see conf/study.yaml.
+        mini: base base_steps base_opd base_td_opd; paper: base base_opd base_td_opd; study: all.
+        Other names need a --conf that has them.
 
 Options, with defaults in brackets. Paths that you write are relative to your working directory,
 default paths to the folder of run.sh. {tag} is {scale}, or {scale}-<folder name> with --corpus_dir.
@@ -77,7 +83,9 @@ fill_in() { # fill in the defaults that depend on other options
         value=${opt[$name]//'{scale}'/${opt[scale]}}
         opt[$name]=${value//'{tag}'/$tag}
     done
-    [[ ${opt[scale]} != study || -v given[variants] ]] || opt[variants]=$STUDY_RUNS
+    local runs=${opt[scale]}
+    [[ $runs != mini || ! -v given[conf] ]] || runs=paper # your own file need not have the control
+    [[ -v given[variants] ]] || opt[variants]=${default_runs[$runs]}
 }
 
 check() { # refuse invalid options before anything runs
@@ -91,8 +99,8 @@ check() { # refuse invalid options before anything runs
         die "--master_port ${opt[master_port]} must be from 1 to 65534: the next port is used too"
     [[ -n ${opt[variants]// /} ]] || die "--variants is empty: name at least one run"
     for name in ${opt[variants]}; do
-        [[ -v given[conf] || $name =~ ^base(_td)?(_opd)?$ ]] || { [[ ${opt[scale]} == study && " $STUDY_RUNS " == *" $name "* ]]; } ||
-            die "--variants: unknown run '$name'; known are base, base_opd, base_td, base_td_opd (others need a --conf that has them)"
+        [[ -v given[conf] || " base_td ${default_runs[${opt[scale]}]} " == *" $name "* ]] ||
+            die "--variants: unknown run '$name'; at scale ${opt[scale]} there are ${default_runs[${opt[scale]}]} and base_td (others need a --conf that has them)"
     done
 }
 

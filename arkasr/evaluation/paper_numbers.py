@@ -12,9 +12,13 @@ from arkasr.evaluation.results_io import TestSet
 TITLES = {
     "teacher": "Teacher",
     "base": "Base",
+    "base_steps": "Base+steps",
+    "base_audio": "Base+audio",
     "base_opd": "Base+OPD",
     "base_td": "Base+TD",
     "base_td_opd": "Base+TD+OPD",
+    "base_opd_labelled": "Base+OPD (labelled)",
+    "topline": "Topline",
 }
 
 COLUMNS = ("AISHELL-1", "Wenet meeting", "Wenet net", "Libri clean", "Libri other")

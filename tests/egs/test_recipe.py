@@ -17,6 +17,7 @@ from arkasr.config.schema import Config
 
 RECIPES_PAGE = (EGS.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
 CORPORA = ["librispeech", "aishell", "wenetspeech"]
+RUNS = {"mini": "base base_steps base_opd base_td_opd", "paper": "base base_opd base_td_opd"}  # of --variants
 STUB = """#!/usr/bin/env bash
 [ "$3" != --version ] || { echo arkasr stub; exit; }
 printf '%s\\n' "$PWD" "$*" >>"$STUB_LOG"
@@ -79,13 +80,19 @@ def test_help_lists_every_option_with_its_default():
 def test_dry_run_prints_every_stage(corpus, scale):
     lines = dry("--scale", scale, corpus=corpus)
     teacher = ["train"] if scale == "mini" else []
-    assert verbs(lines) == ["download", "prepare", *teacher, "label", *["train"] * 4, "decode", "score"]
-    assert train_runs(lines)[len(teacher) :] == ["base", "base_opd", "base_td", "base_td_opd"]
+    runs = RUNS[scale].split()
+    assert verbs(lines) == ["download", "prepare", *teacher, "label", *["train"] * (len(runs) + 1), "decode", "score"]
+    assert train_runs(lines)[len(teacher) :] == [*runs[:-1], "base_td", "base_td_opd"]
     assert lines[0][2:] == ["download", "corpus.yaml", "--scale", scale, "--corpus_dir", f"downloads/{scale}"]
     for line in lines[2:]:
         assert flag(line, "--expdir") == f"exp/{scale}" and flag(line, "--datadir") == f"data/{scale}"
     for line in lines[-2:]:
-        assert flag(line, "--runs") == "teacher base base_opd base_td_opd"
+        assert flag(line, "--runs") == f"teacher {RUNS[scale]}"
+
+
+def test_a_configuration_of_your_own_need_not_have_the_control(tmp_path):
+    (tmp_path / "own.yaml").write_text("")
+    assert flag(dry("--conf", str(tmp_path / "own.yaml"))[-1], "--runs") == f"teacher {RUNS['paper']}"
 
 
 def test_dry_run_writes_nothing(tree, tmp_path):
@@ -99,7 +106,7 @@ def test_dry_run_needs_no_arkasr(tree, tmp_path):
     nothing.write_text("#!/bin/sh\nexit 1\n")
     nothing.chmod(0o755)
     done = recipe("--dry_run", "true", "--python", str(nothing), egs=tree)
-    assert len(commands(done)) == 10
+    assert len(commands(done)) == 11
 
 
 def test_24_workers_on_three_machines_give_the_torchrun_command():
@@ -152,15 +159,15 @@ def test_one_process_needs_no_torchrun_and_several_do():
 
 def test_stage_3_trains_decodes_and_scores():
     done = recipe("--stage", "3", "--dry_run", "true")
-    assert verbs(commands(done)) == ["train"] * 4 + ["decode", "score"]
-    assert [line[:7] for line in logged(done) if line.startswith("Stage")] == ["Stage 3"] * 4 + ["Stage 4", "Stage 5"]
+    assert verbs(commands(done)) == ["train"] * 5 + ["decode", "score"]
+    assert [line[:7] for line in logged(done) if line.startswith("Stage")] == ["Stage 3"] * 5 + ["Stage 4", "Stage 5"]
     assert "Stage 3: Train base" in logged(done)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", range(7))
 def test_each_stage_runs_alone(stage):
-    expected = ["download"], ["prepare"], ["train", "label"], ["train"] * 4, ["decode"], ["score"], ["export"]
+    expected = ["download"], ["prepare"], ["train", "label"], ["train"] * 5, ["decode"], ["score"], ["export"]
     assert verbs(dry("--stage", str(stage), "--stop_stage", str(stage))) == expected[stage]
 
 
@@ -168,7 +175,7 @@ def test_each_stage_runs_alone(stage):
 def test_stage_6_runs_only_on_request_and_exports_the_students():
     lines = dry("--stage", "5", "--stop_stage", "6")
     assert verbs(lines) == ["score", "export"]
-    assert flag(lines[-1], "--runs") == "base base_opd base_td_opd" and flag(lines[-2], "--runs")[:8] == "teacher "
+    assert flag(lines[-1], "--runs") == RUNS["mini"] and flag(lines[-2], "--runs")[:8] == "teacher "
     assert flag(lines[-1], "--expdir") == "exp/mini" and flag(lines[-1], "--datadir") == "data/mini"
     assert verbs(dry("--stage", "5")) == ["score"]
 
@@ -243,7 +250,7 @@ def test_further_models_and_test_sets_reach_stages_4_and_5_with_absolute_paths(t
     lines = dry(*words, "--test_sets", "calls:de=../calls.csv zh=data", cwd=tmp_path)
     for verb in ("decode", "score"):
         (options,) = (line for line in lines if verb in line)
-        assert options[options.index("--runs") + 1] == "teacher base base_opd base_td_opd"
+        assert options[options.index("--runs") + 1] == f"teacher {RUNS['mini']}"
         assert options[options.index("--checkpoint") + 1 :] == [
             "Qwen/Qwen3-ASR-0.6B",
             f"tiny=whisper:{tmp_path}/model",
@@ -330,8 +337,8 @@ def test_recipe_needs_no_home_but_for_a_tilde():
         (["--stage", "two"], "--stage takes a whole number of at most 6 digits, not 'two'"),
         (["--nj", "0"], "--nj takes a whole number of at least 1"),
         (["--dry_run", "yes"], "--dry_run takes true or false, not 'yes'"),
-        (["--scale", "huge"], "--scale takes mini or paper, not 'huge'"),
-        (["--scale", "*"], "--scale takes mini or paper, not '*'"),
+        (["--scale", "huge"], "--scale takes mini or study or paper, not 'huge'"),
+        (["--scale", "*"], "--scale takes mini or study or paper, not '*'"),
         (["--corpus_dir", ""], "--corpus_dir is empty"),
         (["--variants", " "], "--variants is empty: name at least one run"),
         (["extra"], "unexpected argument 'extra'"),
@@ -349,7 +356,10 @@ def test_recipe_needs_no_home_but_for_a_tilde():
         (["--corpus", "nowhere"], "no recipe 'nowhere'"),
         (["--test_sets", "calls.csv"], "--test_sets takes NAME=PATH, not 'calls.csv'"),
         (["--test_sets", "=calls.csv"], "--test_sets takes NAME=PATH, not '=calls.csv'"),
-        (["--skip_train", "true", "--python", "true"], "none of the runs base base_opd base_td_opd is trained in"),
+        (
+            ["--skip_train", "true", "--python", "true"],
+            "none of the runs base base_steps base_opd base_td_opd is trained in",
+        ),
         (
             ["--corpus_dir", "no_such_folder", "--python", "true"],
             "no_such_folder does not exist",
