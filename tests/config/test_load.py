@@ -126,7 +126,7 @@ def test_numbers_in_all_notations_are_read(tmp_path):
         ("lr: 3", "unknown key lr; did you mean optim.lr?"),
         ("distill: {zzz: 3}", "unknown key distill.zzz; valid here: top_k"),
         ("runs: {one: , x: {train: {stpe: 3}}}", "unknown key runs.x.train.stpe; did you mean runs.x.train.steps?"),
-        ("runs: {one: 3}", "runs.one must be a mapping with the keys seed, objective,"),
+        ("runs: {one: 3}", "runs.one must be a mapping with the keys seed, rounding, objective,"),
         ("run: one", "run cannot be set here; use --run"),
         ("runs: {one: {run: two}}", "runs.one.run cannot be set here"),
         ("train: {steps: 1e4}", "train.steps must be a whole number, got 10000.0; write 10000"),

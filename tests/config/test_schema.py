@@ -60,12 +60,14 @@ def numeric_keys(kind=Config, prefix=""):
     for key, hint in kinds_of(kind).items():
         if is_dataclass(hint):
             yield from numeric_keys(hint, f"{prefix}{key}.")
-        elif hint in (int, float, list[float], dict[str, float]):
+        elif hint in (int, float, list[float], dict[str, float], dict[str, int]):
             yield f"{prefix}{key}", hint
 
 
-def written(hint, text):
-    return {list[float]: f"[0.9, {text}]", dict[str, float]: f"{{teacher: {text}}}"}.get(hint, text)
+def written(key, hint, text):
+    name = "teacher" if key == "distill.mix" else "encoder"
+    mapping = f"{{{name}: {text}}}"
+    return {list[float]: f"[0.9, {text}]", dict[str, float]: mapping, dict[str, int]: mapping}.get(hint, text)
 
 
 def meaning(key):
@@ -81,7 +83,7 @@ def test_every_number_is_accepted_with_a_meaning_or_refused_in_one_sentence(text
     assert len(keys) >= 38
     for key, hint in keys:
         try:
-            load_config(path, "one", "E", "D", [f"{key}={written(hint, text)}"])
+            load_config(path, "one", "E", "D", [f"{key}={written(key, hint, text)}"])
         except UserError as error:
             assert re.search(rf"{re.escape(key)}\b", str(error)), (key, str(error))
             assert "\n" not in str(error) and len(str(error)) < 400
@@ -123,6 +125,41 @@ def test_every_number_is_accepted_with_a_meaning_or_refused_in_one_sentence(text
         (["train.eval_every=-1"], "train.eval_every must be at least 0, got -1"),
         (["train.eval_clips=0"], "train.eval_clips must be at least 1, got 0"),
         (["train.keep=0"], "train.keep must be at least 1, got 0"),
+        (["train.patience=-1"], "train.patience must be at least 0, got -1"),
+        (["train.average=0"], "train.average must be at least 1, got 0"),
+        (["train.final=newest"], "train.final must be one of 'last', 'best', got 'newest'"),
+        (
+            ["train.patience=2", "train.eval_every=0"],
+            "train.patience must be 0 with `eval_every: 0`, which measures no dev error rate, got 2",
+        ),
+        (
+            ["train.final=best", "train.eval_every=0"],
+            "train.final must be last with `eval_every: 0`, which measures no dev error rate, got best",
+        ),
+        (["train.final=best", "train.save_every=0"], "train.final must be last with `save_every: 0`, got best"),
+        (["train.average=2", "train.save_every=0"], "train.average must be 1 with `save_every: 0`, got 2"),
+        (
+            ["train.frozen_steps={encodr: 2}"],
+            "train.frozen_steps.encodr is not a part of the model; valid here: encoder, adapter, decoder",
+        ),
+        (["train.frozen_steps.encoder=-1"], "train.frozen_steps.encoder must be at least 0, got -1"),
+        (
+            ["train.frozen_steps.encoder=1000"],
+            "train.frozen_steps.encoder must be below steps (1000), because a part that is never trained belongs in "
+            "model.freeze, got 1000",
+        ),
+        (
+            ["train.frozen_steps.encoder=5", "model.freeze=[encoder]"],
+            "train.frozen_steps.encoder must be 0 for a part that `model` never trains, got 5",
+        ),
+        (
+            ["train.frozen_steps={encoder: 5, adapter: 5, decoder: 1}"],
+            "train.frozen_steps must be 0 for at least one part that is trained, got {'encoder': 5,",
+        ),
+        (["optim.lr_scale.encoder=0"], "optim.lr_scale.encoder must be above 0 and at most 1000"),
+        (["optim.lr_scale.encoder=900", "optim.lr=2"], "and so must be its product with lr, got 900.0"),
+        (["optim.lr_scale={head: 2}"], "optim.lr_scale.head is not a part of the model; valid here: encoder, adapter"),
+        (["model.dropout=1"], "model.dropout must be at least 0 and below 1, got 1.0"),
         (["train.ctc_weight=2"], "train.ctc_weight must be from 0 to 1, got 2.0"),
         (["train.threads=-1"], "train.threads must be from 0 to 1024, got -1"),
         (["train.threads=100000"], "train.threads must be from 0 to 1024, got 100000"),
