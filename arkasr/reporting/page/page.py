@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from arkasr.utils.files import write_text
 NAME = "report.html"
 AUDIO_MIB = 8.0  # of all clips in one page
 TEMPLATES = Path(__file__).parent / "templates"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def render(experiment: Experiment, parts: Sequence[Sequence[str]], audio_mib: float = AUDIO_MIB) -> str:
@@ -75,8 +77,4 @@ def _clean(value: Any) -> Any:
     """Replace characters that no page may hold: control characters, and halves of surrogate pairs."""
     if not isinstance(value, str) or hasattr(value, "__html__"):  # what macros return
         return value
-    return "".join("\ufffd" if _is_control(char) else char for char in value)
-
-
-def _is_control(char: str) -> bool:
-    return (char < " " and char not in "\t\n") or "\x7f" <= char < "\xa0" or "\ud800" <= char <= "\udfff"
+    return _CONTROLS.sub("\ufffd", value)
