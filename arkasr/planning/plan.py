@@ -16,7 +16,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config
-from arkasr.config.schema import Config
+from arkasr.config.schema import Config, ModelConfig
 from arkasr.errors import UserError
 from arkasr.model.build import fresh_config, student_sizes
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
@@ -69,7 +69,7 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
     if config.objective == "none":
         raise UserError(f"--run {config.run}: has `objective: none`, so there is no training to plan; plan another run")
     student = _with_ctc_head(student_outline(conf, config), config.train.ctc_weight)
-    sizes = student, teacher_size(config, partial(_outline_at, conf))
+    sizes = student, teacher_size(config, partial(_outline_at, conf, config.model))
     made, counts = predict(config, assumptions, *sizes), with_adapters(student, config).counts
     other = _with_other_checkpointing(config)
     opposite = predict(other, assumptions, *sizes)
@@ -153,7 +153,7 @@ def student_outline(conf: str, config: Config) -> ModelOutline:
         UserError: The size of the model cannot be found.
     """
     if config.model.path:
-        return _outline_at(conf, config.model.path)
+        return _outline_at(conf, config.model, config.model.path)
     folders = {"encoder": config.model.encoder, "decoder": config.model.decoder}
     sources = []
     with ExitStack() as stack:
@@ -167,10 +167,15 @@ def student_outline(conf: str, config: Config) -> ModelOutline:
     return _outline(model_config, "; ".join(sources) or "model.sizes")
 
 
-def _outline_at(conf: str, path: str) -> ModelOutline:
-    """Outline the model at a folder or Hub id, or the model that another run of the configuration will write there."""
+def _outline_at(conf: str, named: ModelConfig, path: str) -> ModelOutline:
+    """Outline the model at a folder or Hub id, or the model that another run of the configuration will write there.
+
+    The other run has the pretrained parts that `named` has, because words of a recipe's command hold for all its runs.
+    """
     if run := re.fullmatch(r"\{expdir\}/([^/]+)/final/?", path):
-        found = student_outline(conf, load_config(conf, run[1], EXPDIR, DATADIR))
+        other = load_config(conf, run[1], EXPDIR, DATADIR)
+        parts = {key: getattr(named, key) for key in ("encoder", "decoder") if getattr(other.model, key)}
+        found = student_outline(conf, replace(other, model=replace(other.model, **parts)))
         return replace(found, source=f"run {run[1]}: {found.source}")
     return _outline(*read_model_config(path))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from corpus_fixture import metrics
+from planned_runs import planned
 from safetensors.torch import load_file
 from tiny_teachers import save_whisper
 
@@ -63,6 +64,15 @@ def test_control_takes_as_many_steps_at_the_same_rates_as_opd():
     audio = load_config(str(REAL), "base_audio", "E", "D")
     assert control.augment == opd.augment and audio.data.max_seconds == opd.data.max_seconds
     assert audio.train == control.train
+
+
+def test_plan_gives_the_models_of_other_runs_the_encoder_of_the_command(tmp_path):
+    whisper = save_whisper(tmp_path)
+    result = planned("base_opd", (f"model.encoder={tmp_path}", "data.max_clip_seconds=2"), str(REAL), clip_seconds=1.0)
+    assert result["student"]["parameters"]["encoder"] == whisper.model.encoder.num_parameters()
+    assert [result[model]["source"] for model in ("student", "teacher")] == [
+        f"run {run}: {tmp_path}: its folder" for run in ("base", "teacher")
+    ]
 
 
 def test_corpus_has_adults_and_children_as_test_sets():
