@@ -54,10 +54,13 @@ class PublishedTable:
         return self.rows[row][1][names.index(column)] if row in self.rows and column in names else None
 
     def model(self, row: str) -> str:
-        """Return the name of the model of a row, or an empty text if there is no such row.
+        """Return the name of the model of a row.
 
         Args:
             row: Key of `rows`, or another text.
+
+        Returns:
+            The published name, or an empty text if there is no such row.
         """
         return self.rows[row][0] if row in self.rows else ""
 

@@ -1,1 +1,4 @@
-"""The tables of `arkasr table`, over several experiments."""
+"""The tables of `arkasr table`: the published ones, with the scores of several experiments.
+
+May import `evaluation`, `scoring`, `utils` and `errors`.
+"""

@@ -79,7 +79,8 @@ def group(
         table: The published table, if there is one.
 
     Returns:
-        Pairs of the published row, empty if there is none, and the line. Published rows come first, in their order.
+        Pairs of the published row, empty if there is none, and the line. Published rows come first, in their order. The
+        others are left out if there are no scores.
 
     Raises:
         UserError: See `require_one_profile`.
@@ -88,22 +89,22 @@ def group(
     require_one_profile(line.column, profile, list(scores.values()))
     line = replace(line, metric=str(found[0]["metric"]).upper()) if found else line
     pairs = []
-    for key, row in _order(rows, table):
+    for key, row in _order(rows, table, bool(scores)):
         title = row.title if row else paper_numbers.TITLES.get(key) or (table.model(key) if table else key)
         own = replace(line, model=title, published_model=table.model(key) if table else "")
         pairs.append((key, _with_score(own, scores.get(row) if row else None, profile)))
     return pairs
 
 
-def _order(rows: Mapping[Row, Score], table: PublishedTable | None) -> list[tuple[str, Row | None]]:
-    """Return pairs of the published row and ours: all published ones, with or without ours, then the rest of ours."""
+def _order(rows: Mapping[Row, Score], table: PublishedTable | None, rest: bool) -> list[tuple[str, Row | None]]:
+    """Return pairs of the published row and ours: all published ones, with or without ours, then the rest if wanted."""
     if table is None:
         return [("", row) for row in rows]
     keys = {row: paper_numbers.row(score.run, score.content) for row, score in rows.items()}
     order: list[tuple[str, Row | None]] = []
     for key in table.rows:
         order += [(key, row) for row in rows if keys[row] == key] or [(key, None)]
-    return order + [("", row) for row in rows if keys[row] not in table.rows]
+    return order + [("", row) for row in rows if rest and keys[row] not in table.rows]
 
 
 def _with_score(line: Line, score: Score | None, profile: str) -> Line:

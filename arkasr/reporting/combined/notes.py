@@ -37,17 +37,34 @@ def other_data(column: str, scores: Mapping[Row, Score], table: PublishedTable) 
         table: The published table.
 
     Returns:
-        A sentence. Empty if the scale is `paper`, and the number of clips is that of the published test set or unknown.
+        The reason. Empty if the scale is `paper`, and the number of clips is that of the published test set or unknown.
     """
     entries = [score.entry for score in scores.values()]
     if not entries:
         return ""
     scale, clips, published = entries[0].get("scale"), entries[0].get("utterances"), table.clips.get(column)
     if scale != "paper":
-        return f"{column}: scale {scale or 'unknown'}, so there is no difference from the published numbers."
+        return f"scale {scale or 'unknown'}"
     if published not in (None, clips):
-        return f"{column}: {clips} clips, but the published numbers are of {published}, so there is no difference."
+        return f"{clips} clips, but the published numbers are of {published}"
     return ""
+
+
+def other_data_notes(columns: Columns, table: PublishedTable) -> list[str]:
+    """Say which columns have no difference from the published numbers.
+
+    Args:
+        columns: Scores by column and row.
+        table: The published table.
+
+    Returns:
+        One sentence per reason (see `other_data`).
+    """
+    found: dict[str, list[str]] = {}
+    for column, scores in columns.items():
+        if reason := other_data(column, scores, table):
+            found.setdefault(reason, []).append(column)
+    return [f"No difference from published numbers, {why}: {', '.join(names)}." for why, names in found.items()]
 
 
 def _columns_of(columns: Columns) -> dict[str, list[str]]:

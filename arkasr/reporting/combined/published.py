@@ -13,7 +13,7 @@ from arkasr.reporting import vuss_table
 from arkasr.reporting.combined.columns import Columns, Score, in_order
 from arkasr.reporting.combined.experiments import Experiment
 from arkasr.reporting.combined.lines import NOT_RUN, Line, Table, group
-from arkasr.reporting.combined.notes import notes_of, other_data
+from arkasr.reporting.combined.notes import notes_of, other_data, other_data_notes
 
 CHARACTERS = TABLES["chinese"].columns  # test sets with character error rate
 
@@ -46,8 +46,7 @@ def published(table: PublishedTable, columns: Columns, profile: str = "") -> Tab
     if table.has_average:
         lines += _averages(table, lines, same and not any(other_data(*each, table) for each in ours.items()))
     notes = [] if same else [_other_profile(table, used)]
-    notes += [note for each in ours.items() if (note := other_data(*each, table))]
-    return Table(table.title, table.source, lines, notes + notes_of(ours))
+    return Table(table.title, table.source, lines, notes + other_data_notes(ours, table) + notes_of(ours))
 
 
 def others(columns: Columns, profile: str = "") -> Table:
@@ -110,12 +109,14 @@ def _beside(line: Line, number: float | None, comparable: bool) -> Line:
 
 
 def _averages(table: PublishedTable, lines: Sequence[Line], comparable: bool) -> list[Line]:
-    """Return the mean of all columns by model. A model that was not scored on all of them has none."""
+    """Return the mean of all columns by model. Models without published row need a score on all of them."""
     found = []
     for model in dict.fromkeys(line.model for line in lines):
         own = [line for line in lines if line.model == model]
         values = [line.value for line in own if line.value is not None]
         complete = len(values) == len(table.columns)
+        if not (complete or own[0].published_model):
+            continue
         line = Line(AVERAGE, own[0].metric, model, published_model=own[0].published_model)
         line = replace(line, value=fmean(values) if complete else None, status="" if complete else NOT_RUN)
         row = next((key for key, (name, _) in table.rows.items() if name == line.published_model), "")

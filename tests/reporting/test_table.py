@@ -99,6 +99,14 @@ def test_average_needs_every_column(tmp_path, capsys):
     assert shown(find(rows, "Chinese", "Average", "Teacher"))[-1] == "not run"
 
 
+def test_rows_without_published_number_are_left_out_where_nothing_was_run(libri, capsys):
+    rows = records([libri], capsys, names=["english"])
+    models = {column: [row["model"] for row in rows if row["test_set"] == column] for column in ("AMI", "LS Clean")}
+    published = ["Base+TD+OPD", "Qwen3-ASR-0.6B", "Teacher"]
+    assert models == {"AMI": published, "LS Clean": [*published, "Base", "Base+OPD"]}
+    assert [row["model"] for row in rows if row["test_set"] == "Average"] == published
+
+
 def test_table_2_compares_vuss_of_the_same_k_only(libri, tmp_path, capsys):
     write_scores(tmp_path / "small", "base_opd", {"test": entry(unicode=numbers(1.0))})
     write_metrics(tmp_path / "small", "base_opd", 20.0, 24.0, top_k=16)
@@ -215,7 +223,7 @@ def test_notes_name_small_scales_and_models_with_other_weights(libri, tmp_path):
     path = write_scores(libri, "base", {"test-clean": entry("Libri clean", paper=numbers(4.0)) | {"weights": "bbb"}})
     assert path.is_file()
     [first] = build([str(libri), str(tmp_path / "mini")], ["table1"], "")
-    assert "AISHELL-1: scale mini, so there is no difference from the published numbers." in first.notes
+    assert "No difference from published numbers, scale mini: AISHELL-1." in first.notes
     values = {line.column: (line.published, line.difference) for line in first.lines if line.model == "Base"}
     assert values["AISHELL-1"] == (3.48, None) and values["Libri clean"] == (3.75, pytest.approx(0.25))
     assert "Base: the numbers are of 2 models with different weights." in first.notes
@@ -226,7 +234,8 @@ def test_scores_of_other_clips_have_no_difference(tmp_path):
     [english] = build([str(tmp_path / "ami")], ["english"], "")
     [line] = [line for line in english.lines if (line.column, line.model) == ("AMI", "Base+TD+OPD")]
     assert (line.value, line.published, line.difference) == (12.0, 11.67, None)
-    assert english.notes[0] == ("AMI: 900 clips, but the published numbers are of 12643, so there is no difference.")
+    reason = "900 clips, but the published numbers are of 12643"
+    assert english.notes[0] == f"No difference from published numbers, {reason}: AMI."
 
 
 def refused(*expdirs, profile=""):
