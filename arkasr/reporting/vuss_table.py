@@ -131,12 +131,26 @@ def by_place(runs: Mapping[str, Sequence[Rows]]) -> str:
     Returns:
         The table, one row before TD and one after. Empty if no run has these diagnostics.
     """
-    columns, rows = DECILES | WORDS, []
-    for run in CONDITIONS:
-        numbers = over_seeds(runs.get(run, ()))
-        if any(name in numbers for name in columns):
-            rows.append([condition(run), *(_cell(numbers, name) for name in columns)])
-    return markdown_table(["Condition", *columns.values()], rows) if rows else ""
+    return rows_by_place({condition(run): runs.get(run, ()) for run in CONDITIONS}, "Condition")
+
+
+def rows_by_place(seeds: Mapping[str, Sequence[Rows]], title: str) -> str:
+    """Format the VUSS of any runs by place in Markdown, such as those of a sweep.
+
+    Args:
+        seeds: Training rows by title of the row, one list per seed.
+        title: Title of the first column.
+
+    Returns:
+        One row per title with VUSS by place: the mean over all positions, by tenth of the transcript, and at correct and
+        wrong words. Empty if no run has these diagnostics.
+    """
+    columns, rows = {"Mean": "Mean"} | DECILES | WORDS, []
+    for name, runs in seeds.items():
+        numbers = over_seeds(runs)
+        if any(key in numbers for key in DECILES | WORDS):
+            rows.append([name, *(_cell(numbers, key) for key in columns)])
+    return markdown_table([title, *columns.values()], rows) if rows else ""
 
 
 def condition(run: str) -> str:

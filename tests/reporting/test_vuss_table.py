@@ -55,8 +55,17 @@ def test_summary_weights_words_by_their_positions():
 def test_by_place_has_deciles_and_words():
     places = {"vuss/decile_0": 30.0, "vuss/decile_9": 20.0, "vuss/correct_word": 25.0, "positions/correct_word": 4.0}
     header, _, row = rows_of(vuss_table.by_place({"base_td_opd": [rows(26.0, **places)]}))
-    assert (header[1], header[10], header[11:]) == ("0 to 10 %", "90 to 100 %", ["Correct words", "Wrong words"])
-    assert row == ["After TD (Base+TD+OPD)", "30.00", *["-"] * 8, "20.00", "25.00", "-"]
+    assert header[:3] == ["Condition", "Mean", "0 to 10 %"]
+    assert header[11:] == ["90 to 100 %", "Correct words", "Wrong words"]
+    assert row == ["After TD (Base+TD+OPD)", "26.00", "30.00", *["-"] * 8, "20.00", "25.00", "-"]
+
+
+def test_rows_by_place_averages_seeds_of_any_rows():
+    places = [{"vuss/decile_0": value, "positions/correct_word": 1.0} for value in (20.0, 24.0)]
+    seeds = {"top_k=8": [rows(26.0, **each) for each in places], "top_k=4": [rows(7.0)], "not run": []}
+    header, _, row = rows_of(vuss_table.rows_by_place(seeds, "Row"))
+    assert header[0] == "Row" and row[:3] == ["top_k=8", "26.00 ± 0.00", f"22.00 ± {statistics.stdev([20, 24]):.2f}"]
+    assert vuss_table.rows_by_place({}, "Row") == ""
 
 
 def test_over_seeds_counts_the_seeds_that_have_a_number():
