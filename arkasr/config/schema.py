@@ -424,7 +424,8 @@ class TrainConfig:
         cache_folder: Folder for these states, such as `{expdir}/encoder_states`, which runs with equal encoders share.
             It may be deleted when no run uses it. Empty keeps them in memory.
         ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC, from 0 to 1. 0
-            disables it. Only for `objective: sft`.
+            disables it. With 1 the decoder is not used, and dev error rates are those of the CTC head. Only for
+            `objective: sft`.
         max_skipped: Number of skipped steps in a row that ends the run. At least 1. Steps are skipped if the loss or
             the gradient is not finite, or if there is nothing to score.
         spike_factor: Gradient norms above this multiple of the recent median are recorded with their clips in

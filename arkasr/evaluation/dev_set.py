@@ -164,7 +164,11 @@ class DevSet:
 
     @torch.no_grad()
     def errors(
-        self, lm: SpeechLM, config: DecodeConfig, progress: Callable[[], None] = lambda: None
+        self,
+        lm: SpeechLM,
+        config: DecodeConfig,
+        progress: Callable[[], None] = lambda: None,
+        head_alone: bool = False,
     ) -> dict[str, float]:
         """Count the errors of greedy transcripts on this rank's clips.
 
@@ -175,6 +179,7 @@ class DevSet:
             lm: The model to evaluate.
             config: Decoding settings.
             progress: Called after each batch.
+            head_alone: Count the errors of the CTC head's transcripts, and do not decode: the decoder is not trained.
 
         Returns:
             `errors`, `words`: the reference length in words (in characters for CER), `clips` that were decoded, and
@@ -187,8 +192,10 @@ class DevSet:
         def decode(inner: SpeechLM) -> list[list[dict[str, Any]]]:
             decoded = []
             for batch in batches or [SILENCE]:
-                decoded.append(transcribe(inner, batch, config))
-                by_head.extend(greedy_ctc(inner, batch.waveforms) if inner.ctc_head is not None else [])
+                texts = greedy_ctc(inner, batch.waveforms) if inner.ctc_head is not None else []
+                by_head.extend(texts)
+                rows = [{"hypothesis": text} for text in texts] if head_alone else transcribe(inner, batch, config)
+                decoded.append(rows)
                 progress()
             return decoded
 

@@ -265,7 +265,7 @@ def supervised_step(
     config: Any,
     load: Workload,
     frozen: Collection[str] = (),
-    ctc: bool = False,
+    ctc_weight: float = 0.0,
     lora: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Count one step of supervised training.
@@ -274,13 +274,19 @@ def supervised_step(
         config: Configuration of the student.
         load: What the step processes.
         frozen: Parts of the model that are not trained.
-        ctc: Whether the auxiliary CTC head is trained on the audio tokens.
+        ctc_weight: Weight of the auxiliary CTC loss. Above 0, its head is trained on the audio tokens. With 1, the
+            decoder is not used.
         lora: Parameters of LoRA adapters by part.
 
     Returns:
         FLOPs by phase: `student` and `backward`.
     """
-    rows = load.clips * audio_tokens(config, load.seconds / load.clips) if ctc else 0
+    rows = load.clips * audio_tokens(config, load.seconds / load.clips) if ctc_weight else 0
+    if ctc_weight == 1:
+        others = {part: size for part, size in lora.items() if part != "decoder"}
+        work = pass_with_gradient(config, load, {*frozen} - {"decoder"}, head(config, rows), lora=others)
+        decoder = _decoder_pass(config, load, load.tokens, load.prompts[0])
+        return {"student": work["student"] - decoder, "backward": work["backward"] - 2 * decoder}
     return pass_with_gradient(config, load, frozen, head(config, rows), head(config, load.tokens), lora=lora)
 
 

@@ -299,7 +299,7 @@ def step_flops(
     encoded = flops.audio_encoder(student, load.seconds / load.clips)
     cached = load.clips * (encoded["features"] + encoded["encoder"]) if caches_encoder(config) else 0.0
     if config.objective == "sft":
-        work = flops.supervised_step(student, load, frozen, config.train.ctc_weight > 0, adapters)
+        work = flops.supervised_step(student, load, frozen, config.train.ctc_weight, adapters)
         return work | {"student": work["student"] - cached}
     twice = config.augment.masks or config.model.drops_audio
     work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters, twice)

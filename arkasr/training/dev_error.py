@@ -67,7 +67,8 @@ class DevError:
     def _measure(self, dev: DevSet, student: SpeechLM) -> tuple[dict[str, float], str]:
         """Return the error rates of one dev set, none without a reference word, and a text."""
         with self.phases("dev"):
-            sums = self.ranks.reduce(dev.errors(student, self.config.decode, self.phases.advance))
+            errors = dev.errors(student, self.config.decode, self.phases.advance, self.config.train.ctc_weight == 1)
+            sums = self.ranks.reduce(errors)
             pairs = [pair for part in self.ranks.gather(dev.transcripts) for pair in part]
         self._report_failures(dev.path, sums)
         if not sums["words"]:

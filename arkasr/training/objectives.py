@@ -82,6 +82,7 @@ class SupervisedObjective:
     """Cross-entropy on reference transcripts, with an auxiliary CTC loss if the model has a CTC head.
 
     The loss per token is (1 - w) CE + w CTC, the hybrid loss of Watanabe et al. (2017), doi 10.1109/JSTSP.2017.2763455.
+    With w = 1 the decoder is not used.
 
     Args:
         ctc_weight: The weight w (`train.ctc_weight`).
@@ -104,34 +105,48 @@ class SupervisedObjective:
         targets = [targets[i] for i in usable] or [[student.stop_ids[0]]]
         with phases("student"):
             ce, ctc, unaligned = student(lambda lm: self._losses(lm, batch, targets))
-        sums: dict[str, Tensor | float] = {"ce": ce.detach(), "ctc": ctc.detach(), "ctc_unaligned": float(unaligned)}
-        micro = MicroLoss((1 - self.ctc_weight) * ce + self.ctc_weight * ctc, sum(map(len, targets)), sums)
+        sums: dict[str, Tensor | float] = {"ctc": ctc.detach(), "ctc_unaligned": float(unaligned)}
+        sums |= {} if ce is None else {"ce": ce.detach()}
+        total = ctc if ce is None else (1 - self.ctc_weight) * ce + self.ctc_weight * ctc
+        micro = MicroLoss(total, sum(map(len, targets)), sums)
         micro = micro if usable else micro.unweighted()
         micro.sums["dropped"] = float(dropped)
         return micro
 
-    def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor, Tensor, int]:
-        """Return both sums, and the number of clips with more tokens than frames, whose CTC loss counts as 0."""
+    def _losses(self, lm: SpeechLM, batch: Batch, targets: list[list[int]]) -> tuple[Tensor | None, Tensor, int]:
+        """Return both sums, and the number of clips with more tokens than frames, whose CTC loss counts as 0.
+
+        The cross-entropy is None if its weight is 0.
+        """
         audio = lm.encode_audio(batch.waveforms, self.masks)
+        ce = self._cross_entropy(lm, audio, batch, targets) if self.ctc_weight < 1 else None
+        if lm.ctc_head is None:
+            return ce, audio[0].new_zeros((), dtype=torch.float32), 0
+        return ce, *self._ctc(lm, audio, targets)
+
+    @staticmethod
+    def _cross_entropy(lm: SpeechLM, audio: list[Tensor], batch: Batch, targets: list[list[int]]) -> Tensor:
         states = lm.transcript_states(lm.embed_prompts(audio, batch.languages), targets)
         flat = to_device([i for ids in targets for i in ids], lm.device, torch.long)
-        ce, _ = sum_in_parts(_cross_entropy, states, lm.head, flat)  # in float32, also with bfloat16 weights
-        if lm.ctc_head is None:
-            return ce, ce.new_zeros(()), 0
+        return sum_in_parts(_cross_entropy, states, lm.head, flat)[0]  # in float32, also with bfloat16 weights
+
+    @staticmethod
+    def _ctc(lm: SpeechLM, audio: list[Tensor], targets: list[list[int]]) -> tuple[Tensor, int]:
+        assert lm.ctc_head is not None
         logprobs = pad_sequence([lm.ctc_head(a).float().log_softmax(-1) for a in audio])
         texts = to_device([i for ids in targets for i in ids[:-1]], lm.device, torch.long)
         sizes = torch.tensor([len(a) for a in audio]), torch.tensor([len(ids) - 1 for ids in targets])
         blank = logprobs.shape[-1] - 1
         unaligned = sum(len(a) < _fewest_frames(ids[:-1]) for a, ids in zip(audio, targets, strict=True))
         ctc = ctc_loss(logprobs, texts, *sizes, blank=blank, reduction="sum", zero_infinity=True)
-        return ce, ctc, unaligned
+        return ctc, unaligned
 
     def rates(self, sums: dict[str, float]) -> dict[str, float]:
         """See `Objective.rates`. Returns `ce` and `ctc` in nats per token, `dropped_clips` and `ctc_unaligned`.
 
         The two about CTC are absent without a CTC loss.
         """
-        names = ("ce", "ctc") if self.ctc_weight else ("ce",)
+        names = [*(["ce"] if self.ctc_weight < 1 else []), *(["ctc"] if self.ctc_weight else [])]
         means = {name: sums[name] / sums["count"] for name in names if sums["count"] > 0}
         unaligned = {"ctc_unaligned": sums["ctc_unaligned"]} if self.ctc_weight else {}
         return means | unaligned | {"dropped_clips": sums["dropped"]}

@@ -121,14 +121,14 @@ def test_distillation_step_of_unequal_clips_is_below_count_because_padding_is_ig
     assert 0.75 * counted < sum(predicted.values()) < counted
 
 
-@pytest.mark.parametrize("ctc", [0.0, 0.5])
+@pytest.mark.parametrize("ctc", [0.0, 0.5, 1.0])
 def test_supervised_step_matches_torch_per_phase(ctc):
     lm, clips, losses = student().train(), batch([80000] * 3, [TEXT] * 3), []
     if ctc:
         lm.add_ctc_head()
     tokens = 3 * len(lm.text_ids(TEXT))
     load = flops.Workload(3, 15.0, 3, tokens, prompts=(prompt_tokens(lm), 0))
-    predicted = flops.supervised_step(lm.hf.config, load, ctc=ctc > 0)
+    predicted = flops.supervised_step(lm.hf.config, load, ctc_weight=ctc)
     counted = {"student": count_flops(lambda: losses.append(SupervisedObjective(ctc)(lm, clips, Phases())))}
     counted["backward"] = count_flops(lambda: losses[0].total.backward())
     assert predicted == pytest.approx(counted, rel=0.03)
