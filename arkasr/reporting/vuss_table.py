@@ -142,8 +142,8 @@ def rows_by_place(seeds: Mapping[str, Sequence[Rows]], title: str) -> str:
         title: Title of the first column.
 
     Returns:
-        One row per title: the mean over all positions, by tenth of the transcript, and at correct and wrong words. Empty
-        if no run has these diagnostics.
+        One row per title: the mean over all positions, by tenth of the transcript, and at correct and wrong words.
+        Empty if no run has these diagnostics.
     """
     columns, rows = {"Mean": "Mean"} | DECILES | WORDS, []
     for name, runs in seeds.items():

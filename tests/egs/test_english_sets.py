@@ -147,6 +147,7 @@ def test_voxpopuli_reads_segments_of_sessions(tmp_path):
     assert columns(tmp_path / "data") == {"test": "VoxPopuli"}
 
 
+@pytest.mark.slow  # datasets is imported
 @pytest.mark.parametrize("name", ["earnings22", "spgispeech"])
 def test_data_sets_of_the_hub_are_read_by_their_columns(tmp_path, name):
     """The columns are those of the data set on the Hub, which a test cannot reach. It is read from a folder."""
