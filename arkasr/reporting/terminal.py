@@ -45,9 +45,16 @@ def table(sets: Sequence[TestSet], scores: Scores) -> str:
 
 
 def _profiles(sets: Sequence[TestSet], scores: Scores) -> list[str]:
-    """Return the lines of the error rates by scoring profile, without a table if there is only one."""
+    """Return the lines of the error rates by scoring profile, if there are several. Wide ones are grouped by set."""
     lines = profile_lines(sets, scores)
-    return ["", "Error % by scoring profile (docs/scoring.md)", "", *aligned(lines, 2)] if lines else []
+    if not lines:
+        return []
+    texts = aligned(lines, 2)
+    if max(map(len, texts)) > WIDTH:
+        texts = []
+        for (label, *_), text in zip(lines, aligned([line[1:] for line in lines], 1), strict=True):
+            texts += [*([label] if label and texts else []), f"  {text}"]
+    return ["", "Error % by scoring profile (docs/scoring.md)", "", *texts]
 
 
 def _lines(tested: TestSet, scores: Scores, paper: bool) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 from score_examples import SCORES, SETS, rows_of
 
@@ -41,6 +42,17 @@ def test_terminal_shows_the_profiles_in_80_columns():
         ["test-clean", "Base", "40.00", "38.50", "-"],
     ]
     assert lines[4].split() == ["Base+OPD", "20.00", "-", "-"] and max(map(len, lines)) <= 80
+
+
+def test_wide_table_in_a_terminal_is_grouped_by_test_set():
+    sets = [replace(SETS[0], name="a" * 60), SETS[1]]
+    found = scores()
+    for content in found.values():
+        content["sets"]["a" * 60] = content["sets"].pop("test-clean")
+    text = terminal.table(sets, found)
+    lines = text[text.index("Error % by scoring profile") :].splitlines()[2:]
+    assert [line.split()[0] for line in lines[:5]] == ["model", "a" * 60, "Base", "Base+OPD", "test-other"]
+    assert lines[2].split() == ["Base", "40.00", "38.50", "-"] and max(map(len, lines)) <= 80
 
 
 def test_profile_names_hold_the_version_once():
