@@ -10,7 +10,7 @@ import pytest
 from arkasr.corpora.corpus import Corpus, read_corpus_yaml
 from arkasr.corpora.layouts.registry import LAYOUTS
 from arkasr.corpora.scale import PaperColumn, set_name
-from arkasr.corpora.synthetic.synth import ROLES
+from arkasr.corpora.synthetic.synth import ROLES, STUDY_ROLES
 from arkasr.errors import UserError
 from arkasr.evaluation.paper_numbers import COLUMNS
 from arkasr.scoring.profiles import default_profiles
@@ -35,6 +35,23 @@ def test_mini_scale_uses_every_synthetic_part(name):
     assert corpus.layout in LAYOUTS
     facts = corpus.scale("mini")
     assert {role.part for role in ROLES[corpus.layout]} <= {*facts.train, *facts.dev, *facts.test}
+
+
+def test_study_uses_every_synthetic_part_and_its_test_sets_are_large_enough():
+    facts = read_corpus_yaml(EGS / "librispeech" / "corpus.yaml").scale("study")
+    assert facts.miniature is not None and facts.miniature.kind == "study"
+    sizes = facts.miniature.sizes
+    assert {role.part for role in STUDY_ROLES["librispeech"]} == {*facts.train, *facts.dev, *facts.test} == set(sizes)
+    assert all(sizes[part] >= 600 for part in facts.test)
+    apart = [facts.use.base, facts.use.td, facts.use.teacher]
+    assert sorted(part for parts in apart for part in parts) == sorted(facts.train)  # no part has two uses
+
+
+def test_miniature_of_the_top_level_holds_for_scales_without_one():
+    corpus = read_corpus_yaml(EGS / "librispeech" / "corpus.yaml")
+    mini, study = corpus.scale("mini").miniature, corpus.scale("study").miniature
+    assert mini.identity == {"seed": 20, "sizes": mini.sizes}  # as in the markers of earlier versions
+    assert study.identity["kind"] == "study" and study.sizes != mini.sizes
 
 
 def test_set_name_is_lower_case_with_dashes():
@@ -63,6 +80,11 @@ def test_set_name_is_lower_case_with_dashes():
         ("td: 0.3, opd: base", "td: base, opd: base", "use.td must be one of labelled, unlabelled, all, none, a share"),
         ("opd: base", "opd: [dev-clean]", "use.opd must name parts of the key `train` .*got dev-clean"),
         ("opd: base", "opd: []", "use.opd must name at least one part"),
+        ("opd: base", "opd: base, teacher: 0.5", "use.teacher must be one of labelled, none, or a list of training p"),
+        ("opd: base", "opd: base, teacher: all", "use.teacher must be one of labelled, none, or a list"),
+        ("opd: base", "opd: base, teacher: [dev-clean]", "use.teacher must name parts of the key `train`"),
+        ("test: {test-clean: Libri clean,", "test: {teacher: Libri clean,", "would overwrite teacher.jsonl.gz"),
+        ("kind: study", "kind: large", "scales.study.miniature.kind must be one of 'mini', 'study'"),
         ("opd: base", "opds: base", r"did you mean scales.mini.use.opd\?"),
         ("    use: {base: 0.3, td: 0.3, opd: base}\n", "    base: 0.3\n", "mini.base is now called scales.mini.use"),
         ("layout: librispeech", "layout: librispeech\nmin_seconds: -3", "yaml: min_seconds must be at least 0"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -65,6 +67,33 @@ def test_download_does_not_change_other_directories(tmp_path, capsys):
     for scale in ("mini", "paper"):
         download(tiny(tmp_path, "librispeech"), scale, str(folder))
         assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_study_is_synthesised_in_parts_of_its_own(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    text = (EGS / "librispeech" / "corpus.yaml").read_text()
+    parts = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "test-clean", "test-other")
+    sizes = ", ".join(f"{part}: 2" for part in parts)
+    yaml, folder = tmp_path / "corpus.yaml", tmp_path / "c"
+    yaml.write_text(re.sub(r"sizes:\n? *{train-clean-100.*}", f"sizes: {{{sizes}}}", text))
+    download(str(yaml), "study", str(folder))
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(parts)
+    assert json.loads((folder / ".completed").read_text())["kind"] == "study" and is_synthetic(folder)
+    assert len(list(folder.rglob("*.flac"))) == 12
+    yaml.write_text(text)
+    assert "sizes: {train-clean-5: 3000" in text
+    download(tiny(tmp_path, "librispeech"), "mini", str(folder))  # another kind replaces it
+    assert not (folder / "train-clean-100").exists() and (folder / "train-clean-5").is_dir()
+
+
+def test_study_needs_a_layout_that_has_one(tmp_path):
+    text = (EGS / "aishell" / "corpus.yaml").read_text().replace("  seed: ", "  kind: study\n  seed: ", 1)
+    (tmp_path / "corpus.yaml").write_text(text)
+    with pytest.raises(
+        UserError, match="miniature.kind study: there is no such corpus in the layout aishell; use mini"
+    ):
+        download(str(tmp_path / "corpus.yaml"), "mini", str(tmp_path / "c"))
 
 
 def test_missing_espeakng_loader_names_the_package_to_install(tmp_path, monkeypatch):

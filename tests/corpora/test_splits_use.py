@@ -103,6 +103,16 @@ def test_parts_of_base_leave_out_untranscribed_cuts_with_a_count(tmp_path, capsy
     assert re.search(r"train: 6 cuts, \d+ s, unnamed speakers, 4 without transcript", output)
 
 
+def test_teacher_gets_a_set_of_its_own_only_if_use_names_one(tmp_path):
+    root = jsonl(tmp_path, 4)
+    facts = prepare_own(root, tmp_path / "none")
+    assert "teacher" not in facts["train"] and not (tmp_path / "none" / "teacher.jsonl.gz").exists()
+    facts = prepare_own(root, tmp_path / "data", "use: {base: none, teacher: [train]}\n")
+    assert facts["train"] == ["train", "base", "td", "opd", "teacher"]
+    assert ids(tmp_path / "data", "teacher") == [4, 5]  # those with a transcript
+    assert facts["uses"]["teacher"]["cuts"] == 2 and facts["uses"]["teacher"]["left_out"] == 4
+
+
 def test_untranscribed_cuts_are_written_without_text(tmp_path):
     prepare_own(jsonl(tmp_path, 4), tmp_path / "data")
     texts = {cut.id[5:7]: cut.supervisions[0].text for cut in cuts(tmp_path / "data", "opd")}

@@ -1,0 +1,83 @@
+"""The study: its runs, their controls, and the commands of the recipe."""
+
+from __future__ import annotations
+
+import pytest
+from recipes import EGS, commands, recipe
+
+from arkasr.config.load import load_config, run_names
+from arkasr.corpora.corpus import read_corpus_yaml
+
+RUNS = ["base", "base_steps", "base_audio", "base_td", "base_opd", "base_td_opd", "base_opd_labelled", "topline"]
+CONF = EGS / "librispeech" / "conf" / "study.yaml"
+
+
+def config(run, conf=CONF):
+    return load_config(conf, run, "E", "D")
+
+
+def test_configuration_has_the_runs_of_the_recipe():
+    assert run_names(CONF) == ["teacher", *RUNS]
+    lines = commands(recipe("--scale", "study", "--dry_run", "true"))
+    trained = [line[line.index("--run") + 1] for line in lines if "train" in line]
+    assert trained == ["teacher", *RUNS]
+    verbs = [line[line.index("arkasr") + 1] for line in lines]
+    assert verbs[:4] == ["download", "prepare", "train", "label"] and verbs[-2:] == ["decode", "score"]
+    assert lines[-1][-1] == " ".join(["teacher", *RUNS])
+
+
+def test_runs_start_where_they_should():
+    starts = {run: config(run).model.path for run in RUNS}
+    assert starts.pop("base") == "" and starts.pop("base_td_opd") == "E/base_td/final"
+    assert set(starts.values()) == {"E/base/final"}
+
+
+def test_controls_match_opd_in_steps_and_in_seconds_of_audio():
+    opd = config("base_opd")
+    for run in ("base_steps", "base_audio", "base_td", "topline", "base_td_opd", "base_opd_labelled"):
+        each = config(run)
+        assert (each.train.length, each.optim) == (opd.train.length, opd.optim), run
+        expected = config("base").data.max_seconds if run == "base_steps" else opd.data.max_seconds
+        assert each.data.max_seconds == expected, run
+    audio = {run: config(run).data.train for run in RUNS}
+    assert audio["topline"] == audio["base_opd"] == audio["base_td_opd"] == "D/opd.jsonl.gz"
+    assert (
+        audio["base_opd_labelled"] == audio["base_audio"] == audio["base_steps"] == audio["base"] == "D/base.jsonl.gz"
+    )
+    assert {run: config(run).objective for run in RUNS if config(run).objective == "opd"}.keys() == {
+        "base_opd", "base_td_opd", "base_opd_labelled",
+    }  # fmt: skip
+
+
+def test_base_and_teacher_end_early_and_keep_their_best_checkpoints():
+    for run in ("teacher", "base"):
+        train = config(run).train
+        assert train.patience > 0 and train.final == "best" and train.average > 1
+        assert config(run).augment.masks and config(run).augment.speeds
+    assert config("base").distill.top_k == 32 and config("base").tokenizer.vocab_size >= 2000
+    assert config("teacher").data.train == "D/teacher.jsonl.gz"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--variants", "topline"], "unknown run 'topline'"),
+        (["--scale", "study", "--variants", "base_real"], "unknown run 'base_real'"),
+    ],
+)
+def test_runs_of_the_study_need_its_scale(words, message):
+    done = recipe("--dry_run", "true", *words)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_parents_of_controls_are_trained_first():
+    lines = commands(recipe("--scale", "study", "--variants", "base_steps topline", "--dry_run", "true"))
+    assert [line[line.index("--run") + 1] for line in lines if "train" in line] == ["base", "base_steps", "topline"]
+
+
+def test_digits_leave_two_speakers_out():
+    conf = EGS / "digits" / "conf" / "study.yaml"
+    assert run_names(conf) == ["teacher", *RUNS]
+    facts = read_corpus_yaml(EGS / "digits" / "corpus.yaml").scale("study")
+    assert facts.left_out == {"new-speakers": ["103", "104"]}
+    assert config("teacher", conf).data.train == "D/train.jsonl.gz"  # it has no part of its own
