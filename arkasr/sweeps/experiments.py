@@ -110,8 +110,25 @@ def experiments(sweep: Sweep) -> list[Experiment]:
     Returns:
         One experiment per repetition and point.
     """
-    repetitions = [Repetition(seed, each) for seed in sweep.file.seeds for each in sweep.file.roundings]
-    return [Experiment(sweep, repetition, point) for repetition in repetitions for point in sweep.points]
+    return [Experiment(sweep, each, point) for each in repetitions(sweep) for point in sweep.points]
+
+
+def repetitions(sweep: Sweep) -> list[Repetition]:
+    """Return the repetitions of each point, seed by seed.
+
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        Each seed with all roundings, or with the first one if it is not among `rounding_seeds`.
+    """
+    file = sweep.file
+    repeated = file.rounding_seeds or file.seeds
+    return [
+        Repetition(seed, rounding)
+        for seed in file.seeds
+        for rounding in (file.roundings if seed in repeated else file.roundings[:1])
+    ]
 
 
 def shared_experiment(experiment: Experiment) -> Experiment:

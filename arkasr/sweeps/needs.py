@@ -55,11 +55,11 @@ def _needs(experiment: Experiment, run: str) -> list[str]:
         values = {"teacher": asdict(label_config(experiment))["teacher"]}
     else:
         values = _read_by(experiment.config(run))
-    found = []
+    runs, found = {LABEL, *run_names(experiment.sweep.conf)}, []
     for text in _texts(values):
         first = Path(text.removeprefix(f"{EXPDIR}/")).parts[0] if text.startswith(f"{EXPDIR}/") else ""
         name = LABEL if first.startswith(LABELLED) else first
-        if name and name not in found:
+        if name in runs and name not in found:  # others are files of the run itself, such as cached states
             found.append(name)
     file, path = experiment.sweep.file, experiment.sweep.path
     known = {LABEL, *file.shared, *(file.runs if experiment.point is not None else ())}

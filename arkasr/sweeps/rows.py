@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from arkasr.errors import UserError
-from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.run_records import read_run
-from arkasr.reporting.set_scores import score_set
-from arkasr.scoring.tally import Tally
-from arkasr.scoring.utterances import Utterance
-from arkasr.sweeps.experiments import EXPDIR, Experiment, Repetition
+from arkasr.sweeps.experiments import EXPDIR, Experiment, Repetition, repetitions
 from arkasr.sweeps.points import Point
 from arkasr.sweeps.sweep_file import Sweep
-from arkasr.sweeps.tasks import is_trained
-
-COSTS = ("hours", "tokens", "flops", "wall_seconds")  # keys of run.json
 
 
 @dataclass(frozen=True)
@@ -49,9 +40,8 @@ class Row:
 
     def experiments(self) -> dict[Repetition, Experiment]:
         """Return the experiments of all repetitions. Shared runs have one per seed."""
-        file = self.sweep.file
-        roundings = file.roundings if self.point is not None else [0]
-        found = [Repetition(seed, rounding) for seed in file.seeds for rounding in roundings]
+        shared = [Repetition(seed) for seed in self.sweep.file.seeds]
+        found = repetitions(self.sweep) if self.point is not None else shared
         return {each: Experiment(self.sweep, each, self.point) for each in found}
 
     def parent(self) -> Row | None:
@@ -107,51 +97,3 @@ def check_controls(sweep: Sweep) -> None:
     for name in sweep.file.controls:
         if name not in known:
             raise UserError(f"{sweep.path}: controls: {name} is no row of the table; known are {', '.join(known)}")
-
-
-@dataclass
-class Results:
-    """What was measured of one row.
-
-    Attributes:
-        tallies: Counts per utterance, by test set and repetition.
-        costs: Values of `COSTS` by repetition, as far as they were recorded.
-        missing: Why a repetition has no result.
-    """
-
-    tallies: dict[str, dict[Repetition, Tally]] = field(default_factory=dict)
-    costs: dict[Repetition, dict[str, float]] = field(default_factory=dict)
-    missing: dict[Repetition, str] = field(default_factory=dict)
-
-
-def collect(row: Row, expdir: Path, sets: dict[str, tuple[TestSet, dict[str, Utterance]]]) -> Results:
-    """Read the results of one row.
-
-    Args:
-        row: The row.
-        expdir: Folder of the sweep.
-        sets: Test sets with their utterances, by name.
-
-    Returns:
-        The results. A repetition without hypotheses of a test set is missing.
-    """
-    results = Results(tallies={name: {} for name in sets})
-    for repetition, experiment in row.experiments().items():
-        folder = expdir / experiment.name
-        if row.is_skipped or not is_trained(folder, row.run):
-            results.missing[repetition] = "skipped" if row.is_skipped else "not run"
-            continue
-        try:
-            record = read_run(folder, row.run)
-            results.costs[repetition] = {key: record[key] for key in COSTS if _is_number(record.get(key))}
-            for name, (tested, utterances) in sets.items():
-                tallies, _ = score_set(str(folder), row.run, tested, utterances, record)
-                if tallies:
-                    results.tallies[name][repetition] = tallies[tested.profiles[0]]
-        except UserError as error:
-            results.missing[repetition] = str(error)
-    return results
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

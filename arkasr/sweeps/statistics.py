@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from arkasr.scoring.tally import Tally, summary
 from arkasr.sweeps.experiments import Repetition
 
 Tallies = Mapping[Repetition, Tally]
+T = TypeVar("T")
 
 
 def rate(tally: Tally) -> float:
@@ -54,18 +55,6 @@ def _by_seed(values: Mapping[Repetition, float]) -> dict[int, list[float]]:
     return found
 
 
-def spread_over_seeds(values: Mapping[Repetition, float]) -> float | None:
-    """Return the standard deviation over seeds. Of several roundings of a seed, the lowest number counts.
-
-    Args:
-        values: One value per repetition.
-
-    Returns:
-        The sample standard deviation, None with fewer than two seeds.
-    """
-    return spread([roundings[0] for roundings in _by_seed(values).values()])
-
-
 def spread_over_roundings(values: Mapping[Repetition, float]) -> float | None:
     """Return the standard deviation over roundings of the same seed, pooled over seeds.
 
@@ -82,6 +71,20 @@ def spread_over_roundings(values: Mapping[Repetition, float]) -> float | None:
     return math.sqrt(squares / sum(len(group) - 1 for group in groups))
 
 
+def first_roundings(values: Mapping[Repetition, T]) -> dict[Repetition, T]:
+    """Return the values of the lowest rounding of each seed, so that each seed counts once.
+
+    Args:
+        values: One value per repetition.
+
+    Returns:
+        One value per seed.
+    """
+    ordered = sorted(values, key=lambda each: (each.seed, each.rounding))
+    first = {each.seed: each for each in reversed(ordered)}
+    return {each: values[each] for each in sorted(first.values(), key=lambda each: each.seed)}
+
+
 def measured(tallies: Tallies, speakers: Sequence[str]) -> dict[str, Any]:
     """Summarise one row on one test set.
 
@@ -90,20 +93,22 @@ def measured(tallies: Tallies, speakers: Sequence[str]) -> dict[str, Any]:
         speakers: Speaker per utterance.
 
     Returns:
-        `trainings`, `seeds` (numbers), `rate_percent` (mean), its 95 % intervals over utterances and speakers, the
-        spreads `sd_seeds` and `sd_roundings`, and `lowest` and `highest`. Empty without repetitions.
+        Of the first rounding of each seed: `seeds` (number), `rate_percent` (mean), its 95 % intervals over utterances
+        and speakers, the spread `sd_seeds`, and `lowest` and `highest`. Of all: `trainings` (number) and
+        `sd_roundings`. Empty without repetitions.
     """
     if not tallies:
         return {}
-    total, rates = summary(added(tallies.values()), speakers), {each: rate(one) for each, one in tallies.items()}
+    rates, first = {each: rate(one) for each, one in tallies.items()}, first_roundings(tallies)
+    total, of_seeds = summary(added(first.values()), speakers), [rates[each] for each in first]
     return {
         "trainings": len(tallies),
-        "seeds": len({each.seed for each in tallies}),
+        "seeds": len(first),
         **{key: total[key] for key in ("rate_percent", "interval_percent", "interval_by_speaker_percent")},
-        "sd_seeds": spread_over_seeds(rates),
+        "sd_seeds": spread(of_seeds),
         "sd_roundings": spread_over_roundings(rates),
-        "lowest": min(rates.values()),
-        "highest": max(rates.values()),
+        "lowest": min(of_seeds),
+        "highest": max(of_seeds),
     }
 
 
@@ -134,26 +139,27 @@ def difference(tallies: Tallies, control: Tallies, speakers: Sequence[str]) -> d
         speakers: Speaker per utterance.
 
     Returns:
-        The entries of `arkasr.scoring.significance.compare` of the counts added over trainings, `pairs` (number of
-        pairs), `sd_seeds` of the differences, their interval and p value over seeds by Student's t
-        (`interval_seeds_percent`, `p_seeds`, None with fewer than two seeds), and `seeds_better`: the number of seeds
-        in which the row has the lower error rate. Empty without pairs.
+        Of the first rounding of each seed: the entries of `arkasr.scoring.significance.compare` of the counts added
+        over seeds, `seeds` (number of pairs), `sd_seeds` of the differences, their interval and p value over seeds by
+        Student's t (`interval_seeds_percent`, `p_seeds`, None with fewer than two seeds), and `seeds_better`: the
+        number of seeds in which the row has the lower error rate. Of all: `sd_roundings`. Empty without pairs.
     """
     both = pairs(tallies, control)
     if not both:
         return {}
-    ours, theirs = (added(pair[side] for pair in both.values()) for side in (0, 1))
+    first = first_roundings(both)
+    ours, theirs = (added(pair[side] for pair in first.values()) for side in (0, 1))
     changes = {each: rate(one) - rate(other) for each, (one, other) in both.items()}
-    of_seeds = [values[0] for values in _by_seed(changes).values()]
+    of_seeds = [changes[each] for each in first]
     interval, p_value = student_t(of_seeds)
     return {
         **compare(ours, theirs, speakers),
-        "pairs": len(both),
+        "seeds": len(first),
         "sd_seeds": spread(of_seeds),
         "interval_seeds_percent": interval,
         "p_seeds": p_value,
         "seeds_better": sum(value < 0 for value in of_seeds),
-        "seeds": len(of_seeds),
+        "sd_roundings": spread_over_roundings(changes),
     }
 
 

@@ -13,16 +13,12 @@ from pathlib import Path
 
 from arkasr.errors import UserError
 from arkasr.sweeps.experiments import Experiment, experiments
-from arkasr.sweeps.figure import draw
 from arkasr.sweeps.plan import Plan, make_plan
 from arkasr.sweeps.processes import Process, Running, environment, visible_gpus
 from arkasr.sweeps.record import open_record
 from arkasr.sweeps.rows import check_controls
 from arkasr.sweeps.runner import STATE, Launch, Runner
 from arkasr.sweeps.sweep_file import Sweep, read_sweep
-from arkasr.sweeps.table import read_table
-from arkasr.sweeps.table_csv import comma_separated
-from arkasr.sweeps.table_markdown import markdown
 from arkasr.sweeps.tasks import Folders, Task
 from arkasr.utils.console import log
 from arkasr.utils.files import locked, write_text
@@ -100,7 +96,7 @@ def _print_commands(plan: Plan, names: Sequence[str], folders: Folders) -> None:
 
 
 def _launcher(folders: Folders, jobs: int) -> Launch:
-    gpus, command = visible_gpus(), shlex.join(["arkasr", *sys.argv[1:]])
+    gpus, command = visible_gpus() if jobs > 1 else [], shlex.join(["arkasr", *sys.argv[1:]])
 
     def launch(task: Task, path: Path, slot: int) -> Running:
         return Process(task.commands(folders), path, environment(slot, jobs, gpus, command))
@@ -120,6 +116,11 @@ def _waiting_lock(folder: Path, action: str) -> ExitStack:
 
 
 def _write_results(chosen: Sweep, folders: Folders) -> None:
+    from arkasr.sweeps.figure import draw  # these import torch
+    from arkasr.sweeps.table import read_table
+    from arkasr.sweeps.table_csv import comma_separated
+    from arkasr.sweeps.table_markdown import markdown
+
     with _waiting_lock(folders.expdir / STATE / "results", "writing the results of a sweep"):
         table = read_table(chosen, folders.expdir, folders.datadir)
         drawn, numbers = draw(table, folders.expdir), table.all_numbers()

@@ -31,7 +31,8 @@ class SweepFile:
         points: Overrides by name of the point, for points that are no grid.
         overrides: Overrides of all runs and points.
         seeds: Values of `seed`, from 0 to 2147483647.
-        roundings: Values of `rounding`. Each seed is repeated with each of them. They apply to `runs`, not to `shared`.
+        roundings: Values of `rounding`. Seeds are repeated with each of them. They apply to `runs`, not to `shared`.
+        rounding_seeds: Seeds that are repeated with all roundings. The others have the first one. Empty: all seeds.
         controls: Rows of the table that the other rows are compared with: a run, or a point.
         skip: Runs and points that are not trained, and stand in the table as "not run".
     """
@@ -45,6 +46,7 @@ class SweepFile:
     overrides: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [1])
     roundings: list[int] = field(default_factory=lambda: [0])
+    rounding_seeds: list[int] = field(default_factory=list)
     controls: list[str] = field(default_factory=list)
     skip: list[str] = field(default_factory=list)
 
@@ -59,6 +61,8 @@ class SweepFile:
         for name in PER_SEED.values():
             if not all(0 <= value <= MOST_SEED for value in getattr(self, name)):
                 raise ValueError(f"{name} must be from 0 to {MOST_SEED}, got {getattr(self, name)}")
+        if unknown := set(self.rounding_seeds) - set(self.seeds):
+            raise ValueError(f"rounding_seeds must be some of seeds {self.seeds}, got {min(unknown)}")
 
 
 @dataclass(frozen=True, eq=False)  # hashable, so that what follows from a sweep is computed once

@@ -10,7 +10,8 @@ from typing import Any
 from arkasr.evaluation.chosen_sets import sets_of
 from arkasr.evaluation.results_io import TestSet
 from arkasr.evaluation.texts_io import read_utterances
-from arkasr.sweeps.rows import COSTS, Results, Row, collect, control_of, rows_of
+from arkasr.sweeps.results import COSTS, Results, collect
+from arkasr.sweeps.rows import Row, control_of, rows_of
 from arkasr.sweeps.statistics import difference, measured
 from arkasr.sweeps.sweep_file import Sweep
 

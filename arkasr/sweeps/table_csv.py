@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkasr.sweeps.rows import COSTS
+from arkasr.sweeps.results import COSTS
 from arkasr.sweeps.table import Numbers, Table
 
 MEASURED = (
@@ -16,7 +16,7 @@ MEASURED = (
 )  # fmt: skip
 COMPARED = (
     "difference_percent", "interval_percent", "interval_by_speaker_percent", "p_matched_pairs", "p_bootstrap",
-    "interval_seeds_percent", "p_seeds", "sd_seeds", "seeds_better", "pairs",
+    "interval_seeds_percent", "p_seeds", "sd_seeds", "sd_roundings", "seeds_better", "seeds",
 )  # fmt: skip
 
 

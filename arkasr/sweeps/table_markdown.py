@@ -8,7 +8,7 @@ from pathlib import Path
 from arkasr.evaluation.results_io import TestSet
 from arkasr.reporting.markdown import format_interval, format_number, markdown_table
 from arkasr.sweeps.experiments import Repetition
-from arkasr.sweeps.rows import COSTS
+from arkasr.sweeps.results import COSTS
 from arkasr.sweeps.table import Numbers, Table
 
 NOT_RUN = "not run"
@@ -33,8 +33,8 @@ def markdown(table: Table, numbers: Numbers, figures: Sequence[str]) -> str:
         f"- configuration: `{file.conf}`, runs per point: {', '.join(file.runs)}, shared runs: "
         f"{', '.join(file.shared) or 'none'}\n"
         f"- seeds: {', '.join(map(str, file.seeds))}; roundings: {', '.join(map(str, file.roundings))}\n"
-        "- Error rates are means over trainings. Intervals are 95 % bootstrap intervals of the mean, with utterances "
-        "or speakers drawn.\n"
+        "- Error rates are means over seeds. Of several roundings of a seed, the lowest number counts. Intervals are "
+        "95 % bootstrap intervals of the mean, with utterances or speakers drawn.\n"
         "- SD is the standard deviation of single trainings, over seeds, and over roundings of the same seed."
     )
     for name, (tested, _) in table.sets.items():
@@ -73,18 +73,19 @@ def _interval(pair: Sequence[float] | None, sign: str = "") -> str:
 
 def _changes(table: Table, numbers: Numbers, name: str, control: str) -> str:
     header = ["row", "difference (points)", "95 % by utterance", "95 % by speaker", "p (matched pairs)",
-              "p (bootstrap)", "95 % over seeds", "p over seeds", "seeds in which it is better"]  # fmt: skip
+              "p (bootstrap)", "95 % over seeds", "p over seeds", "SD over roundings", "better seeds"]  # fmt: skip
     rows = []
     for row in table.rows:
         found = numbers[row.label, name]["against"].get(control)
         if not found:
-            rows += [] if found is None else [[row.label, NOT_RUN, *["-"] * 7]]
+            rows += [] if found is None else [[row.label, NOT_RUN, *["-"] * 8]]
             continue
         rows.append([
             row.label, format_number(found["difference_percent"], sign="+"),
             _interval(found["interval_percent"], "+"), _interval(found["interval_by_speaker_percent"], "+"),
             _p_value(found["p_matched_pairs"]), _p_value(found["p_bootstrap"]),
             _interval(found["interval_seeds_percent"], "+"), _p_value(found["p_seeds"]),
+            format_number(found["sd_roundings"]),
             f"{found['seeds_better']} of {found['seeds']}",
         ])  # fmt: skip
     return markdown_table(header, rows) if rows else ""

@@ -6,7 +6,7 @@ import pytest
 from sweeps import write_sweep
 
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import Experiment, Repetition, experiments, shared_experiment
+from arkasr.sweeps.experiments import Experiment, Repetition, experiments, repetitions, shared_experiment
 from arkasr.sweeps.sweep_file import read_sweep
 
 TEXT = """
@@ -29,6 +29,11 @@ def test_each_repetition_and_point_has_a_folder(sweep):
     names = [each.name for each in experiments(sweep)]
     assert names[:4] == ["seed-3/top_k-2", "seed-3/top_k-4", "seed-3-rounding-1/top_k-2", "seed-3-rounding-1/top_k-4"]
     assert len(names) == 8 and shared_experiment(experiments(sweep)[3]).name == "seed-3/shared"
+
+
+def test_only_some_seeds_may_be_repeated_with_other_roundings(conf, tmp_path):
+    sweep = read_sweep(write_sweep(tmp_path, conf, TEXT + "rounding_seeds: [5]\n"))
+    assert repetitions(sweep) == [Repetition(3), Repetition(5), Repetition(5, 1)]
 
 
 def test_overrides_reach_the_configuration_of_each_run(sweep):

@@ -1,17 +1,12 @@
-"""Rows of a sweep's table: labels, controls, and what was measured or is missing."""
+"""Rows of a sweep's table: labels, controls, and the runs that they start from."""
 
 from __future__ import annotations
 
 import pytest
-from sweep_results import COST, write_results
 from sweeps import write_sweep
 
 from arkasr.errors import UserError
-from arkasr.evaluation.chosen_sets import sets_of
-from arkasr.evaluation.texts_io import read_utterances
-from arkasr.sweeps.experiments import Repetition
-from arkasr.sweeps.rows import check_controls, collect, control_of, rows_of
-from arkasr.sweeps.statistics import rate
+from arkasr.sweeps.rows import check_controls, control_of, rows_of
 from arkasr.sweeps.sweep_file import read_sweep
 
 STUDY = "conf: CONF\nruns: [teacher, base, base_opd]\ncontrols: [base]"
@@ -48,28 +43,6 @@ def test_unknown_control_is_refused(conf, tmp_path):
     check_controls(sweep_of(conf, tmp_path, STUDY))
     with pytest.raises(UserError, match=r"controls: bse is no row of the table; known are teacher, base, base_opd"):
         check_controls(sweep_of(conf, tmp_path, STUDY.replace("controls: [base]", "controls: [bse]")))
-
-
-def test_results_are_read_and_missing_ones_are_named(conf, datadir, tmp_path):
-    sweep = write_results(tmp_path, conf, datadir)
-    sets = {each.name: (each, read_utterances(each.manifest)) for each in sets_of(datadir)}
-    found = {row.label: collect(row, tmp_path / "exp", sets) for row in rows_of(sweep)}
-    words = sum(len(each.text.split()) for each in sets["test-a"][1].values())
-    rates = {seed.seed: rate(tally) for seed, tally in found["base"].tallies["test-a"].items()}
-    assert rates == {1: pytest.approx(600 / words), 2: pytest.approx(500 / words)}
-    assert found["base"].costs[Repetition(1)] == COST and not found["base"].missing
-    assert found["top_k-4"].missing == {Repetition(2): "not run"} and len(found["top_k-4"].tallies["test-a"]) == 1
-
-
-def test_damaged_hypotheses_are_a_reason(conf, datadir, tmp_path):
-    sweep = write_results(
-        tmp_path, conf, datadir, "conf: CONF\nshared: [teacher, base]\nruns: [base_opd]\nskip: [teacher]"
-    )
-    (tmp_path / "exp/seed-1/shared/base/decode/test-a.jsonl").unlink()
-    sets = {each.name: (each, read_utterances(each.manifest)) for each in sets_of(datadir)}
-    teacher, base, _ = (collect(row, tmp_path / "exp", sets) for row in rows_of(sweep))
-    assert teacher.missing == {Repetition(1): "skipped"} and not teacher.tallies["test-a"]
-    assert "no such file; decode it" in base.missing[Repetition(1)]
 
 
 def test_parent_is_the_run_that_a_run_starts_from(conf, tmp_path):

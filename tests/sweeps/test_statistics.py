@@ -14,11 +14,11 @@ from arkasr.sweeps.experiments import Repetition
 from arkasr.sweeps.statistics import (
     added,
     difference,
+    first_roundings,
     measured,
     pairs,
     rate,
     spread_over_roundings,
-    spread_over_seeds,
     student_t,
 )
 
@@ -41,13 +41,16 @@ def test_rate_of_added_tallies_is_the_mean_of_the_rates():
     assert math.isnan(rate(Tally(*(np.zeros(2, dtype=np.int64),) * 4)))
 
 
-def test_spreads_over_seeds_and_roundings():
+def test_first_roundings_count_each_seed_once():
+    values = {Repetition(2, 3): "c", Repetition(1, 5): "b", Repetition(1, 0): "a"}
+    assert first_roundings(values) == {Repetition(1, 0): "a", Repetition(2, 3): "c"}
+
+
+def test_spread_over_roundings_is_pooled_over_seeds():
     values = {Repetition(1, 0): 10.0, Repetition(1, 5): 14.0, Repetition(2, 5): 23.0, Repetition(2, 0): 20.0}
-    assert spread_over_seeds(values) == pytest.approx(np.std([10, 20], ddof=1))  # rounding 0 of each seed
     assert spread_over_roundings(values) == pytest.approx(
         math.sqrt((np.var([10, 14], ddof=1) + np.var([20, 23], ddof=1)) / 2)
     )
-    assert spread_over_seeds({Repetition(1): 1.0, Repetition(1, 1): 2.0}) is None
     assert spread_over_roundings({Repetition(1): 1.0, Repetition(2): 2.0}) is None
 
 
@@ -59,7 +62,17 @@ def test_measured_has_mean_intervals_and_ends():
     for key in ("interval_percent", "interval_by_speaker_percent"):
         low, high = found[key]
         assert low < found["rate_percent"] < high
+    assert found["sd_seeds"] == pytest.approx(np.std(rates, ddof=1)) and found["sd_roundings"] is None
     assert measured({}, SPEAKERS) == {}
+
+
+def test_roundings_change_only_their_own_spread():
+    more = TALLIES | {Repetition(1, 1): tally(40), Repetition(1, 2): tally(41)}
+    found, before = measured(more, SPEAKERS), measured(TALLIES, SPEAKERS)
+    rates = [rate(more[Repetition(1, number)]) for number in range(3)]
+    assert found == before | {"trainings": 5, "sd_roundings": pytest.approx(np.std(rates, ddof=1))}
+    change, before = difference(more, CONTROL, SPEAKERS), difference(TALLIES, CONTROL, SPEAKERS)
+    assert change == before | {"sd_roundings": pytest.approx(np.std(rates, ddof=1))}  # one control for all
 
 
 def test_interval_of_the_mean_is_that_of_a_bootstrap_over_utterances():

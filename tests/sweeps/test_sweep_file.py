@@ -31,6 +31,7 @@ def test_sweep_has_points_and_defaults(conf, tmp_path):
         ("runs: [base, base]", "runs must have different values"),
         ("runs: [base]\nseeds: [-1]", "seeds must be from 0 to 2147483647"),
         ("runs: [base]\nseeds: []", "seeds must have at least one value"),
+        ("runs: [base]\nrounding_seeds: [2]", r"rounding_seeds must be some of seeds \[1\], got 2"),
         ("runs: [bsae]", "has no run bsae; available: teacher, base"),
         ("runs: [base]\nshared: [base]", "run base is in both shared and runs"),
         ("runs: [base]\ngrid: {seed: [1, 2]}", "key seed cannot be an override of all runs; list its values in seeds"),

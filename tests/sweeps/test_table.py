@@ -17,9 +17,9 @@ def test_differences_pair_seeds(table):
     numbers = table.all_numbers()
     words = sum(tally.lengths.sum() for tally in table.results["top_k-4"].tallies["test-a"].values())
     change = numbers["top_k-4", "test-a"]["against"]["base"]
-    assert change["pairs"] == 1 and change["difference_percent"] == pytest.approx(100 * (2 - 6) / words, abs=1e-4)
+    assert change["seeds"] == 1 and change["difference_percent"] == pytest.approx(100 * (2 - 6) / words, abs=1e-4)
     change = numbers["top_k-2", "test-a"]["against"]["base"]
-    assert change["pairs"] == 2 and change["difference_percent"] == pytest.approx(100 * (8 - 11) / 2 / words, abs=1e-4)
+    assert change["seeds"] == 2 and change["difference_percent"] == pytest.approx(100 * (8 - 11) / 2 / words, abs=1e-4)
     assert set(numbers["base", "test-a"]["against"]) == {"top_k-2"}
 
 
