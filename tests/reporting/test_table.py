@@ -11,8 +11,9 @@ import pytest
 from score_examples import rows_of
 from scored_experiments import entry, numbers, write_metrics, write_scores
 
+from arkasr.cli import TABLE_ARGUMENTS, TABLES, main
 from arkasr.errors import UserError
-from arkasr.reporting.combined.formats import CSV_HEADER, escape
+from arkasr.reporting.combined.formats import CSV_HEADER, FORMATS, escape
 from arkasr.reporting.combined.table import NAMES, build, table
 
 
@@ -320,3 +321,15 @@ def test_what_is_logged_is_no_part_of_the_tables(libri, capsys):
     table([str(libri)], "csv")
     found = capsys.readouterr()
     assert found.out.startswith("table,test_set") and "not a metrics row" in found.err
+
+
+def test_command_prints_tables_and_refuses_unknown_words(libri, capsys):
+    assert main(["table", str(libri), "--tables", "table1", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("Table 1") == 25
+    assert main(["table", str(libri / "none")]) == 2
+    assert "no such folder; name an experiment" in capsys.readouterr().err
+    for words in (["--tables", "table3"], ["--format", "html"]):
+        with pytest.raises(SystemExit):
+            main(["table", str(libri), *words])
+        assert "invalid choice" in capsys.readouterr().err
+    assert TABLES == NAMES and TABLE_ARGUMENTS["--format"]["choices"] == tuple(FORMATS)
