@@ -135,7 +135,7 @@ def test_corpus_yaml_shows_every_key_with_its_default(tmp_path):
     shown = set(re.findall(r"^(?:# )?(\w+): ", text, re.M)) | set(re.findall(r"^# (scales|use):", text, re.M))
     assert {*kinds_of(Corpus), *kinds_of(Scale)} - shown == {"obtain", "miniature"}  # of published corpora
     uncommented = re.sub(
-        r"^# (?=(?:train|dev|test|use|split_seed|m\w+_seconds|text_case|channels): )", "", text, flags=re.M
+        r"^# (?=(?:train|dev|test|left_out|use|split_seed|m\w+_seconds|text_case|channels): )", "", text, flags=re.M
     )
     (tmp_path / "corpus.yaml").write_text(uncommented)
     defaults = read_corpus_yaml(OWN / "corpus.yaml").scale("mini")
