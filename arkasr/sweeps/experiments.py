@@ -74,7 +74,14 @@ class Experiment:
         return overrides_of(run, own, self.sweep.file.overrides, self.point.overrides if self.point else {})
 
     def words(self, run: str) -> list[str]:
-        """Return the overrides of one run as words of a command (see `values`)."""
+        """Return the overrides of one run as words of a command.
+
+        Args:
+            run: See `values`.
+
+        Returns:
+            `section.key=value` items.
+        """
         return [override_word(key, value) for key, value in self.values(run).items()]
 
     def config(self, run: str) -> Config:

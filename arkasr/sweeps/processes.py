@@ -26,7 +26,11 @@ class Running(Protocol):
         """Return the exit status, None while it runs."""
 
     def stop(self, kill: bool) -> None:
-        """Have it save and end, or kill it."""
+        """Have it save and end.
+
+        Args:
+            kill: Kill it instead.
+        """
 
 
 class Process:

@@ -43,7 +43,14 @@ def added(tallies: Iterable[Tally]) -> Tally:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Return the sample standard deviation, None of fewer than two values."""
+    """Return the sample standard deviation.
+
+    Args:
+        values: Any numbers.
+
+    Returns:
+        It, or None of fewer than two values.
+    """
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
