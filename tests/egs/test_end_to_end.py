@@ -87,6 +87,8 @@ def check_results(folder: Path, runs: list[str], test_sets: list[str], metric: s
     assert "arkasr train conf/mini.yaml --run base " in results
     figures = list((exp / "figures").glob("*.png"))
     assert len(figures) >= 2 and all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+    page = (exp / "report.html").read_text(encoding="utf-8")
+    assert page.count("<audio") >= len(test_sets) and all(f"<h3>{name}</h3>" in page for name in test_sets)
 
 
 @pytest.mark.parametrize("recipe", [("librispeech", 4)], indirect=True)

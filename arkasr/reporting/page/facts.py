@@ -102,4 +102,5 @@ def _wall_time(rows: Sequence[Mapping[str, Any]], recorded: float | None) -> str
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    clock = clock.replace(" ", "\u00a0")
     return "-" if not seconds else clock if recorded else f"~{clock}"
