@@ -11,12 +11,13 @@ from planned_runs import planned
 from tiny import batch, student, student_tokenizer, teacher_tokenizer
 
 from arkasr.model.build import build_fresh
+from arkasr.model.dropout import add_dropout
 from arkasr.model.generation.engine import Engine
 from arkasr.model.generation.weights import current_weights
 from arkasr.planning import memory
-from arkasr.planning.activations import activations
+from arkasr.planning.activations import activations, dropout_masks
 from arkasr.planning.flops import PROMPT
-from arkasr.planning.layout import BatchShape
+from arkasr.planning.layout import BatchShape, ShardingLayout
 
 QWEN = {
     "audio": {"d_model": 64, "encoder_ffn_dim": 256, "encoder_layers": 3, "encoder_attention_heads": 2}
@@ -186,3 +187,22 @@ def test_supervised_batch_is_padded_to_the_longest_transcript_within_the_text_bo
     assert even < longer < decoder(max_length_ratio=100.0)
     assert decoder(max_length_ratio=100.0) == decoder(max_length_ratio=50.0)  # 50 bytes per second (data section)
     assert decoder("data.text_bytes_per_second=3.6", max_length_ratio=2.0) == pytest.approx(even, rel=0.01)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_dropout_keeps_a_byte_per_value_that_it_drops_from(recompute):
+    """The reference counts the values that pass the dropout of each layer. torch's fused one keeps a bool for each."""
+    lm, clips, counts = student(), batch([80000] * 3, ["she sells"] * 3), {"encoder": [], "decoder": []}
+    add_dropout(lm, 0.1)
+    for part, tower in (("encoder", lm.hf.model.audio_tower), ("decoder", lm.hf.model.language_model)):
+        for module in (m for m in tower.modules() if isinstance(m, torch.nn.Dropout)):
+            module.register_forward_hook(lambda _, inputs, output, part=part: counts[part].append(output.numel()))
+    ids = [lm.text_ids(text) for text in clips.texts]
+    prompt = sum(len(lm.tokenizer.encode(text, add_special_tokens=False)) for text in lm.prompt_text("English"))
+    lm.transcript_states(lm.embed_prompts(lm.encode_audio(clips.waveforms), clips.languages), ids)
+    shape = BatchShape(3, 5.0, 3, len(ids[0]) + prompt - PROMPT["arkasr"])
+    layout = ShardingLayout(1, 1, 4, 4, 4, recompute=recompute)
+    found = dropout_masks(lm.hf.config, shape, ("encoder", "decoder"), layout)
+    for part, values in counts.items():
+        assert found[part] == pytest.approx(sum(values[-2:] if recompute else values), rel=0.03), part
+    assert dropout_masks(lm.hf.config, shape, ("decoder",), layout) == {"encoder": 0.0, "decoder": found["decoder"]}
