@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import torch
 from lhotse.cut import Cut
@@ -71,7 +72,7 @@ class Batch:
 SILENCE = Batch(["silence"], [torch.zeros(SAMPLE_RATE // 2)], [""], ["English"])
 
 
-def load_batch(cuts: Sequence[Cut], speeds: Sequence[float] | None = None) -> Batch:
+def load_batch(cuts: Iterable[Cut], speeds: Iterable[float] | None = None) -> Batch:
     """Read the audio of clips. Drop, count and log the clips that cannot be used.
 
     Args:
@@ -83,7 +84,7 @@ def load_batch(cuts: Sequence[Cut], speeds: Sequence[float] | None = None) -> Ba
     """
     waveforms: list[Tensor] = []
     batch = Batch([], waveforms, [], [])
-    for cut, speed in zip(cuts, speeds or [1.0] * len(cuts), strict=True):
+    for cut, speed in zip(cuts, repeat(1.0) if speeds is None else speeds):
         waveform = _waveform(cut, speed)
         if isinstance(waveform, Failure):
             batch.failures.append(waveform)
