@@ -61,7 +61,7 @@ def _score(args: argparse.Namespace) -> None:
         raise UserError("--expdir or --datadir is missing; name both, or name transcripts with --ref and --hyp")
     from arkasr.reporting.score import score
 
-    score(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint)
+    score(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint, args.profile)
 
 
 def _score_files(args: argparse.Namespace) -> None:
@@ -135,7 +135,7 @@ class Verb(NamedTuple):
 _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
 _ROWS = (*_DIRS, "--runs", "--checkpoint", "--test_sets")
-_FILES = ("--ref", "--hyp", "--profile", "--language", "--format", "--utt2spk", "--json")
+_FILES = ("--ref", "--hyp", "--language", "--format", "--utt2spk", "--json")
 ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "gpus": "number of GPUs or processes",
     "gpus_per_node": "GPUs per machine, for fsdp.replicate=0 (default: 8)",
@@ -177,7 +177,7 @@ VERBS = {
     "score": Verb(
         _score,
         "stage 5: count errors, and write tables and figures; or score any transcripts",
-        (*_ROWS, *_FILES),
+        (*_ROWS, "--profile", *_FILES),
     ),
     "table": Verb(
         _table,
@@ -314,7 +314,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "metavar": "[NAME=]FILE",
         "help": "transcripts of one system or of several, which are compared",
     },
-    "--profile": {"default": "", "metavar": "NAME", "help": "scoring profile (default: that of the language)"},
+    "--profile": {
+        "default": "",
+        "metavar": "NAME",
+        "help": "leading scoring profile (default: of the corpus or the language)",
+    },
     "--language": {"default": "", "metavar": "NAME", "help": "language of the transcripts, such as German or de"},
     "--format": {
         "default": "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,26 @@ def test_set(corpus: Mapping[str, Any], name: str, datadir: str | Path) -> TestS
 
 
 test_set.__test__ = False  # type: ignore[attr-defined]  # no test, although its name begins like one
+
+
+def led_by(tested: TestSet, profile: str) -> TestSet:
+    """Put a scoring profile in the first place.
+
+    Args:
+        tested: The test set.
+        profile: Name of the profile.
+
+    Returns:
+        The test set with the metric of the profile. Its other profiles follow.
+
+    Raises:
+        UserError: The profile is unknown, or not for the language of the test set.
+    """
+    names = (profile, *(name for name in tested.profiles if name != profile))
+    try:
+        return replace(tested, profiles=names, metric=find_profile(profile).metric(tested.rules))
+    except UserError as error:
+        raise UserError(f"--profile {profile}, test set {tested.name}: {error}") from error
 
 
 def read_corpus_facts(datadir: str | Path) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def _shown(entry: dict[str, Any], column: Mapping[str, Any]) -> dict[str, Any]:
         clause = f"not shown, because it was scored by profile {own} and its column by {other}; {AGAIN}"
         kept = {key: value for key, value in entry.items() if key not in MEASURED} | NO_COUNTS
         kept |= {key: entry[key] for key in ("utterances", "empty_references") if key in entry}
+        kept |= {key: column[key] for key in ("profile", "metric") if key in column}  # those of the column
         return kept | {"warnings": [*(entry.get("warnings") or ()), clause]}
     if not entry.get("profiles"):
         return entry

@@ -22,7 +22,7 @@ from arkasr.evaluation.checkpoint_values import parse_checkpoints
 from arkasr.evaluation.checkpoints import CONFIG, read_checkpoint, weights_of
 from arkasr.evaluation.chosen_sets import chosen_sets
 from arkasr.evaluation.earlier_scores import check_names, drop_old_comparisons, outdated, read_earlier
-from arkasr.evaluation.results_io import TestSet
+from arkasr.evaluation.results_io import TestSet, led_by
 from arkasr.evaluation.texts_io import read_utterances
 from arkasr.reporting import figures, report, tables, terminal
 from arkasr.reporting.one_profile import with_one_profile
@@ -118,7 +118,12 @@ def _display_path(path: Path) -> str:
 
 
 def score(
-    expdir: str, datadir: str, runs: Sequence[str], test_sets: Sequence[str] = (), checkpoints: Sequence[str] = ()
+    expdir: str,
+    datadir: str,
+    runs: Sequence[str],
+    test_sets: Sequence[str] = (),
+    checkpoints: Sequence[str] = (),
+    profile: str = "",
 ) -> None:
     """Score decoded runs. Write `<run>/scores.json`, RESULTS.md, figures and report.html, and print Table 1.
 
@@ -130,10 +135,11 @@ def score(
         runs: Names of the runs. In the tables the runs of the recipes come first, from the teacher on, then others.
         test_sets: Values of --test_sets (see `arkasr.evaluation.chosen_sets`). If there are some, only they are scored.
         checkpoints: Values of --checkpoint (see `arkasr.evaluation.checkpoint_values`).
+        profile: Name of the scoring profile that leads. Empty: the first one of each test set.
 
     Raises:
-        UserError: No run is named, references or hypotheses are missing, broken, or do not belong together, nothing was
-            scored, or another process scores in `expdir`.
+        UserError: No run is named, the profile is unknown or not for a test set, references or hypotheses are missing,
+            broken, or do not belong together, nothing was scored, or another process scores in `expdir`.
     """
     runs = [*dict.fromkeys(runs), *(each.name for each in parse_checkpoints(checkpoints, expdir))]
     if not runs:
@@ -141,7 +147,8 @@ def score(
     if not Path(expdir).is_dir():
         raise UserError(f"{expdir}: no such folder; correct --expdir, or run the recipe from --stage 3")
     with locked(Path(expdir), "scoring"):
-        _score(expdir, datadir, runs, chosen_sets(expdir, datadir, test_sets))
+        sets = chosen_sets(expdir, datadir, test_sets)
+        _score(expdir, datadir, runs, [led_by(each, profile) for each in sets] if profile else sets)
 
 
 def _score(expdir: str, datadir: str, runs: list[str], sets: Sequence[TestSet]) -> None:
@@ -182,7 +189,7 @@ def write_page(expdir: str, datadir: str, audio_mib: float = page.AUDIO_MIB) -> 
         records = _with_others(expdir, {}, earlier)
         if not records:
             raise UserError(f"{expdir}: no run in it was scored; decode and score with --stage 4 of the recipe")
-        scores = _contents(expdir, records, {}, earlier)
+        scores = with_one_profile(_contents(expdir, records, {}, earlier), {})
         sets, metrics = shown_sets(scores), {run: run_records.read_metrics(expdir, run) for run in scores}
         parts = report.sections(expdir, datadir, sets, scores, metrics, records, [])
         written = page.write(Experiment(expdir, sets, scores, metrics, records), parts, audio_mib)

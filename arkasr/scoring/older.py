@@ -44,9 +44,10 @@ def profile_of(scorer: dict[str, Any]) -> dict[str, Any]:
         scorer: `name` and `version` of the normaliser, as older versions wrote them to scores.json.
 
     Returns:
-        `name`, `version` and `packages` of the profile. A normaliser with other rules keeps its name and version.
+        `name`, `version` and `packages` of the profile. Former versions of its rules have the version "<normaliser>
+        <version>".
     """
     name, version = scorer["name"], scorer["version"]
-    if _SAME_RULES.get(name) == version:
-        name, version = "unicode", "1"
+    if name in _SAME_RULES:
+        name, version = "unicode", "1" if _SAME_RULES[name] == version else f"{name} {version}"
     return {"name": name, "version": version, "packages": {}}

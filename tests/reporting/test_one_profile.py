@@ -8,6 +8,7 @@ import pytest
 from decoded import scores_of, write_data, write_hypotheses
 from score_examples import rows_of
 
+from arkasr.errors import UserError
 from arkasr.reporting.one_profile import rules_of, with_one_profile
 from arkasr.reporting.score import score
 
@@ -79,6 +80,20 @@ def test_scores_of_older_versions_have_the_rules_of_unicode(scored):
     (exp / "base" / "scores.json").write_text(json.dumps(scores))
     score(str(exp), str(data), ["base_opd"])
     assert table(exp, "## Table 1")[2][1] == "- (!)"
+
+
+@pytest.mark.slow
+def test_option_profile_leads_and_the_others_follow(scored):
+    exp, data = scored
+    score(str(exp), str(data), ["base", "base_opd"], profile="raw")
+    entry = scores_of(exp)["sets"]["test"]
+    assert (entry["profile"]["name"], list(entry["profiles"])) == ("raw", ["raw", "unicode", "paper"])
+    assert [row[1].split()[0] for row in table(exp, "## Table 1")[2:4]] == ["20.00", "20.00"]
+    before = (exp / "base" / "scores.json").read_bytes()
+    for name, message in (("zh_tn", "has no rules for English"), ("unicod", "did you mean unicode")):
+        with pytest.raises(UserError, match=f"--profile {name}, test set test: scoring profile .*{message}"):
+            score(str(exp), str(data), ["base"], profile=name)
+    assert (exp / "base" / "scores.json").read_bytes() == before
 
 
 def test_rules_are_those_of_what_is_scored_now_else_of_the_first_run():
