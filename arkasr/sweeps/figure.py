@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arkasr.reporting.figures import COLORS, OTHER_COLORS, STYLES
+from arkasr.reporting.figures import STYLES, color
 from arkasr.sweeps.rows import Row
 from arkasr.sweeps.statistics import measured, rate
 from arkasr.sweeps.table import Table
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 NAME = "sweep.png"
 PANEL_INCHES, WIDTH_INCHES, DPI = 3.4, 8.0, 150
 MARKERS = "osD^vPX*"
+APART = 0.1  # from a mean to its single trainings, where places are 1 apart; curves at one place are twice as far
 LONGEST_LABEL = 12  # letters of a label that stays level
-WIDE_RANGE = 20  # ratio of the largest to the smallest value from which the axis is logarithmic
 
 
 def draw(table: Table, expdir: Path) -> list[Path]:
@@ -46,9 +46,8 @@ def draw(table: Table, expdir: Path) -> list[Path]:
         axis.spines[["top", "right"]].set_visible(False)
         _panel(axis, table, name)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-    figure.suptitle(
-        f"{table.sweep.title}: error rates with 95 % intervals by utterance".replace("$", r"\$"), fontsize=11
-    )
+    heading = f"{table.sweep.title}: means over seeds with 95 % intervals by utterance, and single trainings (dots)"
+    figure.suptitle(_plain(heading), fontsize=11)
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     draft = path.with_name(f"{NAME}.part")
@@ -69,49 +68,63 @@ def _has_results(table: Table, name: str) -> bool:
 def _panel(axis: Axes, table: Table, name: str) -> None:
     tested, speakers = table.sets[name]
     lines, series = _lines(table), _series(table)
-    places, labels, title = _axis(table)
-    colors = [*COLORS.values(), *OTHER_COLORS]
+    labels, title = _axis(table)
+    runs = [*table.sweep.file.shared, *table.sweep.file.runs]
     for number, (run, rows) in enumerate(series.items()):
-        color = COLORS.get(run) or colors[number % len(colors)]
-        label = f"{run} (mean)" if len(series) > 1 or lines else "mean"
-        _points(axis, table, name, speakers, list(zip(places, rows)), color, MARKERS[number % len(MARKERS)], label)
+        shift = 2 * APART * (number - (len(series) - 1) / 2)
+        style = Style(color(run, runs) if run else "#000000", MARKERS[number % len(MARKERS)], run or "mean", shift)
+        _points(axis, table, name, speakers, rows, style)
     for number, row in enumerate(lines):
         found = measured(table.results[row.label].tallies[name], speakers)
         if found:
-            style = STYLES[number % len(STYLES)]
-            color = COLORS.get(row.run) or OTHER_COLORS[number % len(OTHER_COLORS)]
-            axis.axhline(found["rate_percent"], color=color, linestyle=style, linewidth=1.5, label=row.label)
-    if title and min(places) > 0 and max(places) / min(places) >= WIDE_RANGE:
-        axis.set_xscale("log")
-    axis.set_xticks(places, list(map(_plain, labels)), minor=False)
-    axis.minorticks_off()
+            line: dict[str, Any] = {"color": color(row.run, runs), "linestyle": STYLES[number % len(STYLES)]}
+            axis.axhline(found["rate_percent"], label=row.label, linewidth=1.5, **line)
+    axis.set_xticks(range(len(labels)), list(map(_plain, labels)))
+    axis.set_xlim(-0.5, len(labels) - 0.5)
+    axis.margins(y=0.1)
     if max(map(len, labels)) > LONGEST_LABEL:
         axis.tick_params(axis="x", labelrotation=20, labelsize=8)
     axis.set(xlabel=_plain(title), ylabel=f"{tested.metric.upper()} (%)")
     axis.set_title(_plain(name), fontsize=10)
 
 
+class Style(NamedTuple):
+    """How one curve is drawn.
+
+    Attributes:
+        color: Colour.
+        marker: Marker of the means.
+        label: Text of the legend.
+        shift: By how much it stands to the right of its places, which are 1 apart.
+    """
+
+    color: str
+    marker: str
+    label: str
+    shift: float
+
+
 def _points(
-    axis: Axes, table: Table, name: str, speakers: Sequence[str], placed: Sequence[tuple[float, Row | None]],
-    color: str, marker: str, label: str,
+    axis: Axes, table: Table, name: str, speakers: Sequence[str], rows: Sequence[Row | None], style: Style,
 ) -> None:  # fmt: skip
-    """Draw means with intervals, and single trainings as small dots."""
+    """Draw means with intervals, and single trainings as small dots beside them."""
     drawn: list[tuple[float, dict[str, Any]]] = []
-    for place, row in placed:
+    for number, row in enumerate(rows):
+        place = number + style.shift
         tallies = table.results[row.label].tallies[name] if row is not None else {}
         if found := measured(tallies, speakers):
             drawn.append((place, found))
-            axis.plot(
-                [place] * len(tallies), list(map(rate, tallies.values())), ".", color=color, alpha=0.45, markersize=5
-            )
+            rates = list(map(rate, tallies.values()))
+            axis.plot([place + APART] * len(rates), rates, ".", color=style.color, alpha=0.6, markersize=5)
     if not drawn:
         return
-    xs, means = [place for place, _ in drawn], [found["rate_percent"] for _, found in drawn]
-    ends = [found["interval_percent"] or [mean, mean] for (_, found), mean in zip(drawn, means)]
-    arms = [[max(mean - low, 0) for mean, (low, _) in zip(means, ends)],
-            [max(high - mean, 0) for mean, (_, high) in zip(means, ends)]]  # fmt: skip
-    style = "-" if table.sweep.file.grid and not table.sweep.file.points else ""
-    axis.errorbar(xs, means, arms, color=color, marker=marker, linestyle=style, capsize=3, linewidth=1.3, label=label)
+    xs, centres = [place for place, _ in drawn], [found["rate_percent"] for _, found in drawn]
+    ends = [found["interval_percent"] or [mean, mean] for (_, found), mean in zip(drawn, centres)]
+    arms = [[max(mean - low, 0) for mean, (low, _) in zip(centres, ends)],
+            [max(high - mean, 0) for mean, (_, high) in zip(centres, ends)]]  # fmt: skip
+    line = "-" if _has_numbers(table) else ""
+    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": line}
+    axis.errorbar(xs, centres, arms, label=style.label, capsize=3, linewidth=1.3, **look)
 
 
 def _lines(table: Table) -> list[Row]:
@@ -124,19 +137,27 @@ def _has_points(table: Table) -> bool:
 
 
 def _series(table: Table) -> dict[str, list[Row | None]]:
-    """Return the rows of each curve, by the places on the axis."""
+    """Return the rows of each curve by run, in the order of their places. Without points, one curve holds all rows."""
     if not _has_points(table):
-        return {"trainings": list(table.rows)}
+        return {"": list(table.rows)}
     rows = {(row.run, row.point.name): row for row in table.rows if row.point is not None}
     return {run: [rows.get((run, point.name)) for point in table.sweep.points] for run in table.sweep.file.runs}
 
 
-def _axis(table: Table) -> tuple[list[float], list[str], str]:
-    """Return places, labels and title of the axis: values of the key if the sweep is a grid of one key of numbers."""
-    file, points = table.sweep.file, table.sweep.points
+def _has_numbers(table: Table) -> bool:
+    """Return whether the points are numbers of one key, so that a curve through them has a meaning."""
+    places = [point.place for point in table.sweep.points]
+    return all(len(place) == 1 and type(place[0]) in (int, float) for place in places)
+
+
+def _axis(table: Table) -> tuple[list[str], str]:
+    """Return labels and title of the axis: values of the key if the sweep is a grid of one key, else names."""
+    points = table.sweep.points
     if not _has_points(table):
-        return [float(place) for place in range(len(table.rows))], [row.label for row in table.rows], ""
-    values = [point.place[0] for point in points if len(point.place) == 1]
-    if len(values) == len(points) and all(isinstance(value, int | float) for value in values) and len(set(values)) > 1:
-        return [float(value) for value in values], [f"{value:g}" for value in values], next(iter(file.grid))
-    return [float(place) for place in range(len(points))], [point.name for point in points], ""
+        return [row.label for row in table.rows], ""
+    if all(len(point.place) == 1 for point in points):
+        values = [point.place[0] for point in points]
+        return [f"{value:g}" if isinstance(value, float) else str(value) for value in values], next(
+            iter(table.sweep.file.grid)
+        )
+    return [point.name for point in points], ""

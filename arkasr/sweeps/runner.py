@@ -134,7 +134,11 @@ class Runner:
         task, held = self.plan.tasks[name], ExitStack()
         try:
             held.enter_context(locked(self.expdir / STATE / "locks" / name, f"the sweep's task {name}"))
+            for folder in task.locked_folders(self.expdir):
+                with locked(folder, "a sweep"):
+                    pass  # free: no command of a killed sweep saves its work there
         except UserError as error:
+            held.close()
             if name not in self._waited_for:
                 log(f"{name}: waiting for another process ({str(error).partition(': ')[2].partition(' is using')[0]})")
                 self._waited_for.add(name)

@@ -102,6 +102,20 @@ class Task:
         runs = [run for run in self.experiment.runs if is_trained(folder, run)] or self.experiment.runs
         return [[verb, *places, "--runs", *runs] for verb in ("decode", "score")]
 
+    def locked_folders(self, expdir: Path) -> list[Path]:
+        """Return the folders that the commands of the task lock, as far as they exist.
+
+        Args:
+            expdir: Folder of the sweep.
+
+        Returns:
+            Folders that a command still holds if its sweep was killed and it saves its work.
+        """
+        folder = self.folder(expdir)
+        decoded = [folder / run / "decode" for run in self.experiment.runs]
+        found = {LABEL: [folder], SCORE: [folder, *decoded]}.get(self.step, [folder / self.step])
+        return [path for path in found if path.is_dir()]
+
     def prepare(self, expdir: Path) -> None:
         """Create the folder of the experiment, with its links.
 

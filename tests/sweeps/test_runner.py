@@ -173,12 +173,14 @@ def test_signal_has_tasks_save_and_starts_no_further_one(conf, tmp_path):
     assert not list((tmp_path / "exp" / STATE).rglob("failed/**/*.json"))
 
 
-def test_process_waits_for_a_task_of_another_one(conf, tmp_path, plan, capsys):
+@pytest.mark.parametrize("place", [f"{STATE}/locks/seed-1/shared/base", "seed-1/shared/base"])
+def test_process_waits_for_a_task_of_another_one(tmp_path, plan, capsys, place):
+    """The second place is locked by a training that saves its work after its sweep was killed."""
     holder = (
         "import sys, time, pathlib\nfrom arkasr.utils.files import locked\n"
         "with locked(pathlib.Path(sys.argv[1]), 'training'):\n    print('held', flush=True); sys.stdin.read()"
     )
-    lock = tmp_path / "exp" / STATE / "locks" / "seed-1/shared/base"
+    lock = tmp_path / "exp" / place
     words = [sys.executable, "-c", holder, str(lock)]
     other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     other.stdout.readline()
