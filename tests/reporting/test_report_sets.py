@@ -61,3 +61,9 @@ def test_manifests_near_the_working_directory_are_relative(tmp_path, monkeypatch
     sets = [replace(SETS[0], name=path.parent.name, manifest=path) for path in paths]
     scores = {"base": {"sets": {each.name: facts_of(each) | {"utterances": 1} for each in sets}}}
     assert [row[-1] for row in rows_of(test_sets(sets, scores))[2:]] == ["../aishell/test.jsonl.gz", str(paths[1])]
+
+
+def test_corpus_facts_show_known_speakers_of_test_sets():
+    sets = {"train": COUNTS, "new": COUNTS | {"speakers_in_training": 0}, "test": COUNTS | {"speakers_in_training": 1}}
+    cells = [row[3] for row in rows_of(corpus_facts({"sets": sets}))[2:]]
+    assert cells == ["2", "2 (0 in training)", "2 (1 in training)"]
