@@ -39,8 +39,8 @@ CALLS = {
     "score": (
         "arkasr.reporting.score",
         "score",
-        [*DIRS, "--runs", "a", "b", "--checkpoint", "x/y", "n=whisper:z", "--test_sets", "t=a b.jsonl"],
-        ("exp", "data", ["a", "b"], ["t=a b.jsonl"], ["x/y", "n=whisper:z"]),
+        [*DIRS, "--runs", "a", "b", "--checkpoint", "x/y", "n=whisper:z", "--test_sets", "t=a b.jsonl", "--profile", "raw"],
+        ("exp", "data", ["a", "b"], ["t=a b.jsonl"], ["x/y", "n=whisper:z"], "raw"),
     ),
     "export": (
         "arkasr.export.export", "export",
@@ -275,7 +275,7 @@ def test_repeated_runs_count_once(stand_in):
     calls = []
     stand_in("score", lambda *arguments: calls.append(arguments))
     assert cli.main(["score", *DIRS, "--runs", "b a", "b"]) == 0
-    assert calls == [("exp", "data", ["b", "a"], [], [])]
+    assert calls == [("exp", "data", ["b", "a"], [], [], "")]
 
 
 def test_decode_needs_no_runs_if_it_has_checkpoints(stand_in):

@@ -55,6 +55,9 @@ def transcripts(*texts):
     )
 
 
+PROFILES = {"wer": "unicode", "cer": "unicode-cer"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "kept", "above"),
@@ -70,12 +73,12 @@ def test_label_leaves_out_transcripts_above_max_error(
 ):
     """Error rates of 0 after normalisation, 0.5, and far above 1. The last transcript is empty."""
     facts = json.loads((own_data / "corpus.json").read_text())
-    (own_data / "corpus.json").write_text(json.dumps(facts | {"metric": metric}))
+    (own_data / "corpus.json").write_text(json.dumps(facts | {"profiles": [PROFILES[metric]]}))
     cuts = list(CutSet.from_file(own_data / "td.jsonl.gz"))
     for cut, text in zip(cuts, ["One, two!", "ab cd", "x", "red"], strict=True):
         cut.supervisions[0].text = text
     CutSet.from_cuts(cuts).to_file(own_data / "td.jsonl.gz")
-    half = "ab xy" if metric == "wer" else "ab cdxx"  # two of five characters: 0.4
+    half = "ab xy" if metric == "wer" else "ab cdxx"  # one of two words, or two of four characters
     transcripts("one two", half, "so many other words", "")(cuts, tmp_path)
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo", f"teacher_data.max_error={limit}"])
     labelled = [cut.id for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")]

@@ -116,7 +116,8 @@ def test_card_of_other_data_names_no_published_corpus(expdir, datadir, tmp_path)
 def test_card_shows_test_sets_of_several_corpora_with_their_own_metric(expdir, datadir):
     path = expdir / "base/scores.json"
     scores = json.loads(path.read_text())
-    other = {"corpus": "aishell", "metric": "cer", "profile": {"name": "raw", "version": "1"}, "scale": "paper"}
+    raw = {"name": "raw", "version": "1", "packages": {}}
+    other = {"corpus": "aishell", "metric": "cer", "profile": raw, "scale": "paper"}
     other |= {"rate_percent": 7.0, "interval_percent": [6.0, 8.0], "outdated": ["changed since it was scored: weights"]}
     scores["sets"]["zh"] = scores["sets"]["test-a"] | other
     path.write_text(json.dumps(scores))
