@@ -39,8 +39,8 @@ CALLS = {
     "score": (
         "arkasr.reporting.score",
         "score",
-        [*DIRS, "--runs", "a", "b", "--checkpoint", "x/y", "n=whisper:z", "--test_sets", "t=a b.jsonl", "--profile", "raw"],
-        ("exp", "data", ["a", "b"], ["t=a b.jsonl"], ["x/y", "n=whisper:z"], "raw"),
+        [*DIRS, "--runs", "a", "b", "--checkpoint", "x/y", "n=whisper:z", "--test_sets", "t=a.jsonl", "--profile=raw"],
+        ("exp", "data", ["a", "b"], ["t=a.jsonl"], ["x/y", "n=whisper:z"], "raw"),
     ),
     "export": (
         "arkasr.export.export", "export",

@@ -82,8 +82,6 @@ def test_label_leaves_out_transcripts_above_max_error(
     transcripts("one two", half, "so many other words", "")(cuts, tmp_path)
     label(str(conf), str(tmp_path), str(own_data), ["teacher.name=echo", f"teacher_data.max_error={limit}"])
     labelled = [cut.id for cut in CutSet.from_file(tmp_path / "td_teacher.jsonl.gz")]
-    if metric == "cer" and limit == "0.49":
-        kept, above = [0, 1], ", 1 above teacher_data.max_error=0.49"
     assert labelled == [cuts[i].id for i in kept]
     message = f"{len(kept)} clips labelled by the teacher, left out: 1 with an empty transcript{above}\n"
     assert message in capsys.readouterr().out
