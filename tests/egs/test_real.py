@@ -29,6 +29,7 @@ TINY = """
 base: {conf}
 model:
   encoder: {whisper}
+  dropout: 0
   sizes:
     text:
       {{hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1}}
