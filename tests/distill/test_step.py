@@ -157,7 +157,7 @@ def test_micro_batch_losses_add_up(split):
 
 def empty_first():
     """Return a student whose transcript of the first clip is empty."""
-    return eager_to_stop(student(11))
+    return eager_to_stop(student(52))
 
 
 class AlteredTeacher(InMemory):
@@ -442,7 +442,7 @@ def test_mass_entropy_and_stop_metrics_equal_reference():
 
 
 def test_diagnostics_are_zero_if_student_equals_teacher():
-    lm, same = (eager_to_stop(student(10), 2.0) for _ in range(2))
+    lm, same = (eager_to_stop(student(50), 2.0) for _ in range(2))
     scored, _, _ = diagnosed(lm, opd(lm, InMemory(same), Identity), batch(SIZES))
     logged = rates({name: float(value) for name, value in scored.sums.items()})
     assert logged["kl/all"] == pytest.approx(0, abs=1e-5) and logged["overlap_advantage"] == pytest.approx(0, abs=1e-5)
