@@ -12,7 +12,7 @@ from arkasr.corpora.layouts.registry import LAYOUTS
 from arkasr.corpora.scale import PaperColumn, set_name
 from arkasr.corpora.synthetic.synth import ROLES, STUDY_ROLES
 from arkasr.errors import UserError
-from arkasr.evaluation.paper_numbers import COLUMNS
+from arkasr.evaluation.paper_numbers import CARD_COLUMNS, COLUMNS
 from arkasr.scoring.profiles import default_profiles
 
 EGS = Path(__file__).parents[2] / "egs"
@@ -151,7 +151,7 @@ def test_read_corpus_yaml_error_names_file_and_key(tmp_path, old, new, message):
 
 
 def test_choices_are_those_of_scoring():
-    assert get_args(PaperColumn) == COLUMNS
+    assert get_args(PaperColumn) == (*COLUMNS, *CARD_COLUMNS)
 
 
 @pytest.mark.parametrize("channels", ["mix", "refuse", 0, 3])

@@ -22,7 +22,8 @@ DIGITS = Path(__file__).parents[3] / "shared" / "speech" / "spoken-digits" / "Li
 def test_prepare_writes_ordered_16_khz_cuts_that_load(tmp_path, name):
     corpus = run(name, MAKERS[name](tmp_path / "c"), tmp_path / "data")
     assert corpus["test_sets"] == list(corpus["paper"])
-    assert corpus["metric"] == ("wer" if name == "librispeech" else "cer")
+    field = "leaderboard-2026-08" if name == "librispeech" else "wenet"
+    assert corpus["profiles"] == ["unicode", "paper", field]
     for each in ("train", "base", "td", "dev", *corpus["test_sets"]):
         written = cuts(tmp_path / "data", each)
         assert corpus["sets"][each]["cuts"] == len(written) > 0

@@ -73,7 +73,7 @@ def check_results(folder: Path, runs: list[str], test_sets: list[str], metric: s
     """Check the outputs of stage 5: scores, tables and figures."""
     exp = folder / "exp" / "mini"
     corpus = json.loads((folder / "data" / "mini" / "corpus.json").read_text())
-    assert corpus["test_sets"] == test_sets and corpus["metric"] == metric
+    assert corpus["test_sets"] == test_sets and corpus["profiles"][0] == "unicode"
     for run in runs:
         scores = json.loads((exp / run / "scores.json").read_text())
         assert list(scores["sets"]) == test_sets

@@ -59,7 +59,8 @@ def test_dry_run_prints_the_stages_of_the_members_and_of_the_mix(scale):
     assert mix[2:8] == ["--scale", scale, "--corpus_dir", f"../{{member}}/data/{scale}", "--datadir", f"data/{scale}"]
     verbs = [line[0] for line in lines[7:]]
     teacher = ["train"] if scale == "mini" else []
-    assert verbs == [*teacher, "label", *["train"] * 4, "decode", "score"]
+    students = ["train"] * (5 if scale == "mini" else 4)  # mini has the control base_steps
+    assert verbs == [*teacher, "label", *students, "decode", "score"]
 
 
 def test_corpus_dir_holds_the_corpora_by_name(tmp_path):
@@ -84,7 +85,8 @@ def test_every_run_reads_a_mix(scale):
     conf = EGS / "mix" / "conf" / f"{scale}.yaml"
     for run in run_names(conf):
         config = load_config(conf, run, "exp", "data")
-        expected = {"teacher": "train", "base": "base", "base_opd": "opd", "base_td_opd": "opd"}.get(run)
+        sets = {"teacher": "train", "base": "base", "base_steps": "base", "base_opd": "opd", "base_td_opd": "opd"}
+        expected = sets.get(run)
         assert config.data.train == (f"data/{expected}.mix.yaml" if expected else "exp/td_teacher.jsonl.gz")
         assert config.data.dev == "data/dev.mix.yaml" and config.teacher_data.clips == "data/td.mix.yaml"
         assert scale == "paper" or config.tokenizer.text == "data/train.mix.yaml"

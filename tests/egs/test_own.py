@@ -27,7 +27,11 @@ from arkasr.corpora.scale import Scale
 PAGE = read("docs/own_audio.md")
 COPY, PREPARE = commands(section(PAGE, "Start"))[:2], commands(section(PAGE, "Start"))[-1]
 (YAML,) = blocks(section(PAGE, "Start"), "yaml")
-IN_GIT = ["conf/finetune.yaml", "conf/mini.yaml", "conf/paper.yaml", "corpus.yaml", "run.sh"]
+IN_GIT = [
+    *(f"conf/{name}.yaml" for name in ("finetune", "mini", "paper", "real", "sweeps/real")),
+    "corpus.yaml",
+    "run.sh",
+]
 OWN = ROOT / "egs" / "own"
 
 
