@@ -38,7 +38,7 @@ def reference_greedy(lm, prompt, cap, k):
 
 @pytest.fixture(scope="module", params=["ark", "qwen"])
 def lm(request):
-    return eager_to_stop(student(10) if request.param == "ark" else teacher(10), 2.0)
+    return eager_to_stop(student(24) if request.param == "ark" else teacher(10), 2.0)
 
 
 def test_generate_matches_decoding_without_a_cache(lm):
@@ -128,7 +128,7 @@ def test_generate_respects_the_cap_of_each_clip(chosen):
 
 @lru_cache
 def shared():
-    return eager_to_stop(student(10), 2.0)
+    return eager_to_stop(student(24), 2.0)
 
 
 @lru_cache

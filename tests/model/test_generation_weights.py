@@ -20,7 +20,7 @@ from arkasr.model.generation.merging import UnmergeableError, merged_value, requ
 from arkasr.model.sharding import checkpoint_blocks, gathered, shard
 
 CAPS = [14, 3, 9, 17, 1, 12]
-MODELS = {"qwen2": lambda: student(10), "qwen3": lambda: teacher(10)}
+MODELS = {"qwen2": lambda: student(24), "qwen3": lambda: teacher(10)}
 
 
 @pytest.fixture(params=MODELS)
@@ -82,7 +82,7 @@ def test_an_untied_head_is_copied(lm):
 
 
 def test_the_copy_goes_with_its_model():
-    lm = student(10)
+    lm = student(24)
     with torch.autocast("cpu", torch.bfloat16):
         weights.current_weights(lm)
     number = len(weights._copies)
@@ -132,7 +132,7 @@ def count_gathers(monkeypatch):
 
 
 def test_a_sharded_model_generates_outside_of_gathered_too(mesh):
-    lm = eager_to_stop(student(10), 2.0)
+    lm = eager_to_stop(student(24), 2.0)
     prompts = prompts_of(lm)
     expected = generate(lm, prompts, CAPS, 4)
     assert same(shard(lm, mesh)(lambda lm: generate(lm, prompts, CAPS, 4)), expected)

@@ -54,7 +54,7 @@ def qwen_tokenizer():
 @pytest.fixture(scope="module")
 def lm():
     """A student with large logits for a blocked token, so that greedy decoding depends on the blocked ids."""
-    model = eager_to_stop(student(4), 2.0)
+    model = eager_to_stop(student(5), 2.0)
     with torch.no_grad():
         model.head[model.tokenizer.convert_tokens_to_ids("<|user|>")] = model.head.abs().amax(0)
     return model

@@ -143,11 +143,12 @@ def test_sentencepiece_encodes_an_unseen_character_as_bytes():
 
 
 def reference_sentencepiece(texts, vocab_size):
-    """Train SentencePiece's own processor with the options of `train_sentencepiece`."""
+    """Train SentencePiece's own processor with the options of `train_sentencepiece`, Han characters as symbols."""
     model = io.BytesIO()
     options = {"byte_fallback": True, "character_coverage": 1.0, "normalization_rule_name": "identity"}
     options |= {"add_dummy_prefix": False, "remove_extra_whitespaces": False, "hard_vocab_limit": False}
     options |= {"bos_id": -1, "eos_id": -1, "minloglevel": 2, "num_threads": 1, "model_type": "bpe"}
+    options["user_defined_symbols"] = sorted({c for c in "".join(texts) if "\u4e00" <= c <= "\u9fff"})
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=model, vocab_size=vocab_size + 257, **options
     )

@@ -259,7 +259,7 @@ class Logits(Delegating):
         (FirstClipRows, "strictly increasing"),
         (BatchDependent, "alone and in a batch"),
         (WithoutLast, "align pairs no stop token"),
-        (LastOnly, r"only \d of the 14 positions of texts that both tokenizers split alike"),
+        (LastOnly, r"only \d of the 27 positions of texts that both tokenizers split alike"),
         (NotDeterministic, "a different alignment for the same batch"),
         (BatchMismatch, r"num_mismatched is \d+ for a batch, but \d+ for its clips one by one"),
         (
