@@ -21,6 +21,7 @@ runs:
     optim: {lr: 2e-2, warmup_steps: 4}
     train: {steps: 20, eval_every: 0}
   base: {train: {steps: BASE_STEPS, eval_every: 0, save_every: 10}}
+  base_steps: {train: {steps: 3, eval_every: 0}}
   base_opd: {train: {steps: 3, eval_every: 3}}
   base_td: {train: {steps: 3, eval_every: 0}}
   base_td_opd: {train: {steps: 3, eval_every: 0}}
