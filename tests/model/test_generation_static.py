@@ -163,7 +163,7 @@ def prefilled(lm, temperature=0.0):
 
 
 def test_generate_reads_per_look_not_per_token(monkeypatch):
-    lm = student(24)  # its transcripts run to the token cap
+    lm = student(10)  # its transcripts run to the token cap
     prompts, reads = prompts_of(lm), []
     monkeypatch.setattr(schedule, "CPU", replace(schedule.GPU, every=10))
     for cap in (20, 60):
@@ -175,7 +175,7 @@ def test_generate_reads_per_look_not_per_token(monkeypatch):
 
 
 def test_the_step_keeps_all_addresses():
-    state = prefilled(student(24))
+    state = prefilled(student(10))
     tensors = [state.token, state.count, state.ids, state.topk, state.limits, state.done, state.slots.position]
     before = [tensor.data_ptr() for tensor in tensors]
     with torch.no_grad():
@@ -217,7 +217,7 @@ class FailingPool:
 
 def test_warm_up_capture_and_replay_take_the_same_steps(monkeypatch):
     monkeypatch.setattr(step_runner.StepRunner, "failed", set())
-    lm = student(24)
+    lm = student(10)
     expected, state, span = prefilled(lm), prefilled(lm), 100
     pool = FakePool(state)
     runner = step_runner.StepRunner(state, span, choosing.Choice(), StepMode(), pool)
@@ -232,7 +232,7 @@ def test_warm_up_capture_and_replay_take_the_same_steps(monkeypatch):
 
 def test_a_failed_capture_is_logged_once_and_changes_nothing(monkeypatch, capsys):
     monkeypatch.setattr(step_runner.StepRunner, "failed", set())
-    lm, states = student(24), [prefilled(student(10))]
+    lm, states = student(10), [prefilled(student(10))]
     pool = FakePool(states[0])
     captured = step_runner.StepRunner(states[0], 100, choosing.Choice(), StepMode(), pool)
     with torch.no_grad():
@@ -261,7 +261,7 @@ from decoding import prompts_of
 from tiny import eager_to_stop, student
 from arkasr.model.generation import StepMode, generate, schedule, step_runner
 
-lm, schedule.CPU = eager_to_stop(student(24), 2.0), schedule.GPU
+lm, schedule.CPU = eager_to_stop(student(10), 2.0), schedule.GPU
 for temperature in (0.0, 1.5):
     draw = lambda mode: generate(
         lm, prompts_of(lm), [14, 3, 9, 17, 1, 12], 4, temperature, torch.Generator().manual_seed(4), mode=mode
@@ -289,7 +289,7 @@ def test_a_failed_compilation_is_logged_once_and_changes_nothing(monkeypatch, ca
 
         return compiled
 
-    lm = eager_to_stop(student(24), 2.0)
+    lm = eager_to_stop(student(10), 2.0)
     prompts = prompts_of(lm)
     expected = draw(lm, prompts, CAPS)
     monkeypatch.setattr(torch, "compile", failing)
@@ -304,7 +304,7 @@ def test_a_failed_compilation_is_logged_once_and_changes_nothing(monkeypatch, ca
 
 @pytest.mark.parametrize(("sizes", "masked"), [([9000], False), ([9000] * 3, False), ([9000, 16000], True)])
 def test_rows_of_equal_length_need_no_mask(sizes, masked, monkeypatch):
-    lm, calls, mask = eager_to_stop(student(24), 2.0), [], cache.Slots.mask
+    lm, calls, mask = eager_to_stop(student(10), 2.0), [], cache.Slots.mask
     prompts = prompts_of(lm, sizes)
     expected = [generate(lm, [prompt], [9], 2).ids[0] for prompt in prompts]
     monkeypatch.setattr(cache.Slots, "mask", lambda slots: calls.append(1) or mask(slots))
@@ -312,7 +312,7 @@ def test_rows_of_equal_length_need_no_mask(sizes, masked, monkeypatch):
 
 
 def test_eager_attention_gives_the_same_transcripts():
-    lm = eager_to_stop(student(24), 2.0)
+    lm = eager_to_stop(student(10), 2.0)
     prompts = prompts_of(lm)
     expected = draw(lm, prompts, CAPS)
     lm.hf.set_attn_implementation("eager")
@@ -320,7 +320,7 @@ def test_eager_attention_gives_the_same_transcripts():
 
 
 def test_an_attention_without_masks_is_refused():
-    lm = student(24)
+    lm = student(10)
     prompts = prompts_of(lm)
     lm.hf.model.language_model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(UserError, match="'flash_attention_2': cannot generate .* sdpa and eager"):
@@ -334,10 +334,10 @@ def weights_mask(lm, prompts):
 
 
 def test_sliding_windows_are_refused():
-    lm = student(24)
+    lm = student(10)
     lm.hf.config.text_config.layer_types = ["sliding_attention", "full_attention"]
     with pytest.raises(UserError, match="layers of type sliding_attention: .* only full_attention"):
-        generate(lm, prompts_of(student(24)), CAPS)
+        generate(lm, prompts_of(student(10)), CAPS)
 
 
 def test_the_cache_reports_its_sizes():
