@@ -1,7 +1,7 @@
 """The experiment folders of a sweep, and the overrides of their runs.
 
-`<expdir>/seed-1/<point>` is an ordinary experiment folder. The shared runs of a seed are in `<expdir>/seed-1/shared`.
-Links lead to them from the folders of the points.
+`<expdir>/seed-1/<point>` is an ordinary experiment folder. The shared runs of a seed are in `<expdir>/seed-1/shared`,
+and the runs that are trained once for all seeds in `<expdir>/once`. Links lead to them from the folders that use them.
 """
 
 from __future__ import annotations
@@ -13,33 +13,21 @@ from arkasr.config.load import load_config, override_word
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
 from arkasr.sweeps.points import Point, overrides_of
-from arkasr.sweeps.sweep_file import SHARED, Sweep
+from arkasr.sweeps.repetitions import Repetition, repetitions
+from arkasr.sweeps.sweep_file import ONCE, SHARED, Sweep
 
 EXPDIR, DATADIR = "{expdir}", "{datadir}"
 ONLY_POINT = "runs"  # folder of the only point of a sweep without grid and points
 
 
 @dataclass(frozen=True)
-class Repetition:
-    """One seed with one rounding (see `Config`)."""
-
-    seed: int
-    rounding: int = 0
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f"seed-{self.seed}" + (f"-rounding-{self.rounding}" if self.rounding else "")
-
-
-@dataclass(frozen=True)
 class Experiment:
-    """One experiment folder: the shared runs of a seed, or the runs of one point and repetition.
+    """One experiment folder: the runs trained once, the shared runs of a seed, or those of one point and repetition.
 
     Attributes:
         sweep: The sweep.
         repetition: Seed and rounding.
-        point: The point, None for the shared runs.
+        point: The point, None for the shared runs and those that are trained once.
     """
 
     sweep: Sweep
@@ -49,16 +37,38 @@ class Experiment:
     @property
     def name(self) -> str:
         """Path of the folder below the folder of the sweep."""
-        point = SHARED if self.point is None else self.point.name or ONLY_POINT
-        return f"{self.repetition.name}/{point}"
+        return self.repetition.name if self.repetition.is_once else f"{self.repetition.name}/{self.place}"
+
+    @property
+    def place(self) -> str:
+        """Name of the folder, which is the same for all repetitions."""
+        if self.point is not None:
+            return self.point.name or ONLY_POINT
+        return ONCE if self.repetition.is_once else SHARED
+
+    @property
+    def listed(self) -> list[str]:
+        """The runs that the sweep file lists for this folder, also those to skip."""
+        file = self.sweep.file
+        if self.point is not None:
+            return file.runs
+        return file.once if self.repetition.is_once else file.shared
 
     @property
     def runs(self) -> list[str]:
         """The runs to train here."""
-        file = self.sweep.file
-        if self.point is not None and self.point.name in file.skip:
+        skip = self.sweep.file.skip
+        if self.point is not None and self.point.name in skip:
             return []
-        return [run for run in (file.shared if self.point is None else file.runs) if run not in file.skip]
+        return [run for run in self.listed if run not in skip]
+
+    @property
+    def above(self) -> list[Experiment]:
+        """The experiments whose runs can be used here. Links lead to them."""
+        if self.repetition.is_once:
+            return []
+        once = once_experiment(self.sweep)
+        return [once] if self.point is None else [once, shared_experiment(self)]
 
     def values(self, run: str) -> dict[str, Any]:
         """Return the overrides of one run.
@@ -105,7 +115,8 @@ class Experiment:
     @property
     def first(self) -> Experiment:
         """The same point of the first seed. Its runs need the same ones as here."""
-        return Experiment(self.sweep, Repetition(self.sweep.file.seeds[0]), self.point)
+        first = Repetition(self.sweep.file.seeds[0], is_once=self.repetition.is_once)
+        return Experiment(self.sweep, first, self.point)
 
 
 def experiments(sweep: Sweep) -> list[Experiment]:
@@ -120,22 +131,16 @@ def experiments(sweep: Sweep) -> list[Experiment]:
     return [Experiment(sweep, each, point) for each in repetitions(sweep) for point in sweep.points]
 
 
-def repetitions(sweep: Sweep) -> list[Repetition]:
-    """Return the repetitions of each point, seed by seed.
+def once_experiment(sweep: Sweep) -> Experiment:
+    """Return the experiment of the runs that are trained once for all seeds and roundings.
 
     Args:
         sweep: The sweep.
 
     Returns:
-        Each seed with all roundings, or with the first one if it is not among `rounding_seeds`.
+        The experiment, with the first seed and no rounding.
     """
-    file = sweep.file
-    repeated = file.rounding_seeds or file.seeds
-    return [
-        Repetition(seed, rounding)
-        for seed in file.seeds
-        for rounding in (file.roundings if seed in repeated else file.roundings[:1])
-    ]
+    return Experiment(sweep, Repetition(sweep.file.seeds[0], is_once=True), None)
 
 
 def shared_experiment(experiment: Experiment) -> Experiment:

@@ -1,4 +1,4 @@
-"""sweep.png: error rates of the points of a sweep, with single trainings, and the shared runs as lines."""
+"""sweep.png: error rates of the points of a sweep, with single trainings, and the other runs as lines."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _panel(axis: Axes, table: Table, name: str) -> None:
     tested, speakers = table.sets[name]
     lines, series = _lines(table), _series(table)
     labels, title = _axis(table)
-    runs = [*table.sweep.file.shared, *table.sweep.file.runs]
+    runs = [*table.sweep.file.once, *table.sweep.file.shared, *table.sweep.file.runs]
     for number, (run, rows) in enumerate(series.items()):
         shift = 2 * APART * (number - (len(series) - 1) / 2)
         style = Style(color(run, runs) if run else "#000000", MARKERS[number % len(MARKERS)], run or "mean", shift)
@@ -128,7 +128,7 @@ def _points(
 
 
 def _lines(table: Table) -> list[Row]:
-    """Return the rows that are drawn as lines: the shared runs, if the points are on the axis."""
+    """Return the rows that are drawn as lines: those of no point, if the points are on the axis."""
     return [row for row in table.rows if row.point is None] if _has_points(table) else []
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from arkasr.config.load import load_config, run_names
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import DATADIR, EXPDIR, Experiment, shared_experiment
+from arkasr.sweeps.experiments import DATADIR, EXPDIR, Experiment, once_experiment, shared_experiment
+from arkasr.sweeps.sweep_file import RUN_LISTS
 
 LABEL = "label"  # name of the task that labels audio. Its result is not that of a run
 LABELLED = "td_teacher"  # begins the names of its results
@@ -41,7 +42,7 @@ def needs_of(experiment: Experiment, run: str) -> list[str]:
         run: Name of the run, or `LABEL`.
 
     Returns:
-        Names of runs of this experiment or of the shared one.
+        Names of runs of this experiment or of those above it.
 
     Raises:
         UserError: It needs a run that is not in the sweep.
@@ -61,15 +62,21 @@ def _needs(experiment: Experiment, run: str) -> list[str]:
         name = LABEL if first.startswith(LABELLED) else first
         if name in runs and name not in found:  # others are files of the run itself, such as cached states
             found.append(name)
-    file, path = experiment.sweep.file, experiment.sweep.path
-    known = {LABEL, *file.shared, *(file.runs if experiment.point is not None else ())}
     for name in found:
-        if name == run:
-            raise UserError(f"{path}: run {run} starts from its own result; correct its paths")
-        if name not in known:
-            where = "shared" if experiment.point is None else "shared or runs"
-            raise UserError(f"{path}: run {run} needs the run {name}, which is not in {where}; add it")
+        _check_need(experiment, run, name)
     return found
+
+
+def _check_need(experiment: Experiment, run: str, name: str) -> None:
+    path, allowed = experiment.sweep.path, RUN_LISTS[: len(experiment.above) + 1]
+    if name == run:
+        raise UserError(f"{path}: run {run} starts from its own result; correct its paths")
+    if name == LABEL or any(name in each.listed for each in (*experiment.above, experiment)):
+        return
+    who, where = ("arkasr label" if run == LABEL else f"run {run}"), " or ".join(allowed)
+    others = [each for each in RUN_LISTS if name in getattr(experiment.sweep.file, each)]
+    advice = f"move it from {others[0]}, or list what needs it there" if others else "add it"
+    raise UserError(f"{path}: {who} in {allowed[-1]} needs the run {name}, which is not in {where}; {advice}")
 
 
 def _read_by(config: Config) -> dict[str, Any]:
@@ -86,15 +93,22 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def labels_are_shared(experiment: Experiment) -> bool:
-    """Return whether a point can use the labels of the shared experiment: same teacher, same clips, same selection.
+def labels_of(experiment: Experiment) -> Experiment:
+    """Return the experiment in which the audio of another one is labelled.
+
+    Teachers transcribe by greedy decoding, which reads neither seed nor rounding. So one teacher labels once.
 
     Args:
-        experiment: Experiment of a point.
+        experiment: Any experiment.
 
     Returns:
-        True if a shared run is, or nothing but a pretrained model is, the teacher, and the point does not change it.
+        The experiment itself if the teacher is among its runs, or its point changes teacher, clips or selection. Else
+        that of the runs trained once, if these or pretrained models are the teacher. Else the shared one.
     """
-    own, shared = (label_config(each.first) for each in (experiment, shared_experiment(experiment)))
-    same = all(getattr(own, key) == getattr(shared, key) for key in ("teacher", "teacher_data", "data"))
-    return same and not set(needs_of(experiment, LABEL)) & set(experiment.sweep.file.runs)
+    once, shared = once_experiment(experiment.sweep), shared_experiment(experiment)
+    own, others = label_config(experiment.first), label_config(once)
+    same = all(getattr(own, key) == getattr(others, key) for key in ("teacher", "teacher_data", "data"))
+    needs = {*needs_of(experiment, LABEL)}
+    if not same or needs & {*experiment.sweep.file.runs}:
+        return experiment
+    return once if needs <= {*once.listed} else shared

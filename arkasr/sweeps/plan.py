@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import Experiment, experiments, shared_experiment
-from arkasr.sweeps.needs import LABEL, labels_are_shared, needs_of
+from arkasr.sweeps.experiments import Experiment, experiments
+from arkasr.sweeps.needs import LABEL, labels_of, needs_of
 from arkasr.sweeps.sweep_file import Sweep
 from arkasr.sweeps.tasks import SCORE, Task
 
@@ -71,42 +71,40 @@ def make_plan(sweep: Sweep) -> Plan:
         sweep: The sweep.
 
     Returns:
-        The plan: per seed the shared runs first, then the runs of each point.
+        The plan: the runs trained once, then per seed the shared runs and the runs of each point.
 
     Raises:
         UserError: A configuration is wrong, or a run needs a run that is not in the sweep.
     """
     plan, points = Plan(), experiments(sweep)
     for point in points:
-        shared = shared_experiment(point)
-        if sweep.file.shared and f"{shared.name}/{SCORE}" not in plan.tasks:
-            _add(plan.tasks, shared, False)
-        _add(plan.tasks, point, bool(sweep.file.shared) and _uses_labels(point) and labels_are_shared(point))
+        for experiment in (*point.above, point):
+            if f"{experiment.name}/{SCORE}" not in plan.tasks:
+                _add(plan.tasks, experiment)
     return plan
 
 
-def _uses_labels(experiment: Experiment) -> bool:
-    return any(LABEL in needs_of(experiment, run) for run in experiment.runs)
+def _labels(experiment: Experiment) -> Experiment | None:
+    """Return the experiment whose labelled audio the runs of an experiment read, None if they read none."""
+    is_read = any(LABEL in needs_of(experiment, run) for run in experiment.runs)
+    return labels_of(experiment) if is_read else None
 
 
-def _add(tasks: dict[str, Task], experiment: Experiment, shared_labels: bool) -> None:
+def _add(tasks: dict[str, Task], experiment: Experiment) -> None:
     """Add the tasks of one experiment, each after those that it needs."""
-    shared = shared_experiment(experiment)
-    if shared_labels and f"{shared.name}/{LABEL}" not in tasks:
-        _add_with_needs(tasks, shared, LABEL, False)
+    labels = _labels(experiment)
+    if labels not in (None, experiment):
+        _add_with_needs(tasks, labels, LABEL)
     for run in experiment.runs:
-        _add_with_needs(tasks, experiment, run, shared_labels)
+        _add_with_needs(tasks, experiment, run)
     if not experiment.runs:
         return
-    scored = f"{shared.name}/{SCORE}"  # the change from Base is shown if Base is scored
-    before = [scored] if experiment.point is not None and scored in tasks else []
-    task = Task(experiment, SCORE, shared_labels=shared_labels)
-    tasks[task.name] = replace(task, after=(*task.own_runs, *before))
+    scored = [f"{each.name}/{SCORE}" for each in experiment.above]  # the change from Base is shown if Base is scored
+    task = Task(experiment, SCORE, labels=labels)
+    tasks[task.name] = replace(task, after=(*task.own_runs, *(name for name in scored if name in tasks)))
 
 
-def _add_with_needs(
-    tasks: dict[str, Task], experiment: Experiment, step: str, shared_labels: bool, above: tuple[str, ...] = ()
-) -> None:
+def _add_with_needs(tasks: dict[str, Task], experiment: Experiment, step: str, above: tuple[str, ...] = ()) -> None:
     name = f"{experiment.name}/{step}"
     if name in tasks:
         return
@@ -115,14 +113,15 @@ def _add_with_needs(
         raise UserError(f"{experiment.sweep.path}: the runs {names} start from each other; correct their paths")
     needs = []
     for other in needs_of(experiment, step):
-        owner = _owner(experiment, other, shared_labels)
+        owner = _owner(experiment, other)
         if other == LABEL or other in owner.runs:
-            _add_with_needs(tasks, owner, other, shared_labels, (*above, name))
+            _add_with_needs(tasks, owner, other, (*above, name))
         needs.append(f"{owner.name}/{other}")
-    tasks[name] = Task(experiment, step, tuple(needs), shared_labels=shared_labels)
+    tasks[name] = Task(experiment, step, tuple(needs), labels=_labels(experiment))
 
 
-def _owner(experiment: Experiment, step: str, shared_labels: bool) -> Experiment:
+def _owner(experiment: Experiment, step: str) -> Experiment:
     """Return the experiment in which a run is trained, or audio is labelled."""
-    is_shared = shared_labels if step == LABEL else step in experiment.sweep.file.shared
-    return shared_experiment(experiment) if is_shared else experiment
+    if step == LABEL:
+        return labels_of(experiment)
+    return next((each for each in experiment.above if step in each.listed), experiment)

@@ -9,9 +9,10 @@ from typing import Any
 
 from arkasr.config.schema import Config
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import Experiment, Repetition
+from arkasr.sweeps.experiments import Experiment, once_experiment
+from arkasr.sweeps.repetitions import Repetition
 from arkasr.sweeps.runner import STATE
-from arkasr.sweeps.sweep_file import SHARED, Sweep
+from arkasr.sweeps.sweep_file import ONCE, SHARED, Sweep
 from arkasr.sweeps.tasks import Folders
 from arkasr.utils.console import log
 from arkasr.utils.files import read_json, write_text
@@ -22,27 +23,27 @@ MOST_NAMED = 5  # changes in a message
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:
-    """Return what determines the results of a sweep, besides seeds and data.
+    """Return what determines the results of a sweep, besides data and the seeds that runs are repeated with.
 
     Args:
         sweep: The sweep.
 
     Returns:
-        The configuration of each run by `<point>/<run>`, with {expdir} and {datadir} in its paths.
+        The configuration of each run by `<folder>/<run>`, with {expdir} and {datadir} in its paths.
 
     Raises:
         UserError: A configuration is wrong.
     """
-    first, file = Repetition(sweep.file.seeds[0]), sweep.file
-    parts = [(Experiment(sweep, first, None), file.shared)]
-    parts += [(Experiment(sweep, first, point), file.runs) for point in sweep.points]
-    return {f"{each.name.partition('/')[2]}/{run}": _without_seeds(each, run) for each, runs in parts for run in runs}
+    first = Repetition(sweep.file.seeds[0])
+    parts = [once_experiment(sweep), *(Experiment(sweep, first, point) for point in (None, *sweep.points))]
+    return {f"{each.place}/{run}": _without_seeds(each, run) for each in parts for run in each.listed}
 
 
 def _without_seeds(experiment: Experiment, run: str) -> dict[str, Any]:
     values = asdict(experiment.config(run)) | {"rounding": None}
     point = experiment.point.overrides if experiment.point else {}
-    if f"runs.{run}.seed" not in {**experiment.sweep.file.overrides, **point}:
+    is_fixed = experiment.repetition.is_once or f"runs.{run}.seed" in {**experiment.sweep.file.overrides, **point}
+    if not is_fixed:
         values["seed"] = None
     return dict(json.loads(json.dumps(values)))  # as the record returns it
 
@@ -84,10 +85,21 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         changes += [f"{key}: {', '.join(gone)} removed"] if gone else []
     old, new, default = before.get("settings") or {}, now["settings"], asdict(Config())
     for name, values in old.items():
-        where = name.removeprefix(f"{SHARED}/")
-        texts = _differences(values, new[name], default, "") if name in new else ["removed"]
-        changes += [f"{where}: {text}" for text in texts]
+        texts = _differences(values, new[name], default, "") if name in new else [_removal(name, new)]
+        changes += [f"{_shown(name)}: {text}" for text in texts]
     return changes
+
+
+def _shown(name: str) -> str:
+    """Return how a run is called in messages: without its folder if it is the only one of its name."""
+    place, _, run = name.partition("/")
+    return run if place in (ONCE, SHARED) else name
+
+
+def _removal(name: str, new: Mapping[str, Any]) -> str:
+    place, _, run = name.partition("/")
+    others = [each for each in (ONCE, SHARED) if f"{each}/{run}" in new]
+    return f"was in {place}, is in {others[0]}" if others else "removed"
 
 
 def _differences(old: Any, new: Any, default: Any, key: str) -> list[str]:

@@ -12,7 +12,7 @@ from arkasr.evaluation.run_records import read_run
 from arkasr.reporting.set_scores import score_set
 from arkasr.scoring.tally import Tally
 from arkasr.scoring.utterances import Utterance
-from arkasr.sweeps.experiments import Repetition
+from arkasr.sweeps.repetitions import Repetition
 from arkasr.sweeps.rows import Row
 from arkasr.sweeps.tasks import is_trained
 

@@ -1,4 +1,4 @@
-"""The rows of a sweep's table: shared runs, and the runs of each point, over all repetitions."""
+"""The rows of a sweep's table: runs trained once, shared runs, and the runs of each point, over all repetitions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import EXPDIR, Experiment, Repetition, repetitions
+from arkasr.sweeps.experiments import EXPDIR, Experiment, once_experiment
 from arkasr.sweeps.points import Point
+from arkasr.sweeps.repetitions import Repetition, repetitions
 from arkasr.sweeps.sweep_file import Sweep
 
 
@@ -19,7 +20,7 @@ class Row:
     Attributes:
         sweep: The sweep.
         run: Name of the run.
-        point: The point, None for a shared run.
+        point: The point, None for a run that is shared or trained once.
     """
 
     sweep: Sweep
@@ -39,7 +40,10 @@ class Row:
         return self.run in self.sweep.file.skip or bool(self.point and self.point.name in self.sweep.file.skip)
 
     def experiments(self) -> dict[Repetition, Experiment]:
-        """Return the experiments of all repetitions. Shared runs have one per seed."""
+        """Return the experiments of all repetitions. Shared runs have one per seed, and runs trained once have one."""
+        if self.point is None and self.run in self.sweep.file.once:
+            once = once_experiment(self.sweep)
+            return {once.repetition: once}
         shared = [Repetition(seed) for seed in self.sweep.file.seeds]
         found = repetitions(self.sweep) if self.point is not None else shared
         return {each: Experiment(self.sweep, each, self.point) for each in found}
@@ -51,7 +55,7 @@ class Row:
         name = Path(path.removeprefix(f"{EXPDIR}/")).parts[0] if path.startswith(f"{EXPDIR}/") else ""
         if not name:
             return None
-        return Row(self.sweep, name, None if name in self.sweep.file.shared else self.point)
+        return Row(self.sweep, name, self.point if name in self.sweep.file.runs else None)
 
 
 def rows_of(sweep: Sweep) -> list[Row]:
@@ -61,10 +65,10 @@ def rows_of(sweep: Sweep) -> list[Row]:
         sweep: The sweep.
 
     Returns:
-        The shared runs, then the runs of each point.
+        The runs trained once, the shared runs, then the runs of each point.
     """
     points = [Row(sweep, run, point) for point in sweep.points for run in sweep.file.runs]
-    return [*(Row(sweep, run, None) for run in sweep.file.shared), *points]
+    return [*(Row(sweep, run, None) for run in (*sweep.file.once, *sweep.file.shared)), *points]
 
 
 def control_of(row: Row, name: str, rows: Sequence[Row]) -> Row | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from arkasr.scoring.significance import compare
 from arkasr.scoring.tally import Tally, summary
-from arkasr.sweeps.experiments import Repetition
+from arkasr.sweeps.repetitions import Repetition, first_roundings
 
 Tallies = Mapping[Repetition, Tally]
-T = TypeVar("T")
 
 
 def rate(tally: Tally) -> float:
@@ -78,20 +77,6 @@ def spread_over_roundings(values: Mapping[Repetition, float]) -> float | None:
     return math.sqrt(squares / sum(len(group) - 1 for group in groups))
 
 
-def first_roundings(values: Mapping[Repetition, T]) -> dict[Repetition, T]:
-    """Return the values of the lowest rounding of each seed, so that each seed counts once.
-
-    Args:
-        values: One value per repetition.
-
-    Returns:
-        One value per seed.
-    """
-    ordered = sorted(values, key=lambda each: (each.seed, each.rounding))
-    first = {each.seed: each for each in reversed(ordered)}
-    return {each: values[each] for each in sorted(first.values(), key=lambda each: each.seed)}
-
-
 def measured(tallies: Tallies, speakers: Sequence[str]) -> dict[str, Any]:
     """Summarise one row on one test set.
 
@@ -123,18 +108,26 @@ def pairs(tallies: Tallies, control: Tallies) -> dict[Repetition, tuple[Tally, T
     """Pair trainings with those of a control.
 
     Args:
-        tallies: Counts by repetition.
-        control: Those of the control. A shared run has one training per seed, which is used for all roundings.
+        tallies: Counts by repetition. A run that is trained once is paired with each seed of the control.
+        control: Those of the control. A shared run has one training per seed, which is used for all roundings. A run
+            that is trained once has one, which is used for all seeds and roundings.
 
     Returns:
         Both counts by repetition, for repetitions that both have.
     """
+    if single := _only(tallies):
+        return {each: (single, other) for each, other in first_roundings(control).items()}
     found = {}
     for repetition, tally in tallies.items():
-        other = control.get(repetition) or control.get(Repetition(repetition.seed))
+        other = control.get(repetition) or control.get(Repetition(repetition.seed)) or _only(control)
         if other is not None:
             found[repetition] = tally, other
     return found
+
+
+def _only(tallies: Tallies) -> Tally | None:
+    """Return the counts of a run that is trained once, None for other runs."""
+    return next((tally for repetition, tally in tallies.items() if repetition.is_once), None)
 
 
 def difference(tallies: Tallies, control: Tallies, speakers: Sequence[str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def sweep(
 
     Args:
         file: The sweep file.
-        expdir: Folder of the sweep. It gets one folder per seed, SWEEP.md, sweep.csv and sweep.png.
+        expdir: Folder of the sweep. It gets one folder per seed, `once`, SWEEP.md, sweep.csv and sweep.png.
         datadir: Prepared data directory.
         jobs: Number of trainings that run at once in this process. Each gets one GPU, if there are any.
         share: "I/N" runs the I-th of N shares of the points and seeds. Empty: that of the Slurm array, or all.
@@ -73,7 +73,7 @@ def _share(chosen: Sweep, share: str) -> list[Experiment]:
     if found is None or int(found[1]) > int(found[2]):
         raise UserError(f"--task {share}: must be I/N, with I from 1 to N, such as 2/8")
     index, number = int(found[1]) - 1, int(found[2])
-    log(f"share {share}: {len(every[index::number])} of {len(every)} experiments, and the shared runs that they need")
+    log(f"share {share}: {len(every[index::number])} of {len(every)} experiments, and the other runs that they need")
     return every[index::number]
 
 

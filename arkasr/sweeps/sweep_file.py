@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from arkasr.config.yaml_io import read_yaml
 from arkasr.errors import UserError
 from arkasr.sweeps.points import Point, make_points
 
-SHARED = "shared"  # folder of the runs that all points share
+ONCE = "once"  # folder of the runs that all seeds and points share
+SHARED = "shared"  # folder of the runs that all points of a seed share
 PER_SEED = {"seed": "seeds", "rounding": "roundings"}  # keys that every repetition sets, and their lists
-RUN_LISTS = ("shared", "runs", "skip")
+RUN_LISTS = ("once", "shared", "runs")  # each run is in one of them
 
 
 @dataclass
@@ -25,13 +27,14 @@ class SweepFile:
     Attributes:
         conf: Configuration file, relative to the sweep file.
         title: Title of table and figure. Empty: name of the file.
-        shared: Runs that are trained once per seed and used by all points, such as `[teacher, base]`.
+        once: Runs that are trained once for all seeds and roundings, with the first seed, such as `[teacher]`.
+        shared: Runs that are trained once per seed and used by all points, such as `[base]`.
         runs: Runs that are trained for each point, such as `[base_opd]`.
         grid: Lists of values by key of the configuration. Each combination is a point.
         points: Overrides by name of the point, for points that are no grid.
         overrides: Overrides of all runs and points.
         seeds: Values of `seed`, from 0 to 2147483647.
-        roundings: Values of `rounding`. Seeds are repeated with each of them. They apply to `runs`, not to `shared`.
+        roundings: Values of `rounding`. Seeds are repeated with each of them. They apply to `runs` only.
         rounding_seeds: Seeds that are repeated with all roundings. The others have the first one. Empty: all seeds.
         controls: Rows of the table that the other rows are compared with: a run, or a point.
         skip: Runs and points that are not trained, and stand in the table as "not run".
@@ -40,6 +43,7 @@ class SweepFile:
     conf: str
     runs: list[str]
     title: str = ""
+    once: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     grid: dict[str, list[Any]] = field(default_factory=dict)
     points: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -113,15 +117,16 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def _check_names(path: Path, conf: Path, file: SweepFile, points: list[Point]) -> None:
-    known, trained = run_names(conf), [*file.shared, *file.runs]
+    known, trained = run_names(conf), [*file.once, *file.shared, *file.runs]
     for name in trained:
         if name not in known:
             raise UserError(f"{path}: {conf} has no run {name}; available: {', '.join(known)}")
-    if twice := set(file.shared) & set(file.runs):
-        raise UserError(f"{path}: run {min(twice)} is in both shared and runs; keep one")
+    for one, other in combinations(RUN_LISTS, 2):
+        if twice := set(getattr(file, one)) & set(getattr(file, other)):
+            raise UserError(f"{path}: run {min(twice)} is in both {one} and {other}; keep one")
     names = [point.name for point in points if point.name]
-    if clash := {SHARED, *trained} & set(names):
-        raise UserError(f"{path}: point {min(clash)} has the name of a run or of the folder {SHARED}; rename it")
+    if clash := {ONCE, SHARED, *trained} & set(names):
+        raise UserError(f"{path}: point {min(clash)} has the name of a run, or is {ONCE} or {SHARED}; rename it")
     for name in file.skip:
         if name not in (*trained, *names):
             raise UserError(f"{path}: skip: {name} is neither a run nor a point of the sweep; correct or remove it")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from arkasr.evaluation.results_io import TestSet
 from arkasr.reporting.markdown import format_interval, format_number, markdown_table
-from arkasr.sweeps.experiments import Repetition
+from arkasr.sweeps.repetitions import Repetition
 from arkasr.sweeps.results import COSTS
 from arkasr.sweeps.table import Numbers, Table
 
@@ -28,15 +28,7 @@ def markdown(table: Table, numbers: Numbers, figures: Sequence[str]) -> str:
     Returns:
         The text of SWEEP.md.
     """
-    file, parts = table.sweep.file, [f"# {table.sweep.title}"]
-    parts.append(
-        f"- configuration: `{file.conf}`, runs per point: {', '.join(file.runs)}, shared runs: "
-        f"{', '.join(file.shared) or 'none'}\n"
-        f"- seeds: {', '.join(map(str, file.seeds))}; roundings: {', '.join(map(str, file.roundings))}\n"
-        "- Error rates are means over seeds. Of several roundings of a seed, the lowest number counts. Intervals are "
-        "95 % bootstrap intervals of the mean, with utterances or speakers drawn.\n"
-        "- SD is the standard deviation of single trainings, over seeds, and over roundings of the same seed."
-    )
+    file, parts = table.sweep.file, [f"# {table.sweep.title}", _heading(table)]
     for name, (tested, _) in table.sets.items():
         parts += [f"## {name}", _rates(table, numbers, name, tested)]
         for control in file.controls:
@@ -47,6 +39,22 @@ def markdown(table: Table, numbers: Numbers, figures: Sequence[str]) -> str:
     if missing := _missing(table):
         parts += ["## Not run", missing]
     return "\n\n".join(parts) + "\n"
+
+
+def _heading(table: Table) -> str:
+    file = table.sweep.file
+    once = (
+        f"\n- Trained once for all seeds: {', '.join(file.once)}. Each seed is compared with that one training. "
+        "Intervals, p values and SD over seeds do not cover other trainings of these runs."
+    )
+    return (
+        f"- configuration: `{file.conf}`, runs per point: {', '.join(file.runs)}, shared runs: "
+        f"{', '.join(file.shared) or 'none'}\n"
+        f"- seeds: {', '.join(map(str, file.seeds))}; roundings: {', '.join(map(str, file.roundings))}\n"
+        "- Error rates are means over seeds. Of several roundings of a seed, the lowest number counts. Intervals are "
+        "95 % bootstrap intervals of the mean, with utterances or speakers drawn.\n"
+        "- SD is the standard deviation of single trainings, over seeds, and over roundings of the same seed."
+    ) + (once if file.once else "")
 
 
 def _rates(table: Table, numbers: Numbers, name: str, tested: TestSet) -> str:

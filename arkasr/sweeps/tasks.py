@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import Experiment, shared_experiment
+from arkasr.sweeps.experiments import Experiment
 from arkasr.sweeps.needs import LABEL
 
 SCORE = "score"
@@ -37,14 +37,14 @@ class Task:
         step: Name of the run to train, `LABEL` or `SCORE`.
         needs: Names of the tasks that must be done before.
         after: Names of the tasks that must be done before, or have failed.
-        shared_labels: Whether the experiment uses the labels of the shared runs.
+        labels: The experiment whose labelled audio is used, None if none is.
     """
 
     experiment: Experiment
     step: str
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    shared_labels: bool = False
+    labels: Experiment | None = None
 
     @property
     def name(self) -> str:
@@ -125,7 +125,7 @@ class Task:
         Raises:
             UserError: Something else has the name of a link.
         """
-        link_shared(self.experiment, expdir, self.shared_labels)
+        link_shared(self.experiment, expdir, self.labels)
 
 
 def is_trained(folder: Path, run: str) -> bool:
@@ -141,24 +141,24 @@ def is_trained(folder: Path, run: str) -> bool:
     return (folder / run / "final" / "config.json").is_file()
 
 
-def link_shared(experiment: Experiment, expdir: Path, labels: bool) -> None:
-    """Create the folder of an experiment with links to the shared runs.
+def link_shared(experiment: Experiment, expdir: Path, labels: Experiment | None) -> None:
+    """Create the folder of an experiment with links to the runs of others that it can use.
 
     Args:
-        experiment: Experiment of a point, or the shared one.
+        experiment: The experiment.
         expdir: Folder of the sweep.
-        labels: Whether the labels of the shared experiment are used.
+        labels: The experiment whose labelled audio is used, None if none is.
 
     Raises:
         UserError: Something else has the name of a link.
     """
     folder = expdir / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    if experiment.point is None:
-        return
-    shared = expdir / shared_experiment(experiment).name
-    for name in [*experiment.sweep.file.shared, *(LABEL_FILES if labels else ())]:
-        link, target = folder / name, os.path.relpath(shared / name, folder)
+    names = [(each, run) for each in experiment.above for run in each.listed]
+    if labels not in (None, experiment):
+        names += [(labels, name) for name in LABEL_FILES]
+    for owner, name in names:
+        link, target = folder / name, os.path.relpath(expdir / owner.name / name, folder)
         with suppress(FileExistsError):  # by an earlier call, or by another process
             link.symlink_to(target)
         if not link.is_symlink() or os.readlink(link) != target:

@@ -37,4 +37,4 @@ def test_sweep_can_be_planned(path):
     if sweep.points[0].name:
         assert len(set(map(str, configs))) == len(sweep.points)  # they differ
     else:
-        assert {*sweep.file.shared, *sweep.file.runs} == set(run_names(sweep.conf))
+        assert {*sweep.file.once, *sweep.file.shared, *sweep.file.runs} == set(run_names(sweep.conf))

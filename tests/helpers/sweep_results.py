@@ -18,6 +18,9 @@ grid: {distill.top_k: [2, 4]}
 seeds: [1, 2]
 controls: [base, top_k-2]
 """
+ONCE = TEXT.replace("shared: [teacher, base]", "once: [teacher]\nshared: [base]").replace(
+    "[base, top", "[teacher, base, top"
+)
 SETS = ("test-a", "test-b")
 COST = {"flops": 2e9, "wall_seconds": 60.0, "hours": 0.5, "tokens": 1000.0}
 
@@ -46,8 +49,10 @@ def write_run(folder: Path, datadir: Path, wrong: int, cost: dict | None = None)
 
 
 def write_results(tmp_path: Path, conf: Path, datadir: Path, text: str = TEXT) -> Sweep:
-    """Write a sweep with all results but one: in seed 1 the shared runs, with 6 and 5 wrong words, and two points."""
+    """Write a sweep with all results but one: Base with 6 and 5 wrong words, the teacher, and two points."""
     sweep = read_sweep(write_sweep(tmp_path, conf, text))
+    if sweep.file.once == ["teacher"]:
+        write_run(tmp_path / "exp/once/teacher", datadir, 1)
     wrong = {"shared/teacher": (1, 2), "shared/base": (6, 5), "top_k-2/base_opd": (4, 4), "top_k-4/base_opd": (2, None)}
     for name, numbers in wrong.items():
         for seed, number in enumerate(numbers, 1):

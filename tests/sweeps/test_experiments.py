@@ -6,7 +6,8 @@ import pytest
 from sweeps import write_sweep
 
 from arkasr.errors import UserError
-from arkasr.sweeps.experiments import Experiment, Repetition, experiments, repetitions, shared_experiment
+from arkasr.sweeps.experiments import Experiment, experiments, once_experiment, shared_experiment
+from arkasr.sweeps.repetitions import Repetition, repetitions
 from arkasr.sweeps.sweep_file import read_sweep
 
 TEXT = """
@@ -34,6 +35,24 @@ def test_each_repetition_and_point_has_a_folder(sweep):
 def test_only_some_seeds_may_be_repeated_with_other_roundings(conf, tmp_path):
     sweep = read_sweep(write_sweep(tmp_path, conf, TEXT + "rounding_seeds: [5]\n"))
     assert repetitions(sweep) == [Repetition(3), Repetition(5), Repetition(5, 1)]
+
+
+def test_runs_trained_once_have_one_folder_with_the_first_seed_and_no_rounding(conf, tmp_path):
+    text = TEXT.replace("shared: [teacher, base]", "once: [teacher]\nshared: [base]")
+    points = experiments(read_sweep(write_sweep(tmp_path, conf, text)))
+    once, shared = once_experiment(points[0].sweep), shared_experiment(points[3])
+    assert once.name == "once" and once.runs == ["teacher"] and shared.runs == ["base"] and once.first == once
+    config = once.config("teacher")
+    assert (config.seed, config.rounding, config.optim.lr) == (3, 0, 0.25)
+    assert points[3].above == [once, shared] and shared.above == [once] and once.above == []
+
+
+@pytest.mark.parametrize("key", ["once", "shared"])
+def test_override_of_a_point_does_not_reach_runs_of_all_points(conf, tmp_path, key):
+    text = f"conf: CONF\n{key}: [base]\nruns: [base_td]\ngrid: {{runs.base.optim.lr: [0.5]}}"
+    point = experiments(read_sweep(write_sweep(tmp_path, conf, text)))[0]
+    (owner,) = [each for each in point.above if each.runs == ["base"]]
+    assert owner.config("base").optim.lr == 0.01 and point.config("base_td").optim.lr == 0.01
 
 
 def test_overrides_reach_the_configuration_of_each_run(sweep):

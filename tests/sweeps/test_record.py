@@ -21,6 +21,7 @@ grid: {distill.top_k: [2, 4]}
 seeds: [1, 2]
 overrides: {optim.lr: 0.5, runs.teacher.seed: 9}
 """
+ONCE = TEXT.replace("runs: [teacher,", "once: [teacher]\nruns: [").replace(", runs.teacher.seed: 9", "")
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def folders(tmp_path):
     return Folders(tmp_path / "exp", tmp_path / "data")
 
 
-def opened(conf, tmp_path, folders, *change, own_conf=None):
-    text = TEXT.replace(*change) if change else TEXT
+def opened(conf, tmp_path, folders, *change, own_conf=None, text=TEXT):
+    text = text.replace(*change) if change else text
     open_record(read_sweep(write_sweep(tmp_path, own_conf or conf, text)), folders)
 
 
@@ -55,6 +56,30 @@ def test_changed_sweep_is_refused(conf, tmp_path, folders, change, message):
         opened(conf, tmp_path, folders, *change)
     assert message in str(raised.value) and "restore the file, or use another --expdir" in str(raised.value)
     assert (folders.expdir / STATE / "sweep.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("seeds: [1, 2]", "seeds: [2, 1]"), "teacher: seed was 1, is 2; restore"),
+        (("seeds: [1, 2]", "seeds: [5, 1, 2]"), "teacher: seed was 1, is 5; restore"),
+        (("once: [teacher]\n", ""), "teacher: removed; restore"),
+        (("shared: [base]\nonce: [teacher]", "shared: [base, teacher]"), "teacher: was in once, is in shared; restore"),
+        (("shared: [base]\nonce: [teacher]", "once: [teacher, base]"), "base: was in shared, is in once; restore"),
+        (("optim.lr: 0.5", "runs.teacher.optim.lr: 0.25, optim.lr: 0.5"), "teacher: optim.lr was 0.5, is 0.25"),
+    ],
+)
+def test_change_of_runs_trained_once_is_refused(conf, tmp_path, folders, change, message):
+    opened(conf, tmp_path, folders, text=ONCE)
+    with pytest.raises(UserError) as raised:
+        opened(conf, tmp_path, folders, *change, text=ONCE)
+    assert message in str(raised.value)
+
+
+def test_seeds_may_be_added_after_the_one_of_runs_trained_once(conf, tmp_path, folders, capsys):
+    opened(conf, tmp_path, folders, text=ONCE)
+    opened(conf, tmp_path, folders, "seeds: [1, 2]", "seeds: [1, 2, 7]\nroundings: [0, 1]", text=ONCE)
+    assert "the sweep was extended by seeds 7, roundings 1" in capsys.readouterr().out
 
 
 def test_changed_configuration_and_data_directory_are_refused(conf, tmp_path, folders):

@@ -7,7 +7,7 @@ from sweep_results import COST, write_results
 
 from arkasr.evaluation.chosen_sets import sets_of
 from arkasr.evaluation.texts_io import read_utterances
-from arkasr.sweeps.experiments import Repetition
+from arkasr.sweeps.repetitions import Repetition
 from arkasr.sweeps.results import collect
 from arkasr.sweeps.rows import rows_of
 from arkasr.sweeps.statistics import rate

@@ -39,6 +39,18 @@ def test_control_is_a_row_or_the_run_of_the_same_point(conf, tmp_path):
     assert control_of(own["base"], "base", rows) is None and control_of(own["base"], "base_td", rows) is None
 
 
+def test_run_trained_once_is_a_row_with_one_training(conf, tmp_path):
+    text = "conf: CONF\nonce: [base, teacher]\nshared: [base_td]\nruns: [base_opd, base_td_opd]\nseeds: [3, 4]"
+    rows = {row.label: row for row in rows_of(sweep_of(conf, tmp_path, text))}
+    assert list(rows) == ["base", "teacher", "base_td", "base_opd", "base_td_opd"]
+    assert [len(row.experiments()) for row in rows.values()] == [1, 1, 2, 2, 2]
+    ((repetition, experiment),) = rows["teacher"].experiments().items()
+    assert (repetition.name, experiment.name) == ("once", "once")
+    assert rows["base_opd"].parent() == rows["base_td"].parent() == rows["base"]
+    assert rows["base_td_opd"].parent() == rows["base_td"] and rows["teacher"].parent() is None
+    assert control_of(rows["base_opd"], "teacher", list(rows.values())) is rows["teacher"]
+
+
 def test_unknown_control_is_refused(conf, tmp_path):
     check_controls(sweep_of(conf, tmp_path, STUDY))
     with pytest.raises(UserError, match=r"controls: bse is no row of the table; known are teacher, base, base_opd"):

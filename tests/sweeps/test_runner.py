@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from sweeps import write_sweep
+from sweeps import Instant, write_sweep
 
 from arkasr.sweeps import runner as module
 from arkasr.sweeps.plan import make_plan
 from arkasr.sweeps.runner import STATE, Runner
 from arkasr.sweeps.sweep_file import read_sweep
-from arkasr.sweeps.tasks import SCORE
 from arkasr.utils.files import locked
 
 TEXT = "conf: CONF\nshared: [teacher, base]\nruns: [base_opd]\ngrid: {distill.top_k: [2, 4]}\nseeds: [1, 2]"
@@ -57,32 +55,6 @@ print(len([name for name in plan.tasks if one.is_done(name)]), sorted(one.failed
 def plan(conf, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     return make_plan(read_sweep(write_sweep(tmp_path, conf, TEXT)))
-
-
-class Instant:
-    """Tasks that are done at once, or fail at once."""
-
-    def __init__(self, expdir: Path, fails: tuple[str, ...] = ()):
-        self.expdir, self.fails, self.ran, self.status = expdir, fails, [], 0
-
-    def __call__(self, task, log, slot):
-        self.ran.append(task.name)
-        self.status = 2 if task.name in self.fails else 0
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("$ arkasr\narkasr train: error: the disk is full; remove files\n")
-        runs = task.experiment.runs if task.step == SCORE else [task.step]
-        for run in runs if self.status == 0 else ():
-            if task.step != SCORE or (task.folder(self.expdir) / run / "final/config.json").is_file():
-                path = task.folder(self.expdir) / run / ("scores.json" if task.step == SCORE else "final/config.json")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-        return self
-
-    def poll(self):
-        return self.status
-
-    def stop(self, kill):
-        pass
 
 
 def run(plan, expdir, launch, jobs=1):

@@ -10,11 +10,10 @@ import scipy.stats
 
 from arkasr.scoring.significance import compare
 from arkasr.scoring.tally import Tally
-from arkasr.sweeps.experiments import Repetition
+from arkasr.sweeps.repetitions import Repetition, first_roundings
 from arkasr.sweeps.statistics import (
     added,
     difference,
-    first_roundings,
     measured,
     pairs,
     rate,
@@ -90,6 +89,37 @@ def test_shared_control_is_used_for_all_roundings():
     assert all(other is CONTROL[Repetition(1)] for _, other in found.values())
     own = pairs(ours, {Repetition(1, 4): CONTROL[Repetition(2)], Repetition(1): CONTROL[Repetition(1)]})
     assert own[Repetition(1, 4)][1] is CONTROL[Repetition(2)]
+
+
+def test_run_trained_once_is_paired_with_each_seed():
+    once, single = {Repetition(1, is_once=True): tally(7)}, tally(7)
+    ours = {Repetition(1): tally(1), Repetition(1, 4): tally(2), Repetition(2): tally(3)}
+    assert list(pairs(ours, once)) == list(ours)
+    assert all(other is once[Repetition(1, is_once=True)] for _, other in pairs(ours, once).values())
+    assert list(pairs(once, ours)) == [Repetition(1), Repetition(2)]  # the first rounding of each seed
+    assert [other for _, other in pairs(once, ours).values()] == [ours[Repetition(1)], ours[Repetition(2)]]
+    assert len(pairs(once, once)) == 1 and pairs(once, {}) == pairs({}, once) == {}
+    change, reverse = difference(once, CONTROL, SPEAKERS), difference(CONTROL, once, SPEAKERS)
+    expected = [rate(single) - rate(other) for other in CONTROL.values()]
+    assert change["seeds"] == 3 and change["difference_percent"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert change["interval_seeds_percent"] == pytest.approx(
+        list(scipy.stats.ttest_1samp(expected, 0).confidence_interval())
+    )
+    assert reverse["difference_percent"] == -change["difference_percent"] and reverse["p_seeds"] == change["p_seeds"]
+    found = measured(once, SPEAKERS)
+    assert (found["trainings"], found["seeds"], found["sd_seeds"], found["sd_roundings"]) == (1, 1, None, None)
+
+
+def test_comparison_of_equal_counts_does_not_depend_on_their_number():
+    """The counts of a run that is trained once are added for each seed."""
+    single = {Repetition(1): tally(1)}, {Repetition(1): tally(11, 0.4)}
+    found = [difference(ours, theirs, SPEAKERS) for ours, theirs in (single, [_for_seeds(each) for each in single])]
+    keys = ("difference_percent", "interval_percent", "interval_by_speaker_percent", "p_matched_pairs", "p_bootstrap")
+    assert [found[1][key] for key in keys] == [pytest.approx(found[0][key]) for key in keys]
+
+
+def _for_seeds(tallies):
+    return {Repetition(seed): one for seed in (1, 2, 3) for one in tallies.values()}
 
 
 def test_difference_is_that_of_the_added_trainings_and_of_student_over_seeds():

@@ -1,4 +1,4 @@
-"""`arkasr sweep` with tiny models: shared runs, labels, failures, shares, resuming and results."""
+"""`arkasr sweep` with tiny models: runs of all points, labels, failures, shares, resuming and results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from arkasr.sweeps.sweep import sweep
 
 TEXT = """
 conf: CONF
-shared: [teacher, base]
+once: [teacher]
+shared: [base]
 runs: [base_td, base_opd]
 grid: {distill.top_k: [2, 4]}
 controls: [base]
@@ -24,7 +25,7 @@ overrides: {train.eval_every: 0, train.steps: 2, train.save_every: 0}
 
 
 class CopyShared(Finished):
-    """Stands for the training of the shared runs: copies trained ones. Other tasks run in this process."""
+    """Stands for the training of teacher and Base: copies trained ones. Other tasks run in this process."""
 
     def __init__(self, exp, trained, launch):
         super().__init__(0)
@@ -44,14 +45,13 @@ def test_sweep_trains_labels_scores_and_resumes(conf, datadir, tmp_path, trained
     launch = HereLauncher(exp, datadir, fails=("seed-1/top_k-4/base_opd",))
     sweep(str(path), str(exp), str(datadir), dry_run=True)
     assert not exp.exists()
-    with pytest.raises(UserError, match=r"1 of 10 tasks failed \(seed-1/top_k-4/base_opd\)"):
+    with pytest.raises(UserError, match=r"1 of 11 tasks failed \(seed-1/top_k-4/base_opd\)"):
         sweep(str(path), str(exp), str(datadir), launch=CopyShared(exp, trained, launch))
     out = capsys.readouterr().out
     assert "failed: seed-1/top_k-4/base_opd: the disk is full; remove files" in out
-    assert "9 of 10 tasks are done, 1 failed, 0 wait" in out
-    ran = ["shared/score", "shared/label", "top_k-2/base_td", "top_k-2/base_opd", "top_k-2/score"]
-    ran += ["top_k-4/base_td", "top_k-4/base_opd", "top_k-4/score"]
-    assert launch.ran == [f"seed-1/{name}" for name in ran]
+    assert "10 of 11 tasks are done, 1 failed, 0 wait" in out
+    points = [f"seed-1/top_k-{k}/{step}" for k in (2, 4) for step in ("base_td", "base_opd", "score")]
+    assert launch.ran == ["once/score", "seed-1/shared/score", "once/label", *points]
     text = (exp / "SWEEP.md").read_text()
     assert "| top_k-4/base_opd | not run |" in text and "- top_k-4/base_opd (seed-1): not run" in text
     point = exp / "seed-1/top_k-2"
@@ -60,10 +60,10 @@ def test_sweep_trains_labels_scores_and_resumes(conf, datadir, tmp_path, trained
     assert entry["against_base"]["hypotheses"]
     launch.fails = ()
     sweep(str(path), str(exp), str(datadir), launch=launch)
-    assert launch.ran[8:] == ["seed-1/top_k-4/base_opd", "seed-1/top_k-4/score"]
+    assert launch.ran[9:] == ["seed-1/top_k-4/base_opd", "seed-1/top_k-4/score"]
     files = {name: (exp / name).read_bytes() for name in ("SWEEP.md", "sweep.csv", "sweep.png")}
     sweep(str(path), str(exp), str(datadir), launch=launch)
-    assert len(launch.ran) == 10 and {name: (exp / name).read_bytes() for name in files} == files
+    assert len(launch.ran) == 11 and {name: (exp / name).read_bytes() for name in files} == files
     assert "not run" not in files["SWEEP.md"].decode() and files["sweep.csv"].count(b"\n") == 1 + 6 * 2
 
 

@@ -34,8 +34,12 @@ def test_sweep_has_points_and_defaults(conf, tmp_path):
         ("runs: [base]\nrounding_seeds: [2]", r"rounding_seeds must be some of seeds \[1\], got 2"),
         ("runs: [bsae]", "has no run bsae; available: teacher, base"),
         ("runs: [base]\nshared: [base]", "run base is in both shared and runs"),
+        ("runs: [base]\nonce: [base]", "run base is in both once and runs; keep one"),
+        ("runs: [base]\nonce: [teacher]\nshared: [teacher]", "run teacher is in both once and shared; keep one"),
+        ("runs: [base]\nonce: [taecher]", "has no run taecher; available: teacher, base"),
         ("runs: [base]\ngrid: {seed: [1, 2]}", "key seed cannot be an override of all runs; list its values in seeds"),
-        ("runs: [base]\npoints: {shared: {}}", "point shared has the name of a run or of the folder shared"),
+        ("runs: [base]\npoints: {shared: {}}", "point shared has the name of a run, or is once or shared"),
+        ("runs: [base]\npoints: {once: {}}", "point once has the name of a run, or is once or shared"),
         ("runs: [base]\nskip: [other]", "skip: other is neither a run nor a point"),
     ],
 )

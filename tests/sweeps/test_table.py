@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sweep_results import write_results
+from sweep_results import ONCE, write_results
 
 from arkasr.sweeps.table import read_table
 
@@ -21,6 +21,20 @@ def test_differences_pair_seeds(table):
     change = numbers["top_k-2", "test-a"]["against"]["base"]
     assert change["seeds"] == 2 and change["difference_percent"] == pytest.approx(100 * (8 - 11) / 2 / words, abs=1e-4)
     assert set(numbers["base", "test-a"]["against"]) == {"top_k-2"}
+
+
+def test_run_trained_once_is_compared_with_each_seed(conf, datadir, tmp_path):
+    table = read_table(write_results(tmp_path, conf, datadir, ONCE), tmp_path / "exp", datadir)
+    numbers = table.all_numbers()
+    words = next(iter(table.results["teacher"].tallies["test-a"].values())).lengths.sum()
+    assert [row.label for row in table.rows][:2] == ["teacher", "base"]
+    teacher, base = numbers["teacher", "test-a"], numbers["base", "test-a"]
+    assert (teacher["trainings"], teacher["seeds"], teacher["sd_seeds"]) == (1, 1, None)
+    change, reverse = teacher["against"]["base"], base["against"]["teacher"]
+    assert change["difference_percent"] == pytest.approx(100 * (1 - (6 + 5) / 2) / words, abs=1e-4)
+    assert (change["seeds"], change["seeds_better"], reverse["seeds"], reverse["seeds_better"]) == (2, 2, 2, 0)
+    assert change["interval_seeds_percent"] == [-end for end in reversed(reverse["interval_seeds_percent"])]
+    assert table.cost(table.rows[0])[0] == table.cost(table.rows[0])[1] == table.cost(table.rows[1])[0]
 
 
 def test_cost_adds_the_runs_that_a_run_starts_from(table):

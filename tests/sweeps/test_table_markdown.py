@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sweep_results import TEXT, write_results
+from sweep_results import ONCE, TEXT, write_results
+from sweeps import write_sweep
 
+from arkasr.sweeps.sweep_file import read_sweep
 from arkasr.sweeps.table import read_table
 from arkasr.sweeps.table_markdown import markdown
 
@@ -25,12 +27,25 @@ def section(text: str, title: str) -> str:
 
 def test_rows_have_rates_spreads_and_numbers_of_trainings(conf, datadir, tmp_path):
     text = text_of(conf, datadir, tmp_path)
+    assert "Trained once" not in text
     cells = line(section(text, "test-a"), "top_k-2")
     assert cells[4:6] == ["0.00", "-"] and cells[-1] == "2 of 2" and " to " in cells[6]
     assert line(section(text, "test-a"), "top_k-4")[-1] == "1 of 2"
     assert line(section(text, "test-a: difference from base"), "top_k-2")[1].startswith("-")
     assert "- top_k-4 (seed-2): not run" in text and "![sweep](sweep.png)" in text
     assert line(section(text, "Cost"), "top_k-2")[1:5] == ["0.50", "1.0", "2 GFLOP", "1.0"]
+
+
+def test_run_trained_once_has_one_training_and_a_note(conf, datadir, tmp_path):
+    text = text_of(conf, datadir, tmp_path, ONCE)
+    assert "- Trained once for all seeds: teacher. " in text
+    cells = line(section(text, "test-a"), "teacher")
+    assert cells[4:6] == ["-", "-"] and cells[-1] == "1 of 1"
+    assert line(section(text, "test-a: difference from teacher"), "top_k-2")[-1] == "0 of 2"
+    assert line(section(text, "test-a: difference from base"), "teacher")[-1] == "2 of 2"
+    (tmp_path / "exp/once/teacher/final/config.json").unlink()
+    table = read_table(read_sweep(write_sweep(tmp_path, conf, ONCE)), tmp_path / "exp", datadir)
+    assert "- teacher (once): not run" in markdown(table, table.all_numbers(), [])
 
 
 def test_skipped_rows_are_not_run(conf, datadir, tmp_path):

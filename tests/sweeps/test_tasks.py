@@ -62,6 +62,22 @@ def test_folder_of_a_point_has_links_to_shared_runs_and_labels(tasks, tmp_path):
     assert (folder / "base/final/config.json").is_file()
 
 
+def test_folders_have_links_to_runs_trained_once(conf, tmp_path):
+    text = TEXT.replace("shared: [teacher, base]", "once: [teacher]\nshared: [base]\nseeds: [1, 2]")
+    tasks = make_plan(read_sweep(write_sweep(tmp_path, conf, text))).tasks
+    for name in ("once/teacher", "seed-2/shared/base", "seed-2/top_k-2/base_td"):
+        tasks[name].prepare(tmp_path / "exp")
+    folders = tmp_path / "exp/once", tmp_path / "exp/seed-2/shared", tmp_path / "exp/seed-2/top_k-2"
+    links = [{path.name: os.readlink(path) for path in folder.iterdir()} for folder in folders]
+    labels = {name: f"../../once/{name}" for name in ("td_teacher.jsonl.gz", "td_teacher.jsonl", "td_teacher.json")}
+    assert links == [
+        {}, {"teacher": "../../once/teacher"},
+        {"teacher": "../../once/teacher", "base": "../shared/base", **labels},
+    ]  # fmt: skip
+    (train,) = tasks["once/teacher"].commands(Folders(Path("E"), Path("D")))
+    assert train[2:] == ["--run", "teacher", "--expdir", "E/once", "--datadir", "D", "seed=1"]
+
+
 def test_folder_in_the_place_of_a_link_is_refused(tasks, tmp_path):
     (tmp_path / "seed-1/top_k-2/base").mkdir(parents=True)
     with pytest.raises(UserError, match=r"top_k-2/base: is no link to \.\./shared/base, the shared run; move it away"):
