@@ -12,7 +12,7 @@ from arkasr.config.schema import MOST_SEED
 from arkasr.config.validate import build_dataclass, check_values
 from arkasr.config.yaml_io import read_yaml
 from arkasr.errors import UserError
-from arkasr.sweeps.points import Point, make_points
+from arkasr.sweeps.points import OF_ONE_RUN, Point, make_points
 
 ONCE = "once"  # folder of the runs that all seeds and points share
 SHARED = "shared"  # folder of the runs that all points of a seed share
@@ -124,9 +124,23 @@ def _check_names(path: Path, conf: Path, file: SweepFile, points: list[Point]) -
     for one, other in combinations(RUN_LISTS, 2):
         if twice := set(getattr(file, one)) & set(getattr(file, other)):
             raise UserError(f"{path}: run {min(twice)} is in both {one} and {other}; keep one")
+    for point in points:
+        _check_overrides(path, file, point)
     names = [point.name for point in points if point.name]
     if clash := {ONCE, SHARED, *trained} & set(names):
         raise UserError(f"{path}: point {min(clash)} has the name of a run, or is {ONCE} or {SHARED}; rename it")
     for name in file.skip:
         if name not in (*trained, *names):
             raise UserError(f"{path}: skip: {name} is neither a run nor a point of the sweep; correct or remove it")
+
+
+def _check_overrides(path: Path, file: SweepFile, point: Point) -> None:
+    """Refuse overrides of runs that all points share, because they would have no effect."""
+    for key in point.overrides:
+        found = OF_ONE_RUN.fullmatch(key)
+        for name in (ONCE, SHARED):
+            if found and found[1] in getattr(file, name):
+                raise UserError(
+                    f"{path}: point {point.name}: key {key}: run {found[1]} is in `{name}`, so all points use the same "
+                    "one; move it to `runs`, or set the key under `overrides`"
+                )

@@ -48,11 +48,10 @@ def test_runs_trained_once_have_one_folder_with_the_first_seed_and_no_rounding(c
 
 
 @pytest.mark.parametrize("key", ["once", "shared"])
-def test_override_of_a_point_does_not_reach_runs_of_all_points(conf, tmp_path, key):
+def test_override_of_a_point_for_a_run_of_all_points_is_refused(conf, tmp_path, key):
     text = f"conf: CONF\n{key}: [base]\nruns: [base_td]\ngrid: {{runs.base.optim.lr: [0.5]}}"
-    point = experiments(read_sweep(write_sweep(tmp_path, conf, text)))[0]
-    (owner,) = [each for each in point.above if each.runs == ["base"]]
-    assert owner.config("base").optim.lr == 0.01 and point.config("base_td").optim.lr == 0.01
+    with pytest.raises(UserError, match=f"point lr-0.5: key runs.base.optim.lr: run base is in `{key}`.*move it to"):
+        read_sweep(write_sweep(tmp_path, conf, text))
 
 
 def test_overrides_reach_the_configuration_of_each_run(sweep):
