@@ -18,7 +18,7 @@ class Miniature:
         seed: Seed of sentences, voices and acoustics, from 0 to 2^63 - 1. The same seed gives the same files.
         sizes: Number of sentences of every part, from 1 to 1,000,000 each. WenetSpeech needs L >= M >= S.
         kind: `mini`: the parts of the miniature, with a vocabulary of about 40 words. `study`: a labelled part, an
-            unlabelled pool, the teacher's own part, and test sets of 24 speakers, with 1,212 words. Only for
+            unlabelled pool, the teacher's own part, and test sets of 24 speakers, with 82 words. Only for
             `librispeech`.
     """
 

@@ -15,6 +15,7 @@ from synthetic_corpus import EGS, contents, tiny
 from arkasr.corpora import download as download_module
 from arkasr.corpora.corpus import read_corpus_yaml
 from arkasr.corpora.download import download, is_synthetic
+from arkasr.corpora.synthetic.writers import TEXT
 from arkasr.errors import UserError
 from arkasr.utils.files import LOCK
 
@@ -78,13 +79,17 @@ def test_study_is_synthesised_in_parts_of_its_own(tmp_path):
     yaml, folder = tmp_path / "corpus.yaml", tmp_path / "c"
     yaml.write_text(re.sub(r"sizes:\n? *{train-clean-100.*}", f"sizes: {{{sizes}}}", text))
     download(str(yaml), "study", str(folder))
+    text_file = folder / TEXT
+    written = text_file.stat().st_mtime_ns
+    download(str(yaml), "study", str(folder))
+    assert text_file.stat().st_mtime_ns == written and len(text_file.read_text().splitlines()) == 8000
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(parts)
     assert json.loads((folder / ".completed").read_text())["kind"] == "study" and is_synthetic(folder)
     assert len(list(folder.rglob("*.flac"))) == 12
     yaml.write_text(text)
     assert "sizes: {train-clean-5: 3000" in text
     download(tiny(tmp_path, "librispeech"), "mini", str(folder))  # another kind replaces it
-    assert not (folder / "train-clean-100").exists() and (folder / "train-clean-5").is_dir()
+    assert not text_file.exists() and not (folder / "train-clean-100").exists() and (folder / "train-clean-5").is_dir()
 
 
 def test_study_needs_a_layout_that_has_one(tmp_path):

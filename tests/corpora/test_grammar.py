@@ -17,7 +17,7 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "language, kind, low, high", [("English", "mini", 3, 8), ("Chinese", "mini", 4, 10), ("English", "study", 5, 11)]
+    "language, kind, low, high", [("English", "mini", 3, 8), ("Chinese", "mini", 4, 10), ("English", "study", 3, 8)]
 )
 def test_sentence_groups_are_disjoint_and_large(language, kind, low, high):
     drawn = {}
@@ -30,18 +30,24 @@ def test_sentence_groups_are_disjoint_and_large(language, kind, low, high):
     assert len(drawn["train"]) > 1000
     units = ["".join(words) if language == "Chinese" else words for words in drawn["train"]]
     assert min(map(len, units)) >= low and max(map(len, units)) <= high
-    used = {word for words in drawn["train"] for word in words}
-    if kind == "mini":
-        assert used == vocabulary(language)
-    else:  # its rare words need more sentences
-        assert used < vocabulary(language, kind) and len(used) > 0.9 * len(vocabulary(language, kind))
+    assert {word for words in drawn["train"] for word in words} == vocabulary(language, kind)
 
 
-def test_study_has_words_enough_for_2000_tokens_and_rare_ones():
-    drawn = Counter(
-        word for words in itertools.islice(sentences("English", "train", rng(), "study"), 2400) for word in words
+def words_of(kind: str, count: int) -> Counter[str]:
+    return Counter(
+        word for words in itertools.islice(sentences("English", "train", rng(), kind), count) for word in words
     )
-    assert len(vocabulary("English", "study")) == 1212
+
+
+def test_words_of_the_study_are_frequent_and_part_of_its_text():
+    spoken, written = vocabulary("English", "study"), vocabulary("English", "wide study")
+    assert (len(spoken), len(written)) == (82, 1212) and spoken < written
+    assert min(words_of("study", 2400).values()) > 20
+
+
+def test_text_of_the_study_has_rare_words_and_often_those_of_its_speech():
+    drawn = words_of("wide study", 8000)
     counts = sorted(drawn.values())
-    assert counts[len(counts) // 4] < 6 and counts[-1] > 500
+    assert len(drawn) > 1000 and counts[len(counts) // 4] < 10 and counts[-1] > 500
     assert drawn["WAITED"] > 3 * drawn["HESITATED"] > 0  # the first words of a slot are drawn more often
+    assert min(drawn[word] for word in vocabulary("English", "study")) > 10

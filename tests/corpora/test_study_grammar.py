@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arkasr.corpora.synthetic.study_grammar import PATTERNS, SLOTS, plural
+from arkasr.corpora.synthetic.study_grammar import DOMAIN_PATTERNS, DOMAIN_SLOTS, PATTERNS, SLOTS, plural
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,7 @@ def test_verbs_are_inflected(slot, words):
 
 def test_patterns_use_every_slot_and_no_slot_repeats_a_choice():
     assert {slot for pattern in PATTERNS for slot in pattern.split()} == set(SLOTS)
+    assert {slot for pattern in DOMAIN_PATTERNS for slot in pattern.split()} == set(DOMAIN_SLOTS)
+    assert all(choices == SLOTS[slot][: len(choices)] for slot, choices in DOMAIN_SLOTS.items())
     assert all(len(set(choices)) == len(choices) for choices in SLOTS.values())
     assert all(word.isalpha() and word.isupper() for choices in SLOTS.values() for words in choices for word in words)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
+import numpy as np
 import pytest
 from recipes import EGS, commands, recipe
 
 from arkasr.config.load import load_config, run_names
 from arkasr.corpora.corpus import read_corpus_yaml
+from arkasr.corpora.synthetic.grammar import sentences, vocabulary
+from arkasr.corpora.synthetic.synth import STUDY_ROLES
+from arkasr.corpora.synthetic.writers import TEXT, TEXT_SENTENCES, write_librispeech
+from arkasr.training.run_tokenizer import _new_tokenizer
 
 RUNS = ["base", "base_steps", "base_audio", "base_td", "base_opd", "base_td_opd", "base_opd_labelled", "topline"]
 CONF = EGS / "librispeech" / "conf" / "study.yaml"
@@ -54,7 +61,8 @@ def test_base_and_teacher_end_early_and_keep_their_best_checkpoints():
         train = config(run).train
         assert train.patience > 0 and train.final == "best" and train.average > 1
         assert config(run).augment.masks and config(run).augment.speeds
-    assert config("base").distill.top_k == 32 and config("base").tokenizer.vocab_size >= 2000
+        assert train.ctc_weight > 0 and train.ctc_vocab_size == 100
+    assert config("base").distill.top_k == 32
     assert config("teacher").data.train == "D/teacher.jsonl.gz"
 
 
@@ -81,3 +89,36 @@ def test_digits_leave_two_speakers_out():
     facts = read_corpus_yaml(EGS / "digits" / "corpus.yaml").scale("study")
     assert facts.left_out == {"new-speakers": ["103", "104"]}
     assert config("teacher", conf).data.train == "D/train.jsonl.gz"  # it has no part of its own
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A data directory with the text without audio of the study."""
+    data = tmp_path_factory.mktemp("study")
+    (data / "corpus").mkdir()
+    roles = STUDY_ROLES["librispeech"]
+    seed = read_corpus_yaml(EGS / "librispeech" / "corpus.yaml").scale("study").miniature.seed
+    write_librispeech(data / "corpus", "English", roles, dict.fromkeys((r.part for r in roles), 0), seed, lambda: None)
+    return data
+
+
+def test_text_without_audio_has_all_words_of_the_speech(text):
+    lines = (text / "corpus" / TEXT).read_text().splitlines()
+    words = {word for line in lines for word in line.split()}
+    assert len(lines) == TEXT_SENTENCES == 8000 and all(lines)
+    assert vocabulary("English", "study") < words <= vocabulary("English", "wide study") and len(words) > 1000
+
+
+@pytest.mark.slow
+def test_both_tokenizers_write_the_words_of_the_speech_as_single_tokens(text):
+    """So the vocabularies are larger than what the corpus needs, and both models segment its sentences alike."""
+    settings = [load_config(CONF, run, "E", str(text)) for run in ("base", "teacher")]
+    assert [each.tokenizer.text for each in settings] == [f"{text}/corpus/{TEXT}"] * 2
+    assert all(each.tokenizer.vocab_size >= 2000 for each in settings)
+    student, teacher = (_new_tokenizer(each) for each in settings)
+    for group in ("train", "test"):
+        for words in islice(sentences("English", group, np.random.default_rng(0), "study"), 300):
+            line = " ".join(words)
+            ids = [tokenizer.encode(line, add_special_tokens=False) for tokenizer in (student, teacher)]
+            segments = [[t.decode([i]) for i in found] for t, found in zip((student, teacher), ids, strict=True)]
+            assert segments[0] == segments[1] == [words[0], *(f" {word}" for word in words[1:])], line

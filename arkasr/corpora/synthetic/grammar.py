@@ -14,9 +14,6 @@ import numpy as np
 from arkasr.corpora.synthetic import study_grammar
 from arkasr.corpora.synthetic.study_grammar import Slots
 
-# Of a skewed grammar, word i of a slot is drawn with a probability of about i^(1/s - 1), where s is this number.
-_SKEW = 2.5
-
 
 def _slots(**words: str) -> Slots:
     """Parse slots. Bars separate alternatives, spaces the words of one alternative."""
@@ -67,11 +64,13 @@ _MANDARIN_PATTERNS = (
     *("WHEN WHO HOW AT DO",) * 4,
 )
 
-# By kind of the synthetic corpus and language: the slots, the patterns, and whether the first words are more frequent.
-_GRAMMARS: dict[tuple[str, str], tuple[Slots, tuple[str, ...], bool]] = {
-    ("mini", "English"): (_ENGLISH, _ENGLISH_PATTERNS, False),
-    ("mini", "Chinese"): (_MANDARIN, _MANDARIN_PATTERNS, False),
-    ("study", "English"): (study_grammar.SLOTS, study_grammar.PATTERNS, True),
+# By kind of the synthetic corpus and language: the slots, the patterns, and the skew s. Word i of a slot is drawn with
+# a probability of about i^(1/s - 1), so with s above 1 the first words are more frequent.
+_GRAMMARS: dict[tuple[str, str], tuple[Slots, tuple[str, ...], float]] = {
+    ("mini", "English"): (_ENGLISH, _ENGLISH_PATTERNS, 1),
+    ("mini", "Chinese"): (_MANDARIN, _MANDARIN_PATTERNS, 1),
+    ("study", "English"): (study_grammar.DOMAIN_SLOTS, study_grammar.DOMAIN_PATTERNS, 1),
+    ("wide study", "English"): (study_grammar.SLOTS, study_grammar.PATTERNS, 6),
 }
 # Hash buckets (0 to 99) of each group of sentences.
 SHARES = {"dev": range(12), "test": range(12, 28), "train": range(28, 100)}
@@ -116,15 +115,15 @@ def sentences(language: str, group: str, rng: np.random.Generator, kind: str = "
     Yields:
         The words of one sentence.
     """
-    slots, patterns, skewed = _GRAMMARS[kind, language]
+    slots, patterns, skew = _GRAMMARS[kind, language]
     while True:
         words: list[str] = []
         for slot in patterns[rng.integers(len(patterns))].split():
-            words += slots[slot][_draw(rng, len(slots[slot]), skewed)]
+            words += slots[slot][_draw(rng, len(slots[slot]), skew)]
         if group_of(tuple(words)) == group:
             yield tuple(words)
 
 
-def _draw(rng: np.random.Generator, count: int, skewed: bool) -> int:
+def _draw(rng: np.random.Generator, count: int, skew: float) -> int:
     """Draw one of `count` words."""
-    return int(count * rng.random() ** _SKEW) if skewed else int(rng.integers(count))
+    return int(rng.integers(count)) if skew == 1 else int(count * rng.random() ** skew)

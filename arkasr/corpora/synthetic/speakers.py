@@ -46,8 +46,8 @@ ROUNDS = {
 # Slowest and fastest speaking rate of each group, in words per minute.
 RATES = {
     "train": (125, 165), "dev": (125, 165), "test": (125, 165), "odd": (115, 190),
-    "study base": (160, 210), "study pool": (150, 230), "study teacher": (140, 240), "study dev": (160, 210),
-    "study test": (160, 210), "study odd": (140, 240),
+    "study base": (125, 165), "study pool": (125, 165), "study teacher": (125, 165), "study dev": (125, 165),
+    "study test": (125, 165), "study odd": (115, 190),
 }  # fmt: skip
 
 

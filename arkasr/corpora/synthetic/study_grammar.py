@@ -1,7 +1,9 @@
-"""The English grammar of the study: 1,212 words, of which most are inflected or compound.
+"""The English grammar of the study.
 
-The first words of a slot are drawn most often, as in natural text, so that a small corpus has few examples of many
-words. About 2,000 tokens of byte-pair encoding write each frequent word as one token, and rare words as several.
+It has 1,212 words, of which most are inflected or compound. Tokenizers are trained on its text without audio. There the
+first words of a slot are drawn most often, as in natural text. Speech has a part of the grammar, the domain: 82 words
+in short sentences. A student then has 2,000 tokens, many of which the corpus does not need, as with a published
+decoder. It learns to transcribe within minutes.
 """
 
 from __future__ import annotations
@@ -150,18 +152,33 @@ SLOTS: Slots = {
     "THE": _phrases("THE"),
 }
 PATTERNS = (
-    "TITLE FAMILY ACTED MANNER WHERE ONE QUALITY PLACE",
-    "NUM QUALITY BEINGS ACTED WHERE ONE PLACE",
-    "ONE BEING DID ONE QUALITY OBJECT TIME",
-    "NAME FAMILY AND NAME DID NUM QUALITY OBJECTS",
-    "ONE QUALITY BEING IS DOING ONE OBJECT WHERE ONE PLACE",
-    "MANY BEINGS MAY DEED ONE OBJECT TIME",
-    "TIME TITLE FAMILY DID NUM OBJECTS WHERE ONE PLACE",
-    "NAME FAMILY DEEDS ONE QUALITY OBJECT WHERE THE PLACES",
-    "ONE BEING AND ONE BEING ARE ACTING MANNER TIME",
-    "NUM QUALITY OBJECTS ARE WHERE ONE QUALITY PLACE",
-    "MANY QUALITY BEINGS DEED MANY OBJECTS MANNER",
-    "ONE BEING ACTS WHERE MANY QUALITY PLACES TIME",
-    "NAME FAMILY MAY ACT WHERE ONE QUALITY BEING",
-    "NUM BEINGS DID NUM QUALITY OBJECTS TIME",
+    "TITLE FAMILY ACTED MANNER",
+    "NUM QUALITY BEINGS ACTED",
+    "ONE BEING DID ONE OBJECT",
+    "NAME FAMILY DID NUM OBJECTS",
+    "ONE BEING IS DOING ONE OBJECT",
+    "MANY BEINGS MAY DEED ONE OBJECT",
+    "TIME TITLE FAMILY ACTED",
+    "NAME DEEDS ONE QUALITY OBJECT",
+    "ONE BEING AND NAME ARE ACTING",
+    "NUM OBJECTS ARE WHERE ONE PLACE",
+    "MANY BEINGS DEED MANY OBJECTS",
+    "ONE BEING ACTS WHERE MANY PLACES",
+    "NAME MAY ACT WHERE THE PLACE",
+    "NUM BEINGS DID QUALITY OBJECTS TIME",
 )
+
+# The domain: the sentences that are spoken.
+DOMAIN_PATTERNS = (
+    "NUM BEINGS ACTED",
+    "NUM QUALITY BEINGS ACTED",
+    "ONE BEING DID ONE OBJECT",
+    "NAME DID NUM OBJECTS",
+    "NUM BEINGS ACTED WHERE THE PLACE",
+    "NAME AND ONE BEING ACTED TIME",
+    "NUM OBJECTS ARE WHERE ONE PLACE",
+    "ONE QUALITY BEING DID NUM OBJECTS",
+)
+DOMAIN_SLOTS: Slots = {
+    slot: SLOTS[slot][:6] for slot in sorted({slot for pattern in DOMAIN_PATTERNS for slot in pattern.split()})
+}

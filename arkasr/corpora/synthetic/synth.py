@@ -10,19 +10,19 @@ import numpy as np
 
 from arkasr.corpora.synthetic.acoustics import Condition, silence, simulate_recording
 from arkasr.corpora.synthetic.grammar import sentences
+from arkasr.corpora.synthetic.parallel import in_processes
 from arkasr.corpora.synthetic.speakers import Speaker, make_speakers
 from arkasr.corpora.synthetic.voices import Synthesizer
 from arkasr.interfaces import SAMPLE_RATE
 
 # Increase this number whenever the same seed would give other samples. Corpora of another version are synthesised
 # again.
-VERSION = 1
+VERSION = 2
 
 QUIET = Condition(snr_db=(18, 40), room_s=(0.0, 0.15), room_share=0.15)
 NOISY = Condition(snr_db=(6, 16), level_db=(-34, -18), room_s=(0.0, 0.2), room_share=0.2)
 MEETING = Condition(snr_db=(14, 24), level_db=(-36, -26), room_s=(0.25, 0.45), room_share=0.4)
 MIXED = Condition(snr_db=(12, 40), level_db=(-34, -20), room_s=(0.0, 0.35), room_share=0.25)
-WIDE = Condition(snr_db=(6, 40), level_db=(-34, -18), room_s=(0.0, 0.35), room_share=0.25)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ STUDY_ROLES: dict[str, tuple[Role, ...]] = {
     "librispeech": (
         Role("train-clean-100", "train", "study base", 5001, QUIET, "study"),
         Role("train-clean-360", "train", "study pool", 6001, MIXED, "study"),
-        Role("train-other-500", "train", "study teacher", 7001, WIDE, "study"),
+        Role("train-other-500", "train", "study teacher", 7001, MIXED, "study"),
         Role("dev-clean", "dev", "study dev", 8001, QUIET, "study"),
         Role("test-clean", "test", "study test", 9001, QUIET, "study"),
         Role("test-other", "test", "study odd", 9501, NOISY, "study"),
@@ -161,11 +161,18 @@ def clips(language: str, role: Role, count: int, seed: int) -> Iterator[Utteranc
     Yields:
         The utterances, speaker by speaker.
     """
-    for speaker, share in speaker_counts(language, role, count):
-        rng = _rng(seed, role, speaker.number, "sound")
-        for utterance in _synthesise(language, role, speaker, share, seed):
-            padded = np.concatenate([silence(rng, 0.1, 0.3), utterance.samples, silence(rng, 0.1, 0.3)])
-            yield replace(utterance, samples=simulate_recording(padded, role.condition, rng))
+    jobs = [(language, role, speaker, share, seed) for speaker, share in speaker_counts(language, role, count)]
+    for utterances in in_processes(_clips_of, jobs):
+        yield from utterances
+
+
+def _clips_of(language: str, role: Role, speaker: Speaker, count: int, seed: int) -> list[Utterance]:
+    rng = _rng(seed, role, speaker.number, "sound")
+    found = []
+    for utterance in _synthesise(language, role, speaker, count, seed):
+        padded = np.concatenate([silence(rng, 0.1, 0.3), utterance.samples, silence(rng, 0.1, 0.3)])
+        found.append(replace(utterance, samples=simulate_recording(padded, role.condition, rng)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -196,11 +203,19 @@ def recordings(language: str, role: Role, count: int, seed: int, per_recording: 
     Yields:
         The recordings, speaker by speaker.
     """
-    for speaker, share in speaker_counts(language, role, count):
-        rng = _rng(seed, role, speaker.number, "sound")
-        utterances = list(_synthesise(language, role, speaker, share, seed))
-        for start in range(0, len(utterances), per_recording):
-            yield _join(utterances[start : start + per_recording], role.condition, rng)
+    shares = speaker_counts(language, role, count)
+    jobs = [(language, role, speaker, share, seed, per_recording) for speaker, share in shares]
+    for found in in_processes(_recordings_of, jobs):
+        yield from found
+
+
+def _recordings_of(
+    language: str, role: Role, speaker: Speaker, count: int, seed: int, per_recording: int
+) -> list[LongRecording]:
+    rng = _rng(seed, role, speaker.number, "sound")
+    utterances = list(_synthesise(language, role, speaker, count, seed))
+    starts = range(0, len(utterances), per_recording)
+    return [_join(utterances[i : i + per_recording], role.condition, rng) for i in starts]
 
 
 def _join(utterances: list[Utterance], condition: Condition, rng: np.random.Generator) -> LongRecording:

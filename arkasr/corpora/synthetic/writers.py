@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from arkasr.corpora.synthetic.grammar import sentences
 from arkasr.corpora.synthetic.ogg import set_serial
 from arkasr.corpora.synthetic.synth import LongRecording, Role, clips, recordings
 from arkasr.interfaces import SAMPLE_RATE
@@ -22,6 +23,8 @@ Roles = Sequence[Role]
 Sizes = dict[str, int]
 Done = Callable[..., None]
 
+# Text without audio, for tokenizers, under the name that it has in LibriSpeech. Only the study has it.
+TEXT, TEXT_SENTENCES = "librispeech-lm-norm.txt", 8000
 # About 70 kbit/s. Encoding is fastest there, because libopus does not use its slow speech model.
 _OPUS_LEVEL = 0.75
 
@@ -35,6 +38,8 @@ def _write_audio(path: Path, samples: np.ndarray, **options: Any) -> None:
 
 def write_librispeech(folder: Path, language: str, roles: Roles, sizes: Sizes, seed: int, done: Done) -> None:
     """Write `<part>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac` and one trans.txt per chapter.
+
+    A study also gets a file of text without audio.
 
     Args:
         folder: Root of the corpus.
@@ -58,6 +63,10 @@ def write_librispeech(folder: Path, language: str, roles: Roles, sizes: Sizes, s
         for path, rows in lines.items():
             path.write_text("".join(rows), encoding="utf-8")
             speakers.append(f"{path.parent.parent.name} | ? | {role.part} | synthetic\n")
+    if any(role.kind == "study" for role in roles):
+        rng = np.random.default_rng([seed, len(roles)])
+        lines_of_text = islice(sentences(language, "train", rng, "wide study"), TEXT_SENTENCES)
+        (folder / TEXT).write_text("".join(f"{' '.join(words)}\n" for words in lines_of_text), encoding="utf-8")
     (folder / "SPEAKERS.TXT").write_text(";ID  |SEX| SUBSET | NAME\n" + "".join(speakers), encoding="utf-8")
 
 
@@ -173,5 +182,6 @@ def files_of(layout: str, roles: Roles) -> tuple[str, ...]:
         Their names.
     """
     if layout == "librispeech":
-        return (*(role.part for role in roles), "SPEAKERS.TXT")
+        text = (TEXT,) if any(role.kind == "study" for role in roles) else ()
+        return (*(role.part for role in roles), "SPEAKERS.TXT", *text)
     return ("data_aishell",) if layout == "aishell" else ("audio", "WenetSpeech.json")
