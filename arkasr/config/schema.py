@@ -209,7 +209,8 @@ class TokenizerConfig:
         vocab_size: Number of tokens to learn, at most 1,000,000. For `sentencepiece`, at least 1, and bytes and special
             tokens are added to it. For `byte_bpe`, at least 256, because it includes the bytes, and special tokens are
             added.
-        text: Cuts whose transcripts the tokenizer is trained on, as in `data.train`.
+        text: What the tokenizer is trained on: the transcripts of cuts, as in `data.train`, or the lines of a text file
+            (.txt, .txt.gz).
     """
 
     path: str = ""
@@ -426,6 +427,10 @@ class TrainConfig:
         ctc_weight: Weight w of an auxiliary CTC loss on the adapter's outputs: (1 - w) * CE + w * CTC, from 0 to 1. 0
             disables it. With 1 the decoder is not used, and dev error rates are those of the CTC head. Only for
             `objective: sft`.
+        ctc_vocab_size: Number of tokens that the CTC loss has for itself, from 0 to 1,000,000, as
+            `tokenizer.vocab_size` for `sentencepiece`. They are learned from `tokenizer.text`. Letters
+            and short pieces are aligned with the audio in fewer steps than words. 0 uses the tokens of the model. A run
+            that continues a CTC head keeps its tokens.
         max_skipped: Number of skipped steps in a row that ends the run. At least 1. Steps are skipped if the loss or
             the gradient is not finite, or if there is nothing to score.
         spike_factor: Gradient norms above this multiple of the recent median are recorded with their clips in
@@ -454,6 +459,7 @@ class TrainConfig:
     cache_encoder: float = 0.0
     cache_folder: str = ""
     ctc_weight: float = 0.0
+    ctc_vocab_size: int = 0
     max_skipped: int = 20
     spike_factor: float = 10.0
     hang_seconds: float = 1800.0
@@ -482,6 +488,7 @@ class TrainConfig:
             allowed = f"below steps ({self.steps}), because a part that is never trained belongs in model.freeze"
             _require(steps < self.steps or not (steps and self.steps), f"frozen_steps.{part}", allowed, steps)
         _require_range(self, "ctc_weight", 0, 1)
+        _require_range(self, "ctc_vocab_size", 0, 1_000_000)
         _require(0 < self.hang_seconds <= LONGEST_WAIT, "hang_seconds", "above 0 and at most 1e8", self.hang_seconds)
         _require_range(self, "threads", 0, MOST_PROCESSES)
 

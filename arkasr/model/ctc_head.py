@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from arkasr.errors import UserError
@@ -20,20 +21,45 @@ from arkasr.model.weight_digests import check_digests
 from arkasr.model.weight_files import tensor_shapes
 
 FILE = "ctc_head.safetensors"
+TOKENIZER = "ctc_tokenizer.json"  # the tokens of the head, if they are not those of the model
 
 
-def write_ctc_head(folder: Path, state: Mapping[str, Tensor]) -> None:
+def write_ctc_head(folder: Path, state: Mapping[str, Tensor], tokenizer: Tokenizer | None = None) -> None:
     """Write the head of a model, if it has one.
 
     Args:
         folder: The folder of the model. It is created if it does not exist.
         state: Whole tensors by their names in the `SpeechLM`. Those of the head are `ctc_head.weight` and
             `ctc_head.bias`.
+        tokenizer: The tokens of the head. None: those of the model.
     """
     own = {name.removeprefix("ctc_head."): value for name, value in state.items() if name.startswith("ctc_head.")}
     if own:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in own.items()}, folder / FILE, metadata={"format": "pt"})
+    if own and tokenizer:
+        tokenizer.save(str(folder / TOKENIZER))
+
+
+def read_ctc_tokenizer(file: Path) -> Tokenizer | None:
+    """Read the tokens of a head.
+
+    Args:
+        file: The file `TOKENIZER` of a folder.
+
+    Returns:
+        The tokenizer. None if there is no such file: the head has the tokens of the model.
+
+    Raises:
+        UserError: The file is damaged, or was changed after the head was written.
+    """
+    check_digests([file])
+    if not file.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises this class itself
+        raise UserError(f"{file}: cannot be read as a tokenizer ({error}); copy the folder again") from error
 
 
 @torch.no_grad()
@@ -83,5 +109,5 @@ def greedy_ctc(lm: SpeechLM, waveforms: Sequence[Tensor]) -> list[str]:
     texts = []
     for audio in lm.encode_audio(waveforms):
         best = head(audio).argmax(-1).tolist()
-        texts.append(lm.text([i for i, _ in groupby(best) if i != head.out_features - 1]))
+        texts.append(lm.ctc_text([i for i, _ in groupby(best) if i != head.out_features - 1]))
     return texts

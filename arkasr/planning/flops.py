@@ -150,18 +150,19 @@ def decoder_blocks(config: Any, positions: float, context: float | None = None) 
     return config.decoder_layers * (self_attention + positions * (4 * d * d + 4 * audio_states * d) + cross_keys)
 
 
-def head(config: Any, positions: float) -> float:
-    """Count the forward pass of the language model head over the whole vocabulary.
+def head(config: Any, positions: float, tokens: int = 0) -> float:
+    """Count the forward pass of the language model head over the whole vocabulary, or of the CTC head.
 
     Args:
         config: Configuration of the model.
         positions: Number of positions.
+        tokens: Number of tokens of the head. 0: those of the model.
 
     Returns:
         FLOPs.
     """
     text = config if config.model_type == "whisper" else config.text_config
-    return 2 * positions * text.vocab_size * text.hidden_size
+    return 2 * positions * (tokens or text.vocab_size) * text.hidden_size
 
 
 def _decoder_pass(config: Any, load: Workload, tokens: float, prompt: float) -> float:
@@ -267,6 +268,7 @@ def supervised_step(
     frozen: Collection[str] = (),
     ctc_weight: float = 0.0,
     lora: Mapping[str, int] = MappingProxyType({}),
+    ctc_tokens: int = 0,
 ) -> dict[str, float]:
     """Count one step of supervised training.
 
@@ -277,17 +279,19 @@ def supervised_step(
         ctc_weight: Weight of the auxiliary CTC loss. Above 0, its head is trained on the audio tokens. With 1, the
             decoder is not used.
         lora: Parameters of LoRA adapters by part.
+        ctc_tokens: Number of tokens of the CTC head. 0: those of the model.
 
     Returns:
         FLOPs by phase: `student` and `backward`.
     """
     rows = load.clips * audio_tokens(config, load.seconds / load.clips) if ctc_weight else 0
+    by_ctc = head(config, rows, ctc_tokens)
     if ctc_weight == 1:
         others = {part: size for part, size in lora.items() if part != "decoder"}
-        work = pass_with_gradient(config, load, {*frozen} - {"decoder"}, head(config, rows), lora=others)
+        work = pass_with_gradient(config, load, {*frozen} - {"decoder"}, by_ctc, lora=others)
         decoder = _decoder_pass(config, load, load.tokens, load.prompts[0])
         return {"student": work["student"] - decoder, "backward": work["backward"] - 2 * decoder}
-    return pass_with_gradient(config, load, frozen, head(config, rows), head(config, load.tokens), lora=lora)
+    return pass_with_gradient(config, load, frozen, by_ctc, head(config, load.tokens), lora=lora)
 
 
 def distillation_step(

@@ -194,7 +194,7 @@ def memory_gib(
     if config.objective == "sft":
         frames = batch.clips * flops.audio_tokens(student.config, batch.seconds) if config.train.ctc_weight else 0
         items |= memory.head_items(text, batch, layout, dense=True)
-        items["logits"] += text.vocab_size * frames * (layout.compute + 4)
+        items["logits"] += (model_sizes.ctc_tokens(config.train) or text.vocab_size) * frames * (layout.compute + 4)
     else:
         items |= memory.head_items(text, batch, layout, needs_full_distribution(config), config.distill)
         items["rollout activations"] = memory.forward_activations(student.config, batch, layout.compute)
@@ -299,7 +299,9 @@ def step_flops(
     encoded = flops.audio_encoder(student, load.seconds / load.clips)
     cached = load.clips * (encoded["features"] + encoded["encoder"]) if caches_encoder(config) else 0.0
     if config.objective == "sft":
-        work = flops.supervised_step(student, load, frozen, config.train.ctc_weight, adapters)
+        work = flops.supervised_step(
+            student, load, frozen, config.train.ctc_weight, adapters, model_sizes.ctc_tokens(config.train)
+        )
         return work | {"student": work["student"] - cached}
     twice = config.augment.masks or config.model.drops_audio
     work = flops.distillation_step(student, None, load, config.distill.top_k, frozen, dense, adapters, twice)

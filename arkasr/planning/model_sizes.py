@@ -15,12 +15,13 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, WhisperForConditionalGeneration
 from transformers.utils import cached_file
 
-from arkasr.config.schema import ModelConfig
+from arkasr.config.schema import ModelConfig, TrainConfig
 from arkasr.errors import UserError
 from arkasr.model.loading import MODELS
 from arkasr.model.lora import TOWERS, adapted_layers
 from arkasr.model.reading import reading
 from arkasr.model.speech_lm.qwen3_asr import converted
+from arkasr.model.tokenization import ARK_TOKENS
 from arkasr.model.weight_files import is_hub_id
 
 _QWEN3 = {"model_type": "qwen3", "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8}
@@ -209,3 +210,15 @@ def count_adapters(hf: PreTrainedModel, config: ModelConfig) -> dict[str, Adapte
 
 def _size(module: nn.Module | None) -> int:
     return 0 if module is None else sum(p.numel() for p in module.parameters())
+
+
+def ctc_tokens(train: TrainConfig) -> int:
+    """Return the number of tokens that the CTC head has for itself.
+
+    Args:
+        train: The keys of the training.
+
+    Returns:
+        At most this many: pieces, bytes and special tokens. 0: it has those of the model.
+    """
+    return 257 + train.ctc_vocab_size + len(ARK_TOKENS) if train.ctc_vocab_size else 0

@@ -16,13 +16,13 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from arkasr.config.load import load_config
-from arkasr.config.schema import Config, ModelConfig
+from arkasr.config.schema import Config, ModelConfig, TrainConfig
 from arkasr.errors import UserError
 from arkasr.model.build import fresh_config, student_sizes
 from arkasr.model.tokenization import ARK_TOKENS, QWEN_TOKENS
 from arkasr.planning.assumptions import Assumptions
 from arkasr.planning.forecast import TERA, ModelOutline, with_adapters
-from arkasr.planning.model_sizes import config_folder, count_parameters, meta_model, read_model_config
+from arkasr.planning.model_sizes import config_folder, count_parameters, ctc_tokens, meta_model, read_model_config
 from arkasr.planning.predict import predict
 from arkasr.planning.proposals import fits, proposals
 from arkasr.planning.table import table
@@ -68,7 +68,7 @@ def forecast(conf: str, config: Config, assumptions: Assumptions) -> dict[str, A
     """
     if config.objective == "none":
         raise UserError(f"--run {config.run}: has `objective: none`, so there is no training to plan; plan another run")
-    student = _with_ctc_head(student_outline(conf, config), config.train.ctc_weight)
+    student = _with_ctc_head(student_outline(conf, config), config.train)
     sizes = student, teacher_size(config, partial(_outline_at, conf, config.model))
     made, counts = predict(config, assumptions, *sizes), with_adapters(student, config).counts
     other = _with_other_checkpointing(config)
@@ -199,8 +199,9 @@ def _vocab_size(config: Config) -> int:
     return pieces if settings.kind == "sentencepiece" else settings.vocab_size + len(QWEN_TOKENS)
 
 
-def _with_ctc_head(student: ModelOutline, weight: float) -> ModelOutline:
+def _with_ctc_head(student: ModelOutline, train: TrainConfig) -> ModelOutline:
     """Add the auxiliary CTC head, which is trained with the adapter and not exported."""
     text, counts = student.config.text_config, student.counts
-    more = (text.vocab_size + 1) * (text.hidden_size + 1) if weight else 0
+    tokens = ctc_tokens(train) or text.vocab_size
+    more = (tokens + 1) * (text.hidden_size + 1) if train.ctc_weight else 0
     return replace(student, counts=replace(counts, adapter=counts.adapter + more, outside=counts.outside + more))

@@ -56,7 +56,7 @@ def write_final(folder: Path, student: SpeechLM, state: dict[str, Tensor], base:
     weights = {k.removeprefix("hf."): v for k, v in state.items() if k.startswith("hf.")}
     for name in student.hf.all_tied_weights_keys:  # gathered from shards they are copies and would be stored twice
         weights.pop(name, None)
-    write_ctc_head(temporary, state)  # first, because `save` writes the digests of all files
+    write_ctc_head(temporary, state, student.ctc_tokenizer)  # first, because `save` writes the digests of all files
     student.save(temporary, merged(weights, student.hf))
     if has_adapters(student.hf):
         write_adapter(temporary / ADAPTER, student, weights, base)

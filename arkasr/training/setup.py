@@ -1,17 +1,11 @@
-"""Setup of one run: tokenizer and model."""
+"""Setup of one run: its model."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from arkasr.config.schema import Config
-from arkasr.data.checks import Rules
-from arkasr.data.manifests import read_cuts
 from arkasr.errors import UserError
-from arkasr.model import build, tokenization, train_tokenizer
 from arkasr.model.build import assemble, student_sizes
 from arkasr.model.ctc_head import FILE as CTC_HEAD
 from arkasr.model.ctc_head import read_ctc_head
@@ -19,14 +13,13 @@ from arkasr.model.dropout import add_dropout
 from arkasr.model.encoder_cache import EncoderCache, encoder_digest
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.lora import train_parts
-from arkasr.model.reading import load_tokenizer
 from arkasr.model.sharding import checkpoint_blocks, shard
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.training.random_state import seed_generators
 from arkasr.training.ranks import Ranks
 from arkasr.training.rounding import shift_last_places
+from arkasr.training.run_tokenizer import ctc_tokenizer, run_tokenizer
 from arkasr.utils.console import log
-from arkasr.utils.files import publish
 
 
 def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
@@ -50,7 +43,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
         lm = load_parent(config)
     else:
         student_sizes(config.model, 0)  # reports wrong sizes before a tokenizer is trained
-        lm = assemble(config.model, _tokenizer(config, folder, ranks))
+        lm = assemble(config.model, run_tokenizer(config, folder, ranks))
     if config.model.mask_padding is not None:
         lm.hf.config.mask_padding = config.model.mask_padding
     if lm.max_seconds is not None and config.data.max_clip_seconds > lm.max_seconds:
@@ -61,7 +54,7 @@ def make_model(config: Config, folder: Path, ranks: Ranks) -> SpeechLM:
     train_parts(lm, config.model)
     add_dropout(lm, config.model.dropout)
     if config.train.ctc_weight > 0:
-        lm.add_ctc_head()
+        lm.add_ctc_head(ctc_tokenizer(config, folder, ranks))
         if read_ctc_head(lm, config.model.path):
             log(f"the CTC head continues from {Path(config.model.path) / CTC_HEAD}")
     shift_last_places(lm, config.rounding)
@@ -108,52 +101,3 @@ def load_parent(config: Config) -> SpeechLM:
             f"{config.model.type}; change one of them"
         )
     return lm
-
-
-def _tokenizer(config: Config, folder: Path, ranks: Ranks) -> PreTrainedTokenizerBase:
-    """Create the run's tokenizer on rank 0 if it does not exist, and load it on all ranks."""
-    path = folder / "tokenizer"
-    if ranks.first and not path.is_dir():
-        temporary = folder / "writing-tokenizer"
-        shutil.rmtree(temporary, ignore_errors=True)
-        _new_tokenizer(config).save_pretrained(temporary)
-        publish(temporary, path)
-    ranks.barrier()
-    try:
-        return load_tokenizer(str(path))
-    except UserError as error:
-        raise UserError(
-            f"{str(error).partition(';')[0]}; copy the files of a checkpoint's folder `model` to {path}, or delete "
-            f"{folder} to train from step 0"
-        ) from error
-
-
-def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:
-    """Load the pretrained tokenizer and add missing special tokens, or train a new one."""
-    settings = config.tokenizer
-    if settings.path and config.model.decoder:
-        raise UserError(
-            f"config key `tokenizer.path` must be empty with `model.decoder`, got {settings.path}: "
-            f"{config.model.decoder} has its own tokenizer"
-        )
-    if path := settings.path or config.model.decoder:
-        tokenizer = load_tokenizer(path)
-        tokenizer.add_special_tokens({"additional_special_tokens": tokenization.ARK_TOKENS, "eos_token": "<|im_end|>"})
-        return tokenizer
-    rules = Rules.of(config.data, needs_text=False)
-    texts = [s.text for cut in read_cuts(settings.text, rules) for s in cut.supervisions if (s.text or "").strip()]
-    if not texts:
-        raise UserError(
-            f"config key `tokenizer.text` {settings.text}: no cut has a transcript to train a tokenizer on; give cuts "
-            "with transcripts, or set tokenizer.path"
-        )
-    samples = texts + build.prompt_examples(config.model.type) * max(1, len(texts) // 20)
-    kinds = {"sentencepiece": train_tokenizer.train_sentencepiece, "byte_bpe": train_tokenizer.train_byte_bpe}
-    tokenizer = kinds[settings.kind](samples, settings.vocab_size)
-    split, different, share = train_tokenizer.spelled_in_bytes(tokenizer, texts)
-    if split:
-        log(
-            f"tokenizer: {split} of {different} different characters ({100 * share:.1f} % of the text) have no token "
-            "of their own and are written as bytes; a larger tokenizer.vocab_size gives them tokens"
-        )
-    return tokenizer

@@ -24,6 +24,7 @@ from arkasr.config.load import read_config
 from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.export.export import export
+from arkasr.model.ctc_head import FILE, TOKENIZER
 from arkasr.model.loading import load_speech_lm
 from arkasr.training.train import train
 from arkasr.utils.files import LOCK
@@ -92,6 +93,16 @@ def test_export_published_processor_has_published_keys(expdir, datadir):
     extractor = json.loads((folder / "preprocessor_config.json").read_text())
     assert extractor["feature_extractor_type"] == "WhisperFeatureExtractor" and extractor["feature_size"] == 20
     assert metadata_of(folder)["library_name"] == "transformers"
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_export_leaves_the_ctc_head_and_its_tokens_out(expdir, datadir, published):
+    final, folder = expdir / "base" / "final", expdir / "base" / "export"
+    shutil.copy(final / "tokenizer.json", final / TOKENIZER)
+    assert (final / FILE).is_file()
+    export(str(expdir), str(datadir), ["base"], published=published)
+    assert not {FILE, TOKENIZER} & {path.name for path in folder.iterdir()}
+    assert TOKENIZER not in (folder / "training_run.json").read_text()
 
 
 # Checkpoints

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from arkasr.data.batches import Batch
 from arkasr.model.speech_lm.auto import SpeechLM
+from arkasr.model.train_tokenizer import train_sentencepiece
 from arkasr.testing.tiny import ARK_SIZES, QWEN_SIZES, TEXTS, student_tokenizer, teacher_tokenizer, waveform
 from arkasr.testing.tiny import tiny_student as student
 from arkasr.testing.tiny import tiny_teacher as teacher
 
 __all__ = [
-    "ARK_SIZES", "QWEN_SIZES", "TEXTS", "batch", "bpe_bytes", "eager_to_stop", "piece_bytes", "student",
-    "student_tokenizer", "teacher", "teacher_tokenizer", "waveform",
+    "ARK_SIZES", "QWEN_SIZES", "TEXTS", "batch", "bpe_bytes", "ctc_tokens", "eager_to_stop", "piece_bytes",
+    "student", "student_tokenizer", "teacher", "teacher_tokenizer", "waveform",
 ]  # fmt: skip
 
 
@@ -32,6 +34,11 @@ def batch(lengths: list[int], texts: list[str] | None = None, language: str = "E
     clips = [waveform(n, seed + i) for i, n in enumerate(lengths)]
     names = [f"clip-{i}" for i in range(len(clips))]
     return Batch(names, clips, texts or ["the sea"] * len(clips), [language] * len(clips))
+
+
+def ctc_tokens(pieces: int = 40) -> Tokenizer:
+    """Return short tokens for a CTC head, as `train.ctc_vocab_size` makes them."""
+    return train_sentencepiece(TEXTS, pieces).backend_tokenizer
 
 
 def piece_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:

@@ -17,7 +17,7 @@ from arkasr.model.arkasr.processing_arkasr import ArkasrProcessor
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.reading import load_tokenizer, reading
 from arkasr.model.size_limits import check_config
-from arkasr.training.setup import _new_tokenizer
+from arkasr.training.run_tokenizer import _new_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import ARK_SIZES, batch, student, student_tokenizer, teacher
+from tiny import ARK_SIZES, batch, ctc_tokens, student, student_tokenizer, teacher
 from tiny_teachers import glm, save_whisper
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -121,14 +121,16 @@ def test_distillation_step_of_unequal_clips_is_below_count_because_padding_is_ig
     assert 0.75 * counted < sum(predicted.values()) < counted
 
 
-@pytest.mark.parametrize("ctc", [0.0, 0.5, 1.0])
-def test_supervised_step_matches_torch_per_phase(ctc):
+@pytest.mark.parametrize(("ctc", "own"), [(0.0, False), (0.5, False), (1.0, False), (0.5, True), (1.0, True)])
+def test_supervised_step_matches_torch_per_phase(ctc, own):
     lm, clips, losses = student().train(), batch([80000] * 3, [TEXT] * 3), []
+    tokenizer = ctc_tokens(30) if own else None
     if ctc:
-        lm.add_ctc_head()
+        lm.add_ctc_head(tokenizer)
     tokens = 3 * len(lm.text_ids(TEXT))
     load = flops.Workload(3, 15.0, 3, tokens, prompts=(prompt_tokens(lm), 0))
-    predicted = flops.supervised_step(lm.hf.config, load, ctc_weight=ctc)
+    own_tokens = tokenizer.get_vocab_size() if tokenizer else 0
+    predicted = flops.supervised_step(lm.hf.config, load, ctc_weight=ctc, ctc_tokens=own_tokens)
     counted = {"student": count_flops(lambda: losses.append(SupervisedObjective(ctc)(lm, clips, Phases())))}
     counted["backward"] = count_flops(lambda: losses[0].total.backward())
     assert predicted == pytest.approx(counted, rel=0.03)

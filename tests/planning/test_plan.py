@@ -26,6 +26,22 @@ def test_student_outline_predicts_vocabulary_of_trained_tokenizer(conf, tmp_path
         assert predicted == trainer.student.hf.config.text_config.vocab_size, run
 
 
+def test_plan_counts_the_tokens_of_the_ctc_head(conf, tmp_path):
+    words = ["train.ctc_vocab_size=20"]
+    found, shared = (planned("base", tuple(each), str(conf), gpus=1) for each in (words, []))
+    trainer = make_trainer(conf, "base", tmp_path, write_corpus(tmp_path / "data"), *words)
+    head, text = trainer.student.ctc_head, trainer.student.hf.config.text_config
+    assert head.out_features < text.vocab_size + 1
+    fewer = (text.vocab_size + 1 - head.out_features) * (text.hidden_size + 1)
+    assert shared["student"]["parameters"]["adapter"] - found["student"]["parameters"]["adapter"] == fewer
+    for part in ("student", "backward"):
+        assert 0 < found["tflop"][part] < shared["tflop"][part]
+    assert found["memory_gib"]["items"]["logits"] < shared["memory_gib"]["items"]["logits"]
+    assert planned("base", ("train.ctc_weight=0", *words), str(conf)) == planned(
+        "base", ("train.ctc_weight=0",), str(conf)
+    )
+
+
 def test_student_outline_of_paper_is_glm_encoder_adapter_and_qwen_decoder():
     config = load_config(PAPER, "base_opd", "{expdir}", "{datadir}")
     counts = student_outline(PAPER, config).counts

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from corpus_fixture import clips, make_trainer
+from tiny import ctc_tokens
 from torch.nn.functional import ctc_loss
 
 from arkasr.config.load import load_config
@@ -14,7 +15,7 @@ from arkasr.data.reasons import MISSING, Failure
 from arkasr.distill.metrics import read_sums
 from arkasr.errors import UserError
 from arkasr.model.loading import load_speech_lm
-from arkasr.training.objectives import MicroLoss, SupervisedObjective, make_objective
+from arkasr.training.objectives import DistillationObjective, MicroLoss, SupervisedObjective, make_objective
 from arkasr.utils.timing import Phases
 
 
@@ -66,16 +67,22 @@ def test_cross_entropy_gradient_is_model_gradient(lm, batch):
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_ctc_is_sum_of_torch_ctc_of_each_clip(lm, batch):
+@pytest.mark.parametrize("own", [False, True])
+def test_ctc_is_sum_of_torch_ctc_of_each_clip(lm, batch, capsys, own):
     torch.manual_seed(0)
-    lm.add_ctc_head()
+    tokens = ctc_tokens(80) if own else lm.tokenizer
+    lm.add_ctc_head(tokens if own else None)
     batch.texts[0] = "red red red red red red red red red red red"  # more tokens than frames
-    micro = SupervisedObjective(0.25)(lm, batch, Phases())
+    objective = SupervisedObjective(0.25)
+    micro = objective(lm, batch, Phases())
+    assert f"of {len(batch.texts)} clips of this batch have more tokens than encoder frames" in capsys.readouterr().out
+    objective(lm, batch, Phases())
+    assert not capsys.readouterr().out  # said once, counted in each step
     expected, unaligned = torch.zeros(()), 0
     for waveform, text in zip(batch.waveforms, batch.texts):
         logprobs = lm.ctc_head(lm.encode_audio([waveform])[0]).log_softmax(-1)
-        ids = torch.tensor(lm.tokenizer.encode(text, add_special_tokens=False))
-        blank = len(lm.tokenizer)
+        encoded = tokens.encode(text, add_special_tokens=False)
+        ids, blank = torch.tensor(encoded.ids if own else encoded), len(tokens.get_vocab())
         assert logprobs.shape[1] == blank + 1
         sizes = torch.tensor(len(logprobs)), torch.tensor(len(ids))
         clip_loss = ctc_loss(logprobs, ids, *sizes, blank=blank, reduction="sum")
@@ -180,3 +187,13 @@ def test_distillation_gradient_reaches_the_student_and_not_the_teacher(conf, tra
     assert micro.sums["clips"] == 4 and micro.sums["positions"] == micro.count
     logged = objective.rates(read_sums(micro.sums))
     assert 2 <= logged["vuss_min"] <= logged["vuss"] <= logged["vuss_max"] <= 8 and 0 < logged["coverage"] <= 1
+
+
+def test_lost_teacher_probability_is_reported_once(monkeypatch, capsys):
+    monkeypatch.setattr("arkasr.training.objectives.rates", lambda sums: sums)
+    objective = DistillationObjective(None)
+    for lost, expected in ((0.04, ""), (0.26, "warning: tokens: 26 % of the teacher's probability"), (0.3, "")):
+        assert objective.rates({"dropped_mass": lost}) == {"dropped_mass": lost}
+        out = capsys.readouterr().out
+        assert expected in out and bool(out) == bool(expected)
+    assert objective.rates({}) == {}  # without a teacher distribution

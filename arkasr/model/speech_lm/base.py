@@ -14,6 +14,7 @@ from shutil import copymode
 from typing import Any, TypeVar, cast
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
@@ -52,6 +53,7 @@ class SpeechLM(nn.Module, ABC):
         blocked_ids: The same ids as a set on the host.
         ctc_head: Auxiliary linear layer [H to V + 1] on the audio embeddings, for training from scratch, or None. It is
             not part of the exported model, and has a file beside the final model of a run (`ctc_head`).
+        ctc_tokenizer: The tokens of the CTC head, None for those of the model. V is then their number.
         encoder_cache: Keeps the encoder's outputs while the encoder is frozen, or None. It is only asked for audio
             without masks.
 
@@ -66,6 +68,7 @@ class SpeechLM(nn.Module, ABC):
         super().__init__()
         self.hf, self.tokenizer = hf, tokenizer
         self.ctc_head: nn.Linear | None = None
+        self.ctc_tokenizer: Tokenizer | None = None
         self.encoder_cache: EncoderCache | None = None
         needed = {*self.stop_tokens, *re.findall("<[^<>]+>", "".join(self.prompt_text("English")))}
         require_tokens(tokenizer, needed)
@@ -312,11 +315,39 @@ class SpeechLM(nn.Module, ABC):
         text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cast(str, text).strip()
 
-    def add_ctc_head(self) -> None:
-        """Add the CTC head with fresh weights, in the data type of the adapter. The last class is the blank."""
+    def add_ctc_head(self, tokenizer: Tokenizer | None = None) -> None:
+        """Add the CTC head with fresh weights, in the data type of the adapter. The last class is the blank.
+
+        Args:
+            tokenizer: The tokens of the head. None: those of the model.
+        """
         text, adapter = self.hf.config.text_config, self.hf.model.multi_modal_projector
         dtype = next(adapter.parameters()).dtype
-        self.ctc_head = nn.Linear(text.hidden_size, text.vocab_size + 1).to(dtype)
+        self.ctc_tokenizer, tokens = tokenizer, tokenizer.get_vocab_size() if tokenizer else text.vocab_size
+        self.ctc_head = nn.Linear(text.hidden_size, tokens + 1).to(dtype)
+
+    def ctc_ids(self, text: str) -> list[int]:
+        """Tokenise a transcript for the CTC head.
+
+        Args:
+            text: The transcript.
+
+        Returns:
+            Its ids, without stop id.
+        """
+        own = self.ctc_tokenizer
+        return own.encode(text, add_special_tokens=False).ids if own else self.text_ids(text)[:-1]
+
+    def ctc_text(self, ids: Sequence[int]) -> str:
+        """Convert ids of the CTC head to text.
+
+        Args:
+            ids: Ids without blanks.
+
+        Returns:
+            The text without special tokens and without spaces at its ends.
+        """
+        return self.ctc_tokenizer.decode(list(ids)).strip() if self.ctc_tokenizer else self.text(ids)
 
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
         """Write a Hugging Face folder: weights as safetensors with their digests, configuration and tokenizer.
