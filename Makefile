@@ -19,6 +19,7 @@ help:
 	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
 demo: .venv/.installed-mini
+	@$(IN_VENV) egs/librispeech/run.sh --scale mini --variants base
 	@$(IN_VENV) egs/librispeech/run.sh --scale mini
 
 test: lint
