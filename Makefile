@@ -18,6 +18,7 @@ help:
 	@echo 'make constraints  make test-latest; if it passes, write its versions to constraints.txt'
 	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
+# Base alone first, so that there is a result within minutes. The second command keeps it.
 demo: .venv/.installed-mini
 	@$(IN_VENV) egs/librispeech/run.sh --scale mini --variants base
 	@$(IN_VENV) egs/librispeech/run.sh --scale mini
