@@ -8,8 +8,9 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.evaluation.results_io import TestSet
-from arkasr.evaluation.run_records import read_run
+from arkasr.evaluation.run_records import read_metrics, read_run
 from arkasr.reporting.set_scores import score_set
+from arkasr.reporting.vuss_table import Rows
 from arkasr.scoring.tally import Tally
 from arkasr.scoring.utterances import Utterance
 from arkasr.sweeps.repetitions import Repetition
@@ -26,11 +27,13 @@ class Results:
     Attributes:
         tallies: Counts per utterance, by test set and repetition.
         costs: Values of `COSTS` by repetition, as far as they were recorded.
+        metrics: Training rows of distilled runs by repetition.
         missing: Why a repetition has no result.
     """
 
     tallies: dict[str, dict[Repetition, Tally]] = field(default_factory=dict)
     costs: dict[Repetition, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[Repetition, Rows] = field(default_factory=dict)
     missing: dict[Repetition, str] = field(default_factory=dict)
 
 
@@ -54,6 +57,9 @@ def collect(row: Row, expdir: Path, sets: dict[str, tuple[TestSet, dict[str, Utt
         try:
             record = read_run(folder, row.run)
             results.costs[repetition] = {key: record[key] for key in COSTS if _is_number(record.get(key))}
+            metrics = read_metrics(folder, row.run)
+            if any(each.get("vuss") for each in metrics):
+                results.metrics[repetition] = metrics
             for name, (tested, utterances) in sets.items():
                 tallies, _ = score_set(str(folder), row.run, tested, utterances, record)
                 if tallies:

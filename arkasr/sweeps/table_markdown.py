@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arkasr.evaluation.results_io import TestSet
 from arkasr.reporting.markdown import format_interval, format_number, markdown_table
+from arkasr.reporting.vuss_table import Rows, rows_by_place
 from arkasr.sweeps.repetitions import Repetition
 from arkasr.sweeps.results import COSTS
 from arkasr.sweeps.table import Numbers, Table
@@ -35,6 +36,8 @@ def markdown(table: Table, numbers: Numbers, figures: Sequence[str]) -> str:
             if rows := _changes(table, numbers, name, control):
                 parts += [f"### {name}: difference from {control}", rows]
     parts += ["## Cost", _costs(table)]
+    if sizes := _support_sizes(table):
+        parts += ["## Support sizes (VUSS)", sizes]
     parts += [f"![{Path(name).stem}]({name})" for name in figures]
     if missing := _missing(table):
         parts += ["## Not run", missing]
@@ -115,6 +118,22 @@ def _costs(table: Table) -> str:
         "neither the training of the teacher, nor its transcripts (stage 2), nor dev error rates."
     )
     return f"{markdown_table(['row', *titles, *(f'all {title}' for title in titles)], rows)}\n\n{note}"
+
+
+def _support_sizes(table: Table) -> str:
+    """Return the VUSS of the distilled runs by place, as in Table 2. Of each seed, the first rounding counts."""
+    seeds: dict[str, list[Rows]] = {}
+    for row in table.rows:
+        first: dict[int, Rows] = {}
+        for repetition, metrics in table.results[row.label].metrics.items():
+            first.setdefault(repetition.seed, metrics)
+        seeds[row.label] = list(first.values())
+    note = (
+        "Mean ± SD over seeds of the mean over steps: over all positions, by tenth of the transcript, and at the words "
+        "of the student's own transcripts that are correct and wrong. docs/metrics.md defines them."
+    )
+    shown = rows_by_place(seeds, "row")
+    return f"{shown}\n\n{note}" if shown else ""
 
 
 def _scaled(value: float | None, key: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sweep_results import ONCE, TEXT, write_results
 from sweeps import write_sweep
@@ -53,6 +55,19 @@ def test_skipped_rows_are_not_run(conf, datadir, tmp_path):
     assert line(section(text, "test-a"), "top_k-4")[1] == "not run"
     assert line(section(text, "test-a: difference from base"), "top_k-4")[1] == "not run"
     assert "- top_k-4 (seed-1, seed-2): skipped" in text
+
+
+def test_support_sizes_are_means_over_seeds_of_the_first_rounding(conf, datadir, tmp_path):
+    sweep = write_results(tmp_path, conf, datadir)
+    table = read_table(sweep, tmp_path / "exp", datadir)
+    assert "VUSS" not in markdown(table, table.all_numbers(), [])
+    for seed, sizes in ((1, (40.0, 42.0)), (2, (44.0, 46.0))):
+        rows = [{"step": i, "loss": 1.0, "vuss": size, "vuss/decile_0": size - 1} for i, size in enumerate(sizes, 1)]
+        path = tmp_path / "exp" / f"seed-{seed}" / "top_k-2/base_opd/metrics.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = read_table(sweep, tmp_path / "exp", datadir)
+    cells = line(section(markdown(table, table.all_numbers(), []), "Support sizes (VUSS)"), "top_k-2")
+    assert cells[1:3] == ["43.00 ± 2.83", "42.00 ± 2.83"]  # means 41 and 45: SD sqrt(8)
 
 
 @pytest.mark.parametrize("key", ["flops", "wall_seconds"])
