@@ -42,7 +42,7 @@ dry_run|bool|false|true: print the commands and run nothing'
 # The default of --variants by scale. mini and study have controls, which train Base on without distillation.
 declare -A default_runs=(
     [mini]='base base_steps base_opd base_td_opd'
-    [study]='base base_steps base_audio base_td base_opd base_td_opd base_opd_labelled topline'
+    [study]='base base_steps base_audio base_td base_td_audio base_opd base_td_opd base_opd_labelled topline'
     [paper]='base base_opd base_td_opd'
 )
 
@@ -247,7 +247,7 @@ with_parents() { # print the variants, each one once and after the runs that it 
     for variant in ${opt[variants]}; do
         case $variant in
             base_opd | base_td | base_steps | base_audio | base_opd_labelled | topline) needed="base $variant" ;;
-            base_td_opd) needed="base base_td $variant" ;;
+            base_td_opd | base_td_audio) needed="base base_td $variant" ;;
             *) needed=$variant ;;
         esac
         for name in $needed; do

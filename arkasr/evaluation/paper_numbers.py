@@ -16,6 +16,7 @@ TITLES = {
     "base_audio": "Base+audio",
     "base_opd": "Base+OPD",
     "base_td": "Base+TD",
+    "base_td_audio": "Base+TD+audio",
     "base_td_opd": "Base+TD+OPD",
     "base_opd_labelled": "Base+OPD (labelled)",
     "topline": "Topline",

@@ -21,7 +21,7 @@ from arkasr.corpora.corpus import read_corpus_yaml
 EGS = Path(__file__).parents[2] / "egs"
 REAL = EGS / "conf" / "real.yaml"
 CONFS = [REAL, EGS / "own" / "conf" / "real.yaml", EGS / "speechocean762" / "conf" / "study.yaml"]
-MORE = ["base_audio", "base_opd_labelled", "topline"]
+MORE = ["base_audio", "base_td_audio", "base_opd_labelled", "topline"]
 RUNS = ["teacher", "base", "base_steps", "base_td", "base_opd", "base_td_opd"]
 ENCODER = "model.audio_tower."
 
@@ -55,7 +55,8 @@ def test_every_run_takes_the_encoder_of_the_command(conf, run):
     config = load_config(str(conf), run, "E", "D", ["model.encoder=/models/whisper"])
     assert config.model.encoder == "/models/whisper" and config.data.max_clip_seconds <= 30
     assert not re.search(r"""(^|[\s"':])/\w""", re.sub("#.*", "", conf.read_text()), re.M)  # no path of a machine
-    continued = {"teacher": "", "base": "", "base_td_opd": "E/base_td/final"}.get(run, "E/base/final")
+    after_td = dict.fromkeys(("base_td_opd", "base_td_audio"), "E/base_td/final")
+    continued = ({"teacher": "", "base": ""} | after_td).get(run, "E/base/final")
     assert config.model.path == continued and config.train.length[0] == "steps"
 
 

@@ -15,7 +15,8 @@ from arkasr.corpora.synthetic.synth import STUDY_ROLES
 from arkasr.corpora.synthetic.writers import TEXT, TEXT_SENTENCES, write_librispeech
 from arkasr.training.run_tokenizer import _new_tokenizer
 
-RUNS = ["base", "base_steps", "base_audio", "base_td", "base_opd", "base_td_opd", "base_opd_labelled", "topline"]
+RUNS = ["base", "base_steps", "base_audio", "base_td", "base_td_audio", "base_opd", "base_td_opd"]
+RUNS += ["base_opd_labelled", "topline"]
 CONF = EGS / "librispeech" / "conf" / "study.yaml"
 
 
@@ -35,18 +36,20 @@ def test_configuration_has_the_runs_of_the_recipe():
 
 def test_runs_start_where_they_should():
     starts = {run: config(run).model.path for run in RUNS}
-    assert starts.pop("base") == "" and starts.pop("base_td_opd") == "E/base_td/final"
+    assert starts.pop("base") == ""
+    assert starts.pop("base_td_opd") == starts.pop("base_td_audio") == "E/base_td/final"
     assert set(starts.values()) == {"E/base/final"}
 
 
 def test_controls_match_opd_in_steps_and_in_seconds_of_audio():
     opd = config("base_opd")
-    for run in ("base_steps", "base_audio", "base_td", "topline", "base_td_opd", "base_opd_labelled"):
+    for run in ("base_steps", "base_audio", "base_td", "base_td_audio", "topline", "base_td_opd", "base_opd_labelled"):
         each = config(run)
         assert (each.train.length, each.optim) == (opd.train.length, opd.optim), run
         expected = config("base").data.max_seconds if run == "base_steps" else opd.data.max_seconds
         assert each.data.max_seconds == expected, run
     audio = {run: config(run).data.train for run in RUNS}
+    assert audio["base_td_audio"] == audio["base_td"] == "E/td_teacher.jsonl.gz"
     assert audio["topline"] == audio["base_opd"] == audio["base_td_opd"] == "D/opd.jsonl.gz"
     assert (
         audio["base_opd_labelled"] == audio["base_audio"] == audio["base_steps"] == audio["base"] == "D/base.jsonl.gz"
