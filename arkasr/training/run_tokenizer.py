@@ -80,11 +80,16 @@ def ctc_tokenizer(config: Config, folder: Path, ranks: Ranks) -> Tokenizer | Non
         write_text(path, backend.to_str())
     ranks.barrier()
     try:
-        return read_ctc_tokenizer(path)
+        found = read_ctc_tokenizer(path)
     except UserError as error:
         raise UserError(
             f"{str(error).partition(';')[0]}; delete it to learn the same tokens again from tokenizer.text"
         ) from error
+    if found is None:  # else this rank would train a head of another size
+        raise UserError(
+            f"{path}: rank {ranks.rank} does not find this file of rank 0; use a folder that all ranks share"
+        )
+    return found
 
 
 def _new_tokenizer(config: Config) -> PreTrainedTokenizerBase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from tokenizers import Tokenizer
 from training_runs import train_until
 from transformers import AutoProcessor, AutoTokenizer
 
+from arkasr.config.load import load_config
 from arkasr.errors import UserError
 from arkasr.model.ctc_head import FILE, TOKENIZER
 from arkasr.model.loading import load_speech_lm
 from arkasr.training.dev_error import DevError
 from arkasr.training.final_model import is_finished
+from arkasr.training.run_tokenizer import ctc_tokenizer
 from arkasr.training.train import train
 
 OWN = "train.ctc_vocab_size=24"
@@ -161,3 +164,11 @@ def test_dev_error_of_the_head_is_by_its_own_tokens(own, conf, datadir, tmp_path
     assert any(texts) and 0 < rates["dev_error_ctc"] < 1
     expected = len(cuts) / sum(len(text.split()) + 1 for text in texts)  # one deletion per clip
     assert rates["dev_error_ctc"] == pytest.approx(expected)
+
+
+def test_rank_without_the_file_of_rank_0_is_refused(conf, datadir, tmp_path):
+    """Otherwise it would train a head of another size than the other ranks."""
+    config = load_config(str(conf), "base", str(tmp_path), str(datadir), ["train.ctc_vocab_size=12"])
+    other = SimpleNamespace(first=False, rank=1, barrier=lambda: None)
+    with pytest.raises(UserError, match=f"{re.escape(TOKENIZER)}: rank 1 does not find this file"):
+        ctc_tokenizer(config, tmp_path / "base", other)
