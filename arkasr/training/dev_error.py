@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from arkasr.config.schema import Config
 from arkasr.data.checks import Rules
 from arkasr.errors import UserError
@@ -11,6 +13,8 @@ from arkasr.scoring.collapse import collapsed
 from arkasr.training.ranks import Ranks
 from arkasr.utils.console import log
 from arkasr.utils.timing import Phases
+
+SHOWN = 100  # characters of an example
 
 
 class DevError:
@@ -81,7 +85,9 @@ class DevError:
         names = {"errors": "dev_error", "ctc_errors": "dev_error_ctc"}
         rates = {name: sums[key] / sums["words"] for key, name in names.items() if key in sums}
         by_head = f", CTC {100 * rates['dev_error_ctc']:.1f} %" if "dev_error_ctc" in rates else ""
-        return rates, f"{100 * rates['dev_error']:.1f} %" + (" (collapsed)" if found else "") + by_head
+        rate = f"{100 * rates['dev_error']:.1f} %"
+        show_example(f"dev {dev.name}".strip() + f" {rate}", pairs)
+        return rates, rate + (" (collapsed)" if found else "") + by_head
 
     def _report_failures(self, path: str, sums: dict[str, float]) -> None:
         """Log the clips that could not be read, once: the audio is read only once."""
@@ -89,3 +95,17 @@ class DevError:
             total = sums["failed"] + sums["clips"]
             log(f"warning: {path}: {sums['failed']:.0f} of {total:.0f} dev clips could not be read")
         self._reported_failures.add(path)
+
+
+def show_example(title: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Log one reference and its transcript below each other, so that readers see what an error rate means.
+
+    It is the reference of median length, so it is that of the same clip each time and with any number of ranks.
+
+    Args:
+        title: What the lines begin with.
+        pairs: Hypothesis and reference of each clip. Texts are cut after 100 characters.
+    """
+    hypothesis, reference = sorted(pairs, key=lambda pair: (len(pair[1]), pair[1]))[len(pairs) // 2]
+    for name, text in (("reference: ", reference), ("transcript:", hypothesis)):
+        log(f"{title}, {name} {text if len(text) <= SHOWN else text[:SHOWN] + ' ...'}")

@@ -10,7 +10,7 @@ from corpus_fixture import make_cut, make_trainer, metrics, write_cuts
 
 from arkasr.data.mix import Member, write_mix
 from arkasr.evaluation import dev_set
-from arkasr.training.dev_error import DevError
+from arkasr.training.dev_error import DevError, show_example
 from arkasr.training.train import train
 
 
@@ -53,6 +53,14 @@ def test_dev_set_is_not_read_if_it_is_never_measured(conf, datadir, tmp_path):
     assert json.loads((tmp_path / "base" / "run.json").read_text())["inputs"]["dev"] is None
 
 
+def test_example_is_the_reference_of_median_length_whatever_the_order(capsys):
+    pairs = [("long heard", "x" * 300), ("y" * 300, "one two three"), ("short", "one"), ("", "")]
+    for order in (pairs, pairs[::-1]):
+        show_example("dev 9.0 %", order)
+        lines = [line.split("(arkasr) ")[1] for line in capsys.readouterr().out.splitlines()]
+        assert lines == ["dev 9.0 %, reference:  one two three", f"dev 9.0 %, transcript: {'y' * 100} ..."]
+
+
 def fixed_transcripts(monkeypatch, hypothesis) -> None:
     def transcribe(lm, batch, config):
         return [{"hypothesis": hypothesis(text)} for text in batch.texts]
@@ -74,6 +82,9 @@ def test_collapse_of_a_model_is_logged(conf, datadir, tmp_path, monkeypatch, cap
     assert rates == {"dev_error": 1.0 if is_collapsed else 0.0}  # of 2 words, 1 is replaced and 1 inserted
     expected = 'warning: collapse: 30 of 30 transcripts are "the same two" (distinct transcripts: 1) on the dev clips'
     assert (expected in printed) == ("(collapsed)" in note) == is_collapsed
+    rate, hypothesis = ("100.0", "the same two") if is_collapsed else ("0.0", "word15 two")
+    assert f"dev {rate} %, reference:  word15 two\n" in printed  # references of 9 and 10 characters, then by text
+    assert f"dev {rate} %, transcript: {hypothesis}\n" in printed
 
 
 def test_members_of_a_mix_are_scored_by_their_own_metric(conf, datadir, tmp_path, monkeypatch, capsys):
@@ -98,4 +109,5 @@ def test_members_of_a_mix_are_scored_by_their_own_metric(conf, datadir, tmp_path
     assert note == ", dev 41.7 % (a 33.3 % (collapsed), b 50.0 %, c -)"
     printed = capsys.readouterr().out
     assert "warning: collapse: 22 of 22 transcripts are" in printed and "on the dev clips of a, so" in printed
+    assert "dev b 50.0 %, reference:  好的\n" in printed and "dev b 50.0 %, transcript: 好\n" in printed
     assert f"warning: {tmp_path / 'c' / 'dev.jsonl.gz'}: no dev error rate, because the references hold no" in printed
