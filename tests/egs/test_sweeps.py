@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from arkasr.config.load import run_names
+from arkasr.config.load import config_differences, load_config, run_names
 from arkasr.plugins import registry
-from arkasr.sweeps.experiments import experiments
+from arkasr.sweeps.experiments import experiments, once_experiment
 from arkasr.sweeps.plan import make_plan
 from arkasr.sweeps.rows import check_controls, rows_of
 from arkasr.sweeps.sweep_file import read_sweep
+from arkasr.sweeps.tasks import Folders
 
 EGS = Path(__file__).parents[2] / "egs"
 SWEEPS = sorted(EGS.glob("*/conf/sweeps/*.yaml"))
@@ -38,3 +39,32 @@ def test_sweep_can_be_planned(path):
         assert len(set(map(str, configs))) == len(sweep.points)  # they differ
     else:
         assert {*sweep.file.once, *sweep.file.shared, *sweep.file.runs} == set(run_names(sweep.conf))
+
+
+def test_weaker_teachers_differ_from_that_of_the_study_in_what_their_names_say():
+    sweep = read_sweep(EGS / "librispeech/conf/sweeps/teacher_strength.yaml")
+    once, study = once_experiment(sweep), EGS / "librispeech/conf/study.yaml"
+    for run in run_names(study):
+        assert load_config(sweep.conf, run, "E", "D") == load_config(study, run, "E", "D"), run
+    teachers = {run: once.config(run) for run in once.runs}
+    last = {"run", "train.steps", "train.final", "train.average"}
+    changes = {run: {*config_differences(teachers["teacher"], config)} for run, config in teachers.items()}
+    assert changes.pop("teacher") == set() and changes.pop("teacher_1h") == last | {"data.hours"}
+    assert changes == dict.fromkeys(("teacher_1500", "teacher_1000", "teacher_500"), last)
+    assert [config.train.steps for config in teachers.values()] == [3500, 1500, 1000, 1500, 500]
+    assert not config_differences(teachers["teacher_1500"], teachers["teacher_1h"], ["run", "data.hours"])
+
+
+def test_each_point_of_the_teacher_strength_has_a_teacher_that_is_trained_once_and_scored():
+    sweep = read_sweep(EGS / "librispeech/conf/sweeps/teacher_strength.yaml")
+    plan = make_plan(sweep)
+    trained = [name for name in plan.tasks if "/teacher" in name]
+    assert trained == [f"once/{run}" for run in sweep.file.once]
+    needed = {
+        point.name: [name for name in plan.tasks[f"seed-2/{point.name}/base_opd"].needs if name in trained]
+        for point in sweep.points
+    }
+    assert sorted(names for (names,) in needed.values()) == sorted(trained) and needed["full"] == ["once/teacher"]
+    assert [row.label for row in rows_of(sweep)][: len(trained)] == sweep.file.once  # rows of their own
+    words = plan.tasks["once/score"].commands(Folders(Path("E"), Path("D")))
+    assert all(each[each.index("--runs") + 1 :] == sweep.file.once for each in words)
