@@ -14,6 +14,7 @@ from torch import nn
 
 from arkasr.config.schema import Config
 from arkasr.model.build import part_parameters
+from arkasr.model.sharding import gathered
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
 
@@ -31,7 +32,7 @@ class FrozenParts:
     """
 
     def __init__(self, config: Config, lm: SpeechLM):
-        self.config, self.frozen = config, tuple[str, ...]()
+        self.config, self.lm, self.frozen = config, lm, tuple[str, ...]()
         self.steps = {part: steps for part, steps in config.train.frozen_steps.items() if steps}
         head = set(lm.ctc_head.parameters()) if lm.ctc_head is not None else set[nn.Parameter]()
         found = part_parameters(lm) if self.steps else {}
@@ -47,6 +48,9 @@ class FrozenParts:
         for part, params in self.params.items():
             for p in params:
                 p.requires_grad_(part not in self.frozen)
+        if self.frozen != before:  # FSDP2 notes the dtype of gradients when it gathers weights, if they are trained
+            with gathered(self.lm):
+                pass
         for part in before:
             if part not in self.frozen:
                 log(f"the {part} is trained from step {step} on (train.frozen_steps)")

@@ -19,6 +19,10 @@ def encoder(trainer) -> list[torch.Tensor]:
     return [p.detach().clone() for p in trainer.student.hf.model.audio_tower.parameters()]
 
 
+def encoder_matrices(lm) -> list[torch.Tensor]:
+    return [p.detach() for name, p in lm.hf.model.audio_tower.named_parameters() if name.endswith("q_proj.weight")]
+
+
 def test_frozen_part_keeps_weights_and_moments_and_is_trained_afterwards_as_if_it_were_new(conf, datadir, tmp_path):
     """The reference freezes the encoder by `model.freeze`, and then trains all with a new optimizer of the encoder."""
     parts = [clips(datadir / "train.jsonl.gz", [i, i + 1]) for i in range(5)]
@@ -62,13 +66,18 @@ def test_resumed_run_is_bitwise_equal_to_uninterrupted_run(conf, trained, datadi
     weights, rows = zip(*((load_file(run / "final" / "model.safetensors"), cost_free(metrics(run)))
                           for run in (tmp_path / "whole" / "base", tmp_path / "cut" / "base")))  # fmt: skip
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()) and rows[0] == rows[1]
-    states = [load_checkpoint(tmp_path / "cut" / "base" / "checkpoints" / f"step-{step:08d}") for step in (2, 4)]
-    moved = [
-        not torch.equal(value, states[1].hf.state_dict()[name])
-        for name, value in states[0].hf.state_dict().items()
-        if name.startswith("model.audio_tower") and name.endswith("q_proj.weight")
-    ]
-    assert moved and all(moved)
+    checkpoints = [tmp_path / "cut" / "base" / "checkpoints" / f"step-{step:08d}" for step in (2, 4)]
+    frozen, trained = (encoder_matrices(load_checkpoint(folder)) for folder in checkpoints)
+    assert frozen and not any(map(torch.equal, frozen, trained))
+
+
+@pytest.mark.slow
+def test_sharded_model_that_computes_in_bfloat16_trains_the_part_after_its_frozen_steps(conf, datadir, tmp_path):
+    changes = [*SIX, "train.frozen_steps={encoder: 4}", "fsdp.compute_dtype=bfloat16"]
+    train(str(conf), "base", str(tmp_path / "run"), str(datadir), changes)
+    checkpoints = [tmp_path / "run" / "base" / "checkpoints" / f"step-{step:08d}" for step in (2, 4, 6)]
+    first, frozen, trained = (encoder_matrices(load_checkpoint(folder)) for folder in checkpoints)
+    assert first and all(map(torch.equal, first, frozen)) and not any(map(torch.equal, first, trained))
 
 
 def test_first_steps_count_fewer_operations_and_the_log_names_the_first_step(conf, datadir, tmp_path, capsys):
