@@ -1,7 +1,7 @@
 # Every target sets up .venv once, with the exact versions of constraints.txt, and uses it again.
 PYTHON ?= python3
 PYTEST_ARGS ?=
-PARALLEL = -n 2 --dist loadfile
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL = -m pip install -q --disable-pip-version-check
 

@@ -1,13 +1,35 @@
-"""Fixtures for several test files: a prepared corpus, a configuration of tiny models, and trained runs."""
+"""Fixtures for several test files, the order of the files, and the number of threads of each process."""
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from own_warnings import OwnWarnings
+
+# The models are too small for more threads, which would wait for each other's processor. Torch reads it when imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+SECONDS = {"e2e": 60.0, "distributed": 10.0, "slow": 4.0}  # of a test with this marker, about
+FAST_SECONDS = 0.04
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the workers of pytest-xdist begin with the longest files, so that none has a long file to itself at the end.
+
+    The option --no-loadscope-reorder keeps this order.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        seconds[item.path] += (
+            max((SECONDS.get(each.name, 0.0) for each in item.iter_markers()), default=0.0) or FAST_SECONDS
+        )
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")

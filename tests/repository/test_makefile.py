@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARALLEL = "-m pytest -n 2 --dist loadfile"
+PARALLEL = "-m pytest -n 2 --dist loadfile --no-loadscope-reorder"  # the order of tests/conftest.py
 PYTHON = """#!/bin/sh
 echo "$*" >>"$LOG"
 case "$*" in
