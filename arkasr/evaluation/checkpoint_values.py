@@ -19,11 +19,9 @@ from arkasr.config.load import is_run_name
 from arkasr.errors import UserError
 from arkasr.evaluation.checkpoints import Checkpoint, read_checkpoint
 from arkasr.evaluation.paper_numbers import TITLES
-from arkasr.model.loading import MODELS
-from arkasr.model.lora_files import base_of, is_adapter
-from arkasr.model.weight_files import is_hub_id
 from arkasr.plugins import registry
 from arkasr.utils.files import read_json
+from arkasr.utils.hub import is_hub_id
 
 _PLUGIN = re.compile(r"([A-Za-z0-9_][\w.-]*):(.*)", re.DOTALL)
 FOLDERS = ("figures", "test_sets")  # in every experiment directory
@@ -92,6 +90,9 @@ def _check_name(value: str, row: Checkpoint, expdir: str) -> None:
 
 
 def _check_model(value: str, row: Checkpoint) -> None:
+    from arkasr.model.loading import MODELS  # takes seconds, and scores of runs do not need it
+    from arkasr.model.lora_files import base_of, is_adapter
+
     where = f"--checkpoint {value}"
     if row.plugin:
         try:

@@ -10,13 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import try_to_load_from_cache
-from transformers import PreTrainedConfig
-
 from arkasr.config.load import dump_config, read_config
 from arkasr.config.schema import Config, PluginConfig
-from arkasr.model.weight_files import is_hub_id
 from arkasr.utils.files import sampled_digest
+from arkasr.utils.hub import is_hub_id
 
 CONFIG = "checkpoint.yaml"
 
@@ -114,6 +111,8 @@ def fetch(row: Checkpoint) -> None:
         UserError: The Hub has no such model, or cannot be reached.
     """
     if not row.plugin and is_hub_id(row.path):
+        from transformers import PreTrainedConfig
+
         from arkasr.model.reading import reading
 
         with reading(row.path):
@@ -134,5 +133,7 @@ def weights_of(expdir: str | Path, run: str) -> Weights:
     path = str(Path(expdir) / run / "final") if row is None or row.plugin else row.path
     if not is_hub_id(path):
         return Weights(path, sampled_digest(Path(path)))
+    from huggingface_hub import try_to_load_from_cache  # large, as the imports in `fetch`
+
     found = try_to_load_from_cache(path, "config.json")
     return Weights(path, Path(found).parent.name if isinstance(found, str) else "")

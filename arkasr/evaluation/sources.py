@@ -26,8 +26,8 @@ from arkasr.evaluation.transcribers import dtype_of, run_transcriber, teacher_tr
 from arkasr.evaluation.transcribing import Result, Transcribing, own_device
 from arkasr.evaluation.workers import Workers
 from arkasr.model.lora_files import is_adapter
-from arkasr.model.weight_files import is_hub_id
 from arkasr.utils.console import log
+from arkasr.utils.hub import is_hub_id
 
 TEACHER = "teacher"
 

@@ -10,7 +10,7 @@ from typing import Any
 from arkasr.config.load import read_config
 from arkasr.evaluation import run_records
 from arkasr.export.redact import folders_of, public_command, public_values
-from arkasr.model.weight_files import is_hub_id
+from arkasr.utils.hub import is_hub_id
 from arkasr.utils.redact import command_without_secrets, values_without_secrets
 
 PLUGIN_KEYS = ("kind", "name", "distribution", "version")

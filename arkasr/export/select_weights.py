@@ -15,8 +15,8 @@ from arkasr.model.loading import load_speech_lm
 from arkasr.model.lora_files import ADAPTER, write_adapter
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.model.weight_digests import check_digests, digested_files
-from arkasr.model.weight_files import is_hub_id
 from arkasr.utils.console import log
+from arkasr.utils.hub import is_hub_id
 
 FINAL = "final"
 

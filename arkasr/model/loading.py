@@ -24,7 +24,8 @@ from arkasr.model.size_limits import check_config
 from arkasr.model.speech_lm.auto import SpeechLM, wrap
 from arkasr.model.weight_checks import Shape, check_finite, check_tensors
 from arkasr.model.weight_digests import check_digests
-from arkasr.model.weight_files import check_loading_info, is_hub_id, tensor_shapes, weight_files
+from arkasr.model.weight_files import check_loading_info, tensor_shapes, weight_files
+from arkasr.utils.hub import is_hub_id
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "arkasr": ArkasrForConditionalGeneration,

@@ -19,7 +19,8 @@ from arkasr.model.arkasr.published_config import ENCODER_KEYS
 from arkasr.model.reading import check_json_files, reading
 from arkasr.model.size_limits import check_config
 from arkasr.model.weight_digests import check_digests
-from arkasr.model.weight_files import is_hub_id, tensor_shapes
+from arkasr.model.weight_files import tensor_shapes
+from arkasr.utils.hub import is_hub_id
 
 NOT_SIZES = {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}  # of a saved config
 NOT_SIZES |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # the tokenizer defines these

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,18 +15,6 @@ from arkasr.errors import UserError
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 MAX_SHOWN = 5  # files or tensors that an error message names
-
-
-def is_hub_id(path: str) -> bool:
-    """Return whether a model's path is a Hugging Face Hub id.
-
-    Args:
-        path: A path or an id.
-
-    Returns:
-        True for "owner/name" if there is no local file or folder of this name.
-    """
-    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", path)) and not Path(path).exists()
 
 
 def weight_files(folder: Path, allow_pickle: bool = False) -> list[Path]:

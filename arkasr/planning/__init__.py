@@ -1,4 +1,4 @@
 """Prediction of the memory, operations and time of a run from its configuration, without loading weights.
 
-May import `model`, `plugins`, `distributions`, `config` and `errors`.
+May import `model`, `plugins`, `distributions`, `config`, `utils` and `errors`.
 """

@@ -22,7 +22,7 @@ from arkasr.model.lora import TOWERS, adapted_layers
 from arkasr.model.reading import reading
 from arkasr.model.speech_lm.qwen3_asr import converted
 from arkasr.model.tokenization import ARK_TOKENS
-from arkasr.model.weight_files import is_hub_id
+from arkasr.utils.hub import is_hub_id
 
 _QWEN3 = {"model_type": "qwen3", "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8}
 _QWEN3 |= {"head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True}

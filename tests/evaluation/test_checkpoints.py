@@ -13,7 +13,7 @@ from tiny import eager_to_stop, student
 
 from arkasr.config.load import dump_config, load_config, read_config
 from arkasr.errors import UserError
-from arkasr.evaluation import checkpoints, paper_numbers
+from arkasr.evaluation import paper_numbers
 from arkasr.evaluation.checkpoints import Checkpoint, Weights, read_checkpoint, weights_of
 from arkasr.evaluation.checkpoints import write_checkpoint as write
 from arkasr.evaluation.decode import decode
@@ -51,7 +51,7 @@ def test_weights_of_a_hub_id_are_its_revision(tmp_path, monkeypatch):
     write(Checkpoint("ark", "owner/ark"), str(tmp_path))
     assert weights_of(tmp_path, "ark") == Weights("owner/ark", "")
     cached = lambda path, name: f"/cache/models--owner--ark/snapshots/0123abcd/{name}"  # noqa: E731
-    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", cached)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     assert weights_of(tmp_path, "ark") == Weights("owner/ark", "0123abcd")
 
 
