@@ -1,6 +1,7 @@
 """The three recipes through their own run.sh, on a few synthesised sentences and with tiny models.
 
-The recipes are copied with a smaller corpus and a configuration of tiny models. Nothing else is changed.
+The recipes are copied with a smaller corpus and a configuration of tiny models. Nothing else is changed. The longest
+test does not import the packages anew in each stage.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def recipe(request, tmp_path) -> Recipe:
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def start(*words: str) -> subprocess.Popen:
-        command = [egs / corpus / "run.sh", "--python", sys.executable, *words]
+        command = [egs / corpus / "run.sh", "--python", run.python, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True, **pipes)
 
@@ -59,7 +60,7 @@ def recipe(request, tmp_path) -> Recipe:
         assert process.returncode == 0, output
         return output
 
-    run.start, run.folder = start, egs / corpus
+    run.start, run.folder, run.python = start, egs / corpus, sys.executable
     return run
 
 
@@ -92,7 +93,8 @@ def check_results(folder: Path, runs: list[str], test_sets: list[str], metric: s
 
 
 @pytest.mark.parametrize("recipe", [("librispeech", 4)], indirect=True)
-def test_librispeech_stages_0_to_6_and_a_second_run(recipe):
+def test_librispeech_stages_0_to_6_and_a_second_run(recipe, forked_stages):
+    recipe.python = forked_stages
     output = recipe()
     runs = ["teacher", "base", "base_opd", "base_td_opd"]
     check_results(recipe.folder, runs, ["test-clean", "test-other"], "wer")

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 from recipes import EGS, commands, recipe
@@ -112,9 +111,9 @@ def tiny(tmp_path):
 
 
 @pytest.mark.e2e
-def test_one_model_on_three_corpora_has_five_columns(tiny):
+def test_one_model_on_three_corpora_has_five_columns(tiny, forked_stages):
     env = os.environ | {"PYTHONPATH": str(EGS.parent), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    python, outputs = ["--python", sys.executable], []
+    python, outputs = ["--python", forked_stages], []
     first = [tiny.parent / "aishell" / "run.sh", *python, "--stop_stage", "1"]
     for words in (first, [tiny / "run.sh", *python, "--variants", "base_td base_opd", "--stop_stage", "6"]):
         done = subprocess.run(words, env=env, cwd=tiny.parents[1], text=True, capture_output=True)

@@ -50,11 +50,13 @@ def checkout(tmp_path) -> Path:
     return make_checkout(tmp_path)
 
 
-def start(checkout: Path, words: list[str], *more: str) -> subprocess.CompletedProcess:
+def start(
+    checkout: Path, words: list[str], *more: str, python: str | Path = sys.executable
+) -> subprocess.CompletedProcess:
     """Run a command of the page with the checkout's folders."""
     words = [str(checkout / "calls") if word == "/data/calls" else word for word in words]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*words, "--python", sys.executable, *more]
+    command = [*words, "--python", python, *more]
     return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True)
 
 
@@ -171,7 +173,7 @@ def test_corpora_in_folders_of_one_name_do_not_share_data(checkout, prepare_word
 
 
 @pytest.mark.e2e
-def test_all_stages_train_on_audio_with_some_transcripts(checkout):
+def test_all_stages_train_on_audio_with_some_transcripts(checkout, forked_stages):
     jsonl(checkout / "calls", untranscribed=3)
     conf = checkout / "egs" / "calls" / "conf" / "mini.yaml"
     (data,) = (line for line in conf.read_text().splitlines(keepends=True) if "data: " in line)
@@ -179,7 +181,7 @@ def test_all_stages_train_on_audio_with_some_transcripts(checkout):
     conf.write_text(overlay.replace("  teacher:\n", f"  teacher:\n{data}"))
     words = commands(section(PAGE, "Train from scratch"))[-1]
     assert option(words, "--scale") == "mini"
-    done = start(checkout, words, "--variants", "base base_opd")
+    done = start(checkout, words, "--variants", "base base_opd", python=forked_stages)
     assert done.returncode == 0, done.stdout + done.stderr
     exp = checkout / "egs" / "calls" / "exp" / "mini-calls"
     runs = ["base", "base_opd"]
@@ -205,12 +207,12 @@ teacher: {{options: {{path: "{trained}/teacher/final", dtype: float32, max_new_t
 
 
 @pytest.mark.e2e
-def test_untranscribed_audio_alone_is_distilled_from_a_checkpoint(checkout, trained):
+def test_untranscribed_audio_alone_is_distilled_from_a_checkpoint(checkout, trained, forked_stages):
     jsonl(checkout / "calls", untranscribed=6)
     (checkout / "calls" / "dev.jsonl").unlink()
     (checkout / "egs" / "calls" / "conf" / "finetune.yaml").write_text(TINY.format(trained=trained))
     (words,) = commands(section(PAGE, "Fine-tune a published model"))
-    done = start(checkout, words)
+    done = start(checkout, words, python=forked_stages)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the corpus has no dev set, so the dev error rate is not measured" in done.stdout
     uses = facts(checkout)["uses"]
