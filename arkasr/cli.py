@@ -19,35 +19,40 @@ from typing import Any, NamedTuple, NoReturn
 from arkasr import __version__
 from arkasr.errors import UserError, explain
 from arkasr.utils.console import printable
-from arkasr.utils.process import CLOSED_OUTPUT, output_is_closed, prepare_process
+from arkasr.utils.process import CLOSED_OUTPUT, importing, output_is_closed, prepare_process
 
 
 def _download(args: argparse.Namespace) -> None:
-    from arkasr.corpora.download import download
+    with importing():
+        from arkasr.corpora.download import download
 
     download(args.corpus_yaml, args.scale, args.corpus_dir)
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from arkasr.corpora.prepare import prepare
+    with importing():
+        from arkasr.corpora.prepare import prepare
 
     prepare(args.corpus_yaml, args.scale, args.corpus_dir, args.datadir, args.nj, args.shar)
 
 
 def _label(args: argparse.Namespace) -> None:
-    from arkasr.evaluation.label import label
+    with importing():
+        from arkasr.evaluation.label import label
 
     label(args.conf, args.expdir, args.datadir, args.overrides)
 
 
 def _train(args: argparse.Namespace) -> None:
-    from arkasr.training.train import train
+    with importing():
+        from arkasr.training.train import train
 
     train(args.conf, args.run, args.expdir, args.datadir, args.overrides)
 
 
 def _decode(args: argparse.Namespace) -> None:
-    from arkasr.evaluation.decode import decode
+    with importing():
+        from arkasr.evaluation.decode import decode
 
     decode(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint)
 
@@ -59,13 +64,15 @@ def _score(args: argparse.Namespace) -> None:
     _refuse(args, _FILES, "is for files of transcripts; add --ref and --hyp, or leave it out")
     if not (args.expdir and args.datadir):
         raise UserError("--expdir or --datadir is missing; name both, or name transcripts with --ref and --hyp")
-    from arkasr.reporting.score import score
+    with importing():
+        from arkasr.reporting.score import score
 
     score(args.expdir, args.datadir, _rows(args), args.test_sets, args.checkpoint, args.profile)
 
 
 def _score_files(args: argparse.Namespace) -> None:
-    from arkasr.reporting.file_scores import score_files
+    with importing():
+        from arkasr.reporting.file_scores import score_files
 
     _refuse(args, _ROWS, "belongs to an experiment; leave it out, or leave out --ref and --hyp")
     choices = args.profile, args.language, args.format, args.utt2spk, args.json
@@ -79,19 +86,22 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], what: str) -> None
 
 
 def _table(args: argparse.Namespace) -> None:
-    from arkasr.reporting.combined.table import table
+    with importing():
+        from arkasr.reporting.combined.table import table
 
     table(args.expdirs, args.format, args.tables, args.profile)
 
 
 def _report(args: argparse.Namespace) -> None:
-    from arkasr.reporting.score import write_page
+    with importing():
+        from arkasr.reporting.score import write_page
 
     write_page(args.expdir, args.datadir, args.audio_mib)
 
 
 def _export(args: argparse.Namespace) -> None:
-    from arkasr.export.export import export
+    with importing():
+        from arkasr.export.export import export
 
     runs = _names(args.runs)
     choices = args.checkpoint, args.published, args.outdir, args.license, args.adapter
@@ -99,13 +109,15 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from arkasr.sweeps.sweep import sweep
+    with importing():
+        from arkasr.sweeps.sweep import sweep
 
     sweep(args.sweep_file, args.expdir, args.datadir, args.jobs, args.task, args.dry_run)
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from arkasr.planning.plan import plan
+    with importing():
+        from arkasr.planning.plan import plan
 
     assumptions = {name: value for name in ASSUMED if (value := getattr(args, name)) is not None}
     plan(args.conf, args.run, args.overrides, assumptions, args.json)

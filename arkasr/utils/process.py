@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import io
 import os
 import pwd
@@ -10,6 +11,8 @@ import select
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CLOSED_OUTPUT = 141  # exit status of a shell's commands whose reader has ended (128 + SIGPIPE)
@@ -36,6 +39,24 @@ def prepare_process() -> None:
             os.environ["USER"] = f"uid{os.getuid()}"
         if not os.environ.get("HOME"):
             os.environ["HOME"] = str(_own_folder())
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import large packages without searches for garbage meanwhile.
+
+    Packages last as long as the process, so what exists after the imports is left out of all later searches too, also
+    of the one at its end. Both together take a third of the time of a process that does nothing else.
+    """
+    before, searching = len(sys.modules), gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > before:
+            gc.freeze()
+        if searching:
+            gc.enable()
 
 
 def end_with_parent(parent: int) -> None:

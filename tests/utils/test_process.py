@@ -96,3 +96,25 @@ def test_verbs_run_for_a_user_without_an_entry(trained, datadir, conf, tmp_path)
     for verb in (words, ["decode", "--runs", "base", "--expdir", "exp", "--datadir", str(datadir)]):
         done = python(code, tmp_path, *verb, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
+
+
+def test_imports_are_not_interrupted_by_searches_for_garbage(tmp_path):
+    code = """
+import gc
+from arkasr.utils.process import importing
+searches = []
+gc.callbacks.append(lambda phase, info: searches.append(phase))
+with importing():
+    import colorsys
+    kept = [[] for _ in range(100_000)]
+print(len(searches), gc.isenabled(), gc.get_freeze_count() > 100_000)
+gc.unfreeze()
+with importing():  # what is in memory already needs no search, and garbage must not last for ever
+    import colorsys
+print(gc.isenabled(), gc.get_freeze_count())
+gc.disable()
+with importing():
+    import wave
+print(gc.isenabled())
+"""
+    assert python(code, tmp_path).stdout.splitlines() == ["0 True True", "True 0", "False"]
