@@ -11,14 +11,17 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from forked_ranks import Forked
 from processes import children, has_ended, wait_until
 from recipes import EGS, commands, recipe, reset_signals
 from safetensors.torch import load_file
 
 from arkasr.model.checkpoint_files import complete_checkpoints
+from arkasr.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -444,10 +447,9 @@ def wait_for_step(step: int, run: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def test_killed_rank_is_restarted_and_gives_equal_weights(real):
-    undisturbed, expected = real("undisturbed", 2)
-    output = undisturbed.communicate()[0]
-    assert undisturbed.returncode == 0, output
+def test_killed_rank_is_restarted_and_gives_equal_weights(real, conf, datadir, tmp_path):
+    undisturbed = Forked(2, partial(train, str(conf), "base", str(tmp_path), str(datadir), STEPS), tmp_path / "printed")
+    assert undisturbed.wait() == [0, 0], (tmp_path / "printed").read_text()
     process, run = real("killed", 2)
     wait_for_step(8, run, process)
     (torchrun,) = children(process.pid)
@@ -456,7 +458,7 @@ def test_killed_rank_is_restarted_and_gives_equal_weights(real):
     assert process.returncode == 0 and "Successfully finished" in output, output
     resumed = re.search(r"resuming from \S+ \(step (\d+)\)", output)
     assert resumed and 8 <= int(resumed[1]) < 40
-    actual, reference = (load_file(folder / "final" / "model.safetensors") for folder in (run, expected))
+    actual, reference = (load_file(folder / "final" / "model.safetensors") for folder in (run, tmp_path / "base"))
     assert actual.keys() == reference.keys()
     assert all(bool((actual[name] == reference[name]).all()) for name in actual)
 

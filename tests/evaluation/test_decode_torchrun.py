@@ -6,15 +6,13 @@ import json
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import torch.distributed as dist
 from corpus_fixture import write_cuts
+from forked_ranks import Forked
 from fresh_plugins import fresh_plugins
 from lhotse import CutSet
 from processes import has_ended, wait_until
@@ -51,44 +49,6 @@ def write_config(conf: Path, expdir: Path, datadir: Path, run: str, *overrides: 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*"))}
-
-
-class Forked:
-    """Ranks that are copies of this process, which saves the time of starting Python. As torchrun, but no restarts."""
-
-    def __init__(self, number: int, function: Callable[[], None], output: Path):
-        with socket.socket() as one:
-            one.bind(("localhost", 0))
-            port = one.getsockname()[1]
-        env = {"WORLD_SIZE": number, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-        self.output, self.pids = output, []
-        for rank in range(number):
-            pid = os.fork()
-            if pid == 0:
-                os.environ.update({name: str(value) for name, value in (env | {"RANK": rank}).items()})
-                self._run(function)
-            self.pids.append(pid)
-
-    def _run(self, function: Callable[[], None]) -> NoReturn:
-        """Run the function as the command line does, and end the process with its status."""
-        file = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for stream in (1, 2):
-            os.dup2(file, stream)
-        sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
-        status = 0
-        try:
-            function()
-        except SystemExit as end:
-            status = end.code
-        except BaseException as error:
-            print(f"error of rank {os.environ['RANK']}: {type(error).__name__}: {error}")
-            status = 2
-        sys.stdout.flush()
-        os._exit(status)
-
-    def wait(self) -> list[int]:
-        """Return the exit status of each rank."""
-        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self.pids]
 
 
 @pytest.fixture
