@@ -18,6 +18,7 @@ from arkasr.training.run_tokenizer import _new_tokenizer
 RUNS = ["base", "base_steps", "base_audio", "base_td", "base_td_audio", "base_opd", "base_td_opd"]
 RUNS += ["base_opd_labelled", "topline"]
 CONF = EGS / "librispeech" / "conf" / "study.yaml"
+DIGITS = EGS / "digits" / "conf" / "study.yaml"
 
 
 def config(run, conf=CONF):
@@ -41,22 +42,23 @@ def test_runs_start_where_they_should():
     assert set(starts.values()) == {"E/base/final"}
 
 
-def test_controls_match_opd_in_steps_and_in_seconds_of_audio():
-    opd = config("base_opd")
+@pytest.mark.parametrize("conf", [CONF, DIGITS])
+def test_controls_match_opd_in_steps_and_in_seconds_of_audio(conf):
+    opd = config("base_opd", conf)
     for run in ("base_steps", "base_audio", "base_td", "base_td_audio", "topline", "base_td_opd", "base_opd_labelled"):
-        each = config(run)
+        each = config(run, conf)
         assert (each.train.length, each.optim) == (opd.train.length, opd.optim), run
-        expected = config("base").data.max_seconds if run == "base_steps" else opd.data.max_seconds
+        assert each.model.dropout == opd.model.dropout, run
+        expected = config("base", conf).data.max_seconds if run == "base_steps" else opd.data.max_seconds
         assert each.data.max_seconds == expected, run
-    audio = {run: config(run).data.train for run in RUNS}
+    audio = {run: config(run, conf).data.train for run in RUNS}
     assert audio["base_td_audio"] == audio["base_td"] == "E/td_teacher.jsonl.gz"
     assert audio["topline"] == audio["base_opd"] == audio["base_td_opd"] == "D/opd.jsonl.gz"
     assert (
         audio["base_opd_labelled"] == audio["base_audio"] == audio["base_steps"] == audio["base"] == "D/base.jsonl.gz"
     )
-    assert {run: config(run).objective for run in RUNS if config(run).objective == "opd"}.keys() == {
-        "base_opd", "base_td_opd", "base_opd_labelled",
-    }  # fmt: skip
+    distilled = {run for run in RUNS if config(run, conf).objective == "opd"}
+    assert distilled == {"base_opd", "base_td_opd", "base_opd_labelled"}
 
 
 def test_base_and_teacher_end_early_and_keep_their_best_checkpoints():
@@ -87,11 +89,10 @@ def test_parents_of_controls_are_trained_first():
 
 
 def test_digits_leave_two_speakers_out():
-    conf = EGS / "digits" / "conf" / "study.yaml"
-    assert run_names(conf) == ["teacher", *RUNS]
+    assert run_names(DIGITS) == ["teacher", *RUNS]
     facts = read_corpus_yaml(EGS / "digits" / "corpus.yaml").scale("study")
     assert facts.left_out == {"new-speakers": ["103", "104"]}
-    assert config("teacher", conf).data.train == "D/train.jsonl.gz"  # it has no part of its own
+    assert config("teacher", DIGITS).data.train == "D/train.jsonl.gz"  # it has no part of its own
 
 
 @pytest.fixture(scope="module")
