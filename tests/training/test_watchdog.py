@@ -89,10 +89,13 @@ def test_lone_rank_that_hangs_ends_with_one_sentence(what, status):
 
 @pytest.mark.slow
 def test_time_in_which_the_process_is_stopped_does_not_count():
-    words = [sys.executable, "-c", LONE.replace("range(4)", "range(12)"), "go"]
+    script = LONE.replace("range(4)", "range(8)").replace(
+        "with Watchdog", "print('started', flush=True)\nwith Watchdog"
+    )
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
-    with subprocess.Popen(words, env=env) as process:
-        time.sleep(9)  # it is in its loop
+    with subprocess.Popen([sys.executable, "-c", script, "go"], env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"started\n"
+        time.sleep(2)  # it is in its first loop
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(3)
         os.kill(process.pid, signal.SIGCONT)
