@@ -20,7 +20,8 @@ from arkasr.corpora.corpus import read_corpus_yaml
 
 EGS = Path(__file__).parents[2] / "egs"
 REAL = EGS / "conf" / "real.yaml"
-CONFS = [REAL, EGS / "own" / "conf" / "real.yaml", EGS / "speechocean762" / "conf" / "study.yaml"]
+ON_GPU = EGS / "conf" / "real_gpu.yaml"
+CONFS = [REAL, ON_GPU, EGS / "own" / "conf" / "real.yaml", EGS / "speechocean762" / "conf" / "study.yaml"]
 MORE = ["base_audio", "base_td_audio", "base_opd_labelled", "topline"]
 RUNS = ["teacher", "base", "base_steps", "base_td", "base_opd", "base_td_opd"]
 ENCODER = "model.audio_tower."
@@ -42,6 +43,7 @@ decode: {{max_new_tokens: 6}}
 distill: {{top_k: 4}}
 teacher: {{options: {{max_new_tokens: 6}}}}
 runs:
+  teacher: {{train: {{steps: 60}}}}
   base_steps: {{train: {{steps: 2}}}}
   base_td: {{train: {{steps: 2}}}}
   base_opd: {{train: {{steps: 2}}}}
@@ -49,7 +51,7 @@ runs:
 """
 
 
-@pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.parent.parent.name)
+@pytest.mark.parametrize("conf", CONFS, ids=lambda path: "-".join(path.parts[-3:]))
 @pytest.mark.parametrize("run", [*RUNS, *MORE])
 def test_every_run_takes_the_encoder_of_the_command(conf, run):
     config = load_config(str(conf), run, "E", "D", ["model.encoder=/models/whisper"])
@@ -60,12 +62,19 @@ def test_every_run_takes_the_encoder_of_the_command(conf, run):
     assert config.model.path == continued and config.train.length[0] == "steps"
 
 
-def test_control_takes_as_many_steps_at_the_same_rates_as_opd():
-    control, opd = (load_config(str(REAL), run, "E", "D") for run in ("base_steps", "base_opd"))
+@pytest.mark.parametrize("conf", [REAL, ON_GPU], ids=["cpu", "gpu"])
+def test_control_takes_as_many_steps_at_the_same_rates_as_opd(conf):
+    control, opd = (load_config(str(conf), run, "E", "D") for run in ("base_steps", "base_opd"))
     assert control.train.length == opd.train.length and control.optim == opd.optim and control.model == opd.model
-    audio = load_config(str(REAL), "base_audio", "E", "D")
+    audio = load_config(str(conf), "base_audio", "E", "D")
     assert control.augment == opd.augment and audio.data.max_seconds == opd.data.max_seconds
     assert audio.train == control.train
+
+
+@pytest.mark.parametrize("run", [*RUNS, *MORE])
+def test_on_a_gpu_all_parts_are_trained_on_masked_features(run):
+    config = load_config(str(ON_GPU), run, "E", "D")
+    assert not config.model.freeze and config.augment.masks and not config.train.cache_encoder
 
 
 def test_plan_gives_the_models_of_other_runs_the_encoder_of_the_command(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,11 @@ def test_sweep_can_be_planned(path):
     if sweep.points[0].name:
         assert len(set(map(str, configs))) == len(sweep.points)  # they differ
     else:
-        assert {*sweep.file.once, *sweep.file.shared, *sweep.file.runs} == set(run_names(sweep.conf))
+        listed = {*sweep.file.once, *sweep.file.shared, *sweep.file.runs}
+        assert listed <= set(run_names(sweep.conf))
+        for run in set(run_names(sweep.conf)) - listed:  # it would be the same training under another name
+            config = load_config(sweep.conf, run, "E", "D")
+            assert any(replace(load_config(sweep.conf, name, "E", "D"), run=run) == config for name in listed), run
 
 
 def test_weaker_teachers_differ_from_that_of_the_study_in_what_their_names_say():
