@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections import Counter
@@ -15,6 +16,14 @@ from own_warnings import OwnWarnings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SECONDS = {"e2e": 60.0, "distributed": 10.0, "slow": 4.0}  # of a test with this marker, about
 FAST_SECONDS = 0.04
+
+gc.disable()  # until all tests are imported: nothing of what torch and transformers allocate then is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Do not search the imported packages for garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
