@@ -23,7 +23,7 @@ def test_open_questions_of_the_paper_have_a_sweep():
     names = {path.stem for path in SWEEPS if path.parts[-4] == "librispeech"}
     assert names == {
         "study", "top_k", "teacher_strength", "on_policy_share", "temperature", "rollout_length", "loss",
-        "learning_rate", "ctc_weight",
+        "learning_rate", "ctc_weight", "better_base",
     }  # fmt: skip
 
 
