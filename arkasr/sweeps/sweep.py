@@ -59,9 +59,9 @@ def sweep(
         open_record(chosen, folders)
     runner = Runner(plan, names, folders.expdir, jobs, launch or _launcher(folders, jobs))
     runner.run()
+    _write_results(chosen, folders)
     if runner.stopped:
         raise KeyboardInterrupt
-    _write_results(chosen, folders)
     _report(runner, plan)
 
 

@@ -67,6 +67,14 @@ def test_sweep_trains_labels_scores_and_resumes(conf, datadir, tmp_path, trained
     assert "not run" not in files["SWEEP.md"].decode() and files["sweep.csv"].count(b"\n") == 1 + 6 * 2
 
 
+def test_stopped_sweep_writes_the_table_of_what_is_done(conf, datadir, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.Runner, "run", lambda self: setattr(self, "stopped", True))
+    exp = tmp_path / "exp"
+    with pytest.raises(KeyboardInterrupt):
+        sweep(str(write_sweep(tmp_path, conf, TEXT)), str(exp), str(datadir))
+    assert "| top_k-4/base_opd | not run |" in (exp / "SWEEP.md").read_text() and (exp / "sweep.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("share", "message"),
     [("0/2", "must be I/N"), ("3/2", "must be I/N"), ("a", r"--task a: must be I/N, with I from 1 to N")],
