@@ -108,4 +108,5 @@ def show_example(title: str, pairs: Sequence[tuple[str, str]]) -> None:
     """
     hypothesis, reference = sorted(pairs, key=lambda pair: (len(pair[1]), pair[1]))[len(pairs) // 2]
     for name, text in (("reference: ", reference), ("transcript:", hypothesis)):
+        text = " ".join(text.split())  # one line, also if the text has line ends
         log(f"{title}, {name} {text if len(text) <= SHOWN else text[:SHOWN] + ' ...'}")

@@ -54,7 +54,7 @@ def test_dev_set_is_not_read_if_it_is_never_measured(conf, datadir, tmp_path):
 
 
 def test_example_is_the_reference_of_median_length_whatever_the_order(capsys):
-    pairs = [("long heard", "x" * 300), ("y" * 300, "one two three"), ("short", "one"), ("", "")]
+    pairs = [("long heard", "x" * 300), ("y" * 300, "one two\nthree"), ("short", "one"), ("", "")]
     for order in (pairs, pairs[::-1]):
         show_example("dev 9.0 %", order)
         lines = [line.split("(arkasr) ")[1] for line in capsys.readouterr().out.splitlines()]
