@@ -35,8 +35,8 @@ FLOORS = {
     3: {"builtin", "plugins", "testing"},
     4: {"distill", "planning"},
     5: {"evaluation"},
-    6: {"reporting"},
-    7: {"export", "sweeps", "training"},
+    6: {"reporting", "transcription"},
+    7: {"export", "serving", "sweeps", "training"},
     8: {"__main__", "cli"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

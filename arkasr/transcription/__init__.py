@@ -1,0 +1,4 @@
+"""Transcription of any audio: files of any length in, texts with times out.
+
+May import `evaluation` and every subpackage below it.
+"""

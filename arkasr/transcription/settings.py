@@ -1,0 +1,29 @@
+"""The options that the command, Python and the service share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How audio is transcribed.
+
+    Attributes:
+        language: English name of the language of the audio.
+        batch_seconds: Seconds of audio per batch, padding included.
+        window_seconds: Longest stretch of audio that the model reads at once. Longer audio is cut into windows.
+        segmentation: Where longer audio is cut. `pauses` cuts where a detector of voice activity finds a pause, and
+            skips what has no speech. `fixed` cuts windows that overlap. `auto` is `pauses` if the detector is
+            installed, else `fixed`.
+        word_times: Whether words get times of their own.
+        hotwords: Words and phrases that decoding prefers.
+    """
+
+    language: str = "English"
+    batch_seconds: float = 240.0
+    window_seconds: float = 28.0
+    segmentation: Literal["auto", "pauses", "fixed"] = "auto"
+    word_times: bool = False
+    hotwords: tuple[str, ...] = ()
