@@ -12,6 +12,7 @@
 - `late_flags`: flags that the host reads while the device continues to work.
 - `choosing`: the choice of the next token.
 - `transcripts`: token caps and loops.
+- `stitching`: transcripts of windows that share audio, joined to one.
 
 May import `model.speech_lm`, `distributions`, `utils`, `interfaces` and `errors`.
 """

@@ -1,0 +1,169 @@
+"""Join transcripts of windows that share audio, without doubled or lost words.
+
+The end of the left transcript and the start of the right one are aligned by edit distance. Both windows are worst at
+their edges, where a word may be cut, so the texts are joined in the middle of what they agree on.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+WORDS_PER_SECOND = 6.0  # very fast speech
+CHARACTERS_PER_SECOND = 12.0
+_MATCH, _ERROR, _EDGE = 2, 2, 1  # what a match gains, an error costs, and an error in a word at the edge of a window
+
+
+def units(text: str, spaced: bool = True) -> list[str]:
+    """Split a transcript into the units that are compared.
+
+    Args:
+        text: The transcript.
+        spaced: Whether the language is written with spaces between words.
+
+    Returns:
+        Its words. Without spaces: its characters, with the marks and the punctuation that belong to them and the white
+        space before them. Words of other scripts stay whole. `joined` restores the text.
+    """
+    if spaced:
+        return text.split()
+    found: list[str] = []
+    before, word = "", False  # what belongs to the next unit, and whether letters continue the last one
+    for char in text.strip():
+        category = unicodedata.category(char)
+        letter = _letter(char)
+        if char.isspace() or category in ("Ps", "Pi"):
+            before, word = before + char, False
+        elif found and not before and (category[0] not in "LN" or category == "Lm" or (letter and word)):
+            found[-1] += char
+        else:
+            found.append(before + char)
+            before, word = "", letter
+    return found if not before else [*found[:-1], "".join(found[-1:]) + before]
+
+
+def joined(parts: Sequence[str], spaced: bool = True) -> str:
+    """Join units of `units`, or whole texts, to one text.
+
+    Args:
+        parts: The units or texts in order.
+        spaced: See `units`. If not, there are spaces only between letters of scripts that have spaces.
+
+    Returns:
+        The text, without spaces at its ends.
+    """
+    text = ""
+    for part in parts:
+        apart = text and part and (spaced or (_letter(text[-1]) and _letter(part[0])))
+        text += f" {part}" if apart else part
+    return text.strip()
+
+
+def most_units(seconds: float, spaced: bool = True) -> int:
+    """Return how many units can be said in some time.
+
+    Args:
+        seconds: The time.
+        spaced: See `units`.
+
+    Returns:
+        The number. 0 if there is no time.
+    """
+    return math.ceil(seconds * (WORDS_PER_SECOND if spaced else CHARACTERS_PER_SECOND)) + 1 if seconds > 0 else 0
+
+
+def seam(left: Sequence[str], right: Sequence[str], limit: int) -> tuple[int, int]:
+    """Find where to join the units of two transcripts.
+
+    1. Align the last `limit` units of `left` with the first `limit` units of `right`, so that the alignment reaches the
+       end of `left` and begins with `right`. Case and punctuation do not count.
+    2. If the alignment has more matches than errors, join at the match in its middle.
+    3. If not, the texts share nothing, and both stay whole.
+
+    Example: `a young far` and `young farmer opened` share `young`. The word at the end of the left text and the word
+    that is compared with it differ, which costs little, because the window cuts it. The result is (2, 1):
+    `a young` and `farmer opened`.
+
+    Args:
+        left: Units of the transcript of the earlier window.
+        right: Units of the transcript of the later window.
+        limit: Most units that the windows share (see `most_units`).
+
+    Returns:
+        (keep, skip): the joined text is `left[:keep]` and `right[skip:]`.
+    """
+    first = max(len(left) - limit, 0)
+    matches = _matches([_key(unit) for unit in left[first:]], [_key(unit) for unit in right[:limit]])
+    if not matches:
+        return len(left), 0
+    row, column = matches[(len(matches) - 1) // 2]
+    from_left = len(left) - 1 - (first + row) >= column  # the window in which the unit is farther from the edge
+    return first + row + from_left, column + from_left
+
+
+def stitch(left: str, right: str, limit: int, spaced: bool = True) -> str:
+    """Join two transcripts (see `seam`).
+
+    Args:
+        left: Transcript of the earlier window.
+        right: Transcript of the later window.
+        limit: Most units that the windows share (see `most_units`).
+        spaced: See `units`.
+
+    Returns:
+        The text of both.
+    """
+    before, after = units(left, spaced), units(right, spaced)
+    keep, skip = seam(before, after, limit)
+    return joined([joined(before[:keep], spaced), *after[skip:]], spaced)
+
+
+def _letter(char: str) -> bool:
+    """Return whether a character is a letter or number of a script with spaces between words."""
+    category = unicodedata.category(char)
+    return category[0] in "LN" and category not in ("Lo", "Lm")
+
+
+def _key(unit: str) -> str:
+    folded = unicodedata.normalize("NFKC", unit).casefold()
+    return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM") or folded.strip()
+
+
+def _matches(tail: Sequence[str], head: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the matching pairs of the best alignment. Empty if it has not more matches than errors."""
+    # scores[i][j]: of the best alignment of a suffix of tail[:i] with head[:j]. What is before the suffix is free.
+    scores = [[0] * (len(head) + 1) for _ in range(len(tail) + 1)]
+    for j in range(1, len(head) + 1):
+        scores[0][j] = scores[0][j - 1] - _cost(j == 1)
+    for i in range(1, len(tail) + 1):
+        for j in range(1, len(head) + 1):
+            scores[i][j] = max(
+                scores[i - 1][j - 1] + _pair(tail, head, i, j),
+                scores[i - 1][j] - _cost(i == len(tail)),
+                scores[i][j - 1] - _cost(j == 1),
+            )
+    end = max(range(len(head) + 1), key=lambda j: (scores[-1][j], -j))
+    return _path(scores, tail, head, end) if scores[-1][end] > 0 else []
+
+
+def _cost(at_edge: bool) -> int:
+    return _EDGE if at_edge else _ERROR
+
+
+def _pair(tail: Sequence[str], head: Sequence[str], i: int, j: int) -> int:
+    return _MATCH if tail[i - 1] == head[j - 1] else -_cost(i == len(tail) or j == 1)
+
+
+def _path(scores: Sequence[Sequence[int]], tail: Sequence[str], head: Sequence[str], j: int) -> list[tuple[int, int]]:
+    found, i = [], len(tail)
+    while i > 0 and j > 0:
+        if scores[i][j] == scores[i - 1][j - 1] + _pair(tail, head, i, j):
+            i, j = i - 1, j - 1
+            if tail[i] == head[j]:
+                found.append((i, j))
+        elif scores[i][j] == scores[i - 1][j] - _cost(i == len(tail)):
+            i -= 1
+        else:
+            j -= 1
+    return found[::-1]
