@@ -1,0 +1,98 @@
+"""The windows of one recording, in order, to its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arkasr.interfaces import Transcript
+from arkasr.languages import known_language
+from arkasr.model.generation.stitching import joined, most_units, seam, units
+from arkasr.transcription.recognizer import Recognizer
+from arkasr.transcription.redecoding import Decoded, decode_again, failed
+from arkasr.transcription.results import Segment, Word
+from arkasr.transcription.settings import Settings
+from arkasr.transcription.stream import Window
+
+
+def is_spaced(language: str) -> bool:
+    """Return whether a language is written with spaces between words.
+
+    Args:
+        language: English name.
+
+    Returns:
+        True for languages that are not in the table.
+    """
+    known = known_language(language)
+    return known is None or known.metric == "wer"
+
+
+@dataclass
+class _Piece:
+    start: float
+    end: float
+    units: list[str]
+    words: list[Word]
+    transcript: Transcript
+
+
+class Assembly:
+    """Collects the transcripts of the windows of one recording.
+
+    Args:
+        recognizer: The model. It decodes windows again whose text loops.
+        settings: `hotwords` and `word_times` are used.
+        language: English name of the language.
+    """
+
+    def __init__(self, recognizer: Recognizer, settings: Settings, language: str):
+        self._recognizer, self._settings, self._language = recognizer, settings, language
+        self._spaced = is_spaced(language)
+        self._pieces: list[_Piece] = []
+        self._notes: list[str] = []
+        self._empty: list[Window] = []
+
+    def add(self, window: Window, transcript: Transcript) -> None:
+        """Add the next window. If its transcript fails (see `redecoding.failed`), this call decodes its parts.
+
+        Args:
+            window: A window of `cut`. Windows come in order.
+            transcript: Its transcript.
+        """
+        decoded = [Decoded(window, transcript)]
+        if failed(transcript):
+            decoded, note = decode_again(decoded[0], self._recognizer, self._language, self._settings.hotwords)
+            self._notes.append(note)
+        for piece in decoded:
+            self._append(*piece)
+
+    def finish(self) -> tuple[list[Segment], list[str]]:
+        """Return the segments, and what the reader should know.
+
+        Returns:
+            Segments in order, none of them empty, and notes of one sentence each.
+        """
+        if self._empty:
+            seconds = sum(window.end - window.start for window in self._empty)
+            self._notes.append(f"the model wrote nothing for {len(self._empty)} windows, {seconds:.1f} s in total")
+        return [self._segment(piece) for piece in self._pieces if piece.units], self._notes
+
+    def _append(self, window: Window, transcript: Transcript) -> None:
+        new = _Piece(window.start, window.end, units(transcript, self._spaced), [], transcript)
+        if not new.units:
+            self._empty.append(window)
+        if window.overlap and self._pieces:
+            self._join(self._pieces[-1], new, window.overlap)
+        self._pieces.append(new)
+
+    def _join(self, old: _Piece, new: _Piece, overlap: float) -> None:
+        keep, skip = seam(old.units, new.units, most_units(overlap, self._spaced))
+        old.units, new.units = old.units[:keep], new.units[skip:]
+        old.words, new.words = old.words[:keep], new.words[skip:]
+        old.end = new.start = new.start + overlap / 2
+
+    def _segment(self, piece: _Piece) -> Segment:
+        text, transcript = joined(piece.units, self._spaced), piece.transcript
+        words: Sequence[Word] = piece.words
+        return Segment(text, piece.start, piece.end, tuple(words), transcript.stopped, transcript.looping)

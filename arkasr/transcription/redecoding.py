@@ -1,0 +1,97 @@
+"""Decode windows again whose transcript loops or reaches its limit, cut in another way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from arkasr.interfaces import SAMPLE_RATE, Transcript
+from arkasr.model.generation.stitching import units
+from arkasr.transcription.recognizer import Recognizer
+from arkasr.transcription.stream import Window
+from arkasr.utils.loops import ends_in_loop
+
+ROUNDS = 3  # a window is cut into at most 2 ** 3 pieces, so it costs at most three more times
+LEAST_SAMPLES = 2 * SAMPLE_RATE  # of a window that is cut
+MOST_OVERLAP = 2 * SAMPLE_RATE
+QUIET = SAMPLE_RATE // 10  # samples over which loudness is measured
+
+
+class Decoded(NamedTuple):
+    """A window and its transcript."""
+
+    window: Window
+    transcript: Transcript
+
+
+def failed(transcript: Transcript) -> bool:
+    """Return whether a transcript ends in a loop, or was cut by the limit of tokens.
+
+    Args:
+        transcript: The transcript. If its decoder does not report loops, its words are searched for one.
+
+    Returns:
+        Whether it should be decoded again.
+    """
+    looping = transcript.looping
+    if looping is None:
+        looping = ends_in_loop(units(transcript)) or ends_in_loop(transcript.replace(" ", ""))
+    return looping or transcript.stopped is False
+
+
+def decode_again(
+    decoded: Decoded, recognizer: Recognizer, language: str, hotwords: tuple[str, ...] = ()
+) -> tuple[list[Decoded], list[str]]:
+    """Decode halves of a window, and halves of those that still fail, at most three times.
+
+    Args:
+        decoded: A window whose transcript `failed`.
+        recognizer: The model.
+        language: English name of the language.
+        hotwords: See `Recognizer.transcribe`.
+
+    Returns:
+        The pieces in order, and a sentence on what was done.
+    """
+    pieces, rounds = [decoded], 0
+    while rounds < ROUNDS and any(_can_improve(piece) for piece in pieces):
+        cut = [_halves(piece.window) if _can_improve(piece) else [] for piece in pieces]
+        new = [half for halves in cut for half in halves]
+        texts = iter(recognizer.transcribe([half.waveform for half in new], [language] * len(new), hotwords))
+        pieces = [
+            piece
+            for old, halves in zip(pieces, cut)
+            for piece in ([Decoded(half, next(texts)) for half in halves] or [old])
+        ]
+        rounds += 1
+    return pieces, [_note(decoded, pieces)]
+
+
+def _can_improve(piece: Decoded) -> bool:
+    return failed(piece.transcript) and len(piece.window.waveform) >= LEAST_SAMPLES
+
+
+def _halves(window: Window) -> list[Window]:
+    """Cut a window at the quietest place of its middle third. Both halves hold what is around it."""
+    samples = window.waveform
+    middle = _quietest(samples, len(samples) // 3, 2 * len(samples) // 3)
+    around = min(MOST_OVERLAP, len(samples) // 4) // 2
+    left, right = samples[: middle + around], samples[middle - around :]
+    start = window.start + (middle - around) / SAMPLE_RATE
+    return [replace(window, waveform=left), Window(start, right, 2 * around / SAMPLE_RATE)]
+
+
+def _quietest(samples: Tensor, first: int, last: int) -> int:
+    frames = samples[first:last].unfold(0, QUIET, QUIET)
+    return first + int(frames.square().mean(-1).argmin()) * QUIET + QUIET // 2
+
+
+def _note(before: Decoded, pieces: list[Decoded]) -> str:
+    window, still = before.window, sum(failed(piece.transcript) for piece in pieces)
+    why = "reached the limit of tokens" if before.transcript.looping is False else "repeats itself"
+    what = f"{window.start:.2f} to {window.end:.2f} s: the text {why}"
+    if len(pieces) == 1:
+        return f"{what}, and the audio is too short to be cut"
+    return f"{what}, so the audio was decoded again in {len(pieces)} pieces ({still} of them still fail)"
