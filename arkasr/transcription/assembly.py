@@ -28,6 +28,19 @@ def is_spaced(language: str) -> bool:
     return known is None or known.metric == "wer"
 
 
+def whole_text(segments: Sequence[Segment], language: str) -> str:
+    """Join the texts of segments.
+
+    Args:
+        segments: Segments in order.
+        language: English name of their language.
+
+    Returns:
+        The text, with spaces between segments where the language has them.
+    """
+    return joined([segment.text for segment in segments], is_spaced(language))
+
+
 @dataclass
 class _Piece:
     start: float
@@ -66,6 +79,18 @@ class Assembly:
             self._notes.append(note)
         for piece in decoded:
             self._append(*piece)
+
+    def settled(self, overlaps: bool) -> list[Segment]:
+        """Return the segments so far that later windows cannot change.
+
+        Args:
+            overlaps: Whether the next window shares audio with the last one, or may do.
+
+        Returns:
+            Segments in order, none of them empty.
+        """
+        pieces = self._pieces[:-1] if overlaps else self._pieces
+        return [self._segment(piece) for piece in pieces if piece.units]
 
     def finish(self) -> tuple[list[Segment], list[str]]:
         """Return the segments, and what the reader should know.
