@@ -24,10 +24,10 @@ from arkasr.data.reasons import (
     Unusable,
 )
 from arkasr.data.shar import tar_file, with_audio
+from arkasr.data.waveforms import MAX_PEAK
 from arkasr.interfaces import SAMPLE_RATE
 
 EDGE = 0.001  # seconds of rounding
-MAX_PEAK = 10.0  # of floats whose full scale is 1. Decoders and mixtures exceed 1, but not 20 dB
 _DETAIL = re.compile(r"Exception #0 \(.*?\): <class '(?:.*\.)?(\w+)'>: (.*)|Details: <class '(?:.*\.)?(\w+)'>: (.*)")
 
 

@@ -20,11 +20,11 @@ from arkasr.config.schema import DataConfig
 from arkasr.data.channels import choose_channels
 from arkasr.data.lines import WRITE_AGAIN
 from arkasr.data.reasons import AMBIGUOUS, EMPTY_TEXT, LANGUAGE, NO_AUDIO, NO_TEXT, OUTSIDE, UNLIKE, Unusable, refuse
+from arkasr.data.waveforms import MAX_RATE, MIN_RATE
 from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.languages import find_language, known_language
 
-MIN_RATE, MAX_RATE = 1000, 768_000  # Hz, of recordings
 EDGE = 0.01  # seconds that a supervision may leave uncovered at either end, which is rounding
 BEYOND = 0.1  # seconds that a supervision may reach beyond the audio, which is careless annotation
 ODD = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError)  # Lhotse, on odd values

@@ -11,6 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arkasr.utils.devices import to_device
 
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz, of recordings
+MAX_PEAK = 10.0  # of floats whose full scale is 1. Decoders and mixtures exceed 1, but not 20 dB
+
 T = TypeVar("T")
 
 
