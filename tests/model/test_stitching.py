@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as rules
 from hypothesis import strategies as st
 
 from arkasr.model.generation.stitching import joined, most_units, seam, stitch, units
@@ -20,6 +21,7 @@ def windows(draw, least=0):
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.data())
+@rules(max_examples=60, deadline=None)
 def test_stitch_restores_any_text_if_the_overlap_is_known(words, data):
     start = data.draw(st.integers(0, len(words)))
     end = data.draw(st.integers(start, len(words)))
@@ -27,6 +29,7 @@ def test_stitch_restores_any_text_if_the_overlap_is_known(words, data):
 
 
 @given(windows(), st.integers(0, 70), st.booleans())
+@rules(max_examples=60, deadline=None)
 def test_stitch_restores_a_text_without_repeated_units_whatever_the_limit(window, more, spaced):
     (total, start, end), text = window, DISTINCT if spaced else CHARACTERS
     glue = " " if spaced else ""
@@ -35,6 +38,7 @@ def test_stitch_restores_a_text_without_repeated_units_whatever_the_limit(window
 
 
 @given(windows(least=4), st.integers(0, 20))
+@rules(max_examples=60, deadline=None)
 def test_stitch_takes_words_that_a_window_cuts_from_the_other_window(window, more):
     total, start, end = window
     left, right = [*DISTINCT[: end - 1], "half"], ["rest", *DISTINCT[start + 1 : total]]
@@ -42,6 +46,7 @@ def test_stitch_takes_words_that_a_window_cuts_from_the_other_window(window, mor
 
 
 @given(windows(least=8), st.integers(0, 20), st.data())
+@rules(max_examples=60, deadline=None)
 def test_stitch_keeps_the_count_of_words_where_the_windows_disagree_on_one(window, more, data):
     total, start, end = window
     other = DISTINCT[:total]
@@ -63,6 +68,7 @@ def test_seam_changes_nothing_outside_of_the_shared_units(left, right, limit):
 
 
 @given(st.integers(1, 8), st.integers(1, 8))
+@rules(max_examples=60, deadline=None)
 def test_stitch_of_windows_in_order_restores_the_text(step, overlap):
     size = step + overlap
     text = " ".join(DISTINCT[:size])
@@ -97,6 +103,7 @@ def test_units_of_mixed_text_keep_words_marks_and_punctuation_together():
 
 
 @given(st.text(alphabet="打开吧。，“”（） ab3ーパき\u0e14\u0e31", max_size=30))  # noqa: RUF001
+@rules(max_examples=60, deadline=None)
 def test_units_without_spaces_restore_the_text(text):
     assert "".join(units(text, spaced=False)).strip() == text.strip()
     assert joined(units(text, spaced=False), spaced=False) == text.strip()
