@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,40 @@ from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
 from arkasr.interfaces import Transcript
 from arkasr.model.generation import generate, is_looping, token_caps
+from arkasr.model.hotwords import DEFAULT_WEIGHT, HotwordTables, hotword_tables
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.plugins import registry
 
 MAX_NEW_TOKENS = 1000  # per window
 TOKENS_PER_SECOND = 25.0  # fast speech in single bytes
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def place(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
+    """Choose where a model is placed, and in which precision.
+
+    Args:
+        device: torch device. `auto` is the GPU if there is one.
+        dtype: Name of the weights' torch dtype. `auto` is bfloat16 on a GPU, else float32.
+
+    Returns:
+        Device and dtype, neither of them `auto`.
+
+    Raises:
+        UserError: There is no such device or dtype.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # of torch without CUDA
+        reason = (str(error).splitlines() or [""])[0][:150].rstrip(". ")
+        raise UserError(f"--device {device}: cannot be used ({reason}); use cpu, cuda or cuda:<number>") from error
+    dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: is not a data type of weights; use auto, {', '.join(DTYPES)}")
+    return device, dtype
 
 
 class Recognizer:
@@ -54,10 +83,7 @@ class Recognizer:
         """
         if bool(model) == bool(teacher):
             raise UserError("--model and --teacher: exactly one must name a model; add or remove one of them")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if dtype == "auto":
-            dtype = "bfloat16" if device.startswith("cuda") else "float32"
+        device, dtype = place(device, dtype)
         if model:
             return cls(model, load_speech_lm(model, dtype, device))
         plugin, _, path = teacher.partition(":")
@@ -70,7 +96,11 @@ class Recognizer:
 
     @torch.no_grad()
     def transcribe(
-        self, waveforms: Sequence[Tensor], languages: Sequence[str], hotwords: Sequence[str] = ()
+        self,
+        waveforms: Sequence[Tensor],
+        languages: Sequence[str],
+        hotwords: Sequence[str] = (),
+        hotword_weight: float = DEFAULT_WEIGHT,
     ) -> list[Transcript]:
         """Transcribe one batch greedily.
 
@@ -78,17 +108,47 @@ class Recognizer:
             waveforms: B tensors [num_samples], float32, mono at 16 kHz, each at most `max_seconds`.
             languages: B English names of languages.
             hotwords: Words and phrases that decoding prefers.
+            hotword_weight: Bonus per token of a hotword (see `hotword_tables`).
 
         Returns:
             B transcripts.
+
+        Raises:
+            UserError: See `check_hotwords`.
         """
-        clips = Waveforms.of(waveforms)
+        clips, tables = Waveforms.of(waveforms), self._tables(hotwords, hotword_weight)
         if self.lm is None:
             texts = self._teacher.transcribe(clips, languages)
             return [text if isinstance(text, Transcript) else Transcript(text) for text in texts]
         caps = token_caps(clips, MAX_NEW_TOKENS, TOKENS_PER_SECOND)
-        generated = generate(self.lm, self.lm.embed_prompts(self.lm.encode_audio(clips), languages), caps)
+        prompts = self.lm.embed_prompts(self.lm.encode_audio(clips), languages)
+        generated = generate(self.lm, prompts, caps, hotwords=tables)
         return [
             Transcript(self.lm.text(ids), stopped, is_looping(ids, self.lm.stop_ids), len(ids))
             for ids, stopped in zip(generated.ids, generated.stopped)
         ]
+
+    def check_hotwords(self, hotwords: Sequence[str], hotword_weight: float = DEFAULT_WEIGHT) -> None:
+        """Check hotwords before audio is read.
+
+        Args:
+            hotwords: Words and phrases that decoding shall prefer.
+            hotword_weight: Bonus per token of a hotword.
+
+        Raises:
+            UserError: The weight is not a positive number, a hotword is empty or cannot be written in the model's
+                tokens, or the model is a teacher plugin, which cannot prefer hotwords.
+        """
+        self._tables(hotwords, hotword_weight)
+
+    def _tables(self, hotwords: Sequence[str], weight: float) -> HotwordTables | None:
+        if not hotwords:
+            return None
+        if self.lm is None:
+            raise UserError(
+                f"--hotwords: the teacher plugin {self.name} cannot prefer hotwords; only models that arkasr decodes "
+                "can; leave --hotwords out, or name such a model with --model"
+            )
+        if not 0 < weight < math.inf:
+            raise UserError(f"--hotword_weight {weight:g}: must be a number above 0; typical are 1 to 5; correct it")
+        return hotword_tables(hotwords, self.lm.tokenizer, len(self.lm.blocked), weight, self.lm.device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from arkasr.model.hotwords import DEFAULT_WEIGHT
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -17,8 +19,11 @@ class Settings:
         segmentation: Where longer audio is cut. `pauses` cuts where a detector of voice activity finds a pause, and
             skips what has no speech. `fixed` cuts windows that overlap. `auto` is `pauses` if the detector is
             installed, else `fixed`.
-        word_times: Whether words get times of their own.
+        word_times: Whether words get times of their own, by a CTC head.
+        aligner: Folder of a model whose CTC head finds the times of words. Empty: the model that transcribes.
         hotwords: Words and phrases that decoding prefers.
+        hotword_weight: Bonus per token of a hotword, in units of the logits. A larger one finds more hotwords, also
+            where they are not spoken.
     """
 
     language: str = "English"
@@ -26,4 +31,6 @@ class Settings:
     window_seconds: float = 28.0
     segmentation: Literal["auto", "pauses", "fixed"] = "auto"
     word_times: bool = False
+    aligner: str = ""
     hotwords: tuple[str, ...] = ()
+    hotword_weight: float = DEFAULT_WEIGHT

@@ -14,7 +14,7 @@
 - `transcripts`: token caps and loops.
 - `stitching`: transcripts of windows that share audio, joined to one.
 
-May import `model.speech_lm`, `distributions`, `utils`, `interfaces` and `errors`.
+May import `model.hotwords`, `model.speech_lm`, `distributions`, `utils`, `interfaces` and `errors`.
 """
 
 from arkasr.model.generation.decoding import Generation, generate

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arkasr.model.hotwords import HotwordTables
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -19,11 +21,13 @@ class Choice:
         temperature: 0 chooses the best token. Otherwise logits are divided by it before drawing.
         top_p: Nucleus to draw from. 1 uses all tokens.
         generator: Source of the random draws. None uses torch's global generator.
+        hotwords: Hotwords whose bonus is added to the logits before. None adds nothing.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     generator: torch.Generator | None = None
+    hotwords: HotwordTables | None = None
 
     def __call__(self, logits: Tensor, best: Tensor) -> Tensor:
         """Choose one token per transcript.

@@ -18,6 +18,7 @@ from arkasr.model.generation.engine import engine_of
 from arkasr.model.generation.schedule import schedule_of
 from arkasr.model.generation.step_runner import StepMode
 from arkasr.model.generation.weights import current_weights
+from arkasr.model.hotwords import HotwordTables
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.devices import to_device
 
@@ -49,6 +50,7 @@ def generate(
     generator: torch.Generator | None = None,
     top_p: float = 1.0,
     mode: StepMode = EAGER_OR_CAPTURED,
+    hotwords: HotwordTables | None = None,
 ) -> Generation:
     """Continue N prompts until a stop id or the clip's token cap.
 
@@ -60,11 +62,12 @@ def generate(
         prompts: N tensors [S_i, H] from `SpeechLM.embed_prompts`.
         caps: N maximum numbers of tokens, the stop token included (see `token_caps`). 0 or less writes nothing.
         top_k: Number of best ids to return for each step, limited to V. They come from the model's own distribution,
-            without `temperature` and `top_p`.
+            without `temperature` and `top_p`, but with the bonus of hotwords.
         temperature: 0 decodes greedily. Otherwise logits are divided by it before sampling.
         generator: Source of the random draws. None uses torch's global generator.
         top_p: Nucleus sampling: draw from the smallest set of tokens with at least this probability. 1 uses all.
         mode: How decoding steps run. Default: eagerly on a CPU, captured in CUDA graphs on a GPU.
+        hotwords: Hotwords that decoding prefers, on the device of the model (see `hotword_tables`).
 
     Returns:
         Transcripts and top-k ids of the N clips, in the order of `prompts`.
@@ -76,11 +79,11 @@ def generate(
     if not prompts or max(caps) <= 0:
         nothing = torch.zeros(0, top_k, dtype=torch.long, device=lm.device)
         return Generation([[] for _ in prompts], [False for _ in prompts], nothing)
-    weights, choice = current_weights(lm), Choice(temperature, top_p, generator)
-    schedule = schedule_of(lm.device, mode.compiled)
+    weights, schedule = current_weights(lm), schedule_of(lm.device, mode.compiled)
     copied = torch.autocast(lm.device.type, enabled=False) if weights.is_copy else nullcontext()
     with copied, torch.cuda.device_of(lm.blocked):  # streams, events and captures are those of the present GPU
         engine = engine_of(lm, weights, keep=lm.device.type == "cuda" and weights.is_fixed)
+        choice = Choice(temperature, top_p, generator, engine.hotwords(hotwords))
         batch = DecodingBatch(engine, schedule, choice, [len(p) for p in prompts], caps, top_k)
         batch.read_prompts(prompts)
         batch.run(mode)

@@ -14,6 +14,7 @@ from arkasr.model.generation.graph_pool import GraphPool
 from arkasr.model.generation.state import DecodingState
 from arkasr.model.generation.step_runner import StepMode, StepRunner
 from arkasr.model.generation.weights import DecoderWeights
+from arkasr.model.hotwords import HotwordTables
 from arkasr.model.speech_lm.auto import SpeechLM
 
 MOST_STATES = 48  # shapes that are kept with their captured steps, on a GPU
@@ -39,6 +40,23 @@ class Engine:
         self.block = torch.empty(0, dtype=weights.dtype, device=weights.head.device)
         self.states: OrderedDict[tuple[int, int, int], DecodingState] = OrderedDict()
         self.runners: dict[tuple[int, int, int], dict[Any, StepRunner]] = {}
+        self._hotwords: dict[tuple[int, ...], HotwordTables] = {}
+
+    def hotwords(self, tables: HotwordTables | None) -> HotwordTables | None:
+        """Return hotwords for the steps. Those of captured steps have fixed addresses, one copy per shape.
+
+        Args:
+            tables: The hotwords on the device of the model, or None.
+
+        Returns:
+            The hotwords. On a GPU, the next call with tables of this shape overwrites them.
+        """
+        if tables is None or self.pool is None:
+            return tables
+        if tables.shape not in self._hotwords:
+            self._hotwords[tables.shape] = tables.clone()
+        self._hotwords[tables.shape].copy_(tables)
+        return self._hotwords[tables.shape]
 
     def state(self, rows: int, length: int, top_k: int) -> DecodingState:
         """Return a state, whose values are those of its last use or zero.

@@ -34,13 +34,17 @@ class DecodingState:
         topk: Tensor [B, L, k], int64, the k best allowed ids at each step.
         limits: Tensor [B], int64, token cap of each row.
         done: Tensor [B], bool, rows that have chosen a stop id or reached their cap.
+        match: Tensor [B], int64, state of each row in the automaton of hotwords.
     """
 
     def __init__(self, weights: DecoderWeights, memory: Tensor, top_k: int):
         self.weights, self.memory = weights, memory
         rows, length, device = memory.shape[2], memory.shape[4], memory.device
         self.slots = Slots(rows, length, device)
-        self.token, self.limits, self.count = (torch.zeros(n, dtype=torch.long, device=device) for n in (rows, rows, 1))
+        sizes = rows, rows, rows, 1
+        self.token, self.limits, self.match, self.count = (
+            torch.zeros(n, dtype=torch.long, device=device) for n in sizes
+        )
         self.done = torch.zeros(rows, dtype=torch.bool, device=device)
         self.ids = torch.zeros(rows, length, dtype=torch.long, device=device)
         self.topk = torch.zeros(rows, length, top_k, dtype=torch.long, device=device)
@@ -70,6 +74,7 @@ class DecodingState:
         self.slots.position.copy_(lengths - 1)
         self.limits.copy_(limits)
         self.done.zero_()
+        self.match.zero_()
         self.count.zero_()
         states = self.weights.decoder(inputs_embeds=embeds, **self._cached).last_hidden_state
         rows = torch.arange(len(embeds), device=embeds.device)
@@ -121,10 +126,14 @@ class DecodingState:
             choice: How tokens are chosen.
         """
         logits.masked_fill_(self.weights.blocked, -torch.inf)
+        if choice.hotwords is not None:
+            logits += choice.hotwords.bonus(self.match)
         best = best_tokens(logits, max(1, self.topk.shape[-1]))[0]
         chosen = choice(logits, best)
         self.ids.index_copy_(1, self.count, chosen[:, None])
         self.topk.index_copy_(1, self.count, best[:, None, : self.topk.shape[-1]])
+        if choice.hotwords is not None:
+            self.match.copy_(choice.hotwords.next(self.match, chosen))
         self.token.copy_(chosen)
         self.count += 1
         self.done |= (chosen[:, None] == self.weights.stops).any(-1) | (self.limits <= self.count)
@@ -137,7 +146,7 @@ class DecodingState:
             rows: Tensor [B], int64, rows of `other`.
         """
         self.weights = other.weights
-        for name in ("token", "limits", "done"):
+        for name in ("token", "limits", "done", "match"):
             getattr(self, name).copy_(getattr(other, name)[rows])
         for name in ("ids", "topk"):
             getattr(self, name)[:, : other.length] = getattr(other, name)[rows]

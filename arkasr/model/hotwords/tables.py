@@ -1,0 +1,215 @@
+"""The automaton of hotwords as tensors. A step reads nothing on the host and has shapes that do not depend on values.
+
+Shapes: B rows, V vocabulary size, S states, A arcs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from arkasr.model.hotwords.automaton import EDGE, INSIDE, Automaton, hotword_automaton
+
+DEFAULT_WEIGHT = 2.0
+MOST_TABLES = 16  # lists of hotwords that are kept per tokenizer
+LEAST_STATES, LEAST_ARCS = 256, 16  # of padded tables
+
+Key = tuple[tuple[str, ...], float, int, torch.device]
+_kept: WeakKeyDictionary[PreTrainedTokenizerBase, OrderedDict[Key, HotwordTables]] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class HotwordTables:
+    """States, arcs and bonuses. State 0 is the start of a text.
+
+    The sizes S, A and the largest number of arcs of a state are padded to powers of two, so that lists of similar
+    length have tables of the same shapes, which captured steps can share.
+
+    Attributes:
+        starts: Tensor [2, V], int64, next state at the edge of a word and inside one.
+        outside: Tensor [V], int64, 0 or 1: the state after a token that matches nothing.
+        start_bonus: Tensor [2, V], float32, bonus of the tokens that begin a hotword.
+        continues: Tensor [V], bool, tokens that continue the word before them.
+        root: Tensor [S], int64, 0 or 1: the row of `starts` that holds for other tokens than those of arcs.
+        refunds: Tensor [S, 2], float32, what tokens at the edge of a word and inside it pay back.
+        first: Tensor [S], int64, the first arc of each state.
+        number: Tensor [S], int64, the number of its arcs.
+        tokens: Tensor [A], int64, token of each arc.
+        targets: Tensor [A], int64, its next state.
+        changes: Tensor [A], float32, its bonus, as a difference from what other tokens earn.
+        places: Tensor [largest number of arcs], int64, 0, 1, 2 and so on.
+        depth: Largest number of tokens of a hotword.
+    """
+
+    starts: Tensor
+    outside: Tensor
+    start_bonus: Tensor
+    continues: Tensor
+    root: Tensor
+    refunds: Tensor
+    first: Tensor
+    number: Tensor
+    tokens: Tensor
+    targets: Tensor
+    changes: Tensor
+    places: Tensor
+    depth: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """S, A, the largest number of arcs, and V."""
+        return len(self.root), len(self.tokens), len(self.places), len(self.continues)
+
+    def bonus(self, states: Tensor) -> Tensor:
+        """Compute what each token earns or pays back.
+
+        Args:
+            states: Tensor [B], int64.
+
+        Returns:
+            Tensor [B, V], float32, to add to logits or log-probabilities.
+        """
+        refunds = self.refunds[states]
+        paid = torch.where(self.continues, refunds[:, 1:], refunds[:, :1])
+        places, valid = self._arcs(states)
+        changes = self.changes[places] * valid
+        return (self.start_bonus[self.root[states]] - paid).scatter_add_(1, self.tokens[places], changes)
+
+    def next(self, states: Tensor, chosen: Tensor) -> Tensor:
+        """Return the states after a token.
+
+        Args:
+            states: Tensor [B], int64.
+            chosen: Tensor [B], int64, token ids.
+
+        Returns:
+            Tensor [B], int64.
+        """
+        places, valid = self._arcs(states)
+        hit = valid & (self.tokens[places] == chosen[:, None])
+        target = torch.where(hit, self.targets[places], -1).amax(-1)
+        return torch.where(target < 0, self.starts[self.root[states], chosen], target)
+
+    def _arcs(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the places of the arcs of each state, [B, largest number of arcs], and whether there is an arc."""
+        return self.first[states][:, None] + self.places, self.places < self.number[states][:, None]
+
+    def to(self, device: torch.device) -> HotwordTables:
+        """Return the tables on a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            These tables if they are there, otherwise a copy.
+        """
+        if self.root.device == device:
+            return self
+        return HotwordTables(**{name: tensor.to(device) for name, tensor in self._tensors().items()}, depth=self.depth)
+
+    def clone(self) -> HotwordTables:
+        """Return tables with the same values in memory of their own."""
+        return HotwordTables(**{name: tensor.clone() for name, tensor in self._tensors().items()}, depth=self.depth)
+
+    def copy_(self, other: HotwordTables) -> None:
+        """Take the values of tables of the same shape. The tensors keep their addresses.
+
+        Args:
+            other: The tables.
+        """
+        for name, tensor in self._tensors().items():
+            tensor.copy_(getattr(other, name))
+        self.depth = other.depth
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "depth"}
+
+
+def hotword_tables(
+    hotwords: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    vocab_size: int,
+    weight: float = DEFAULT_WEIGHT,
+    device: torch.device | str = "cpu",
+) -> HotwordTables:
+    """Return the tables of a list of hotwords. The latest lists are kept.
+
+    Args:
+        hotwords: Words and phrases, at least one.
+        tokenizer: The model's tokenizer.
+        vocab_size: Rows of the model's output head V.
+        weight: Bonus per token, in units of the logits (nats).
+        device: Where the tables are.
+
+    Returns:
+        The tables.
+
+    Raises:
+        UserError: See `hotword_automaton`.
+    """
+    kept, key = _kept.setdefault(tokenizer, OrderedDict()), (tuple(hotwords), weight, vocab_size, torch.device(device))
+    if key not in kept:
+        kept[key] = to_tables(hotword_automaton(hotwords, tokenizer, weight), vocab_size).to(key[-1])
+    kept.move_to_end(key)
+    while len(kept) > MOST_TABLES:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def to_tables(automaton: Automaton, vocab_size: int) -> HotwordTables:
+    """Convert an automaton to tensors.
+
+    Args:
+        automaton: The automaton.
+        vocab_size: V. Ids beyond the tokenizer match nothing.
+
+    Returns:
+        The tables, on the CPU.
+    """
+    outside = _filled([INSIDE if inside else EDGE for inside in automaton.ends], vocab_size, torch.long)
+    starts, start_bonus = outside.repeat(2, 1), torch.zeros(2, vocab_size)
+    for root in (EDGE, INSIDE):
+        first = torch.tensor(list(automaton.starts[root]), dtype=torch.long)
+        starts[root, first] = torch.tensor(list(automaton.starts[root].values()), dtype=torch.long)
+        start_bonus[root, first] = automaton.weight
+    counts = [len(arcs) for arcs in automaton.arcs]
+    rows = [
+        (token, target, bonus - automaton.other_bonus(state, token))
+        for state, arcs in enumerate(automaton.arcs)
+        for token, (target, bonus) in arcs.items()
+    ]
+    tokens, targets, changes = zip(*rows) if rows else ((), (), ())
+    states, most = _padded(len(counts), LEAST_STATES), _padded(max(counts), LEAST_ARCS)
+    size = _padded(len(rows) + most, LEAST_STATES)  # `first` of any state plus `places` is below it
+    number = torch.tensor(counts)
+    return HotwordTables(
+        starts=starts,
+        outside=outside,
+        start_bonus=start_bonus,
+        continues=_filled(automaton.begins, vocab_size, torch.bool),
+        root=_filled(automaton.root, states, torch.long),
+        refunds=_filled(automaton.refunds, states, torch.float32),
+        first=_filled(number.cumsum(0) - number, states, torch.long),
+        number=_filled(number, states, torch.long),
+        tokens=_filled(tokens, size, torch.long),
+        targets=_filled(targets, size, torch.long),
+        changes=_filled(changes, size, torch.float32),
+        places=torch.arange(most),
+        depth=max(automaton.depth),
+    )
+
+
+def _padded(number: int, least: int) -> int:
+    return max(least, 1 << (number - 1).bit_length())
+
+
+def _filled(values: Sequence | Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Return the values, followed by zeros."""
+    known = torch.as_tensor(values, dtype=dtype)
+    return torch.cat([known, known.new_zeros(size - len(known), *known.shape[1:])])
