@@ -17,6 +17,7 @@ from arkasr.scoring import bootstrap
 from arkasr.scoring.alignment import tokens
 from arkasr.scoring.breakdown import measured
 from arkasr.scoring.collapse import collapsed
+from arkasr.scoring.hotwords import count_hotwords, hotword_summary, read_hotwords
 from arkasr.scoring.pairing import EXAMPLES, Pairing, pair
 from arkasr.scoring.profiles import Profile, default_profiles, find_profile
 from arkasr.scoring.significance import compare
@@ -37,10 +38,12 @@ class Scoring(NamedTuple):
     Attributes:
         profile: The scoring profile.
         language: English name of the language, or empty.
+        hotwords: Normalised hotwords. Empty: none are scored.
     """
 
     profile: Profile
     language: str
+    hotwords: tuple[str, ...] = ()
 
 
 def score_files(
@@ -51,6 +54,7 @@ def score_files(
     form: str = "",
     utt2spk: str = "",
     as_json: bool = False,
+    hotwords: str = "",
 ) -> None:
     """Score transcripts against references, and compare each two systems. Print a table, or JSON.
 
@@ -62,6 +66,7 @@ def score_files(
         form: Format of files whose suffix does not name it.
         utt2spk: File with an utterance id and a speaker per line. Empty: as the references say.
         as_json: Print JSON.
+        hotwords: File with a hotword per line, whose recall and leak are measured. Empty: none.
 
     Raises:
         UserError: A file is broken, or the files do not belong together, or no reference has a word.
@@ -72,7 +77,9 @@ def score_files(
     if utt2spk:
         read = _with_speakers(read, utt2spk)
     systems = [(name, read_transcripts(path, False, form)) for name, path in _named(hypotheses)]
-    found = scores(read, dict(systems), _scoring(read, profile, language))
+    scoring = _scoring(read, profile, language)
+    scoring = scoring._replace(hotwords=_normalised(hotwords, scoring)) if hotwords else scoring
+    found = scores(read, dict(systems), scoring)
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else printable(table(found)))
 
 
@@ -118,6 +125,18 @@ def _scoring(references: Transcripts, profile: str, language: str) -> Scoring:
     return Scoring(found, name)
 
 
+def _normalised(file: str, scoring: Scoring) -> tuple[str, ...]:
+    hotwords = read_hotwords([f"@{file.removeprefix('@')}"])
+    texts = scoring.profile.normalize_all(hotwords, scoring.language)
+    empty = [hotword for hotword, text in zip(hotwords, texts, strict=True) if not text.strip()]
+    if empty:
+        raise UserError(
+            f"{file}: nothing is left of hotword {empty[0]!r} after normalisation; each must have a letter or a digit; "
+            "correct or remove it"
+        )
+    return tuple(texts)
+
+
 def scores(references: Transcripts, systems: Mapping[str, Transcripts], scoring: Scoring) -> dict[str, Any]:
     """Score systems, and compare each two of them.
 
@@ -128,7 +147,8 @@ def scores(references: Transcripts, systems: Mapping[str, Transcripts], scoring:
 
     Returns:
         `references` (path), `utterances` (number), `language`, `profile`, `metric`, `jiwer`, `bootstrap`, `systems`:
-        per system the entries of `arkasr.scoring.breakdown.measured`, counts of transcripts and `warnings`, and
+        per system the entries of `arkasr.scoring.breakdown.measured`, counts of transcripts, `warnings`, and `hotwords`
+        (see `arkasr.scoring.hotwords.hotword_summary`, None without hotwords), and
         `comparisons`: one per pair of systems (see `arkasr.scoring.significance.compare`).
 
     Raises:
@@ -138,7 +158,7 @@ def scores(references: Transcripts, systems: Mapping[str, Transcripts], scoring:
     expected = profile.normalize_all([utterance.text for utterance in utterances], scoring.language)
     if not any(expected):
         raise UserError(f"{references.path}: no reference has a word after normalisation; name the file of references")
-    entries, tallies = {}, {}
+    entries, tallies, speakers = {}, {}, [utterance.speaker for utterance in utterances]
     for name, hypotheses in systems.items():
         found = pair(references, hypotheses)
         texts = profile.normalize_all(list(found.texts.values()), scoring.language)
@@ -146,7 +166,7 @@ def scores(references: Transcripts, systems: Mapping[str, Transcripts], scoring:
         counts = _transcripts(hypotheses, found, texts, profile.metric(scoring.language))
         doubts = _doubts(counts, found, expected, texts)
         facts = {"hypotheses": hypotheses.path, **measured(tallies[name], utterances), **counts}
-        entries[name] = facts | {"warnings": doubts}
+        entries[name] = facts | {"warnings": doubts, "hotwords": _hotwords(scoring, expected, texts, speakers)}
     return {
         "references": references.path,
         "utterances": len(utterances),
@@ -156,8 +176,17 @@ def scores(references: Transcripts, systems: Mapping[str, Transcripts], scoring:
         "jiwer": version("jiwer"),
         "bootstrap": {"resamples": bootstrap.NUM_RESAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL},
         "systems": entries,
-        "comparisons": _comparisons(tallies, [utterance.speaker for utterance in utterances]),
+        "comparisons": _comparisons(tallies, speakers),
     }
+
+
+def _hotwords(
+    scoring: Scoring, expected: Sequence[str], texts: Sequence[str], speakers: Sequence[str]
+) -> dict[str, Any] | None:
+    if not scoring.hotwords:
+        return None
+    metric = scoring.profile.metric(scoring.language)
+    return hotword_summary(count_hotwords(scoring.hotwords, expected, texts, metric), speakers)
 
 
 def _transcripts(hypotheses: Transcripts, found: Pairing, texts: Sequence[str], metric: str) -> dict[str, Any]:

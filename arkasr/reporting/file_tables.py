@@ -20,8 +20,8 @@ def table(found: Mapping[str, Any]) -> str:
         found: Return value of `arkasr.reporting.file_scores.scores`.
 
     Returns:
-        A title, then tables of error rates, counts, comparisons, durations, conditions and clips without speech, as
-        far as there are some, then notes.
+        A title, then tables of error rates, counts, comparisons, hotwords, durations, conditions and clips without
+        speech, as far as there are some, then notes.
     """
     systems = found["systems"]
     parts = [
@@ -29,6 +29,7 @@ def table(found: Mapping[str, Any]) -> str:
         _rates(found),
         _counts(found),
         _comparisons(found["comparisons"]),
+        _hotwords(systems),
         *(_classes(systems, kind) for kind in ("duration", "condition")),
         _silence(systems),
         _notes(systems),
@@ -82,6 +83,27 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     return aligned(lines, 1) if comparisons else []
 
 
+def _hotwords(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = [["hotwords", "spoken", "recall %", "95 %", "leaks", "leak %", "95 %"]]
+    for name, entry in systems.items():
+        if found := entry["hotwords"]:
+            lines.append([name, str(found["spoken"]), *_with_interval(found, "recall")])
+            lines[-1] += [str(found["utterances_with_leak"]), *_with_interval(found, "leak")]
+    return aligned(lines, 1) if len(lines) > 1 else []
+
+
+def _hotword_examples(found: Mapping[str, Any] | None) -> str:
+    """Return which hotwords were added or missed most often."""
+    kinds = {"added hotwords": "most_leaked", "missed": "most_missed"}
+    lists = [(kind, found[key]) for kind, key in kinds.items() if found[key]] if found else []
+    texts = [f"{kind}: {', '.join(f'{word} ({number})' for word, number in words.items())}." for kind, words in lists]
+    return " ".join([*texts[:1], *(text[0].upper() + text[1:] for text in texts[1:])])
+
+
+def _with_interval(found: Mapping[str, Any], share: str) -> list[str]:
+    return [format_number(found[f"{share}_percent"]), _pair(found[f"{share}_interval_percent"])]
+
+
 def _classes(systems: Mapping[str, Mapping[str, Any]], kind: str) -> list[str]:
     """Return the error rates of the classes of a breakdown, one column per system."""
     rows = [{row["label"]: row for row in entry["breakdown"].get(kind, ())} for entry in systems.values()]
@@ -104,6 +126,7 @@ def _silence(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _notes(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = [f"! {name}: {clause}." for name, entry in systems.items() for clause in entry["warnings"]]
+    notes += [f"{name}: {text}" for name, entry in systems.items() if (text := _hotword_examples(entry["hotwords"]))]
     speakers = next(iter(systems.values()))["speakers"]
     if speakers and speakers < FEW_SPEAKERS:
         notes.append(f"Few speakers ({speakers}): intervals by speaker are too narrow, or missing with one speaker.")

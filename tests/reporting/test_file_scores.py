@@ -171,3 +171,27 @@ def test_scripts_without_spaces_are_those_of_the_languages():
         assert file_scores.WITHOUT_SPACES.search(text)
     for text in "hello", "привет", "한국어", "हिन्दी", "عربي":
         assert not file_scores.WITHOUT_SPACES.search(text)
+
+
+def test_hotwords_are_scored(files, tmp_path, capsys):
+    hotwords = tmp_path / "hotwords.txt"
+    hotwords.write_text("Frog\nThere\nthe cat\n")
+    names = "--ref", files["text"], "--hyp", files["first"], files["second"], "--format", "kaldi"
+    found = as_json(capsys, *names, "--hotwords", str(hotwords))["systems"]
+    first, second = (found[name]["hotwords"] for name in ("first", "second"))
+    assert [first[key] for key in ("spoken", "found", "recall_percent", "leak_percent")] == [2, 1, 50, 25]
+    assert [second[key] for key in ("spoken", "found", "recall_percent", "leak_percent")] == [2, 2, 100, 0]
+    assert first["most_leaked"] == {"frog": 1} and first["most_missed"] == {"there": 1}
+    assert main(["score", *names, "--hotwords", f"@{hotwords}"]) == 0
+    out = capsys.readouterr().out
+    assert ["first", "2", "50.00"] in [line.split()[:3] for line in out.splitlines()]
+    assert "first: added hotwords: frog (1). Missed: there (1)." in out and max(map(len, out.splitlines()[1:])) <= 80
+    assert as_json(capsys, *names)["systems"]["first"]["hotwords"] is None
+
+
+def test_hotword_without_a_letter_is_an_error(files, tmp_path, capsys):
+    (tmp_path / "hotwords.txt").write_text("frog\n--\n")
+    names = "--ref", files["text"], "--hyp", files["first"], "--format", "kaldi"
+    assert "nothing is left of hotword '--'" in failing(capsys, *names, "--hotwords", str(tmp_path / "hotwords.txt"))
+    assert main(["score", "--expdir", "e", "--datadir", "d", "--hotwords", "x"]) == 2
+    assert "--hotwords is for files of transcripts" in capsys.readouterr().err
