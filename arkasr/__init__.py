@@ -1,6 +1,7 @@
 """The public interface of arkasr: Ark-ASR, on-policy distillation, and the names that plugins may import.
 
-`import arkasr` does not import torch. The names in `_LAZY` are imported on first use.
+`import arkasr` does not import torch. The names in `_LAZY` are imported on first use. Plugins may import what is in
+`__all__`. `arkasr.transcribe` is for programs that use arkasr, and no plugin may import it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ _LAZY = {
     "token_caps": "arkasr.model.generation.transcripts",
 }
 
+# For users only: it needs floors above those of plugins, so it is not in `__all__`.
+_FOR_USERS = {"transcribe": "arkasr.transcription.api"}
+
 __all__ = [
     "SAMPLE_RATE",
     "Alignment",
@@ -89,10 +93,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    module = _LAZY.get(name) or _FOR_USERS.get(name)
+    if module is None:
         raise AttributeError(f"module 'arkasr' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_FOR_USERS])

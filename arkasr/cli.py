@@ -108,6 +108,18 @@ def _export(args: argparse.Namespace) -> None:
     export(args.expdir, args.datadir, runs, *choices)
 
 
+def _transcribe(args: argparse.Namespace) -> None:
+    with importing():
+        from arkasr.transcription.api import make_settings
+        from arkasr.transcription.transcribe import transcribe
+
+    ways = {"segmentation": args.segmentation, "word_times": args.word_times}
+    settings = make_settings(args.language, args.batch_seconds, **ways)
+    where = args.output, args.format, args.device, args.dtype
+    if transcribe(args.files, args.model, args.teacher, settings, *where):
+        raise SystemExit(SOME_FAILED)
+
+
 def _sweep(args: argparse.Namespace) -> None:
     with importing():
         from arkasr.sweeps.sweep import sweep
@@ -167,6 +179,7 @@ ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "reserved_memory": "memory per GPU that tensors cannot use, in GiB (default: 2)",
 }
 MOST_JOBS = 1024
+SOME_FAILED = 1  # exit status if some files failed and the others are done
 FOLDERS = ("expdir", "datadir", "corpus_dir", "outdir")
 CLOSED_MESSAGE = "the program that reads the output has ended; finished work is kept, run the same command again"
 # Old names of options, for the error message.
@@ -201,6 +214,14 @@ VERBS = {
         _export,
         "stage 6: export runs as folders for the Hugging Face Hub",
         (*_DIRS, "--runs", "--checkpoint", "--published", "--adapter", "--outdir", "--license"),
+    ),
+    "transcribe": Verb(
+        _transcribe,
+        "transcribe audio files, folders and manifests with any model",
+        (
+            *("files", "--model", "--teacher", "--output", "--format", "--language", "--device", "--dtype"),
+            *("--batch_seconds", "--segmentation", "--word_times"),
+        ),
     ),
     "sweep": Verb(
         _sweep,
@@ -263,6 +284,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "type": _not_empty,
         "metavar": "[NAME=]EXPDIR",
         "help": "experiment directories, such as exp/mini; those with a name have rows of their own",
+    },
+    "files": {
+        "nargs": "+",
+        "type": _not_empty,
+        "metavar": "FILE",
+        "help": "audio or video of any format, folders, patterns, - for standard input, Lhotse cuts, or JSONL with one "
+        "row per clip",
     },
     "overrides": {
         "nargs": "*",
@@ -380,7 +408,58 @@ TABLE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--profile": ARGUMENTS["--profile"]
     | {"help": "scoring profile of all tables (default: that of the published numbers)"},
 }
-SPECIAL_ARGUMENTS = {"decode": ROW_ARGUMENTS, "score": SCORE_ARGUMENTS, "table": TABLE_ARGUMENTS}
+TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "--model": {
+        "default": "",
+        "metavar": "MODEL",
+        "help": "folder of a model or of a LoRA adapter, or Hub id, such as exp/mini/base_opd/final",
+    },
+    "--teacher": {
+        "default": "",
+        "metavar": "PLUGIN:PATH",
+        "help": "a teacher plugin instead of --model, such as whisper:openai/whisper-tiny.en",
+    },
+    "--output": {
+        "default": "",
+        "metavar": "PATH",
+        "help": "folder, for one file per recording, or file; a second call resumes (default: standard output)",
+    },
+    "--format": {
+        "default": "",
+        "choices": ("txt", "json", "jsonl", "srt", "vtt", "tsv"),
+        "help": "format of the output (default: the suffix of --output, else txt)",
+    },
+    "--language": {
+        "default": "English",
+        "metavar": "NAME",
+        "help": "language of the audio, such as German or de (default: English)",
+    },
+    "--device": {"default": "auto", "metavar": "NAME", "help": "torch device (default: the GPU if there is one)"},
+    "--dtype": {
+        "default": "auto",
+        "choices": ("auto", "float32", "bfloat16", "float16"),
+        "help": "data type of the weights (default: bfloat16 on a GPU, else float32)",
+    },
+    "--batch_seconds": {
+        "type": _above_zero,
+        "default": 240.0,
+        "metavar": "X",
+        "help": "seconds of audio per batch, padding included (default: 240)",
+    },
+    "--segmentation": {
+        "default": "auto",
+        "choices": ("auto", "pauses", "fixed"),
+        "help": "where long audio is cut: in pauses of speech, or in windows that overlap (default: pauses, if "
+        "silero-vad is installed)",
+    },
+    "--word_times": {"action": "store_true", "help": "give each word its time, by the CTC head of the model"},
+}
+SPECIAL_ARGUMENTS = {
+    "transcribe": TRANSCRIBE_ARGUMENTS,
+    "decode": ROW_ARGUMENTS,
+    "score": SCORE_ARGUMENTS,
+    "table": TABLE_ARGUMENTS,
+}
 
 
 def _rows(args: argparse.Namespace) -> list[str]:
@@ -442,7 +521,7 @@ def _verb_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _main_parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {name:10}{verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:12}{verb.help}" for name, verb in VERBS.items())
     parser = _Parser(
         "arkasr",
         usage="arkasr VERB ...   (arkasr VERB --help lists the options)",
@@ -509,6 +588,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 for an error that the user can fix, 130 for Ctrl-C, or 141 if the reader of a listing has
         ended, such as `head`. Other errors are raised.
+
+    Raises:
+        SystemExit: The command line is wrong (2), some files could not be transcribed (1), or a signal ended a
+            transcription (130 or 143).
     """
     name, folders, listing = "", [], False
     try:
@@ -516,6 +599,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, args = parse(sys.argv[1:] if argv is None else argv)
         folders = [value for key in FOLDERS if (value := getattr(args, key, ""))]
         listing = name in ("plan", "plugins", "table") or bool(getattr(args, "ref", ""))
+        listing = listing or (name == "transcribe" and not args.output)
         VERBS[name].call(args)
         sys.stdout.flush()
         return 0

@@ -53,16 +53,40 @@ def _failure(error: Exception, batch: Batch) -> Failure:
 
 
 def _raise_unless_about_clip(error: Exception, batch: Batch) -> None:
-    causes = list(_causes(error))
-    if any(
-        isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(t in str(e) for t in _NO_MEMORY) for e in causes
-    ):
+    if is_out_of_memory(error):
         raise UserError(
             f"memory ran out for a batch of {len(batch.ids)} clips, {batch.seconds:.0f} s of audio; lower "
             "decode.max_seconds, then run the same command again: finished clips are kept"
         ) from error
-    if isinstance(error, InvalidTranscriptsError) or any(isinstance(each, OSError) for each in causes):
+    if not is_about_clip(error):
         raise error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out, on the host or on a GPU.
+
+    Args:
+        error: What a model raised. Its causes are examined too.
+
+    Returns:
+        True if it did.
+    """
+    return any(
+        isinstance(each, (MemoryError, torch.OutOfMemoryError)) or any(text in str(each) for text in _NO_MEMORY)
+        for each in _causes(error)
+    )
+
+
+def is_about_clip(error: Exception) -> bool:
+    """Return whether an error may be about one clip, so that other clips can be transcribed.
+
+    Args:
+        error: What a model raised. Its causes are examined too.
+
+    Returns:
+        False for `InvalidTranscriptsError` and any OSError, such as a lost connection or a full disk.
+    """
+    return not (isinstance(error, InvalidTranscriptsError) or any(isinstance(each, OSError) for each in _causes(error)))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

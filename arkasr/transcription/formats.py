@@ -25,13 +25,16 @@ def record(result: Transcription | Failed) -> dict[str, Any]:
     """
     if isinstance(result, Failed):
         return {"name": result.name, "error": result.reason}
-    fields = asdict(result)
+    fields = asdict(result) | {"notes": list(result.notes)}
+    fields["segments"] = list(fields["segments"])
     fields["seconds"] = round(result.seconds, 3)
     for segment in fields["segments"]:
         for timed in (segment, *segment["words"]):
             timed["start"], timed["end"] = round(timed["start"], 3), round(timed["end"], 3)
         if not segment["words"]:
             del segment["words"]
+        else:
+            segment["words"] = list(segment["words"])
     return fields
 
 

@@ -10,6 +10,7 @@ import soundfile
 from torch import Tensor
 
 from arkasr import SAMPLE_RATE, Transcript, UserError
+from arkasr.transcription.recognizer import Recognizer
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -37,7 +38,7 @@ def heard(waveform: Tensor) -> str:
     return " ".join(word for word in found if word)
 
 
-class ToneRecognizer:
+class ToneRecognizer(Recognizer):
     """Transcribes the tones of this module.
 
     Attributes:
@@ -46,9 +47,10 @@ class ToneRecognizer:
         most: Windows that fit into memory.
     """
 
-    name, lm, max_seconds = "tones", None, None
+    max_seconds: float | None = None  # type: ignore[assignment]
 
     def __init__(self, fails_at: str = "-", most: int = 1000):
+        super().__init__("tones")
         self.batches: list[list[int]] = []
         self.fails_at, self.most = fails_at, most
         self.languages: list[str] = []

@@ -41,10 +41,14 @@ FLOORS = {
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 MAX_TOP_LEVEL_MODULES = 7
+# The one import of the root package that goes up: users write `arkasr.transcribe`. It is imported at the first use and
+# is not in `arkasr.__all__`, so no subpackage or plugin may import it.
+FOR_USERS = {("arkasr", "arkasr.transcription.api")}
 
 
 def upward_imports(modules: dict[str, ast.Module]) -> list[str]:
-    pairs = sorted((a, b) for a, b in import_pairs(modules) if FLOOR_OF[subpackage(a)] < FLOOR_OF[subpackage(b)])
+    own = import_pairs(modules) - FOR_USERS
+    pairs = sorted((a, b) for a, b in own if FLOOR_OF[subpackage(a)] < FLOOR_OF[subpackage(b)])
     return [f"{importing} imports {imported}" for importing, imported in pairs]
 
 
@@ -65,6 +69,8 @@ def private_imports(modules: dict[str, ast.Module], own_package: str) -> list[st
     found = []
     for module, tree in modules.items():
         for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).removeprefix("arkasr.") in arkasr._FOR_USERS:
+                found.append(f"{module} uses {ast.unparse(node)}")
             for name in imported_names(node, module, False):
                 own = name == own_package or name.startswith(f"{own_package}.")
                 public = isinstance(node, ast.ImportFrom) and name.removeprefix("arkasr.") in arkasr.__all__
@@ -96,7 +102,7 @@ def test_imports_go_to_the_same_or_a_lower_floor():
 
 
 def test_modules_and_subpackages_have_no_import_cycle():
-    pairs = import_pairs(project())
+    pairs = import_pairs(project()) - FOR_USERS
     assert cycle(pairs) == []
     assert cycle((subpackage(a), subpackage(b)) for a, b in pairs) == []
 
@@ -136,6 +142,13 @@ def test_lazy_names_of_public_interface_exist():
     for name, module in arkasr._LAZY.items():
         defined = {getattr(node, "name", None) for node in modules[module].body}
         assert name in defined, f"arkasr.{name} is not in {module}"
+
+
+def test_only_names_for_users_are_imported_from_above():
+    assert {("arkasr", module) for module in arkasr._FOR_USERS.values()} == FOR_USERS <= import_pairs(project())
+    assert list(arkasr._FOR_USERS) == ["transcribe"] and "transcribe" not in arkasr.__all__
+    nodes = {node.name for node in project()["arkasr.transcription.api"].body if isinstance(node, ast.FunctionDef)}
+    assert "transcribe" in nodes
 
 
 def test_top_level_has_few_modules():
@@ -226,6 +239,8 @@ def test_builtin_imports_are_found(package):
         ("x = 'arkasr.builtin.b:C'", True),
         ("from arkasr.builtin import b", True),
         ("from arkasr import config", False),
+        ("from arkasr import transcribe", False),
+        ("import arkasr\narkasr.transcribe('a.wav')", False),
         ("import arkasr.config.validate", False),
         ("from arkasr.model import loading", False),
         ("x = 'arkasr.model.loading:load'", False),

@@ -1,0 +1,130 @@
+"""Transcribe many files: their windows in batches of similar length, their results in the order of the files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from arkasr.errors import UserError
+from arkasr.evaluation.one_by_one import is_about_clip, is_out_of_memory
+from arkasr.interfaces import SAMPLE_RATE, Transcript
+from arkasr.transcription.job import Job
+from arkasr.transcription.pool import Piece, Pool
+from arkasr.transcription.recognizer import Recognizer
+from arkasr.transcription.results import Failed, Transcription
+from arkasr.transcription.settings import Settings
+from arkasr.transcription.sources import Source
+from arkasr.utils.console import log
+
+AHEAD = 4  # batches of audio that are read before one is taken, so that there are similar lengths to choose from
+
+
+def transcribe_all(
+    recognizer: Recognizer,
+    sources: Iterable[Source],
+    settings: Settings,
+    on_audio: Callable[[float], None] = lambda _seconds: None,
+) -> Iterator[Transcription | Failed]:
+    """Transcribe files. At most a few batches of audio are in memory, however long the files are.
+
+    Args:
+        recognizer: The model.
+        sources: The files. They are opened one after another.
+        settings: The options.
+        on_audio: Called after each batch with its seconds of audio.
+
+    Yields:
+        One result per file, in order, as soon as it is there. A file that fails does not affect the others.
+
+    Raises:
+        UserError: Memory ran out for a single window.
+        OSError: The model cannot be reached, such as a teacher on a server.
+    """
+    limit = recognizer.max_seconds
+    if limit is not None and limit < settings.window_seconds:
+        settings = replace(settings, window_seconds=limit)
+    yield from _Engine(recognizer, settings, on_audio).results(sources)
+
+
+class _Engine:
+    def __init__(self, recognizer: Recognizer, settings: Settings, on_audio: Callable[[float], None]):
+        self._recognizer, self._settings, self._on_audio = recognizer, settings, on_audio
+        self._batch_seconds = settings.batch_seconds
+        self._pool, self._jobs = Pool(), deque[Job]()
+
+    def results(self, sources: Iterable[Source]) -> Iterator[Transcription | Failed]:
+        for _ in self._read(sources):
+            while self._pool.seconds >= AHEAD * self._batch_seconds:
+                self._transcribe(self._pool.take(self._batch_seconds))
+            yield from self._finished()
+        while self._pool:
+            self._transcribe(self._pool.take(self._batch_seconds))
+            yield from self._finished()
+
+    def _read(self, sources: Iterable[Source]) -> Iterator[None]:
+        """Read windows into the pool. Yields after each one, and at the end of each file."""
+        for source in sources:
+            job = Job(source, self._recognizer, self._settings)
+            self._jobs.append(job)
+            for number, window in enumerate(job.windows()):
+                self._pool.add(job, number, window)
+                yield
+            yield
+
+    def _finished(self) -> Iterator[Transcription | Failed]:
+        while self._jobs and self._jobs[0].is_done:
+            yield self._jobs.popleft().result()
+
+    def _transcribe(self, pieces: Sequence[Piece]) -> None:
+        """Transcribe a batch. Windows without a sound are empty, and those of files that failed are left out."""
+        audible = []
+        for piece in pieces:
+            if not piece.window.waveform.any():
+                piece.job.add(piece.number, piece.window, Transcript("", stopped=True, looping=False, num_tokens=0))
+            elif not piece.job.is_done:
+                audible.append(piece)
+        self._run(audible)
+        self._on_audio(sum(piece.samples for piece in pieces) / SAMPLE_RATE)
+
+    def _run(self, pieces: Sequence[Piece]) -> None:
+        """Run the model. If that fails, run it on each half, until only the window that fails is left."""
+        if not pieces:
+            return
+        try:
+            texts = self._recognizer.transcribe(
+                [piece.window.waveform for piece in pieces],
+                [piece.job.language for piece in pieces],
+                self._settings.hotwords,
+                self._settings.hotword_weight,
+            )
+        except Exception as error:
+            self._handle(error, pieces)
+        else:
+            for piece, text in zip(pieces, texts, strict=True):
+                piece.job.add(piece.number, piece.window, text)
+            return
+        if len(pieces) > 1:  # outside of the handler, which holds the memory of what failed
+            half = len(pieces) // 2
+            self._run(pieces[:half])
+            self._run(pieces[half:])
+
+    def _handle(self, error: Exception, pieces: Sequence[Piece]) -> None:
+        """Raise what is not about one window, and note what is."""
+        seconds = len(pieces) * pieces[0].samples / SAMPLE_RATE
+        if is_out_of_memory(error):
+            if len(pieces) == 1:
+                raise UserError(
+                    f"memory ran out for one window of {seconds:.0f} s; use a smaller model, --dtype bfloat16, or "
+                    "another --device"
+                ) from error
+            self._batch_seconds = min(self._batch_seconds, seconds / 2)
+            log(f"memory ran out for a batch of {seconds:.0f} s; batches have {self._batch_seconds:.0f} s from now on")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        elif not is_about_clip(error):
+            raise error
+        elif len(pieces) == 1:
+            pieces[0].job.fail(error)
