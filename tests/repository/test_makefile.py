@@ -17,9 +17,10 @@ PYTHON = """#!/bin/sh
 echo "$*" >>"$LOG"
 case "$*" in
     *version_info*|"-c import ensurepip") exit "${OLD:-0}" ;;
-    "-m venv .venv"*) mkdir -p "$3/bin" && for tool in python ruff mypy mkdocs; do cp "$0" "$3/bin/$tool"; done ;;
+    "-m venv .venv"*) mkdir -p "$3/bin" && for tool in python arkasr ruff mypy mkdocs; do cp "$0" "$3/bin/$tool"; done ;;
     "-m pip freeze"*) echo "torch==2.0" ;;
     "-m pip"*) exit "${BROKEN:-0}" ;;
+    train*) [ "${UNTRAINED:-0}" = 0 ] || { echo "no teacher"; exit 2; } ;;
     "-m pytest"*) echo "= ${CLOSING:-2 passed} in 0.10s ="; exit "${FAILING:-0}" ;;
 esac
 """
@@ -55,10 +56,27 @@ INSTALL = "-m pip install -q --disable-pip-version-check -c constraints.txt -e .
 def test_demo_installs_once_and_runs_the_recipe(call):
     done, calls = call("make", "demo")
     assert done.returncode == 0, done.stderr
-    runs = ["run.sh --scale mini --variants base", "run.sh --scale mini"]  # the first shows error rates soon
-    assert calls[2:] == ["-m venv .venv", INSTALL.format("mini"), *runs]
+    assert calls[2:4] == ["-m venv .venv", INSTALL.format("mini")]
     assert "2 to 5 minutes" in done.stdout
-    assert call("make", "demo")[1] == runs
+    assert call("make", "demo")[1][::3] == calls[4::3] == ["run.sh --scale mini --stop_stage 1", "run.sh --scale mini"]
+    teacher = "train conf/mini.yaml --run teacher --expdir exp/mini --datadir data/mini"
+    assert sorted(calls[5:7]) == ["run.sh --scale mini --variants base", teacher]  # at the same time
+
+
+def test_demo_trains_the_teacher_by_the_command_of_the_recipe():
+    dry = subprocess.run(
+        [ROOT / "egs/librispeech/run.sh", "--stage", "2", "--stop_stage", "2", "--dry_run", "true"],
+        capture_output=True,
+        text=True,
+    )
+    teacher = re.search(r"arkasr (train conf/mini.yaml .*?datadir data/mini)", (ROOT / "Makefile").read_text())
+    assert f"-m arkasr {teacher[1]}\n" in dry.stdout
+
+
+def test_demo_ends_if_the_teacher_cannot_be_trained(call):
+    done, calls = call("make", "demo", UNTRAINED="1")
+    assert done.returncode != 0 and "no teacher" in done.stdout
+    assert "run.sh --scale mini" not in calls
 
 
 def test_failed_installation_is_repeated(call):
