@@ -17,7 +17,8 @@ PYTHON = """#!/bin/sh
 echo "$*" >>"$LOG"
 case "$*" in
     *version_info*|"-c import ensurepip") exit "${OLD:-0}" ;;
-    "-m venv .venv"*) mkdir -p "$3/bin" && for tool in python arkasr ruff mypy mkdocs; do cp "$0" "$3/bin/$tool"; done ;;
+    "-m venv .venv"*) mkdir -p "$3/bin"
+        for tool in python arkasr ruff mypy mkdocs; do cp "$0" "$3/bin/$tool"; done ;;
     "-m pip freeze"*) echo "torch==2.0" ;;
     "-m pip"*) exit "${BROKEN:-0}" ;;
     train*) [ "${UNTRAINED:-0}" = 0 ] || { echo "no teacher"; exit 2; } ;;
