@@ -16,7 +16,7 @@ from arkasr.transcription.pool import Piece, Pool
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.results import Failed, Transcription
 from arkasr.transcription.settings import Settings
-from arkasr.transcription.sources import Source
+from arkasr.transcription.source import Source
 from arkasr.utils.console import log
 
 AHEAD = 4  # batches of audio that are read before one is taken, so that there are similar lengths to choose from

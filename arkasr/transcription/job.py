@@ -9,7 +9,7 @@ from arkasr.transcription.assembly import Assembly, whole_text
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.results import Failed, Segment, Transcription
 from arkasr.transcription.settings import Settings
-from arkasr.transcription.sources import Source
+from arkasr.transcription.source import Source
 from arkasr.transcription.stream import Window
 from arkasr.transcription.windows import cut
 

@@ -11,7 +11,7 @@ from typing import Any
 from arkasr.errors import UserError
 from arkasr.transcription.formats import from_record, record
 from arkasr.transcription.results import Transcription
-from arkasr.transcription.sources import Source
+from arkasr.transcription.source import Source
 
 
 class Journal:

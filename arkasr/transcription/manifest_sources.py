@@ -21,7 +21,7 @@ from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.languages import known_language
 from arkasr.transcription.audio import AudioStream, as_stream, open_audio
-from arkasr.transcription.sources import Source, failing, file_stamp
+from arkasr.transcription.source import Source, failing, file_stamp
 
 PART_S, MARGIN_S = 60.0, 1.0  # of long cuts, which are read in parts. Whole seconds are whole samples at any rate
 TASKS = ("asr", "transcribe")

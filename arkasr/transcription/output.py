@@ -14,7 +14,7 @@ from arkasr.transcription.formats import FORMATS, TSV_HEADER, one_line, record, 
 from arkasr.transcription.journal import Journal
 from arkasr.transcription.published_rows import filled
 from arkasr.transcription.results import Failed, Transcription
-from arkasr.transcription.sources import Source
+from arkasr.transcription.source import Source
 from arkasr.utils.console import printable
 from arkasr.utils.files import write_text
 

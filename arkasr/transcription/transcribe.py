@@ -27,7 +27,8 @@ from arkasr.transcription.output import (
 from arkasr.transcription.recognizer import Recognizer, place
 from arkasr.transcription.results import Failed, Transcription
 from arkasr.transcription.settings import Settings
-from arkasr.transcription.sources import Source, find_sources
+from arkasr.transcription.source import Source
+from arkasr.transcription.sources import find_sources
 from arkasr.utils.console import Progress, length_text, log
 from arkasr.utils.files import sampled_digest
 

@@ -12,7 +12,8 @@ from arkasr.errors import UserError
 from arkasr.transcription.engine import AHEAD, transcribe_all
 from arkasr.transcription.results import Failed, Transcription
 from arkasr.transcription.settings import Settings
-from arkasr.transcription.sources import audio_file, find_sources
+from arkasr.transcription.source import audio_file
+from arkasr.transcription.sources import find_sources
 
 FIXED = Settings(segmentation="fixed", batch_seconds=12.0)
 

@@ -7,7 +7,7 @@ import pytest
 from arkasr.errors import UserError
 from arkasr.transcription.journal import Journal
 from arkasr.transcription.results import Segment, Transcription
-from arkasr.transcription.sources import Source
+from arkasr.transcription.source import Source
 
 MADE_BY = {"model": "exp/final", "language": "English", "hotwords": ["a"]}
 RESULT = Transcription("a.wav", "你好", (Segment("你好", 0.0, 1.0),), 1.0, "Chinese", "exp/final")

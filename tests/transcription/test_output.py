@@ -18,7 +18,7 @@ from arkasr.transcription.output import (
     is_folder,
 )
 from arkasr.transcription.results import Failed, Segment, Transcription
-from arkasr.transcription.sources import Source, audio_file
+from arkasr.transcription.source import Source, audio_file
 
 
 def result(name, text="hello"):
