@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from arkasr.interfaces import Transcript
 from arkasr.languages import known_language
 from arkasr.model.generation.stitching import joined, most_units, seam, units
@@ -13,6 +15,7 @@ from arkasr.transcription.redecoding import Decoded, decode_again, failed
 from arkasr.transcription.results import Segment, Word
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
+from arkasr.transcription.word_times import aligner_for
 
 
 def is_spaced(language: str) -> bool:
@@ -55,13 +58,16 @@ class Assembly:
 
     Args:
         recognizer: The model. It decodes windows again whose text loops.
-        settings: `hotwords` and `word_times` are used.
+        settings: `hotwords`, `hotword_weight`, `word_times` and `aligner` are used.
         language: English name of the language.
+
+    Raises:
+        UserError: Word times are asked for and cannot be found (see `word_times.aligner_for`).
     """
 
     def __init__(self, recognizer: Recognizer, settings: Settings, language: str):
         self._recognizer, self._settings, self._language = recognizer, settings, language
-        self._spaced = is_spaced(language)
+        self._spaced, self._aligner = is_spaced(language), aligner_for(recognizer, settings)
         self._pieces: list[_Piece] = []
         self._notes: list[str] = []
         self._empty: list[Window] = []
@@ -75,7 +81,7 @@ class Assembly:
         """
         decoded = [Decoded(window, transcript)]
         if failed(transcript):
-            decoded, note = decode_again(decoded[0], self._recognizer, self._language, self._settings.hotwords)
+            decoded, note = decode_again(decoded[0], self._decode)
             self._notes.append(note)
         for piece in decoded:
             self._append(*piece)
@@ -103,21 +109,41 @@ class Assembly:
             self._notes.append(f"the model wrote nothing for {len(self._empty)} windows, {seconds:.1f} s in total")
         return [self._segment(piece) for piece in self._pieces if piece.units], self._notes
 
+    def _decode(self, waveforms: Sequence[Tensor]) -> list[Transcript]:
+        languages, settings = [self._language] * len(waveforms), self._settings
+        return self._recognizer.transcribe(waveforms, languages, settings.hotwords, settings.hotword_weight)
+
     def _append(self, window: Window, transcript: Transcript) -> None:
-        new = _Piece(window.start, window.end, units(transcript, self._spaced), [], transcript)
+        parts = units(transcript, self._spaced)
+        new = _Piece(window.start, window.end, parts, self._words(window, parts), transcript)
         if not new.units:
             self._empty.append(window)
         if window.overlap and self._pieces:
             self._join(self._pieces[-1], new, window.overlap)
         self._pieces.append(new)
 
+    def _words(self, window: Window, parts: list[str]) -> list[Word]:
+        if self._aligner is None or not parts:
+            return []
+        times, start = self._aligner.times(window.waveform, parts, self._spaced), window.start
+        if times is None:
+            self._notes.append(
+                f"{start:.2f} to {window.end:.2f} s: words have no times, as there are too many to align"
+            )
+            return []
+        return [Word(part.strip(), start + begin, start + end) for part, (begin, end) in zip(parts, times)]
+
     def _join(self, old: _Piece, new: _Piece, overlap: float) -> None:
         keep, skip = seam(old.units, new.units, most_units(overlap, self._spaced))
         old.units, new.units = old.units[:keep], new.units[skip:]
         old.words, new.words = old.words[:keep], new.words[skip:]
-        old.end = new.start = new.start + overlap / 2
+        border = new.start + overlap / 2
+        if old.words and new.words:
+            border = (old.words[-1].end + new.words[0].start) / 2
+        old.end = new.start = border
+        old.words = [Word(word.text, min(word.start, border), min(word.end, border)) for word in old.words]
+        new.words = [Word(word.text, max(word.start, border), max(word.end, border)) for word in new.words]
 
     def _segment(self, piece: _Piece) -> Segment:
         text, transcript = joined(piece.units, self._spaced), piece.transcript
-        words: Sequence[Word] = piece.words
-        return Segment(text, piece.start, piece.end, tuple(words), transcript.stopped, transcript.looping)
+        return Segment(text, piece.start, piece.end, tuple(piece.words), transcript.stopped, transcript.looping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from arkasr.interfaces import SAMPLE_RATE, Transcript
 from arkasr.model.generation.stitching import units
-from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.stream import Window
 from arkasr.utils.loops import ends_in_loop
 
@@ -42,15 +42,13 @@ def failed(transcript: Transcript) -> bool:
 
 
 def decode_again(
-    decoded: Decoded, recognizer: Recognizer, language: str, hotwords: tuple[str, ...] = ()
-) -> tuple[list[Decoded], list[str]]:
+    decoded: Decoded, decode: Callable[[Sequence[Tensor]], Sequence[Transcript]]
+) -> tuple[list[Decoded], str]:
     """Decode halves of a window, and halves of those that still fail, at most three times.
 
     Args:
         decoded: A window whose transcript `failed`.
-        recognizer: The model.
-        language: English name of the language.
-        hotwords: See `Recognizer.transcribe`.
+        decode: Transcribes B waveforms [num_samples].
 
     Returns:
         The pieces in order, and a sentence on what was done.
@@ -59,14 +57,14 @@ def decode_again(
     while rounds < ROUNDS and any(_can_improve(piece) for piece in pieces):
         cut = [_halves(piece.window) if _can_improve(piece) else [] for piece in pieces]
         new = [half for halves in cut for half in halves]
-        texts = iter(recognizer.transcribe([half.waveform for half in new], [language] * len(new), hotwords))
+        texts = iter(decode([half.waveform for half in new]))
         pieces = [
             piece
             for old, halves in zip(pieces, cut)
             for piece in ([Decoded(half, next(texts)) for half in halves] or [old])
         ]
         rounds += 1
-    return pieces, [_note(decoded, pieces)]
+    return pieces, _note(decoded, pieces)
 
 
 def _can_improve(piece: Decoded) -> bool:

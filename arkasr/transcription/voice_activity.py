@@ -14,6 +14,10 @@ FRAME = 512  # samples that the detector reads at once
 # Probabilities of speech at which speech begins and ends. The usual threshold is 0.5. Quiet speech that is skipped is
 # lost, while noise that is not skipped costs time only.
 BEGIN, END = 0.3, 0.15
+# The detector misses speech below -55 dB of full scale. Frames are amplified to this level, as far as the loudest of the
+# last seconds, or the limit, allow.
+LEVEL, MOST_GAIN = 0.05, 100.0
+DECAY = 0.5 ** (4 * FRAME / SAMPLE_RATE)  # per frame: half in a quarter of a second
 
 _free: list[Any] = []  # detectors that no recording uses at present. Loading one takes longer than a short recording
 
@@ -25,7 +29,7 @@ class SpeechDetector:
         self._model = _free.pop() if _free else _load()
         self._model.reset_states()
         self._rest = torch.zeros(0)
-        self._speaking = False
+        self._speaking, self._loudest = False, 0.0
 
     @torch.inference_mode()
     def advance(self, block: Tensor) -> list[bool]:
@@ -54,7 +58,9 @@ class SpeechDetector:
         return last
 
     def _speech(self, frame: Tensor) -> bool:
-        self._speaking = float(self._model(frame, SAMPLE_RATE)) >= (END if self._speaking else BEGIN)
+        self._loudest = max(float(frame.square().mean()) ** 0.5, DECAY * self._loudest)
+        gain = min(max(LEVEL / max(self._loudest, 1e-9), 1.0), MOST_GAIN)
+        self._speaking = float(self._model(gain * frame, SAMPLE_RATE)) >= (END if self._speaking else BEGIN)
         return self._speaking
 
 
