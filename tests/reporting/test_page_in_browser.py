@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import browser
 import pytest
+from browser import PALE_TEXTS
 from reported import ENGLISH_SETS, MANDARIN_SETS, RUNS, write_experiment
 
 from arkasr.reporting.score import score
@@ -17,33 +18,6 @@ pytestmark = [
 ]
 WIDTHS = (390, 1280)
 
-# Texts whose contrast to the ground behind them is below 4.5, which WCAG 2 asks of text of normal size.
-PALE_TEXTS = """
-(() => {
-  const parse = text => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = node => {
-    for (let at = node; at; at = at.parentElement) {
-      const color = parse(getComputedStyle(at).backgroundColor);
-      if (color.length < 4 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  const found = new Set();
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode, parent = node.parentElement;
-    if (!node.textContent.trim() || parent.closest("title, style")) continue;
-    const style = getComputedStyle(parent);
-    const [a, b] = [light(parse(parent.closest("svg") ? style.fill : style.color)), light(ground(parent))];
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < 4.5) found.add(`${parent.tagName}.${parent.className} ${contrast.toFixed(2)}`);
-  }
-  return [...found];
-})()
-"""
 OVERFLOWING = """
 [...document.querySelectorAll("main *")].filter(node => !node.closest(".scroll, svg, .unseen"))
   .filter(node => node.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
@@ -120,8 +94,7 @@ def test_keyboard_reaches_links_players_and_tables(page, chromium):
     chromium.open(page, WIDTHS[0])
     reached = set()
     for _ in range(60):
-        chromium.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
-        chromium.call("Input.dispatchKeyEvent", type="keyUp", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        chromium.press("Tab")
         reached.add(chromium.evaluate("document.activeElement.className || document.activeElement.tagName"))
     assert {"skip", "A", "scroll", "AUDIO", "SUMMARY"} <= reached
 
