@@ -113,8 +113,8 @@ def _transcribe(args: argparse.Namespace) -> None:
         from arkasr.transcription.api import make_settings
         from arkasr.transcription.transcribe import transcribe
 
-    ways = {"segmentation": args.segmentation, "word_times": args.word_times}
-    settings = make_settings(args.language, args.batch_seconds, **ways)
+    names = ("window_seconds", "segmentation", "word_times", "aligner")
+    settings = make_settings(args.language, args.batch_seconds, **{name: getattr(args, name) for name in names})
     where = args.output, args.format, args.device, args.dtype
     if transcribe(args.files, args.model, args.teacher, settings, *where):
         raise SystemExit(SOME_FAILED)
@@ -220,7 +220,7 @@ VERBS = {
         "transcribe audio files, folders and manifests with any model",
         (
             *("files", "--model", "--teacher", "--output", "--format", "--language", "--device", "--dtype"),
-            *("--batch_seconds", "--segmentation", "--word_times"),
+            *("--batch_seconds", "--window_seconds", "--segmentation", "--word_times", "--aligner"),
         ),
     ),
     "sweep": Verb(
@@ -452,7 +452,18 @@ TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "where long audio is cut: in pauses of speech, or in windows that overlap (default: pauses, if "
         "silero-vad is installed)",
     },
+    "--window_seconds": {
+        "type": _above_zero,
+        "default": 28.0,
+        "metavar": "X",
+        "help": "longest stretch of audio that the model reads at once, in seconds (default: 28)",
+    },
     "--word_times": {"action": "store_true", "help": "give each word its time, by the CTC head of the model"},
+    "--aligner": {
+        "default": "",
+        "metavar": "DIR",
+        "help": "folder of a model whose CTC head finds the times of words (default: the model itself)",
+    },
 }
 SPECIAL_ARGUMENTS = {
     "transcribe": TRANSCRIBE_ARGUMENTS,

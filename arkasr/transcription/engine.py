@@ -17,6 +17,7 @@ from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.results import Failed, Transcription
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.source import Source
+from arkasr.transcription.word_times import aligner_for
 from arkasr.utils.console import log
 
 AHEAD = 4  # batches of audio that are read before one is taken, so that there are similar lengths to choose from
@@ -27,6 +28,7 @@ def transcribe_all(
     sources: Iterable[Source],
     settings: Settings,
     on_audio: Callable[[float], None] = lambda _seconds: None,
+    on_failed: Callable[[Failed], None] = lambda _failed: None,
 ) -> Iterator[Transcription | Failed]:
     """Transcribe files. At most a few batches of audio are in memory, however long the files are.
 
@@ -35,23 +37,32 @@ def transcribe_all(
         sources: The files. They are opened one after another.
         settings: The options.
         on_audio: Called after each batch with its seconds of audio.
+        on_failed: Called at once when a file fails. Its result comes in its turn.
 
     Yields:
         One result per file, in order, as soon as it is there. A file that fails does not affect the others.
 
     Raises:
-        UserError: Memory ran out for a single window.
+        UserError: The model cannot use the hotwords or find the times of words, or memory ran out for a single window.
         OSError: The model cannot be reached, such as a teacher on a server.
     """
+    recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
+    aligner_for(recognizer, settings)
     limit = recognizer.max_seconds
     if limit is not None and limit < settings.window_seconds:
         settings = replace(settings, window_seconds=limit)
-    yield from _Engine(recognizer, settings, on_audio).results(sources)
+    yield from _Engine(recognizer, settings, on_audio, on_failed).results(sources)
 
 
 class _Engine:
-    def __init__(self, recognizer: Recognizer, settings: Settings, on_audio: Callable[[float], None]):
-        self._recognizer, self._settings, self._on_audio = recognizer, settings, on_audio
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        settings: Settings,
+        on_audio: Callable[[float], None],
+        on_failed: Callable[[Failed], None],
+    ):
+        self._recognizer, self._settings, self._on_audio, self._on_failed = recognizer, settings, on_audio, on_failed
         self._batch_seconds = settings.batch_seconds
         self._pool, self._jobs = Pool(), deque[Job]()
 
@@ -67,7 +78,7 @@ class _Engine:
     def _read(self, sources: Iterable[Source]) -> Iterator[None]:
         """Read windows into the pool. Yields after each one, and at the end of each file."""
         for source in sources:
-            job = Job(source, self._recognizer, self._settings)
+            job = Job(source, self._recognizer, self._settings, self._on_failed)
             self._jobs.append(job)
             for number, window in enumerate(job.windows()):
                 self._pool.add(job, number, window)

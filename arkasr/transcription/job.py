@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from arkasr.interfaces import Transcript
 from arkasr.transcription.assembly import Assembly, whole_text
@@ -21,16 +21,18 @@ class Job:
         source: The file.
         recognizer: The model, which decodes loops again.
         settings: The options.
+        on_failed: Called at once if the file fails.
 
     Attributes:
         language: English name of the language of the file.
         is_done: Whether the result is complete.
     """
 
-    def __init__(self, source: Source, recognizer: Recognizer, settings: Settings):
+    def __init__(self, source: Source, recognizer: Recognizer, settings: Settings, on_failed: Callable[[Failed], None]):
         self.name, self.language = source.name, source.language or settings.language
-        self.is_done, self._failure = False, ""
-        self._source, self._recognizer, self._settings = source, recognizer, settings
+        self.is_done = False
+        self._failed: Failed | None = None
+        self._source, self._recognizer, self._settings, self._on_failed = source, recognizer, settings, on_failed
         self._assembly = Assembly(recognizer, settings, self.language)
         self._early: dict[int, tuple[Window, Transcript]] = {}  # transcripts whose predecessors are not there yet
         self._next, self._total = 0, -1
@@ -85,9 +87,11 @@ class Job:
         """
         reason = " ".join(str(error).split())[:500]
         known = isinstance(error, ValueError | OSError) and reason
-        self._failure = reason if known else f"{type(error).__name__}: {reason}"
+        reason = reason if known else f"{type(error).__name__}: {reason}"
+        self._failed = Failed(self.name, reason.removeprefix(f"{self.name}: "))
         self._early.clear()
         self.is_done = True
+        self._on_failed(self._failed)
 
     def _finish_if_complete(self) -> None:
         if self.is_done or self._next != self._total:
@@ -105,8 +109,8 @@ class Job:
         Returns:
             The transcription, or why there is none.
         """
-        if self._failure:
-            return Failed(self.name, self._failure.removeprefix(f"{self.name}: "))
+        if self._failed:
+            return self._failed
         text = whole_text(self._segments, self.language)
         notes = tuple(dict.fromkeys(self._notes))
         segments = tuple(self._segments)

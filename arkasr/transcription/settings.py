@@ -18,7 +18,7 @@ class Settings:
         window_seconds: Longest stretch of audio that the model reads at once. Longer audio is cut into windows.
         segmentation: Where longer audio is cut. `pauses` cuts where a detector of voice activity finds a pause, and
             skips what has no speech. `fixed` cuts windows that overlap. `auto` is `pauses` if the detector is
-            installed, else `fixed`.
+            installed, else `fixed`, and reads audio of at most one window without the detector.
         word_times: Whether words get times of their own, by a CTC head.
         aligner: Folder of a model whose CTC head finds the times of words. Empty: the model that transcribes.
         hotwords: Words and phrases that decoding prefers.

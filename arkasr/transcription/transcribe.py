@@ -72,17 +72,15 @@ def transcribe(
         with _opened(stdout, output, kind, sources, made_by) as (writer, journal), _signals():
             run = _Run(sources, writer, journal)
             try:
-                run.transcribe(lambda: _loaded(model, teacher, device, dtype, settings), settings)
+                run.transcribe(lambda: _loaded(model, teacher, device, dtype), settings)
             except KeyboardInterrupt as stop:
                 run.stopped(stop, output)
             return run.summary()
 
 
-def _loaded(model: str, teacher: str, device: str, dtype: str, settings: Settings) -> Recognizer:
+def _loaded(model: str, teacher: str, device: str, dtype: str) -> Recognizer:
     quiet_transformers()
-    recognizer = Recognizer.load(model, teacher, device, dtype)
-    recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
-    return recognizer
+    return Recognizer.load(model, teacher, device, dtype)
 
 
 def _made_by(model: str, teacher: str, dtype: str, settings: Settings) -> dict[str, Any]:
@@ -121,6 +119,10 @@ def _opened(
             writer.close()
     finally:
         journal.close()
+
+
+def _report(failed: Failed) -> None:
+    log(f"failed: {failed.name}: {failed.reason}")
 
 
 class _Stop(KeyboardInterrupt):
@@ -162,7 +164,7 @@ class _Run:
                 self._seconds += seconds
                 bar.update(0, self._speed())
 
-            new = transcribe_all(recognizer, missing, settings, heard) if recognizer else iter(())
+            new = transcribe_all(recognizer, missing, settings, heard, _report) if recognizer else iter(())
             for i, source in enumerate(self._sources):
                 kept = self._kept.get(i)
                 self._take(source, kept or next(new), kept is None)
@@ -171,7 +173,6 @@ class _Run:
     def _take(self, source: Source, result: Transcription | Failed, is_new: bool) -> None:
         if isinstance(result, Failed):
             self._failed.append(result)
-            log(f"failed: {result.name}: {result.reason}")
         elif is_new:
             self._done += 1
             if self._journal is not None and source.stamp:

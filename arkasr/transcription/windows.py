@@ -77,4 +77,6 @@ def cut(blocks: Iterable[Tensor], settings: Settings) -> Windows:
     size = int(seconds * SAMPLE_RATE)
     if way == "fixed":
         return Windows(blocks, FixedCutter(size))
-    return Windows(blocks, PauseCutter(size) if installed else FixedCutter(size, NOT_INSTALLED))
+    if not installed:
+        return Windows(blocks, FixedCutter(size, NOT_INSTALLED))
+    return Windows(blocks, PauseCutter(size, keep_short=way == "auto"))

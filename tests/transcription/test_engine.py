@@ -157,3 +157,16 @@ def test_windows_of_several_files_share_batches(tmp_path):
     recognizer = ToneRecognizer()
     run(recognizer, find_sources([tmp_path]), replace(FIXED, window_seconds=4.0, batch_seconds=100.0))
     assert len(recognizer.batches) == 1 and len(recognizer.batches[0]) == 9
+
+
+def test_a_failure_is_told_at_once(folder, tmp_path):
+    events = []
+    sources = find_sources([folder / "00.wav", tmp_path / "absent.wav"])
+    for result in transcribe_all(ToneRecognizer(), sources, FIXED, on_failed=lambda each: events.append(each.name)):
+        events.append(result.name)
+    assert events == [str(tmp_path / "absent.wav"), str(folder / "00.wav"), str(tmp_path / "absent.wav")]
+
+
+def test_word_times_without_a_ctc_head_are_refused_before_audio_is_read(tmp_path):
+    with pytest.raises(UserError, match="has no CTC head"):
+        run(ToneRecognizer(), [audio_file(str(tmp_path / "absent.wav"))], replace(FIXED, word_times=True))

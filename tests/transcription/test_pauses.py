@@ -97,6 +97,34 @@ def test_a_recording_of_one_window_stays_whole():
     assert notes == []
 
 
+class Unread:
+    """A detector that must not be used."""
+
+    def __getattr__(self, name):
+        raise AssertionError(name)
+
+
+def test_short_recordings_are_kept_without_detection_unless_they_are_silent():
+    size = 4 * SAMPLE_RATE
+    found = Windows(torch.full((size,), 0.1).split(5000), PauseCutter(size, Unread(), keep_short=True))
+    assert [(window.start, len(window.waveform)) for window in found] == [(0, size)] and found.notes == []
+    found = Windows(torch.zeros(size).split(5000), PauseCutter(size, Unread(), keep_short=True))
+    assert list(found) == []
+    assert found.notes == ["no speech was found in 4.0 s of audio, so nothing was transcribed"]
+
+
+@given(RUNS, st.integers(100, 40000))
+@rules(max_examples=20, deadline=None)
+def test_longer_recordings_are_cut_as_if_short_ones_were_not_kept(runs, block):
+    flags = [bool(i % 2) for i, run in enumerate(runs) for _ in range(run)]
+    samples, size = torch.ones(len(flags) * FRAME), 40000
+    found = [
+        [(window.start, window.end) for window in Windows(samples.split(block), PauseCutter(size, Script(flags), keep))]
+        for keep in (False, True)
+    ]
+    assert found[0] == found[1] or len(samples) <= size
+
+
 @pytest.mark.parametrize("seconds", [1, 60])
 def test_silence_has_no_windows_and_says_so(seconds):
     found = Windows([recording([SILENCE] * seconds, SAMPLE_RATE)], PauseCutter(8 * SAMPLE_RATE, NumberDetector()))
