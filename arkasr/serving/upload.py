@@ -1,0 +1,78 @@
+"""Reading of uploads. Nothing is trusted: size, speed and form are checked while the bytes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive, Scope
+
+from arkasr.serving.errors import ApiError, ClientGoneError
+from arkasr.serving.limits import MIN_BYTES_PER_SECOND, Limits
+
+MAX_FIELDS = 32
+MAX_FIELD_BYTES = 64 * 2**10
+
+
+async def read_form(scope: Scope, receive: Receive, limits: Limits) -> FormData:
+    """Read a form with at most one file.
+
+    A file of more than 1 MiB is kept on the disk, in a temporary file without a name. The name that the client sends is
+    not used for it.
+
+    Args:
+        scope: The request, as ASGI describes it.
+        receive: Returns the next message of the client.
+        limits: Limits of bytes and time.
+
+    Returns:
+        The fields. Close them at the end.
+
+    Raises:
+        ApiError: The request is not a form (400), too large (413), or too slow (408).
+        ClientGoneError: The client has closed its connection.
+    """
+    headers = Headers(scope=scope)
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.max_bytes:
+        raise _too_large(limits)
+    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        message = "the request must be a form (multipart/form-data) with the field `file`; see docs/serving.md"
+        raise ApiError(400, "invalid_form", message)
+    bounds = {"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
+    try:
+        return await MultiPartParser(headers, _body(receive, limits), **bounds).parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        reason = getattr(error, "message", "") or "it cannot be read"
+        raise ApiError(400, "invalid_form", f"the form is wrong: {reason}; send it again") from error
+
+
+async def _body(receive: Receive, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """Yield the bytes of a request, as long as the client is fast enough and sends no more than allowed."""
+    size, deadline = 0, time.monotonic() + limits.client_timeout
+    while True:
+        left = deadline + size / MIN_BYTES_PER_SECOND - time.monotonic()
+        try:
+            message = await asyncio.wait_for(receive(), min(left, limits.client_timeout))
+        except TimeoutError as error:
+            slow = f"the upload is too slow: nothing for {limits.client_timeout:g} s, or fewer than "
+            slow += f"{MIN_BYTES_PER_SECOND} bytes/s; send it again, faster"
+            raise ApiError(408, "slow_upload", slow, headers={"Connection": "close"}) from error
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        size += len(message.get("body", b""))
+        if size > limits.max_bytes:
+            raise _too_large(limits)
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body", False):
+            return
+
+
+def _too_large(limits: Limits) -> ApiError:
+    message = f"the request is larger than {limits.max_mib:g} MiB (--max_mib); send a compressed file, such as mp3 or "
+    message += "opus, or cut it"
+    return ApiError(413, "file_too_large", message, "file", {"Connection": "close"})
