@@ -14,6 +14,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from arkasr import __version__
@@ -120,6 +121,20 @@ def _transcribe(args: argparse.Namespace) -> None:
         raise SystemExit(SOME_FAILED)
 
 
+def _serve(args: argparse.Namespace) -> None:
+    with importing():
+        from arkasr.serving.limits import Limits
+        from arkasr.serving.serve import Address, serve
+        from arkasr.transcription.api import make_settings
+        from arkasr.transcription.recognizer import Recognizer
+
+    limits = Limits(**{name: getattr(args, name) for name in SERVE_LIMITS})
+    options = {name: getattr(args, name) for name in ("window_seconds", "segmentation", "aligner")}
+    settings = make_settings(args.language, args.batch_seconds, **options)
+    load = partial(Recognizer.load, args.model, args.teacher, args.device, args.dtype)
+    serve(load, settings, limits, Address(args.host, args.port, args.api_key_file, args.name))
+
+
 def _sweep(args: argparse.Namespace) -> None:
     with importing():
         from arkasr.sweeps.sweep import sweep
@@ -178,6 +193,14 @@ ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "batch_fill": "share of data.max_seconds that batches fill on average (default: 0.95)",
     "reserved_memory": "memory per GPU that tensors cannot use, in GiB (default: 2)",
 }
+SERVE_LIMITS = {  # of `serve`: type, default and help
+    "max_mib": (float, 256.0, "largest request, in MiB (default: 256)"),
+    "max_seconds": (float, 14400.0, "longest audio of a request, in seconds (default: 14400)"),
+    "max_requests": (int, 256, "requests that may be uploaded, wait or run at once (default: 256)"),
+    "max_uploads": (int, 32, "requests that are read at once (default: 32)"),
+    "client_timeout": (float, 20.0, "seconds for which a client may send nothing (default: 20)"),
+    "request_timeout": (float, 1800.0, "seconds for a request after its upload (default: 1800)"),
+}
 MOST_JOBS = 1024
 SOME_FAILED = 1  # exit status if some files failed and the others are done
 FOLDERS = ("expdir", "datadir", "corpus_dir", "outdir")
@@ -223,6 +246,15 @@ VERBS = {
             *("--batch_seconds", "--window_seconds", "--segmentation", "--word_times", "--aligner"),
         ),
     ),
+    "serve": Verb(
+        _serve,
+        "answer OpenAI's transcription API, and show a page for browsers",
+        (
+            *("--model", "--teacher", "--language", "--device", "--dtype", "--batch_seconds", "--window_seconds"),
+            *("--segmentation", "--aligner", "--host", "--port", "--name", "--api_key_file"),
+            *(f"--{name}" for name in SERVE_LIMITS),
+        ),
+    ),
     "sweep": Verb(
         _sweep,
         "train, decode and score points and seeds, and write one table",
@@ -257,6 +289,12 @@ def _above_zero(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
     return value
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, got '{text}'")
+    return int(text)
 
 
 def _mib(text: str) -> float:
@@ -465,7 +503,35 @@ TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "folder of a model whose CTC head finds the times of words (default: the model itself)",
     },
 }
+SERVE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    **TRANSCRIBE_ARGUMENTS,
+    "--language": TRANSCRIBE_ARGUMENTS["--language"]
+    | {"help": "language of requests that name none, such as German or de (default: English)"},
+    "--host": {
+        "default": "127.0.0.1",
+        "type": _not_empty,
+        "metavar": "NAME",
+        "help": "address that listens; 0.0.0.0: all of this machine (default: 127.0.0.1, this machine only)",
+    },
+    "--port": {"default": 8000, "type": _port, "metavar": "N", "help": "port; 0: any free one (default: 8000)"},
+    "--name": {"default": "", "metavar": "NAME", "help": "name of the model in requests (default: from its folder)"},
+    "--api_key_file": {
+        "default": "",
+        "metavar": "FILE",
+        "help": "file with the key that clients must send (default: the environment variable ARKASR_API_KEY, or none)",
+    },
+    **{
+        f"--{name}": {
+            "type": _positive if kind is int else _above_zero,
+            "default": default,
+            "metavar": "N" if kind is int else "X",
+            "help": text,
+        }
+        for name, (kind, default, text) in SERVE_LIMITS.items()
+    },
+}
 SPECIAL_ARGUMENTS = {
+    "serve": SERVE_ARGUMENTS,
     "transcribe": TRANSCRIBE_ARGUMENTS,
     "decode": ROW_ARGUMENTS,
     "score": SCORE_ARGUMENTS,
