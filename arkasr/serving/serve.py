@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from arkasr.errors import UserError
+from arkasr.evaluation.transcribers import quiet_transformers
 from arkasr.serving.limits import Limits
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.settings import Settings
@@ -59,6 +60,7 @@ def serve(load: Callable[[], Recognizer], settings: Settings, limits: Limits, ad
 
     key = read_key(address.api_key_file)
     listening = bind(address.host, address.port)
+    quiet_transformers()
     recognizer = load()
     name = address.name or model_id(recognizer.name)
     limit = min(settings.window_seconds, recognizer.max_seconds or math.inf)
