@@ -101,12 +101,29 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    if args.model:
+        _export_folder(args)
+        return
+    if not (args.expdir and args.datadir):
+        raise UserError("--expdir or --datadir is missing; name both, or name a folder with --model and --onnx")
     with importing():
         from arkasr.export.export import export
 
     runs = _names(args.runs)
-    choices = args.checkpoint, args.published, args.outdir, args.license, args.adapter
+    choices = args.checkpoint or "final", args.published, args.outdir, args.license, args.adapter, args.onnx
     export(args.expdir, args.datadir, runs, *choices)
+
+
+def _export_folder(args: argparse.Namespace) -> None:
+    runs_only = (*_DIRS, "--runs", "--checkpoint", "--published", "--adapter")
+    _refuse(args, runs_only, "belongs to the runs of an experiment; leave it out, or leave out --model")
+    if not (args.onnx and args.outdir):
+        missing = "--outdir" if args.onnx else "--onnx"
+        raise UserError(f"--model {args.model}: {missing} is missing; add it, or name runs with --expdir and --runs")
+    with importing():
+        from arkasr.export.onnx.folder import export_folder
+
+    export_folder(args.model, args.outdir, args.license)
 
 
 def _transcribe(args: argparse.Namespace) -> None:
@@ -236,7 +253,10 @@ VERBS = {
     "export": Verb(
         _export,
         "stage 6: export runs as folders for the Hugging Face Hub",
-        (*_DIRS, "--runs", "--checkpoint", "--published", "--adapter", "--outdir", "--license"),
+        (
+            *(*_DIRS, "--runs", "--checkpoint", "--published", "--adapter", "--onnx", "--model", "--outdir"),
+            "--license",
+        ),
     ),
     "transcribe": Verb(
         _transcribe,
@@ -364,6 +384,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "action": "store_true",
         "help": "write the LoRA adapter alone, in PEFT's layout, not the merged model",
     },
+    "--onnx": {"action": "store_true", "help": "write ONNX files in float32, for engines without PyTorch"},
     "--outdir": {
         "default": "",
         "metavar": "DIR",
@@ -445,6 +466,16 @@ TABLE_ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--profile": ARGUMENTS["--profile"]
     | {"help": "scoring profile of all tables (default: that of the published numbers)"},
+}
+EXPORT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    **{name: ARGUMENTS[name] | {"required": False} for name in _DIRS},
+    "--runs": ARGUMENTS["--runs"] | {"required": False, "default": []},
+    "--checkpoint": ARGUMENTS["--checkpoint"] | {"default": ""},
+    "--model": {
+        "type": _not_empty,
+        "metavar": "DIR_OR_ID",
+        "help": "with --onnx: folder or Hub id of a model, instead of runs",
+    },
 }
 TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--model": {
@@ -536,6 +567,7 @@ SPECIAL_ARGUMENTS = {
     "decode": ROW_ARGUMENTS,
     "score": SCORE_ARGUMENTS,
     "table": TABLE_ARGUMENTS,
+    "export": EXPORT_ARGUMENTS,
 }
 
 

@@ -44,8 +44,9 @@ CALLS = {
     ),
     "export": (
         "arkasr.export.export", "export",
-        [*DIRS, "--runs", "a", "--checkpoint", "best", "--published", "--outdir", "o", "--license", "mit", "--adapter"],
-        ("exp", "data", ["a"], "best", True, "o", "mit", True),
+        [*DIRS, "--runs", "a", "--checkpoint", "best", "--published", "--outdir", "o", "--license", "mit", "--adapter",
+         "--onnx"],
+        ("exp", "data", ["a"], "best", True, "o", "mit", True, True),
     ),
     "plan": (
         "arkasr.planning.plan", "plan",
@@ -93,7 +94,7 @@ def test_export_defaults_to_final_weights_and_hugging_face_layout(stand_in):
     calls = []
     stand_in("export", lambda *arguments: calls.append(arguments))
     assert cli.main(["export", *DIRS, "--runs", "a b"]) == 0
-    assert calls == [("exp", "data", ["a", "b"], "final", False, "", "", False)]
+    assert calls == [("exp", "data", ["a", "b"], "final", False, "", "", False, False)]
 
 
 def test_options_accept_dashes_underscores_and_equals_signs(stand_in):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from arkasr.corpora.published import UTTERANCES
@@ -11,7 +11,7 @@ from arkasr.evaluation import paper_numbers
 from arkasr.export.card_texts import TITLES
 from arkasr.export.provenance import Stage
 
-NATIVE, PUBLISHED, ADAPTED = "native", "published", "adapter"  # layouts of an exported folder
+NATIVE, PUBLISHED, ADAPTED, ONNX = "native", "published", "adapter", "onnx"  # layouts of an exported folder
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class CardFacts:
         corpus: Content of corpus.json.
         weights: `final`, or the name of a checkpoint.
         size: Number of parameters.
-        layout: `NATIVE`, `PUBLISHED` (the layout of the published model) or `ADAPTED` (PEFT's, without the base).
+        layout: `NATIVE`, `PUBLISHED` (the layout of the published model), `ADAPTED` (PEFT's, without the base) or
+            `ONNX`.
         scores: Content of scores.json for these weights, or None if they were not scored.
         terms: Licence as a Hub identifier, or empty.
         synthetic: Whether the corpus was synthesised, or None if that is unknown.
+        onnx: Sections about the ONNX files by title, empty for other layouts.
     """
 
     stages: Sequence[Stage]
@@ -37,6 +39,7 @@ class CardFacts:
     scores: dict[str, Any] | None
     terms: str
     synthetic: bool | None
+    onnx: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def last(self) -> Stage:

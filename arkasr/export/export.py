@@ -6,13 +6,12 @@ The folder contains weights, processor, configuration, generation settings and a
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.utils import logging as transformers_logging
 
 from arkasr import __version__
@@ -22,13 +21,15 @@ from arkasr.corpora.download import is_synthetic
 from arkasr.errors import UserError
 from arkasr.evaluation import results_io, run_records
 from arkasr.export import model_card, provenance
-from arkasr.export.card_facts import ADAPTED, NATIVE, PUBLISHED, CardFacts
+from arkasr.export.card_facts import ADAPTED, NATIVE, ONNX, PUBLISHED, CardFacts
+from arkasr.export.onnx.folder import write_files
+from arkasr.export.onnx.write import require_onnx
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
+from arkasr.export.settings import generation_settings
+from arkasr.export.target import check_target, replacing, write_record
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
-from arkasr.utils.files import LOCK, locked, publish, sampled_digest
-
-RECORD = "training_run.json"  # in every export: its list of files identifies the folder as an export
+from arkasr.utils.files import sampled_digest
 
 
 def export(
@@ -40,6 +41,7 @@ def export(
     outdir: str = "",
     terms: str = "",
     adapter: bool = False,
+    onnx: bool = False,
 ) -> None:
     """Write each run to `<expdir>/<run>/export`, or one run to `outdir`. An earlier export is replaced.
 
@@ -52,17 +54,15 @@ def export(
         outdir: Folder to write to, for a single run.
         terms: Licence of the weights as a Hub identifier, such as `cc-by-4.0`. If empty, the card states none.
         adapter: True for the LoRA adapter alone, in PEFT's layout, instead of the merged model.
+        onnx: True for ONNX files.
 
     Raises:
-        UserError: `published` and `adapter` are both set, a run has no adapter, a run or its weights do not exist, are
-            damaged, or cannot be written in the published layout, the target folder holds other files, or another
-            process writes to it.
+        UserError: Several layouts are set, a run has no adapter, a run or its weights do not exist, are damaged, or
+            cannot be written in the layout, the target folder holds other files, or another process writes to it.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    if published and adapter:
-        raise UserError("--published and --adapter exclude each other; export twice, with two values of --outdir")
-    layout = PUBLISHED if published else ADAPTED if adapter else NATIVE
+    layout = _layout(published, adapter, onnx)
     if not runs:
         raise UserError("--runs is empty; name the runs to export, such as --runs 'base_opd'")
     if outdir and len(runs) > 1:
@@ -82,29 +82,15 @@ def export(
         log(f"{targets[run]}: written")
 
 
-def check_target(folder: Path) -> None:
-    """Check that a folder may be replaced by an export.
-
-    Args:
-        folder: Target folder. It need not exist.
-
-    Raises:
-        UserError: The path is a file, or the folder contains something that an earlier export did not write.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder; use another --outdir")
-    try:
-        written = {LOCK, *json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        written = {LOCK}
-    unknown = sorted(path.name for path in folder.iterdir() if path.name not in written)
-    if unknown:
-        raise UserError(
-            f"{folder}: contains {unknown[0]}, which was not written by `arkasr export`; move it away or use another "
-            "--outdir"
-        )
+def _layout(published: bool, adapter: bool, onnx: bool) -> str:
+    chosen = {PUBLISHED: published, ADAPTED: adapter, ONNX: onnx}
+    layouts = [layout for layout, is_set in chosen.items() if is_set]
+    if len(layouts) > 1:
+        names = " and ".join(f"--{layout}" for layout in layouts)
+        raise UserError(f"{names} exclude each other; export twice, with two values of --outdir")
+    if onnx:
+        require_onnx()
+    return layouts[0] if layouts else NATIVE
 
 
 def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> None:
@@ -116,13 +102,7 @@ def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> 
         config: Configuration of the run.
         published: True for the layout of the published model.
     """
-    lm.hf.generation_config = GenerationConfig(
-        eos_token_id=lm.stop_ids,
-        pad_token_id=lm.tokenizer.pad_token_id,
-        max_new_tokens=config.decode.max_new_tokens,
-        do_sample=False,
-        suppress_tokens=lm.suppressed_ids,
-    )
+    lm.hf.generation_config = generation_settings(lm, config.decode.max_new_tokens)
     lm.save(folder, save_original_format=published)
     if published:
         _publish_processor(folder, lm.num_mel, config.model.dtype)
@@ -140,48 +120,23 @@ def _publish_processor(folder: Path, num_mel: int, dtype: str) -> None:
 
 def _write(source: WeightSource, expdir: str, datadir: str, target: Path, layout: str, terms: str) -> None:
     """Write an export to a temporary folder, then replace the earlier export with it."""
-    temporary = target.with_name(f"writing-{target.name}")
-    with locked(temporary, f"exporting {source.run}"):
-        _clear(temporary)
-        try:
-            _fill(temporary, source, expdir, datadir, layout, terms)
-        except Exception:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        check_target(target)
-        _replace(target, temporary)
-
-
-def _clear(temporary: Path) -> None:
-    """Remove what an interrupted export left."""
-    for path in temporary.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
-
-
-def _replace(target: Path, temporary: Path) -> None:
-    old = target.with_name(f"replaced-{target.name}")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    publish(temporary, target)
-    (target / LOCK).unlink()
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing(target, f"exporting {source.run}") as temporary:
+        _fill(temporary, source, expdir, datadir, layout, terms)
 
 
 def _fill(folder: Path, source: WeightSource, expdir: str, datadir: str, layout: str, terms: str) -> None:
     stages = provenance.trace(expdir, datadir, source.run, source.step)
     scores, corpus = _scores(source, expdir), results_io.read_corpus_facts(datadir)
-    lm = source.load()
+    lm, sections = source.load(), dict[str, str]()
     if layout == ADAPTED:
         source.write_adapter(folder, lm)
+    elif layout == ONNX:
+        sections = write_files(lm, folder, str(source.folder), source.config.decode.max_new_tokens)
     else:
         _write_whole(lm, folder, source, layout == PUBLISHED)
     (folder / "training_config.yaml").write_text(to_yaml(stages[-1].config), encoding="utf-8")
     size = sum(weight.numel() for weight in lm.hf.parameters())
-    facts = CardFacts(stages, corpus, source.name, size, layout, scores, terms, _is_synthetic(corpus))
+    facts = CardFacts(stages, corpus, source.name, size, layout, scores, terms, _is_synthetic(corpus), sections)
     model_card.build_card(facts).save(folder / "README.md")
     _write_record(folder, source, stages, layout)
 
@@ -221,11 +176,6 @@ def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
 
 
 def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenance.Stage], layout: str) -> None:
-    facts: dict[str, Any] = {
-        "exported_by": f"arkasr {__version__}",
-        "layout": layout,
-        "checkpoint": source.name,
-        "runs": [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in stages],
-        "files": sorted({RECORD, *(path.name for path in folder.iterdir())} - {LOCK}),
-    }
-    (folder / RECORD).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    runs = [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in stages]
+    facts = {"exported_by": f"arkasr {__version__}", "layout": layout, "checkpoint": source.name, "runs": runs}
+    write_record(folder, facts)

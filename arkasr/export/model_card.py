@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from arkasr.export.card_facts import ADAPTED, NATIVE, PUBLISHED, CardFacts
+from arkasr.export.card_facts import ADAPTED, NATIVE, ONNX, PUBLISHED, CardFacts
 from arkasr.export.card_texts import METHODS, usage
+from arkasr.export.onnx import texts
 from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
 from arkasr.languages import known_language
@@ -42,7 +43,9 @@ LAYOUT_TEXTS = {
     "not contain any code.",
     ADAPTED: "The files are the LoRA adapter alone, in PEFT's layout, with the projector if it was trained. They need "
     "the model that was adapted, whose path or id is `base_model_name_or_path` in adapter_config.json.",
+    ONNX: texts.LAYOUT,
 }
+LIBRARIES = {ADAPTED: "peft", ONNX: "onnx"}  # transformers for other layouts
 MINIATURE = """\
 - **Miniature.** A small model, trained on little data to show that the recipe works. It is not useful as a recogniser.
   Its error rates are not comparable to the paper's or to those of any other test."""
@@ -74,7 +77,7 @@ def build_card(facts: CardFacts) -> ModelCard:
         "Versions": _versions(facts.stages),
         "Licence": stated if facts.terms else not_stated,
         "Limits": _limits(facts),
-    }
+    } | facts.onnx
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
     return ModelCard(f"---\n{metadata(facts).to_yaml()}\n---\n\n# {facts.name}\n\n{_summary(facts)}\n{body}")
 
@@ -93,7 +96,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
     return ModelCardData(
         language=[found.code for name in facts.languages if (found := known_language(name))] or None,
         license=facts.terms or None,
-        library_name="peft" if facts.layout == ADAPTED else "transformers",
+        library_name=LIBRARIES.get(facts.layout, "transformers"),
         pipeline_tag="automatic-speech-recognition",
         tags=["arkasr", "on-policy-distillation"] if facts.last.config["objective"] == "opd" else ["arkasr"],
         datasets=[facts.corpus["name"]] if facts.is_published_corpus else None,
@@ -145,7 +148,7 @@ def _summary(facts: CardFacts) -> str:
 
 
 def _layout(facts: CardFacts) -> str:
-    if facts.model_type == "arkasr" or facts.layout == ADAPTED:
+    if facts.model_type == "arkasr" or facts.layout in LIBRARIES:
         return LAYOUT_TEXTS[facts.layout]
     return "The files are in the layout of transformers."
 

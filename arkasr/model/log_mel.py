@@ -102,7 +102,16 @@ def read_audio(path: str | Path) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _filters(num_mel: int, device: torch.device) -> Tensor:
+def mel_filters(num_mel: int, device: torch.device) -> Tensor:
+    """Return Whisper's mel filters (slaney), which are cached.
+
+    Args:
+        num_mel: Number of mel filters M.
+        device: Device of the filters.
+
+    Returns:
+        Tensor [201, M], float32.
+    """
     return melscale_fbanks(
         N_FFT // 2 + 1, 0.0, SAMPLE_RATE / 2, num_mel, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
     ).to(device)
@@ -165,7 +174,7 @@ def _log_mel(
     spectrum = torch.stft(edged, N_FFT, HOP, window=window, center=False, return_complex=True)
     spectrum = spectrum[..., : max(totals) // HOP]
     power = spectrum.real.square() + spectrum.imag.square()
-    log = (_filters(num_mel, device).T @ power).clamp(min=1e-10).log10()
+    log = (mel_filters(num_mel, device).T @ power).clamp(min=1e-10).log10()
     lengths = ends[1] // HOP
     valid = (torch.arange(log.shape[-1], device=device) < lengths[:, None])[:, None]
     peak = log.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)

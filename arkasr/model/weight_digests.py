@@ -20,7 +20,7 @@ def write_digests(folder: Path) -> None:
     Args:
         folder: The folder.
     """
-    files = sorted(file for kind in ("*.safetensors", "*.json") for file in folder.glob(kind))
+    files = sorted(file for kind in ("*.safetensors", "*.onnx", "*.onnx.data", "*.json") for file in folder.glob(kind))
     lines = [f"{sha256(file)}  {file.name}\n" for file in files]
     write_text(folder / SUMS, "".join(lines))
 

@@ -47,7 +47,7 @@ def test_an_opd_step_stays_on_the_gpu(mapper, loss, monkeypatch):
     one = opd(lm, its_teacher, mapper_class)
     one.loss = LOSSES[loss]
     monkeypatch.setattr(log_mel, "_check", lambda *_: None)  # reads waveforms, which are on the host
-    monkeypatch.setattr(log_mel, "_filters", lambda num_mel, device: torch.empty(201, num_mel, device=device))
+    monkeypatch.setattr(log_mel, "mel_filters", lambda num_mel, device: torch.empty(201, num_mel, device=device))
     monkeypatch.setattr(views, "_span", lambda *_: None)  # reads rows on the host
     monkeypatch.setattr(step, "draw_sources", lambda _, clips: ["student"] * clips)  # draws on the host
     monkeypatch.setattr(step, "side_stream", lambda *_: SideStream())

@@ -21,7 +21,7 @@ CHOICES = {"greedy": choosing.Choice(), "nucleus": choosing.Choice(0.7, 0.9)}
 def test_all_work_of_a_rollout_stays_on_the_gpu(make, choice, monkeypatch):
     lm, languages = make(), ["English"] * 3
     monkeypatch.setattr(log_mel, "_check", lambda *_: None)  # reads waveforms, which are on the host
-    monkeypatch.setattr(log_mel, "_filters", lambda num_mel, device: torch.empty(201, num_mel, device=device))
+    monkeypatch.setattr(log_mel, "mel_filters", lambda num_mel, device: torch.empty(201, num_mel, device=device))
     with fake_gpu():
         on_gpu(lm)
         prompts = lm.embed_prompts(lm.encode_audio([waveform(n) for n in (16000, 4000, 24000)]), languages)
@@ -36,6 +36,7 @@ def test_all_work_of_a_rollout_stays_on_the_gpu(make, choice, monkeypatch):
         states = lm.transcript_states(prompts, [[1, 2, 3]] * 3)
     found = {name: (value.device, value.dtype) for name, value in vars(batch.state).items() if torch.is_tensor(value)}
     assert found.pop("memory") == (DEVICE, torch.bfloat16) and found.pop("done") == (DEVICE, torch.bool)
+    assert found.pop("changed") == (DEVICE, torch.bool)
     assert set(found.values()) == {(DEVICE, torch.long)} == {(t.device, t.dtype) for t in (batch.ids, batch.topk)}
     assert states.shape[0] == 9 and (states.device, states.dtype) == (DEVICE, torch.bfloat16)
 
