@@ -102,7 +102,7 @@ def states_of(encoder: ArkasrEncoder, clips: Sequence[Clip]) -> list[Tensor]:
     Returns:
         B tensors [T_i, d].
     """
-    return [encoder(log_mel([clip], encoder.config.num_mel_bins)[0])[0] for clip, _ in clips]
+    return [encoder(log_mel([clip], encoder.config.num_mel_bins)[0]).last_hidden_state[0] for clip, _ in clips]
 
 
 def whispers_states(path: str, clips: Sequence[Clip]) -> list[Tensor]:

@@ -79,7 +79,7 @@ def check_rate(sampling_rate: int | None) -> None:
 
 
 def read_audio(path: str | Path) -> Tensor:
-    """Read a mono audio file. Rates other than 16 kHz are resampled by windowed sinc interpolation.
+    """Read an audio file, with its channels averaged. Other rates are resampled by windowed sinc interpolation.
 
     Args:
         path: A file in a format that soundfile reads.
@@ -88,7 +88,7 @@ def read_audio(path: str | Path) -> Tensor:
         Tensor [num_samples], float32, at 16 kHz.
 
     Raises:
-        UserError: The file is absent, cannot be read as audio, or has several channels.
+        UserError: The file is absent or cannot be read as audio.
     """
     if not Path(path).exists():
         raise UserError(f"{path}: file not found; check the path")
@@ -96,9 +96,7 @@ def read_audio(path: str | Path) -> Tensor:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
         raise UserError(f"{path}: cannot be read as audio: {error}; convert it to WAV or FLAC") from error
-    if samples.shape[1] != 1:
-        raise UserError(f"{path}: {samples.shape[1]} channels, expected 1; write one channel or their mean to a file")
-    return resample(torch.from_numpy(samples[:, 0]), rate, SAMPLE_RATE)
+    return resample(torch.from_numpy(samples.mean(axis=1)), rate, SAMPLE_RATE)
 
 
 @lru_cache(maxsize=8)

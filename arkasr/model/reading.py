@@ -93,4 +93,7 @@ def load_tokenizer(path: str, **hub: Any) -> PreTrainedTokenizerBase:
     """
     check_json_files(path)
     with reading(path):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub)
+    for how in ("is_local", "local_files_only"):  # saving would write how it was loaded here
+        tokenizer.init_kwargs.pop(how, None)
+    return tokenizer

@@ -76,6 +76,7 @@ def _other_start(config: Config, conf: str, run: str, expdir: str, datadir: str,
 def _copy(config: Config, folder: Path, ranks: Ranks) -> None:
     if ranks.first:
         lm = load_parent(config)
+        lm.set_generation(config.decode.max_new_tokens)
         write_final(folder / "final", lm, lm.state_dict(), config.model.path)
         log(f"{folder / 'final'}: written without training (objective: none)")
     ranks.barrier()
@@ -92,6 +93,7 @@ def _train(config: Config, folder: Path, ranks: Ranks) -> None:
             if ranks.first:
                 record_cost(folder / "run.json", trainer.cost)
                 record_final(folder / "run.json", trainer.step, names)
+            trainer.student.set_generation(config.decode.max_new_tokens)
             save_final(folder / "final", trainer.student, ranks, config.model.path)
     if done:
         log(f"{folder / 'final'}: written")

@@ -60,11 +60,11 @@ def test_assembled_encoder_equals_whisper_on_a_whole_window(tmp_path):
     lm = assembled(encoder=saved(source, tmp_path))
     features = mel(2 * source.config.max_source_positions)
     with torch.no_grad():
-        expected, found = source.model.encoder(features).last_hidden_state, lm.hf.model.audio_tower(features)
+        expected, found = (m(features).last_hidden_state for m in (source.model.encoder, lm.hf.model.audio_tower))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         lm.hf.model.audio_tower.embed_positions.weight.zero_()
-        assert (lm.hf.model.audio_tower(features) - expected).abs().max() > 0.05
+        assert (lm.hf.model.audio_tower(features).last_hidden_state - expected).abs().max() > 0.05
 
 
 def test_batch_of_mixed_lengths_equals_whisper_on_each_clip_alone(tmp_path):
@@ -73,7 +73,7 @@ def test_batch_of_mixed_lengths_equals_whisper_on_each_clip_alone(tmp_path):
     lengths = torch.tensor([40, 33])
     features = mel(40) * (torch.arange(40) < lengths[:, None])[:, None]
     with torch.no_grad():
-        found = tower(features, lengths)
+        found = tower(features, lengths).last_hidden_state
     for row, clip, frames in zip(found, features, lengths.tolist()):
         expected = reference_encoder(source.state_dict(), clip[:, :frames]).float()
         torch.testing.assert_close(row[: len(expected)], expected, rtol=1e-4, atol=1e-5)
@@ -280,7 +280,7 @@ def test_real_whisper_and_its_copy_agree_on_a_padded_window(real):
     features, _ = log_mel([nn.functional.pad(speech(60000), (0, 30 * 16000 - 60000))], 80)
     with torch.no_grad():
         expected = source.model.encoder(features).last_hidden_state
-        found = lm.hf.model.audio_tower(features)
+        found = lm.hf.model.audio_tower(features).last_hidden_state
     assert lm.max_seconds == 30.0 and expected.std() > 0.5
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -292,7 +292,7 @@ def test_real_whisper_and_its_copy_agree_on_unpadded_clips_in_one_batch(real):
     clips = [speech(n, seed) for seed, n in enumerate((80000, 32000, 56320))]
     features, lengths = log_mel(clips, 80)
     with torch.no_grad():
-        found = lm.hf.model.audio_tower(features, lengths)
+        found = lm.hf.model.audio_tower(features, lengths).last_hidden_state
     for row, clip in zip(found, clips):
         expected = whisper_states(source, log_mel([clip], 80)[0])[0]
         torch.testing.assert_close(row[: len(expected)], expected, rtol=1e-3, atol=1e-3)
@@ -310,6 +310,6 @@ def test_real_copy_survives_saving_and_bfloat16(real, tmp_path):
         again = load_speech_lm(str(tmp_path), dtype)
         with torch.no_grad():
             features, lengths = again.features([clip])[0], torch.tensor([300])
-            states = again.hf.model.audio_tower(features, lengths)
+            states = again.hf.model.audio_tower(features, lengths).last_hidden_state
         assert states.dtype == getattr(torch, dtype)
         assert nn.functional.cosine_similarity(states.float(), expected, dim=-1).min() > least

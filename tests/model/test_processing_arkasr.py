@@ -348,12 +348,10 @@ def test_processor_resamples_files_and_names_invalid_ones(processor, tmp_path):
     assert torch.equal(low["input_ids"], high["input_ids"])
     loud = low["input_features"] > low["input_features"].max() - 0.5
     torch.testing.assert_close(low["input_features"][loud], high["input_features"][loud], atol=0.05, rtol=0)
-    soundfile.write(tmp_path / "eight.wav", np.zeros((800, 8)), 16000)
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
     soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan]), 16000, subtype="FLOAT")
     (tmp_path / "notes.wav").write_text("no sound")
     for name, message in {
-        "eight": "8 channels",
         "empty": "no samples",
         "nan": "NaN",
         "notes": "",
@@ -365,8 +363,8 @@ def test_processor_resamples_files_and_names_invalid_ones(processor, tmp_path):
 
 def test_processor_refuses_conversations_that_do_not_fit_the_prompt(processor, wav):
     for tokenize in (True, False):
-        with pytest.raises(UserError, match="role must be user or assistant.*'system'"):
-            processor.apply_chat_template([{"role": "system", "content": "a"}, *conversation(wav)], tokenize=tokenize)
+        with pytest.raises(UserError, match="role must be one of system, user, assistant.*'tool'"):
+            processor.apply_chat_template([{"role": "tool", "content": "a"}, *conversation(wav)], tokenize=tokenize)
     with pytest.raises(UserError, match="2 audio parts"):
         processor.apply_chat_template([*conversation(wav), *conversation(wav)])
     with pytest.raises(UserError, match="0 audio parts"):
@@ -375,12 +373,15 @@ def test_processor_refuses_conversations_that_do_not_fit_the_prompt(processor, w
         processor.apply_chat_template([])
     with pytest.raises(UserError, match=r"2 x <\|audio\|>"):
         processor.apply_chat_template(conversation(wav, "say <|audio|>"))
-    with pytest.raises(UserError, match=r"\['type', 'url'\].*`path`"):
-        processor.apply_chat_template([{"role": "user", "content": [{"type": "audio", "url": "http://a/b.wav"}]}])
-    with pytest.raises(UserError, match="2 transcripts for 1 clips"):
+    with pytest.raises(UserError, match=r"\['href', 'type'\].*`path`"):
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "audio", "href": "b.wav"}]}])
+    with pytest.raises(UserError, match="http://127.0.0.1:1/b.wav: cannot be read as audio.*give its path"):
+        turn = {"type": "audio", "url": "http://127.0.0.1:1/b.wav"}
+        processor.apply_chat_template([{"role": "user", "content": [turn]}])
+    with pytest.raises(UserError, match="2 transcripts or prompts for 1 clips"):
         processor(waveform(4000), ["a", "b"])
     with pytest.raises(UserError, match=r"2 x <\|audio\|>"):
-        processor(waveform(4000), "the <|audio|> sea")
+        processor(waveform(4000), "the <|audio|><|audio|> sea")
 
 
 @pytest.mark.parametrize("clip", [torch.zeros(16000), torch.zeros(1), waveform(1), waveform(1599), torch.zeros(800)])

@@ -496,7 +496,7 @@ def test_only_the_published_table_of_positions_is_ignored(folder):
         ("native", "model.norm.weight"),
         ("native", "language_model.norm.weight"),
         ("native", "audio_encoder.whisper.layers.0.self_attn.q_proj.bias"),
-        ("native", "model.audio_tower.layers.0.fc1.bias"),
+        ("native", "audio_encoder.whisper.layers.0.fc1.bias"),
     ],
 )
 def test_two_names_of_one_parameter_are_refused(published, native, tmp_path, layout, key):

@@ -100,9 +100,9 @@ class ArkasrConfig(PreTrainedConfig):
         Raises:
             UserError: See `from_dict`. The message names the folder.
         """
-        kwargs.setdefault("name_or_path", str(pretrained_model_name_or_path))
         kwargs.pop("trust_remote_code", None)
-        return super().from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **kwargs)
+        place = {"_place": str(pretrained_model_name_or_path)}
+        return super().from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **place, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ArkasrConfig:
@@ -118,7 +118,7 @@ class ArkasrConfig(PreTrainedConfig):
         Raises:
             UserError: The flat form describes another architecture, or has no encoder. Or a size is out of bounds.
         """
-        place = kwargs.get("name_or_path") or "config.json"
+        place = kwargs.pop("_place", None) or kwargs.get("name_or_path") or "config.json"
         if "whisper_config" in config_dict:
             config_dict = nested_from_flat(deepcopy(config_dict), place)
         elif "hidden_size" in config_dict:

@@ -16,7 +16,9 @@ from torch.nn.functional import gelu
 from transformers import GlmAsrEncoder
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.whisper.modeling_whisper import sinusoids
+from transformers.utils.output_capturing import capture_outputs
 
 from arkasr.errors import ClipTooLongError
 from arkasr.model.arkasr.configuration_arkasr import LEARNED, ArkasrEncoderConfig
@@ -36,6 +38,7 @@ class ArkasrEncoder(GlmAsrEncoder):
         config: Configuration of the encoder.
     """
 
+    config_class = ArkasrEncoderConfig
     config: ArkasrEncoderConfig
 
     def __init__(self, config: ArkasrEncoderConfig):
@@ -51,15 +54,19 @@ class ArkasrEncoder(GlmAsrEncoder):
         if isinstance(module, nn.Embedding):  # starts with sinusoids, as in Whisper: arXiv 2212.04356, section 2.2
             init.copy_(module.weight, sinusoids(*module.weight.shape))
 
-    def forward(self, input_features: Tensor, lengths: Tensor | None = None) -> Tensor:
+    @capture_outputs
+    def forward(
+        self, input_features: Tensor, lengths: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
         """Encode log-mel features.
 
         Args:
             input_features: Tensor [B, M, T] of any dtype. It is cast to the dtype of the weights.
             lengths: Tensor [B], int64, frames per clip. Later frames are masked. None masks nothing.
+            **kwargs: `output_hidden_states`, `output_attentions` and `return_dict` of transformers.
 
         Returns:
-            Tensor [B, ceil(T/2), d].
+            `last_hidden_state` [B, ceil(T/2), d], and what `kwargs` ask for.
 
         Raises:
             ClipTooLongError: T exceeds twice the rows of a table of learned positions.
@@ -73,7 +80,7 @@ class ArkasrEncoder(GlmAsrEncoder):
         hidden, rope = self._with_positions(hidden, positions)
         if lengths is not None:  # in the format of this attention implementation, or None without padding
             mask = create_bidirectional_mask(self.config, hidden, positions < (lengths[:, None] + 1) // 2)
-        return self._transformed(hidden, rope, attention_mask=mask)
+        return BaseModelOutputWithPooling(last_hidden_state=self._transformed(hidden, rope, attention_mask=mask))
 
     def packed(self, input_features: Tensor, frames: Sequence[int], mask_padding: bool) -> tuple[Tensor, np.ndarray]:
         """Encode log-mel features of clips whose lengths the host knows, without reading from the device.

@@ -39,6 +39,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, is_tracing
 
+from arkasr.config.schema import DecodeConfig
 from arkasr.errors import UserError
 from arkasr.model.arkasr import published_weights
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
@@ -100,6 +101,7 @@ class ArkasrModel(GlmAsrModel):
         config: Configuration of the whole model.
     """
 
+    config_class = ArkasrConfig
     config: ArkasrConfig  # type: ignore[assignment]  # not a GlmAsrConfig, which fixes another decoder
 
     def __init__(self, config: ArkasrConfig):
@@ -109,8 +111,9 @@ class ArkasrModel(GlmAsrModel):
         self.multi_modal_projector = ArkasrProjector(config)  # type: ignore[assignment]  # not GLM-ASR's adapter
         self.post_init()
 
+    @can_return_tuple
     def get_audio_features(
-        self, input_features: Tensor, input_features_mask: Tensor, **kwargs
+        self, input_features: Tensor, input_features_mask: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """Compute the audio embeddings of B clips.
 
@@ -119,27 +122,43 @@ class ArkasrModel(GlmAsrModel):
         Args:
             input_features: Tensor [B, M, T], log-mel features.
             input_features_mask: Tensor [B, T], 1 in the frames of the clip and 0 in padding.
-            **kwargs: Ignored.
+            **kwargs: `output_hidden_states`, `output_attentions` and `return_dict` of transformers, for the encoder.
 
         Returns:
             `last_hidden_state` [B, T', d], with T' = ceil(T/2) padded to a multiple of merge_factor. `pooler_output`
-            [sum(N_i), H], the embeddings of all audio tokens, clip after clip.
+            [sum(N_i), H], the embeddings of all audio tokens, clip after clip. `hidden_states` and `attentions` are
+            the encoder's, if asked for.
         """
-        states, rows, counts = self._padded_rows(input_features, input_features_mask)
+        encoded, rows, counts = self.padded_rows(input_features, input_features_mask, **kwargs)
         valid = torch.arange(rows.shape[1], device=counts.device) < counts[:, None]
-        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=rows[valid])
+        encoded.pooler_output = rows[valid]
+        return encoded
 
-    def _padded_rows(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return states [B, T', d], embeddings [B, T' / merge_factor, H] and the number of audio tokens [B]."""
+    def padded_rows(
+        self, features: Tensor, mask: Tensor, **kwargs: Any
+    ) -> tuple[BaseModelOutputWithPooling, Tensor, Tensor]:
+        """Compute the audio embeddings of B clips, padded. No shape depends on values, so that it can be traced.
+
+        Args:
+            features: Tensor [B, M, T], log-mel features.
+            mask: Tensor [B, T], 1 in the frames of the clip and 0 in padding.
+            **kwargs: See `get_audio_features`.
+
+        Returns:
+            The encoder's output, with `last_hidden_state` [B, T', d], embeddings [B, T' / merge_factor, H] and the
+            number of audio tokens of each clip [B], int64.
+        """
         lengths = mask.sum(-1)
-        states = self.audio_tower(features, lengths if self.config.mask_padding else None)
-        factor = self.config.merge_factor
+        kept = lengths if self.config.mask_padding else None
+        encoded = self.audio_tower(features, kept, return_dict=True, **kwargs)
+        states, factor = encoded.last_hidden_state, self.config.merge_factor
         if self.config.mask_padding:  # an audio token with under 4 states is completed with zeros in any batch
             frames = torch.arange(states.shape[1], device=lengths.device)
             states = states * (frames < (lengths[:, None] + 1) // 2)[..., None]
         states = pad(states, (0, 0, 0, -states.shape[1] % factor))
         merged = states.reshape(states.shape[0], -1, factor * states.shape[-1])
-        return states, self.multi_modal_projector(merged), num_audio_tokens(lengths, factor)
+        encoded.last_hidden_state = states
+        return encoded, self.multi_modal_projector(merged), num_audio_tokens(lengths, factor)
 
     def audio_rows(self, features: Tensor, frames: Sequence[int]) -> Tensor:
         """Compute the same embeddings as `get_audio_features`, without reading from the device.
@@ -207,7 +226,7 @@ class ArkasrModel(GlmAsrModel):
             return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
         if input_features_mask is None:
             raise UserError("input_features without input_features_mask; pass both, as ArkasrProcessor returns them")
-        _, rows, counts = self._padded_rows(input_features, input_features_mask)
+        _, rows, counts = self.padded_rows(input_features, input_features_mask)
         is_audio = input_ids == self.config.audio_token_id
         packed_rows = None if is_tracing(input_ids) else _checked_rows(rows, is_audio.sum(-1), counts)
         embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
@@ -257,7 +276,7 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
         """Load a model in the native or the published layout, and check that all weights match.
 
         If the generation config suppresses no tokens, as the published one, the ids that `SpeechLM` blocks are set,
-        provided that the folder has a tokenizer.
+        provided that the folder has a tokenizer. If it has no limit of tokens, it becomes that of `arkasr decode`.
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id, or None with the argument `state_dict`.
@@ -290,6 +309,8 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
             )
         if model.generation_config.suppress_tokens is None:
             model.generation_config.suppress_tokens = _suppressed_tokens(place, model.config, kwargs)
+        if model.generation_config.max_new_tokens is None and model.generation_config.max_length is None:
+            model.generation_config.max_new_tokens = DecodeConfig.max_new_tokens
         return (model, info) if want_info else model
 
     @classmethod
@@ -354,7 +375,8 @@ class ArkasrForConditionalGeneration(GlmAsrForConditionalGeneration):
 
 
 def _suppressed_tokens(place: str, config: ArkasrConfig, kwargs: dict[str, Any]) -> list[int] | None:
-    hub = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
+    options = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
+    hub = {key: kwargs[key] for key in options if key in kwargs}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
     except (OSError, ValueError):  # the folder has no tokenizer
@@ -364,5 +386,6 @@ def _suppressed_tokens(place: str, config: ArkasrConfig, kwargs: dict[str, Any])
     return blocked_ids(tokenizer, stops, config.text_config.vocab_size).nonzero()[:, 0].tolist()
 
 
+AutoModel.register(ArkasrConfig, ArkasrModel)
 for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq):
     auto.register(ArkasrConfig, ArkasrForConditionalGeneration)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,21 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from arkasr.errors import UserError
-from arkasr.model import log_mel
 from arkasr.model.arkasr import prompt
 from arkasr.model.arkasr.configuration_arkasr import ArkasrConfig
-from arkasr.model.arkasr.feature_extraction_arkasr import ArkasrFeatureExtractor, Audio, as_waveform, as_waveforms
+from arkasr.model.arkasr.conversations import Clips, Conversation, check_conversations, clips_of
+from arkasr.model.arkasr.feature_extraction_arkasr import ArkasrFeatureExtractor, Audio, as_waveforms
 from arkasr.model.arkasr.modeling_arkasr import num_audio_tokens
 from arkasr.model.reading import check_json_files, load_tokenizer, reading
 
-Conversation = list[dict[str, Any]]
+AUDIO_OPTIONS = {"sampling_rate", "return_tensors"}  # those of transformers that these features have
 
 
 class ArkasrProcessor(ProcessorMixin):
     """Feature extractor, tokenizer and the published prompt (see `prompt`).
 
-    Batches are padded on the left, independent of the tokenizer's padding side.
+    Batches are padded on the left, independent of the tokenizer's padding side, unless a call sets `padding_side`.
+    `max_length`, `padding` and `truncation` apply to the text. Audio is never cut.
 
     Args:
         feature_extractor: Computes the log-mel features.
@@ -36,6 +37,8 @@ class ArkasrProcessor(ProcessorMixin):
     Raises:
         UserError: The tokenizer lacks special tokens of the prompt, or another argument is not one of Ark-ASR.
     """
+
+    text_kwargs = {"padding": True, "add_special_tokens": False, "return_tensors": "pt"}  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class ArkasrProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: Options for the Hub (revision, token, cache_dir and others).
+            **kwargs: Options for the Hub (revision, token, cache_dir, subfolder and others), and for the tokenizer.
 
         Returns:
             The processor.
@@ -92,84 +95,137 @@ class ArkasrProcessor(ProcessorMixin):
         Raises:
             UserError: A file is missing or damaged, or the tokenizer needs its own code.
         """
-        path = pretrained_model_name_or_path
-        hub = {key: value for key, value in kwargs.items() if key not in ("trust_remote_code", "_from_auto")}
-        check_json_files(str(path))
-        alone = Path(path).is_dir() and not (Path(path) / "config.json").is_file()
+        path, options = pretrained_model_name_or_path, dict(kwargs)
+        for never in ("trust_remote_code", "_from_auto"):
+            options.pop(never, None)
+        folder = Path(path) / options.get("subfolder", "")
+        check_json_files(str(folder))
+        alone = folder.is_dir() and not (folder / "config.json").is_file()
         with reading(str(path)):
-            config = ArkasrConfig() if alone else ArkasrConfig.from_pretrained(path, trust_remote_code=False, **hub)
+            config = ArkasrConfig() if alone else ArkasrConfig.from_pretrained(path, trust_remote_code=False, **options)
             settings: dict[str, Any] = {"merge_factor": config.merge_factor, "instruction": config.instruction}
-            written, _ = cls.get_processor_dict(path, **hub)
+            written, _ = cls.get_processor_dict(path, **options)
             settings |= {key: written[key] for key in ("audio_token", *settings) if key in written}
-            extractor = ArkasrFeatureExtractor.from_pretrained(path, trust_remote_code=False, **hub)
+            extractor = ArkasrFeatureExtractor.from_pretrained(path, trust_remote_code=False, **options)
         if not alone:  # the model's configuration decides whether padding is masked
             extractor.mask_padding = config.mask_padding
             extractor.require_mels(config.audio_config.num_mel_bins, str(path))
-        return cls(extractor, load_tokenizer(str(path), **hub), **settings)
+        return cls(extractor, load_tokenizer(str(path), **options), **settings)
 
     def __call__(
         self,
-        audio: Audio,
+        audio: Audio | None = None,
         text: str | Sequence[str] | None = None,
-        sampling_rate: int | None = None,
-        return_tensors: str = "pt",
+        **kwargs: Any,
     ) -> BatchFeature:
         """Return the model's inputs for B clips.
 
         `model.generate(**inputs)` transcribes them. Use `inputs.to(device, dtype)` to move and cast.
 
         Args:
-            audio: See `ArkasrFeatureExtractor.__call__`.
-            text: B transcripts, each appended to its prompt with the stop token. None returns the prompts only.
-            sampling_rate: See `ArkasrFeatureExtractor.__call__`.
-            return_tensors: "pt" or "np".
+            audio: See `ArkasrFeatureExtractor.__call__`. None tokenises `text` alone.
+            text: None for the prompts only, or B texts: a text with `<|audio|>` is a whole prompt, as for other
+                processors of transformers. Any other text is a transcript, and is appended to the prompt with the
+                stop token.
+            **kwargs: Options of transformers' processors: `sampling_rate` in Hz, `return_tensors` ("pt" or "np"),
+                `text_kwargs`, `audio_kwargs`, `common_kwargs`, and options of the tokenizer such as `max_length`.
 
         Returns:
             `input_ids` and `attention_mask` [B, S], int64, with `<|audio|>` once per audio token, and
             `input_features` [B, M, T], float32, and `input_features_mask` [B, T], int64.
 
         Raises:
-            UserError: A waveform or the rate is invalid, or the number of transcripts differs from B.
+            UserError: There is no input, a waveform or an option is invalid, or clips and texts do not match.
         """
-        waveforms = as_waveforms(audio)
-        before, after = prompt.prompt_parts(self.instruction)
-        whole = before + self.audio_token + after
-        texts = [text] if isinstance(text, str) else text
-        if texts is not None and len(texts) != len(waveforms):
-            raise UserError(f"{len(texts)} transcripts for {len(waveforms)} clips; give one per clip or none")
-        prompts = [whole if texts is None else whole + texts[i] + prompt.STOP for i in range(len(waveforms))]
-        return self._inputs(prompts, waveforms, None, sampling_rate, return_tensors)
+        if audio is None and text is None:
+            raise UserError("neither audio nor text; pass the clips, or a text to tokenise")
+        if unknown := sorted({*(kwargs.get("audio_kwargs") or {})} - AUDIO_OPTIONS):
+            raise UserError(
+                f"audio_kwargs {unknown[0]}: Ark-ASR's audio is neither padded nor cut; use {', '.join(AUDIO_OPTIONS)}"
+            )
+        texts = [text] if isinstance(text, str) else None if text is None else list(text)
+        if audio is None:
+            clips = None
+            if count := sum(each.count(self.audio_token) for each in texts or ()):
+                raise UserError(f"{count} {self.audio_token} in the text but no clips; pass the clips as `audio`")
+        else:
+            clips = Clips(as_waveforms(audio), audio.names if isinstance(audio, Clips) else None)
+            texts = self._prompts(len(clips), texts)
+        inputs: BatchFeature = super().__call__(audio=clips, text=texts, **self._with_padding_side(kwargs))  # type: ignore[arg-type]
+        return inputs
 
-    def _inputs(
-        self,
-        prompts: list[str],
-        waveforms: list[Tensor],
-        names: list[str] | None,
-        sampling_rate: int | None,
-        return_tensors: str,
-    ) -> BatchFeature:
-        """Repeat `<|audio|>` in each prompt once per audio token of its clip, and tokenise."""
-        for text in prompts:
-            if text.count(self.audio_token) != 1:
-                raise UserError(
-                    f"{text.count(self.audio_token)} x {self.audio_token} in the prompt {text!r}; give one clip per "
-                    "prompt"
-                )
-        features = self.feature_extractor(waveforms, sampling_rate, names=names)
-        counts = num_audio_tokens(features["input_features_mask"].sum(-1), self.merge_factor).tolist()
-        expanded = [text.replace(self.audio_token, self.audio_token * n) for text, n in zip(prompts, counts)]
-        ids = self.tokenizer(expanded, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
-        tokens = {name: ids[name] for name in ("input_ids", "attention_mask")}
-        return BatchFeature(tokens | features, tensor_type=return_tensors)
+    def _prompts(self, clips: int, texts: list[str] | None) -> list[str]:
+        """Return one prompt with `<|audio|>` once per clip."""
+        whole = self.audio_token.join(prompt.prompt_parts(self.instruction))
+        found = [whole] * clips if texts is None else texts
+        if len(found) != clips:
+            raise UserError(
+                f"{len(found)} transcripts or prompts for {clips} clips; the number of {self.audio_token} tokens in "
+                "the prompts should be the same as the number of clips, so give one text per clip or none"
+            )
+        found = [each if self.audio_token in each else whole + each + prompt.STOP for each in found]
+        for each in found:
+            if (count := each.count(self.audio_token)) != 1:
+                raise UserError(f"{count} x {self.audio_token} in the prompt {each!r}; give one clip per prompt")
+        return found
 
-    def apply_chat_template(  # type: ignore[override]  # transformers' other options do not apply to this prompt
+    @staticmethod
+    def _with_padding_side(kwargs: dict[str, Any]) -> dict[str, Any]:
+        groups = (kwargs, kwargs.get("text_kwargs") or {}, kwargs.get("common_kwargs") or {})
+        if any("padding_side" in group for group in groups):
+            return kwargs
+        return kwargs | {"text_kwargs": {**groups[1], "padding_side": "left"}}
+
+    def prepare_inputs_layout(  # type: ignore[override]  # of the modalities, this model has text and audio
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """Pass on clips and texts, which `__call__` has brought into their form. transformers calls this.
+
+        Args:
+            images: None.
+            text: List of texts, or None.
+            videos: None.
+            audio: List of waveforms, or None.
+            **kwargs: Ignored.
+
+        Returns:
+            The same four values.
+        """
+        return images, text, videos, audio
+
+    def _process_audio(self, audio: Sequence[Tensor], **kwargs: Any) -> tuple[BatchFeature, list[str]]:  # type: ignore[override]
+        """Compute features, and what replaces `<|audio|>` in each prompt."""
+        names, rate = getattr(audio, "names", None), kwargs.get("sampling_rate")
+        features = self.feature_extractor(audio, rate, names=names)
+        return features, [self.replace_audio_token(features, i) for i in range(len(audio))]
+
+    def replace_audio_token(  # type: ignore[override]  # transformers declares a dict
+        self, audio_inputs: Mapping[str, Any], audio_idx: int, **kwargs: Any
+    ) -> str:
+        """Return what replaces `<|audio|>` in the prompt of one clip. transformers calls this.
+
+        Args:
+            audio_inputs: Features and masks of the batch.
+            audio_idx: Index of the clip.
+            **kwargs: Ignored.
+
+        Returns:
+            `<|audio|>` once per audio token.
+        """
+        frames = int(audio_inputs["input_features_mask"][audio_idx].sum())
+        return self.audio_token * num_audio_tokens(frames, self.merge_factor)
+
+    def apply_chat_template(  # type: ignore[override]  # other defaults
         self,
-        conversation: Conversation | list[Conversation],
-        add_generation_prompt: bool = False,
+        conversation: Conversation | Sequence[Conversation],
+        chat_template: str | None = None,
+        *,
         tokenize: bool = True,
         return_dict: bool = True,
         return_tensors: str = "pt",
         sampling_rate: int | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> BatchFeature | Tensor | str | list[str]:
         """Return the model's inputs for one conversation or a list of conversations.
 
@@ -178,35 +234,49 @@ class ArkasrProcessor(ProcessorMixin):
             [{"role": "user", "content": [{"type": "audio", "path": "clip.wav"},
                                           {"type": "text", "text": "Please transcribe this audio."}]}]
 
+        A system turn is written as `<|system|>` and its text, as in the published template. The published model was not
+        trained with one.
+
         Args:
-            conversation: One conversation or B of them, each with one clip: `path` names a file, which is resampled to
-                16 kHz, and `audio` holds a waveform.
-            add_generation_prompt: Whether `<|assistant|>` follows, for generation.
+            conversation: One conversation or B of them, each with one clip: `path` or `url` names a file, which is
+                resampled to 16 kHz, and `audio` holds a waveform. Or without clips, in all conversations.
+            chat_template: A template to use instead of Ark-ASR's.
             tokenize: False returns the prompts as text, with `<|audio|>` once.
             return_dict: False returns `input_ids` only.
             return_tensors: "pt" or "np".
             sampling_rate: Rate of the waveforms in Hz, if known.
+            processor_kwargs: Options of `__call__`.
+            **kwargs: Options of transformers: `add_generation_prompt` (whether `<|assistant|>` follows, for
+                generation), `continue_final_message`, `return_assistant_tokens_mask`, and variables of the template.
 
         Returns:
             The inputs as in `__call__`, or `input_ids`, or the text of the prompts (a single string for one
             conversation).
 
         Raises:
-            UserError: A conversation does not have exactly one clip, or has a role other than user and assistant. Or
-                the audio is invalid.
+            UserError: A conversation has several clips or an unknown role. Or the audio or an option is invalid.
         """
-        is_single = len(conversation) > 0 and isinstance(conversation[0], dict)
-        batch: list[Any] = [conversation] if is_single else conversation
-        sources = [_audio_of(each) for each in batch]
-        if not sources:
+        if len(conversation) == 0:
             raise UserError("no clips; give a conversation or a list of conversations")
-        prompts: Any = super().apply_chat_template(batch, add_generation_prompt=add_generation_prompt)
-        if not tokenize:
-            return prompts[0] if is_single else prompts
-        names = [str(s) if isinstance(s, str | Path) else f"clip {i} of {len(sources)}" for i, s in enumerate(sources)]
-        waveforms = [log_mel.read_audio(s) if isinstance(s, str | Path) else as_waveform(s) for s in sources]
-        inputs = self._inputs(prompts, waveforms, names, sampling_rate, return_tensors)
-        return inputs if return_dict else inputs["input_ids"]
+        check_conversations(self._normalize_conversations(conversation)[0])
+        options = dict(processor_kwargs or {})
+        if sampling_rate is not None:
+            options["sampling_rate"] = sampling_rate
+        result: Any = super().apply_chat_template(
+            conversation,  # type: ignore[arg-type]  # transformers declares lists
+            chat_template,
+            tokenize=tokenize,
+            return_dict=return_dict,
+            return_tensors=return_tensors,
+            processor_kwargs=options,
+            **kwargs,
+        )
+        return result
+
+    def _multimodal_inputs_from_conversations(  # type: ignore[override]  # this model reads audio only
+        self, conversations: list[Any], *args: Any, **kwargs: Any
+    ) -> tuple[list[Any], list[Any], Clips, dict[str, Any]]:
+        return [], [], clips_of(conversations), {}
 
     def apply_transcription_request(
         self, audio: str | Path | Audio, sampling_rate: int | None = None, return_tensors: str = "pt"
@@ -229,23 +299,10 @@ class ArkasrProcessor(ProcessorMixin):
             sources = as_waveforms(sources)
         text = {"type": "text", "text": self.instruction}
         turns = [[{"role": "user", "content": [{"type": "audio", "audio": source}, text]}] for source in sources]
-        inputs: Any = self.apply_chat_template(turns, True, return_tensors=return_tensors, sampling_rate=sampling_rate)
+        inputs: Any = self.apply_chat_template(
+            turns, add_generation_prompt=True, return_tensors=return_tensors, sampling_rate=sampling_rate
+        )
         return inputs
-
-
-def _audio_of(conversation: Conversation) -> Any:
-    """Return the clip of a conversation, a file or a waveform."""
-    for message in conversation:
-        if message.get("role") not in ("user", "assistant"):
-            raise UserError(f"role must be user or assistant in Ark-ASR's prompt, got {message.get('role')!r}")
-    contents = [message["content"] for message in conversation if not isinstance(message["content"], str)]
-    found = [part for content in contents for part in content if part.get("type") == "audio"]
-    if len(found) != 1:
-        raise UserError(f"{len(found)} audio parts in one conversation; give one clip per conversation")
-    source = found[0].get("audio", found[0].get("path"))
-    if source is None:
-        raise UserError(f"audio part with the keys {sorted(found[0])}; give `path` (a file) or `audio` (a waveform)")
-    return source
 
 
 AutoProcessor.register(ArkasrConfig, ArkasrProcessor)

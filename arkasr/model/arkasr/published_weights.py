@@ -84,10 +84,9 @@ class ReorderForRope(ConversionOps):
 def _mapping() -> list[WeightRenaming | WeightConverter]:
     """Return the rules from published to native names, the reorderings last.
 
-    Loading applies them in this order and saving in reverse. Each rule is anchored or contains `audio_tower`, because
-    it would otherwise match names of the decoder too.
+    Loading applies them in this order and saving in reverse. Each rule is anchored, because it would otherwise match
+    names of the decoder too, and matches published names, not what another rule makes of them.
     """
-    layer = r"(audio_tower\.layers\.\d+)\."
     native_of = {
         "self_attn_layer_norm": "input_layernorm",
         "final_layer_norm": "post_attention_layernorm",
@@ -95,16 +94,22 @@ def _mapping() -> list[WeightRenaming | WeightConverter]:
         "fc1": "mlp.fc1",
         "fc2": "mlp.fc2",
     }
+    others = "|".join(rf"layers\.\d+\.{name}\." for name in (*native_of, r"self_attn\.[qk]_proj"))
     q_or_k = r"layers\.(\d+)\.self_attn\.{}_proj\."
     return [
         WeightRenaming(r"^audio_encoder\.adapting\.0\.", r"^model\.multi_modal_projector\.linear_1\."),
         WeightRenaming(r"^audio_encoder\.adapting\.2\.", r"^model\.multi_modal_projector\.linear_2\."),
         WeightRenaming(r"^audio_encoder\.layer_norm\.", r"^model\.audio_tower\.norm\."),
         WeightRenaming(
-            r"^audio_encoder\.whisper\.(?!embed_positions\.|layers\.\d+\.self_attn\.[qk]_proj)",
+            rf"^audio_encoder\.whisper\.(?!embed_positions\.|{others})",  # transformers reverses no nested groups
             r"^model\.audio_tower\.(?!norm\.)",
         ),
-        *(WeightRenaming(rf"{layer}{published}\.", rf"\1.{native}.") for published, native in native_of.items()),
+        *(
+            WeightRenaming(
+                rf"^audio_encoder\.whisper\.(layers\.\d+)\.{published}\.", rf"^model.audio_tower.\1.{native}."
+            )
+            for published, native in native_of.items()
+        ),
         WeightRenaming(
             r"^model\.(?!audio_tower\.|multi_modal_projector\.|language_model\.)", r"^model\.language_model\."
         ),

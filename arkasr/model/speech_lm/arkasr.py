@@ -75,17 +75,6 @@ class ArkSpeechLM(SpeechLM):
         """
         return prompt.prompt_parts(self.hf.config.instruction)
 
-    def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
-        """See `SpeechLM.save`. Also writes the processor, and generation_config.json suppresses the blocked ids.
-
-        Args:
-            folder: The folder.
-            state_dict: See `SpeechLM.save`.
-            **options: See `SpeechLM.save`.
-        """
-        self.hf.generation_config.suppress_tokens = self.suppressed_ids
-        super().save(folder, state_dict, **options)
-
     def _save_processor(self, folder: Path) -> None:
         config: Any = self.hf.config
         ArkasrProcessor.from_config(config, self.tokenizer).save_pretrained(folder)

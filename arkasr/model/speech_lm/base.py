@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Model, Qwen3Model
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Model, Qwen3Model
 
+from arkasr.config.schema import DecodeConfig
 from arkasr.data.waveforms import Waveforms
 from arkasr.errors import ClipTooLongError
 from arkasr.interfaces import SAMPLE_RATE
@@ -349,8 +350,24 @@ class SpeechLM(nn.Module, ABC):
         """
         return self.ctc_tokenizer.decode(list(ids)).strip() if self.ctc_tokenizer else self.text(ids)
 
+    def set_generation(self, max_new_tokens: int) -> None:
+        """Make `generate` of transformers decode as `arkasr decode` does, by what generation_config.json will hold.
+
+        Args:
+            max_new_tokens: Most tokens of a transcript.
+        """
+        self.hf.generation_config = GenerationConfig(
+            eos_token_id=self.stop_ids[0] if len(self.stop_ids) == 1 else self.stop_ids,
+            pad_token_id=self.tokenizer.pad_token_id,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            suppress_tokens=self.suppressed_ids,
+        )
+
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
-        """Write a Hugging Face folder: weights as safetensors with their digests, configuration and tokenizer.
+        """Write a Hugging Face folder: weights as safetensors with their digests, configuration, tokenizer, processor.
+
+        generation_config.json sets greedy decoding (see `set_generation`).
 
         The weight files get the permissions of config.json. safetensors would make them readable for their owner only.
 
@@ -360,6 +377,7 @@ class SpeechLM(nn.Module, ABC):
             **options: Options of the model's `save_pretrained`. `save_original_format` defaults to False, which writes
                 the native layout.
         """
+        self.set_generation(self.hf.generation_config.max_new_tokens or DecodeConfig.max_new_tokens)
         self.hf.save_pretrained(folder, state_dict=state_dict, **{"save_original_format": False, **options})
         self.tokenizer.save_pretrained(folder)
         self._save_processor(Path(folder))

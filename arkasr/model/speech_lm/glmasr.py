@@ -19,6 +19,16 @@ from arkasr.model.speech_lm.base import SpeechLM
 
 MERGE_FACTOR = 4  # encoder states per audio token
 MIN_FRAMES = 2 * MERGE_FACTOR - 1  # mel frames of one audio token: half of them, rounded up, are MERGE_FACTOR states
+CHAT_TEMPLATE = (  # the prompt below for conversations, if the tokenizer has no template
+    "{%- for message in messages -%}"
+    "{{- '<|' + message.role + '|>\\n' -}}"
+    "{%- if message.content is string -%}{{- message.content -}}{%- else -%}"
+    "{%- for part in message.content -%}"
+    "{{- '<|begin_of_audio|><|pad|><|end_of_audio|><|user|>\\n' if part.type == 'audio' else part.text -}}"
+    "{%- endfor -%}{%- endif -%}"
+    "{%- endfor -%}"
+    "{{- '<|assistant|>\\n' if add_generation_prompt -}}"
+)
 
 
 class GlmSpeechLM(SpeechLM):
@@ -136,7 +146,7 @@ class GlmSpeechLM(SpeechLM):
     def _save_processor(self, folder: Path) -> None:
         """Write transformers' processor, with windows of whole seconds as this model has them."""
         extractor = WhisperFeatureExtractor(self.num_mel, chunk_length=self.window * HOP // SAMPLE_RATE)
-        template = getattr(self.tokenizer, "chat_template", None)
+        template = getattr(self.tokenizer, "chat_template", None) or CHAT_TEMPLATE
         GlmAsrProcessor(extractor, self.tokenizer, chat_template=template).save_pretrained(folder)
 
 

@@ -36,6 +36,18 @@ ORIGINAL_KEYS = {
     r"^thinker\.lm_head\.": "lm_head.",
 }
 MARKS = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
+CHAT_TEMPLATE = (  # the prompt below for conversations, if the tokenizer has no template
+    "{%- if messages[0].role != 'system' -%}{{- '<|im_start|>system\\n<|im_end|>\\n' -}}{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' -}}"
+    "{%- if message.content is string -%}{{- message.content -}}{%- else -%}"
+    "{%- for part in message.content -%}"
+    "{{- '<|audio_start|><|audio_pad|><|audio_end|>' if part.type == 'audio' else part.text -}}"
+    "{%- endfor -%}{%- endif -%}"
+    "{{- '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{{- '<|im_start|>assistant\\n' if add_generation_prompt -}}"
+)
 MROPE_KEYS = {"mrope_interleaved", "interleaved", "mrope_section", "type"}
 
 
@@ -133,7 +145,7 @@ class QwenSpeechLM(SpeechLM):
         """Write transformers' processor. The tokenizer gets the names of tokens that the processor reads."""
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **MARKS)
         extractor = Qwen3ASRFeatureExtractor(self.num_mel, n_window=self.chunk // 2)
-        template = getattr(self.tokenizer, "chat_template", None)
+        template = getattr(self.tokenizer, "chat_template", None) or CHAT_TEMPLATE
         Qwen3ASRProcessor(extractor, tokenizer, chat_template=template).save_pretrained(folder)
 
 
