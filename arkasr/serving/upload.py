@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
@@ -45,7 +46,7 @@ async def read_form(scope: Scope, receive: Receive, limits: Limits) -> FormData:
     bounds = {"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
     try:
         return await MultiPartParser(headers, _body(receive, limits), **bounds).parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+    except (MultiPartException, FormParserError, KeyError, UnicodeDecodeError) as error:
         reason = getattr(error, "message", "") or "it cannot be read"
         raise ApiError(400, "invalid_form", f"the form is wrong: {reason}; send it again") from error
 

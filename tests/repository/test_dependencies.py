@@ -16,7 +16,6 @@ NEEDED_BY_OTHERS = {
     "urllib3": "Lhotse imports it without declaring it",
     "scipy": "Lhotse resamples with it",
     "pytest-xdist": "`make test` runs two test files at a time",
-    "python-multipart": "starlette reads forms with it",
     "accelerate": "transformers asks for it to load onto the meta device, as a test does",
 }
 OWN = {"arkasr"}
