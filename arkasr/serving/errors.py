@@ -110,7 +110,7 @@ async def answer_http_error(_request: Request, error: Exception) -> Response:
         The answer.
     """
     assert isinstance(error, HTTPException)
-    where = "see docs/serving.md for the paths of this service"
+    where = "the page of the documentation on the service lists its paths"
     codes = {404: "unknown_path", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "http_error")
     return ApiError(error.status_code, code, f"{error.detail}; {where}", headers=error.headers).response

@@ -26,9 +26,11 @@ class Delta:
 
     Attributes:
         text: The text, with the space before it.
+        seconds: Where it ends in the audio.
     """
 
     text: str
+    seconds: float
 
 
 Event = Delta | Transcription | Exception  # the last event of a job is one of the latter two
@@ -136,7 +138,7 @@ class Job:
         """Post what is new in the text. All parts together are the text of the result."""
         text = whole_text(segments, self.settings.language)
         if len(text) > len(self._sent):
-            self.post(Delta(text.removeprefix(self._sent)))
+            self.post(Delta(text.removeprefix(self._sent), segments[-1].end))
             self._sent = text
 
     def finish(self, recognizer: Recognizer) -> Transcription:

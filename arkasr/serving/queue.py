@@ -105,6 +105,19 @@ class Queue:
         with self._changed:
             return sum(job.buffered for job in self._jobs)
 
+    def abandon(self, error: Exception) -> None:
+        """Fail all jobs, because nobody takes work any more.
+
+        Args:
+            error: The event that they get.
+        """
+        with self._changed:
+            jobs = list(self._jobs)
+            self.close()
+        for job in jobs:
+            self.drop(job)
+            job.post(error)
+
     def close(self) -> None:
         """End the threads. Jobs that are left get no further event."""
         with self._changed:

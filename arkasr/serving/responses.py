@@ -89,7 +89,7 @@ def delta_event(delta: Delta) -> bytes:
     Returns:
         Bytes to send.
     """
-    return sse({"type": "transcript.text.delta", "delta": delta.text})
+    return sse({"type": "transcript.text.delta", "delta": delta.text, "seconds": round(delta.seconds, 3)})
 
 
 def done_event(result: Transcription, response_format: str, words: bool) -> bytes:
@@ -103,4 +103,7 @@ def done_event(result: Transcription, response_format: str, words: bool) -> byte
     Returns:
         Bytes to send.
     """
-    return sse({"type": "transcript.text.done", **fields(result, response_format, words)})
+    known = fields(result, response_format, words)
+    if response_format == "verbose_json":
+        known["srt"] = FORMATS["srt"](result)  # for the page, which offers it without a second request
+    return sse({"type": "transcript.text.done", **known})

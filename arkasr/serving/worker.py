@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 
 import torch
@@ -43,11 +44,15 @@ class Worker:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while (work := self._queue.take()) is not None:
-            for job in work.finished:
-                self._finish(job)
-            if work.batch:
-                self._transcribe(work.batch)
+        try:
+            while (work := self._queue.take()) is not None:
+                for job in work.finished:
+                    self._finish(job)
+                if work.batch:
+                    self._transcribe(work.batch)
+        except BaseException:  # a bug: no request must wait for a thread that has ended
+            traceback.print_exc()
+            self._queue.abandon(RuntimeError("the thread of the model has ended"))
 
     def _transcribe(self, batch: Sequence[Pair]) -> None:
         """Transcribe a batch. Windows without a sound are empty."""

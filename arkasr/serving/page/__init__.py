@@ -5,10 +5,11 @@ The page talks to the service as any client does. It sends `POST v1/audio/transc
 code of `language`, and the header `Authorization: Bearer KEY` once a key was entered. It asks `GET v1/models` at the
 start, and shows the field for the key if the status is 401. It reads these server-sent events and ignores others:
 
-- `{"type": "transcript.text.delta", "delta": TEXT}`: text that follows the text so far.
+- `{"type": "transcript.text.delta", "delta": TEXT, "seconds": SECONDS}`: text that follows the text so far, and how
+  much of the audio that covers.
 - `{"type": "transcript.text.done", "text": TEXT, "segments": [{"start", "end", "text"}], "words": [{"word", "start",
-  "end"}], "duration": SECONDS, "notes": [TEXT]}`: the result, which replaces the text so far. All but `text` may be
-  absent.
+  "end"}], "duration": SECONDS, "srt": SUBTITLES, "notes": [TEXT]}`: the result, which replaces the text so far. All but
+  `text` may be absent.
 - `{"error": {"message": TEXT}}`: the request failed after the stream began.
 
 Of an answer that is not 200 it shows `error.message`, and what to do by the status.

@@ -1,7 +1,7 @@
 // One file: its progress, then its result or its problem.
 
 import { copy } from "./clipboard.js";
-import { clock, size, srt } from "./formats.js";
+import { clock, size } from "./formats.js";
 import { Player } from "./player.js";
 import { check, transcribe } from "./service.js";
 import { Problem, cancelled, ofStatus, unclear } from "./problems.js";
@@ -119,9 +119,11 @@ export class Card {
     return transcribe(this.file, this.language, this.actions.settings, {
       signal: this.#abort.signal,
       onUpload: part => (part < 1 ? this.#state(`Sending: ${Math.floor(part * 100)} %`, part) : this.#state("Recognising speech")),
-      onText: text => {
+      onText: (text, seconds) => {
         this.#part(".transcript").hidden = false;
         this.#transcript.grow(text);
+        const length = this.#player.length;
+        if (seconds && length) this.#state(`Recognised ${clock(seconds)} of ${clock(length)}`, Math.min(seconds / length, 1));
       },
     });
   }
@@ -135,7 +137,7 @@ export class Card {
 
   #succeed(result) {
     this.#result = result;
-    const { text, segments = [], notes = [], duration } = result;
+    const { text, srt = "", notes = [], duration } = result;
     const spoken = text.trim();
     if (duration) {
       this.#player.length = duration;
@@ -147,7 +149,7 @@ export class Card {
     this.#part(".notes").replaceChildren(...notes.map(note => Object.assign(document.createElement("li"), { textContent: note })));
     this.#part(".notes").hidden = !notes.length;
     this.#offer(".txt", spoken && `${spoken}\n`);
-    this.#offer(".srt", spoken && segments.length ? srt(segments) : "");
+    this.#offer(".srt", srt);
     this.#part(".copy").hidden = !spoken;
     this.#part(".again").textContent = "Transcribe again";
     this.#show({ after: true });

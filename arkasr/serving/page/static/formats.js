@@ -1,4 +1,4 @@
-// Numbers and results as text.
+// Numbers as text.
 
 const two = number => String(number).padStart(2, "0");
 
@@ -23,17 +23,4 @@ export function size(bytes) {
   let [value, unit] = [bytes, 0];
   while (value >= 999.5 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${unit && value < 99.5 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value)} ${units[unit]}`;
-}
-
-function subtitleTime(seconds) {
-  const all = Math.max(0, Math.round(seconds * 1000));
-  const [hours, minutes] = [Math.floor(all / 3600000), Math.floor(all / 60000) % 60];
-  return `${two(hours)}:${two(minutes)}:${two(Math.floor(all / 1000) % 60)},${String(all % 1000).padStart(3, "0")}`;
-}
-
-/** Segments as a SubRip file. */
-export function srt(segments) {
-  return segments
-    .map(({ start, end, text }, place) => `${place + 1}\n${subtitleTime(start)} --> ${subtitleTime(end)}\n${text.trim()}\n`)
-    .join("\n");
 }

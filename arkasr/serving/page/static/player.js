@@ -48,7 +48,8 @@ export class Player {
     audio.src = this.#address;
   }
 
-  get #length() {
+  /** Length in seconds, or 0 while it is not known. */
+  get length() {
     return Number.isFinite(this.#audio.duration) ? this.#audio.duration : this.#known;
   }
 
@@ -65,7 +66,7 @@ export class Player {
   /** Go to a time. While the audio plays, it goes on from there. */
   seek(seconds) {
     this.#started = true;
-    this.#audio.currentTime = Math.min(seconds, this.#length || seconds);
+    this.#audio.currentTime = Math.min(seconds, this.length || seconds);
     this.#show();
   }
 
@@ -91,7 +92,7 @@ export class Player {
       this.#searching = false;
       this.#audio.currentTime = 0;
     }
-    const [at, length] = [this.#audio.currentTime, this.#length];
+    const [at, length] = [this.#audio.currentTime, this.length];
     this.#seek.max = length || 1;
     this.#seek.value = at;
     this.#seek.setAttribute("aria-valuetext", `${spokenTime(at)} of ${spokenTime(length)}`);

@@ -72,7 +72,8 @@ function messageOf(text) {
 /**
  * Transcribe one file. XMLHttpRequest, because fetch does not report the progress of an upload.
  *
- * `onUpload(part)` gets the part that is sent, from 0 to 1. `onText(text)` gets the text so far.
+ * `onUpload(part)` gets the part that is sent, from 0 to 1. `onText(text, seconds)` gets the text so far,
+ * and how much of the audio it covers.
  * Resolves with the event `transcript.text.done`, rejects with a Problem.
  */
 export function transcribe(file, language, settings, { signal, onUpload, onText }) {
@@ -84,7 +85,7 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     const isStream = () => request.status === 200 && (request.getResponseHeader("Content-Type") ?? "").startsWith("text/event-stream");
     const take = event => {
       if (event.error) late = problems.failedLate(messageOf(JSON.stringify(event)));
-      else if (event.type === "transcript.text.delta") onText((text += event.delta));
+      else if (event.type === "transcript.text.delta") onText((text += event.delta), event.seconds);
       else if (event.type === "transcript.text.done") result = event;
     };
     const read = () => {

@@ -3,39 +3,36 @@
 import { clock } from "./formats.js";
 
 const LINGER = 0.25; // seconds that a word stays lit after its end
+const ROUNDING = 0.005; // seconds
 const HAS_LETTER = /[\p{L}\p{N}]/u;
 
-/** Cut `text` into its words from `words[from]` on, as far as they follow each other in it. Rest of the text: no word. */
-function cut(text, words, from) {
+/** Pieces of a text: its words, and what is between them. Null if the words are not all of the text in order. */
+function cut(text, words) {
   const pieces = [];
-  let [at, next] = [0, from];
-  for (; next < words.length; next += 1) {
-    const word = words[next].word.trim();
+  let at = 0;
+  for (const timed of words) {
+    const word = timed.word.trim();
     const found = text.indexOf(word, at);
-    if (!word || found < 0 || HAS_LETTER.test(text.slice(at, found))) break;
+    if (!word || found < 0 || HAS_LETTER.test(text.slice(at, found))) return null;
     if (found > at) pieces.push({ text: text.slice(at, found), timed: null });
-    pieces.push({ text: word, timed: words[next] });
+    pieces.push({ text: word, timed });
     at = found + word.length;
   }
-  const complete = !HAS_LETTER.test(text.slice(at));
+  if (HAS_LETTER.test(text.slice(at))) return null;
   if (at < text.length) pieces.push({ text: text.slice(at), timed: null });
-  return { pieces, next, complete };
+  return pieces;
 }
 
-/** Paragraphs of pieces `{text, timed}`. Words are used if all of them are found in order, else segments. */
+/** Paragraphs of pieces `{text, timed}`, one per segment. `timed` has a start and an end: of a word, else of the segment. */
 export function paragraphs({ text, segments = [], words = [] }) {
-  if (!segments.length) segments = words.length ? [{ text, start: words[0].start }] : [];
   if (!segments.length) return [{ start: null, pieces: [{ text, timed: null }] }];
-  const cutSegments = [];
   let next = 0;
-  for (const segment of segments) {
-    const result = cut(segment.text, words, next);
-    if (!result.complete) break;
-    next = result.next;
-    cutSegments.push({ start: segment.start, pieces: result.pieces });
-  }
-  if (cutSegments.length === segments.length && next === words.length && words.length) return cutSegments;
-  return segments.map(segment => ({ start: segment.start, pieces: [{ text: segment.text, timed: segment.end === undefined ? null : segment }] }));
+  return segments.map(segment => {
+    const first = next;
+    while (next < words.length && words[next].end <= segment.end + ROUNDING) next += 1;
+    const pieces = next > first ? cut(segment.text, words.slice(first, next)) : null;
+    return { start: segment.start, pieces: pieces ?? [{ text: segment.text, timed: segment }] };
+  });
 }
 
 export class Transcript {
