@@ -35,7 +35,8 @@ SECONDS = 3.0
 TEXT = "the cat, sat on it."
 WORDS = [{"word": word, "start": 0.5 * i, "end": 0.5 * i + 0.4} for i, word in enumerate(TEXT.split())]
 SEGMENTS = [{"start": 0.0, "end": 0.9, "text": "the cat,"}, {"start": 1.0, "end": 2.4, "text": "sat on it."}]
-DONE = {"type": "transcript.text.done", "text": TEXT, "duration": SECONDS, "segments": SEGMENTS}
+SRT = "1\n00:00:00,000 --> 00:00:02,400\nthe cat, sat on it.\n\n"
+DONE = {"type": "transcript.text.done", "text": TEXT, "duration": SECONDS, "segments": SEGMENTS, "srt": SRT}
 DONE_WORDS = DONE | {"words": WORDS}
 OVERFLOWING = """
 [...document.querySelectorAll("body *")].filter(node => !node.closest(".unseen, .skip, template"))
@@ -44,8 +45,8 @@ OVERFLOWING = """
 """
 
 
-def delta(text):
-    return {"type": "transcript.text.delta", "delta": text}
+def delta(text, **fields):
+    return {"type": "transcript.text.delta", "delta": text, **fields}
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +134,11 @@ class Page:
 
 def test_page_shows_text_as_it_comes_and_then_the_result(page, service, clip, chromium):
     go = threading.Event()
-    service.script(Answer([delta("the"), delta(" cot"), DONE_WORDS], go=go))
+    service.script(Answer([delta("the"), delta(" cot", seconds=1.0), DONE_WORDS], go=go))
     page.add(clip)
     page.wait(".transcript", "the cot")
-    assert page.text(".state") == "Recognising speech" and page.text(".after") == ""
+    page.wait(".state", "Recognised 0:01 of 0:03")
+    assert page.text(".after") == ""
     go.set()
     page.finish()
     assert page.text(".transcript").split() == ["0:00", "the", "cat,", "0:01", "sat", "on", "it."]
@@ -181,19 +183,19 @@ def test_page_lights_segments_where_words_have_no_times(page, service, clip, chr
 @pytest.mark.parametrize(
     ("words", "pieces"),
     [
-        ([("今", 0), ("天", 1), ("好", 2)], ["今", "天", "好"]),  # no spaces
-        ([("今", 0), ("好", 2)], ["今天好。"]),  # a word is absent: the times of words cannot be trusted
-        ([("今", 0), ("天", 1), ("好", 2), ("好", 3)], ["今天好。"]),  # one too many
+        ([("今", 0), ("天", 1), ("好", 2), ("走", 5)], ["今", "天", "好", "走"]),  # no spaces
+        ([("今", 0), ("好", 2), ("走", 5)], ["今天好。", "走"]),  # its times cannot be trusted
+        ([("今", 0), ("天", 1), ("好", 2), ("好", 3)], ["今天好。", "走"]),
     ],
     ids=["all", "one absent", "one too many"],
 )
 def test_page_uses_words_only_if_they_are_the_text(page, service, clip, chromium, words, pieces):
     timed = [{"word": word, "start": start / 2, "end": start / 2 + 0.4} for word, start in words]
-    segments = [{"start": 0, "end": 2, "text": "今天好。"}]
-    service.script(Answer([DONE | {"text": "今天好。", "segments": segments, "words": timed}]))
+    segments = [{"start": 0, "end": 2, "text": "今天好。"}, {"start": 2.2, "end": 3, "text": "走"}]
+    service.script(Answer([DONE | {"text": "今天好。走", "segments": segments, "words": timed}]))
     page.add(clip)
     page.finish()
-    assert page.text(".transcript") == "今天好。"
+    assert page.text(".transcript").split() == ["0:00", "今天好。", "0:02", "走"]
     assert chromium.evaluate("[...document.querySelectorAll('.timed')].map(node => node.textContent)") == pieces
 
 
@@ -327,9 +329,7 @@ def test_page_downloads_and_copies(page, clip, chromium, tmp_path):
         chromium.click(f"a.{kind}")
         chromium.wait_for_event("Browser.downloadProgress", state="completed")
     assert (tmp_path / f"{clip.stem}.txt").read_text() == f"{TEXT}\n"
-    assert (tmp_path / f"{clip.stem}.srt").read_text() == (
-        "1\n00:00:00,000 --> 00:00:00,900\nthe cat,\n\n2\n00:00:01,000 --> 00:00:02,400\nsat on it.\n"
-    )
+    assert (tmp_path / f"{clip.stem}.srt").read_text() == SRT
     chromium.click(".copy")
     page.wait(".copy", "Copied")
     assert chromium.evaluate("navigator.clipboard.readText()") == TEXT

@@ -93,6 +93,7 @@ def test_a_verbose_stream_ends_with_words_and_times(client, audio):
     *_, done = client.audio.transcriptions.create(file=audio[0], model="base", **options)
     assert done.duration > 0 and [segment["text"] for segment in done.segments] == [done.text]
     assert [word["word"] for word in done.words] == done.text.split()
+    assert done.srt.split("\n", 1)[0] == "1" and " ".join(done.srt.splitlines()[2:]).split() == done.text.split()
 
 
 def test_models_are_listed(client):
