@@ -12,7 +12,7 @@ from torch import Tensor
 from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
 from arkasr.interfaces import Transcript
-from arkasr.model.generation import generate, is_looping, token_caps
+from arkasr.model.generation import generate, generate_preferring, is_looping, token_caps
 from arkasr.model.hotwords import DEFAULT_WEIGHT, HotwordTables, hotword_tables
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -122,7 +122,7 @@ class Recognizer:
             return [text if isinstance(text, Transcript) else Transcript(text) for text in texts]
         caps = token_caps(clips, MAX_NEW_TOKENS, TOKENS_PER_SECOND)
         prompts = self.lm.embed_prompts(self.lm.encode_audio(clips), languages)
-        generated = generate(self.lm, prompts, caps, hotwords=tables)
+        generated = generate_preferring(self.lm, prompts, caps, tables) if tables else generate(self.lm, prompts, caps)
         return [
             Transcript(self.lm.text(ids), stopped, is_looping(ids, self.lm.stop_ids), len(ids))
             for ids, stopped in zip(generated.ids, generated.stopped)

@@ -74,6 +74,22 @@ def test_bonus_matches_values_by_hand():
     assert bonuses(found, [0, 1, 2, 3, STOP]) == [0.5, 0.5, 1.0, 0.5, 0]  # both: five tokens
 
 
+@settings(max_examples=60, deadline=None)
+@given(many, text)
+def test_tokens_of_a_match_are_unfinished_without_a_whole_hotword(phrases, ids):
+    found, state = automaton(phrases), 0
+    for each in ids:
+        state = found.next(state, each)
+    match = reference_match(phrases, ids, ENDS)
+    for kind, following in enumerate((0, 4)):
+        occurrences = reference_occurrences(phrases, [*ids, following], BEGINS, ENDS)
+        ends = [start + len(each.ids) for start, each in occurrences if start >= len(ids) - len(match)]
+        inside = [end for end in ends if end <= len(ids)]
+        assert (found.unfinished[state][kind] == len(match)) == (not inside or not match)
+        is_whole = any((start, each.ids) == (len(ids) - len(match), match) for start, each in occurrences)
+        assert not is_whole or found.unfinished[state][kind] == 0
+
+
 def test_hotword_inside_another_keeps_its_bonus_if_the_longer_one_fails():
     found = automaton([Phrase((0, 1, 2), True, True), Phrase((1,), True, True)])
     assert bonuses(found, [0, 1, 6]) == [0.5, 0.5, -0.5]
@@ -95,6 +111,10 @@ def test_tables_hold_the_automaton(phrases, texts):
             assert last.tolist() == [state]
         states.append(state)
     expected = [[found.bonus(state, each) for each in range(8)] for state in states]
+    for state in range(len(found.depth)):
+        left = [0 if each in found.longer[state] else found.unfinished[state][BEGINS[each]] for each in range(8)]
+        assert tables.left(torch.full((8,), state), torch.arange(8)).tolist() == left
+        assert tables.is_open(torch.tensor([state])).tolist() == [any(found.unfinished[state])]
     bonus = tables.bonus(torch.tensor(states))
     assert torch.allclose(bonus[:, :8], torch.tensor(expected), atol=1e-5)
     assert torch.equal(bonus[:, 8:], bonus[:, STOP:].expand(-1, 3)[:, 1:])  # ids beyond the tokenizer

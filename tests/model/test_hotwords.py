@@ -9,13 +9,15 @@ import pytest
 import torch
 from decoding import SIZES, prompts_of, same
 from fake_gpu import DEVICE, fake_gpu
-from hotword_reference import bonuses
+from hotword_reference import bonuses, reference_occurrences
 from tiny import eager_to_stop, student, teacher
 
-from arkasr.model.generation import StepMode, choosing, engine, generate, schedule, weights
+from arkasr.model.generation import StepMode, choosing, engine, generate, generate_preferring, schedule, weights
 from arkasr.model.generation.batch import DecodingBatch
 from arkasr.model.hotwords import HotwordProcessor, hotword_tables
 from arkasr.model.hotwords.automaton import hotword_automaton
+from arkasr.model.hotwords.phrases import phrases
+from arkasr.model.tokenization import token_bytes
 from arkasr.testing.host_reads import count_host_reads
 
 HOTWORDS = ["the sea", "ship", "small boat"]
@@ -28,19 +30,48 @@ def lm(request):
     return eager_to_stop(student(24) if request.param == "ark" else teacher(10), 2.0).requires_grad_(False)
 
 
+LONG = ["the quick brown fox", "seven eight nine", "hello", "lazy dog", "by the sea shore", "today", "zzz yyy xxx"]
+
+
 def tables_of(lm, hotwords=HOTWORDS, weight=WEIGHT):
     return hotword_tables(hotwords, lm.tokenizer, len(lm.blocked), weight)
 
 
 def reference_greedy(lm, prompt, cap, automaton):
     """Return greedy ids from a full forward pass per step, with the bonus of the automaton on the host."""
-    embed, ids, state = lm.hf.get_input_embeddings().weight, [], 0
-    allowed = [i for i in range(len(lm.tokenizer)) if not lm.blocked[i]]
+    ids, state = [], 0
     while len(ids) < cap and not (ids and ids[-1] in lm.stop_ids):
-        logits = lm.hf(inputs_embeds=torch.cat([prompt, embed[ids]])[None]).logits[0, -1].tolist()
-        ids.append(max(allowed, key=lambda i: logits[i] + automaton.bonus(state, i)))
+        logits = reference_logits(lm, prompt, ids)
+        ids.append(max(logits, key=lambda i: logits[i] + automaton.bonus(state, i)))
         state = automaton.next(state, ids[-1])
     return ids
+
+
+def reference_logits(lm, prompt, ids):
+    embed = lm.hf.get_input_embeddings().weight
+    logits = lm.hf(inputs_embeds=torch.cat([prompt, embed[ids]])[None]).logits[0, -1].tolist()
+    return {i: logits[i] for i in range(len(lm.tokenizer)) if not lm.blocked[i]}
+
+
+def reference_preferring(lm, prompt, cap, automaton):
+    """Return greedy ids, and how often decoding went back to the start of a hotword that it left unfinished."""
+    ids, states, changed, plain, returns = [], [0], False, False, 0
+    while len(ids) < cap and not (ids and ids[-1] in lm.stop_ids):
+        logits, state = reference_logits(lm, prompt, ids), states[-1]
+        own = max(logits, key=logits.get)
+        pay_back = {i: automaton.refund(state, i) for i in logits}
+        bonus = {i: -pay_back[i] if plain else automaton.bonus(state, i) for i in logits}
+        best = max(logits, key=lambda i: logits[i] + bonus[i])
+        goes_on = best in automaton.longer[state] and not plain
+        left = 0 if goes_on else automaton.unfinished[state][automaton.begins[best]]
+        if (changed or best != own) and left:
+            ids, states = ids[: len(ids) - left], states[: len(states) - left]
+            changed, plain, returns = True, True, returns + 1
+            continue
+        ids.append(best)
+        states.append(int(automaton.ends[best]) if plain else automaton.next(state, best))
+        changed, plain = (changed or best != own) and any(automaton.unfinished[states[-1]]), False
+    return ids, returns
 
 
 def test_generate_with_hotwords_matches_decoding_without_a_cache(lm):
@@ -49,6 +80,29 @@ def test_generate_with_hotwords_matches_decoding_without_a_cache(lm):
     assert found.ids == [reference_greedy(lm, prompt, cap, automaton) for prompt, cap in zip(prompts, CAPS)]
     assert found.ids != generate(lm, prompts, CAPS).ids
     assert any(bonus > 0 for ids in found.ids for bonus in bonuses(automaton, ids))
+
+
+def test_unfinished_hotwords_are_taken_back(lm):
+    prompts, automaton = prompts_of(lm), hotword_automaton(LONG, lm.tokenizer, 3.0)
+    tables, caps = tables_of(lm, LONG, 3.0), [30, 3, 25, 40, 1, 0]
+    found = generate_preferring(lm, prompts, caps, tables)
+    expected = [reference_preferring(lm, prompt, cap, automaton) for prompt, cap in zip(prompts, caps)]
+    assert found.ids == [ids for ids, _ in expected] and max(returns for _, returns in expected) > 1
+    assert found.stopped == [bool(ids) and ids[-1] in lm.stop_ids for ids in found.ids]
+    assert found.ids != generate(lm, prompts, caps, hotwords=tables).ids
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0, 6.0])
+def test_only_whole_hotwords_change_a_transcript(lm, weight):
+    """Each token that is not the model's own lies in a whole hotword or directly behind one."""
+    automaton, prompts = hotword_automaton(LONG, lm.tokenizer, weight), prompts_of(lm)[:4]
+    sequences = phrases(LONG, lm.tokenizer, token_bytes(lm.tokenizer))
+    for prompt, ids in zip(prompts, generate_preferring(lm, prompts, [25] * 4, tables_of(lm, LONG, weight)).ids):
+        whole = reference_occurrences(sequences, ids, automaton.begins, automaton.ends)
+        allowed = {place for start, each in whole for place in range(start, start + len(each.ids) + 1)}
+        for place, token in enumerate(ids[:20]):  # the last hotword may be cut at the cap
+            logits = reference_logits(lm, prompt, ids[:place])
+            assert place in allowed or token == max(logits, key=logits.get)
 
 
 def test_processor_of_transformers_gives_the_same_tokens(lm):

@@ -1,6 +1,7 @@
 """Greedy and sampled decoding with preallocated key-value caches.
 
 - `decoding`: continue prompts until a stop id or a token cap.
+- `preferring`: greedy decoding that prefers hotwords.
 - `batch`: one batch of prompts from the first token to the last.
 - `engine`: the memory and the captured steps of one model.
 - `schedule`: which batch sizes and lengths the caches have, and when finished transcripts leave the batch.
@@ -18,8 +19,9 @@ May import `model.hotwords`, `model.speech_lm`, `distributions`, `utils`, `inter
 """
 
 from arkasr.model.generation.decoding import Generation, generate
+from arkasr.model.generation.preferring import generate_preferring
 from arkasr.model.generation.step_runner import StepMode
 from arkasr.model.generation.transcripts import is_looping, token_caps
 from arkasr.model.generation.weights import cache_argument
 
-__all__ = ["Generation", "StepMode", "cache_argument", "generate", "is_looping", "token_caps"]
+__all__ = ["Generation", "StepMode", "cache_argument", "generate", "generate_preferring", "is_looping", "token_caps"]

@@ -12,6 +12,7 @@ from arkasr.model.generation.choosing import Choice
 from arkasr.model.generation.engine import Engine
 from arkasr.model.generation.late_flags import LateFlags
 from arkasr.model.generation.schedule import Schedule
+from arkasr.model.generation.state import FINISHED
 from arkasr.model.generation.step_runner import StepMode
 from arkasr.utils.devices import to_device
 
@@ -31,6 +32,8 @@ class DecodingBatch:
         ids: Tensor [N, W], int64, the tokens of each prompt, W the largest cap. What follows a stop id or the cap has
             no meaning.
         topk: Tensor [N, W, k], int64, the best ids at each step.
+        unfinished: Tensor [N], int64, see `DecodingState`.
+        matches: Tensor [N, W], int64, see `DecodingState`.
         clips: Prompt of each of the present rows, without padding rows.
     """
 
@@ -51,20 +54,26 @@ class DecodingBatch:
         device = self.state.ids.device
         self.ids = torch.zeros(len(lengths), self.steps, dtype=torch.long, device=device)
         self.topk = torch.zeros(len(lengths), self.steps, top_k, dtype=torch.long, device=device)
+        self.unfinished, self.matches = torch.full((len(lengths),), FINISHED, device=device), torch.zeros_like(self.ids)
         self._flags: LateFlags | None = None
 
-    def read_prompts(self, prompts: Sequence[Tensor]) -> None:
+    def read_prompts(self, prompts: Sequence[Tensor], resumed: Sequence[int | None] = ()) -> None:
         """Read the prompts and choose the first token of each.
 
         Args:
             prompts: N tensors [S_i, H]. Padding rows read one position of zeros.
+            resumed: For N prompts the `match` of an earlier batch, if a prompt goes on where a hotword was left
+                unfinished. None for other prompts. Empty: all are others.
         """
         extra, dtype = self.state.rows - len(prompts), self.engine.weights.dtype
         padding = [prompts[0].new_zeros(1, prompts[0].shape[1])] * extra
         embeds = pad_sequence([*prompts, *padding], batch_first=True).to(dtype)
         numbers = to_device([self.lengths + [1] * extra, self.caps + [0] * extra], embeds.device)
+        matches = [0 if match is None else match for match in resumed] + [0] * extra
+        goes_on = [match is not None for match in resumed] + [False] * extra
+        found = [to_device(values, embeds.device) for values in (matches, goes_on)] if any(goes_on) else None
         self.state.memory.zero_()  # attention multiplies what it does not read by zero, which keeps NaN
-        self.state.prefill(embeds, numbers[0], numbers[1], self.choice)
+        self.state.prefill(embeds, numbers[0], numbers[1], self.choice, found and (found[0], found[1]))
 
     def run(self, mode: StepMode) -> None:
         """Decode until all rows are finished.
@@ -119,3 +128,5 @@ class DecodingBatch:
         index = to_device(list(rows), self.ids.device, torch.long)
         self.ids[clips, :count] = self.state.ids[index, :count]
         self.topk[clips, :count] = self.state.topk[index, :count]
+        self.matches[clips, :count] = self.state.matches[index, :count]
+        self.unfinished[clips] = self.state.unfinished[index]

@@ -22,12 +22,15 @@ class Choice:
         top_p: Nucleus to draw from. 1 uses all tokens.
         generator: Source of the random draws. None uses torch's global generator.
         hotwords: Hotwords whose bonus is added to the logits before. None adds nothing.
+        ends_unfinished: Whether a row ends where it leaves a hotword unfinished that the bonus has changed its tokens
+            for.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     generator: torch.Generator | None = None
     hotwords: HotwordTables | None = None
+    ends_unfinished: bool = False
 
     def __call__(self, logits: Tensor, best: Tensor) -> Tensor:
         """Choose one token per transcript.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,7 +67,8 @@ def generate(
         generator: Source of the random draws. None uses torch's global generator.
         top_p: Nucleus sampling: draw from the smallest set of tokens with at least this probability. 1 uses all.
         mode: How decoding steps run. Default: eagerly on a CPU, captured in CUDA graphs on a GPU.
-        hotwords: Hotwords that decoding prefers, on the device of the model (see `hotword_tables`).
+        hotwords: Hotwords whose bonus is added, on the device of the model (see `hotword_tables`). Tokens of an
+            unfinished hotword remain (see `generate_preferring`).
 
     Returns:
         Transcripts and top-k ids of the N clips, in the order of `prompts`.
@@ -79,19 +80,58 @@ def generate(
     if not prompts or max(caps) <= 0:
         nothing = torch.zeros(0, top_k, dtype=torch.long, device=lm.device)
         return Generation([[] for _ in prompts], [False for _ in prompts], nothing)
+    choice = Choice(temperature, top_p, generator, hotwords)
+    return cut(run_batch(lm, prompts, caps, choice, top_k, mode), caps, lm.stop_ids)
+
+
+def run_batch(
+    lm: SpeechLM,
+    prompts: Sequence[Tensor],
+    caps: Sequence[int],
+    choice: Choice,
+    top_k: int = 0,
+    mode: StepMode = EAGER_OR_CAPTURED,
+    resumed: Sequence[int | None] = (),
+) -> DecodingBatch:
+    """Decode one batch.
+
+    Args:
+        lm: The model.
+        prompts: N tensors [S_i, H].
+        caps: N token caps, of which at least one is positive.
+        choice: How tokens are chosen.
+        top_k: k.
+        mode: How decoding steps run.
+        resumed: See `DecodingBatch.read_prompts`.
+
+    Returns:
+        The batch, in which all rows are finished.
+
+    Raises:
+        UserError: See `generate`.
+    """
     weights, schedule = current_weights(lm), schedule_of(lm.device, mode.compiled)
     copied = torch.autocast(lm.device.type, enabled=False) if weights.is_copy else nullcontext()
     with copied, torch.cuda.device_of(lm.blocked):  # streams, events and captures are those of the present GPU
         engine = engine_of(lm, weights, keep=lm.device.type == "cuda" and weights.is_fixed)
-        choice = Choice(temperature, top_p, generator, engine.hotwords(hotwords))
+        choice = replace(choice, hotwords=engine.hotwords(choice.hotwords))
         batch = DecodingBatch(engine, schedule, choice, [len(p) for p in prompts], caps, top_k)
-        batch.read_prompts(prompts)
+        batch.read_prompts(prompts, resumed)
         batch.run(mode)
-    return _cut(batch, caps, lm.stop_ids)
+    return batch
 
 
-def _cut(batch: DecodingBatch, caps: Sequence[int], stops: Sequence[int]) -> Generation:
-    """Cut each transcript after its first stop id or at its token cap."""
+def cut(batch: DecodingBatch, caps: Sequence[int], stops: Sequence[int]) -> Generation:
+    """Cut each transcript after its first stop id or at its token cap.
+
+    Args:
+        batch: A finished batch.
+        caps: N token caps.
+        stops: The stop ids.
+
+    Returns:
+        The transcripts.
+    """
     rows = [row[: max(cap, 0)] for row, cap in zip(batch.ids.tolist(), caps, strict=True)]
     ends = [next((i + 1 for i, token in enumerate(row) if token in stops), None) for row in rows]
     ids = [row[:end] for row, end in zip(rows, ends)]

@@ -16,6 +16,9 @@ from arkasr.errors import UserError
 from arkasr.model.generation.cache import Slots, make_cache
 from arkasr.model.generation.choosing import Choice
 from arkasr.model.generation.weights import DecoderWeights, cache_argument
+from arkasr.model.hotwords import HotwordTables
+
+FINISHED = -(2**40)  # of a row that leaves no hotword unfinished
 
 
 class DecodingState:
@@ -35,18 +38,20 @@ class DecodingState:
         limits: Tensor [B], int64, token cap of each row.
         done: Tensor [B], bool, rows that have chosen a stop id or reached their cap.
         match: Tensor [B], int64, state of each row in the automaton of hotwords.
+        matches: Tensor [B, L], int64, this state before each token.
+        changed: Tensor [B], bool, rows in which the bonus of the present match has changed a token.
+        unfinished: Tensor [B], int64, number of tokens before the hotword that the row has left unfinished, negative
+            if it began before the first token. FINISHED in other rows.
     """
 
     def __init__(self, weights: DecoderWeights, memory: Tensor, top_k: int):
         self.weights, self.memory = weights, memory
         rows, length, device = memory.shape[2], memory.shape[4], memory.device
         self.slots = Slots(rows, length, device)
-        sizes = rows, rows, rows, 1
-        self.token, self.limits, self.match, self.count = (
-            torch.zeros(n, dtype=torch.long, device=device) for n in sizes
-        )
-        self.done = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.ids = torch.zeros(rows, length, dtype=torch.long, device=device)
+        zeros = [torch.zeros(n, dtype=torch.long, device=device) for n in (rows, rows, rows, rows, 1)]
+        self.token, self.limits, self.match, self.unfinished, self.count = zeros
+        self.done, self.changed = (torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(2))
+        self.ids, self.matches = (torch.zeros(rows, length, dtype=torch.long, device=device) for _ in range(2))
         self.topk = torch.zeros(rows, length, top_k, dtype=torch.long, device=device)
         argument = cache_argument(weights.decoder)
         self._cached = {argument: make_cache(memory, self.slots), "use_cache": True}
@@ -61,7 +66,14 @@ class DecodingState:
         """L."""
         return self.memory.shape[4]
 
-    def prefill(self, embeds: Tensor, lengths: Tensor, limits: Tensor, choice: Choice) -> None:
+    def prefill(
+        self,
+        embeds: Tensor,
+        lengths: Tensor,
+        limits: Tensor,
+        choice: Choice,
+        resumed: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         """Read prompts and choose the first token of each row.
 
         Args:
@@ -69,16 +81,24 @@ class DecodingState:
             lengths: Tensor [B], int64, positions of each prompt.
             limits: Tensor [B], int64, token caps.
             choice: How tokens are chosen.
+            resumed: For rows that go on where a hotword was left unfinished: tensor [B], int64, their `match`, and
+                tensor [B], bool, which rows these are. None: there are none.
         """
         self.slots.span = 0
         self.slots.position.copy_(lengths - 1)
         self.limits.copy_(limits)
         self.done.zero_()
         self.match.zero_()
+        self.changed.zero_()
+        self.unfinished.fill_(FINISHED)
+        if resumed is not None:
+            self.match.copy_(resumed[0])
+            self.changed.copy_(resumed[1])
         self.count.zero_()
         states = self.weights.decoder(inputs_embeds=embeds, **self._cached).last_hidden_state
         rows = torch.arange(len(embeds), device=embeds.device)
-        self.choose(head_logits(states[rows, lengths - 1], self.weights.head), choice)
+        logits = head_logits(states[rows, lengths - 1], self.weights.head)
+        self.choose(logits, choice, None if resumed is None else resumed[1])
 
     def advance(self, span: int, full: bool = False) -> None:
         """Move to the slot of the present token.
@@ -118,25 +138,45 @@ class DecodingState:
         hidden = ~self.slots.mask()
         return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
-    def choose(self, logits: Tensor, choice: Choice) -> None:
+    def choose(self, logits: Tensor, choice: Choice, plain: Tensor | None = None) -> None:
         """Choose the next token of each row, and keep the top k.
 
         Args:
             logits: Tensor [B, V], float32. Blocked ids are set to -inf in place.
             choice: How tokens are chosen.
+            plain: Tensor [B], bool, rows whose token begins and continues no hotword. None: any may.
         """
         logits.masked_fill_(self.weights.blocked, -torch.inf)
-        if choice.hotwords is not None:
-            logits += choice.hotwords.bonus(self.match)
+        own = None if choice.hotwords is None else self._add_bonus(logits, choice.hotwords, plain)
         best = best_tokens(logits, max(1, self.topk.shape[-1]))[0]
         chosen = choice(logits, best)
         self.ids.index_copy_(1, self.count, chosen[:, None])
         self.topk.index_copy_(1, self.count, best[:, None, : self.topk.shape[-1]])
-        if choice.hotwords is not None:
-            self.match.copy_(choice.hotwords.next(self.match, chosen))
+        if own is not None:
+            self._follow(choice, chosen, own, plain)
         self.token.copy_(chosen)
         self.count += 1
         self.done |= (chosen[:, None] == self.weights.stops).any(-1) | (self.limits <= self.count)
+
+    def _add_bonus(self, logits: Tensor, hotwords: HotwordTables, plain: Tensor | None) -> Tensor:
+        """Add the bonus of hotwords in place. Return the tokens [B] that are best without it."""
+        own = best_tokens(logits, 1)[0][:, 0]
+        logits += hotwords.bonus(self.match, plain)
+        return own
+
+    def _follow(self, choice: Choice, chosen: Tensor, own: Tensor, plain: Tensor | None) -> None:
+        """Move to the next states of the automaton, and end rows that have left a hotword unfinished."""
+        hotwords = choice.hotwords
+        assert hotwords is not None
+        left = hotwords.left(self.match, chosen, plain)
+        self.matches.index_copy_(1, self.count, self.match[:, None])
+        self.match.copy_(hotwords.next(self.match, chosen, plain))
+        self.changed |= chosen != own
+        if choice.ends_unfinished:
+            ends = self.changed & (left > 0) & ~self.done
+            self.unfinished.copy_(torch.where(ends, self.count - left, self.unfinished))
+            self.done |= ends
+        self.changed &= hotwords.is_open(self.match)
 
     def take_rows(self, other: DecodingState, rows: Tensor) -> None:
         """Continue rows of another state. Both may use the same memory, from its start on.
@@ -146,9 +186,9 @@ class DecodingState:
             rows: Tensor [B], int64, rows of `other`.
         """
         self.weights = other.weights
-        for name in ("token", "limits", "done", "match"):
+        for name in ("token", "limits", "done", "match", "changed", "unfinished"):
             getattr(self, name).copy_(getattr(other, name)[rows])
-        for name in ("ids", "topk"):
+        for name in ("ids", "matches", "topk"):
             getattr(self, name)[:, : other.length] = getattr(other, name)[rows]
         self.slots.position.copy_(other.slots.position[rows])
         self.count.copy_(other.count)

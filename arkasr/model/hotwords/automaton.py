@@ -42,7 +42,9 @@ class Automaton:
         starts: Next state by first token of a hotword, at the edge of a word and inside one.
         root: EDGE or INSIDE, the state that is left if the match ends here.
         arcs: Next state and bonus by token, for all tokens that keep or change a match.
-        refunds: What any other token pays back: one at the edge of a word, and one that continues a word.
+        unfinished: Number of tokens whose bonus any other token pays back: one at the edge of a word, and one that
+            continues a word.
+        longer: For each state, the tokens of `arcs` that lengthen its match.
         depth: Number of tokens that match.
     """
 
@@ -57,9 +59,26 @@ class Automaton:
         size = len(self.depth)
         self.root, self._fail = [EDGE, INSIDE] + [EDGE] * (size - 2), [EDGE, INSIDE] + [EDGE] * (size - 2)
         self.arcs: list[dict[int, tuple[int, float]]] = [{} for _ in range(size)]
-        self.refunds, self._earned = [(0.0, 0.0)] * size, [(0.0, 0.0)] * size
+        self.unfinished, self._earned = [(0, 0)] * size, [(0, 0)] * size
         for parent, token, state in self._by_depth():
             self._link(parent, token, state)
+
+    @property
+    def longer(self) -> list[dict[int, int]]:
+        """See the class."""
+        return self._children
+
+    def refund(self, state: int, token: int) -> float:
+        """Return what a token pays back that leaves the match.
+
+        Args:
+            state: The state before it.
+            token: Id of the token.
+
+        Returns:
+            The amount, at least 0.
+        """
+        return self.weight * self.unfinished[state][self.begins[token]]
 
     def next(self, state: int, token: int) -> int:
         """Return the state after a token.
@@ -101,7 +120,7 @@ class Automaton:
             The amount to add to its logit.
         """
         first = self.weight * (token in self.starts[self.root[state]])
-        return first - self.refunds[state][self.begins[token]]
+        return first - self.refund(state, token)
 
     def _insert(self, phrase: Phrase) -> None:
         state = EDGE
@@ -124,18 +143,17 @@ class Automaton:
                 yield parent, token, state
 
     def _link(self, parent: int, token: int, state: int) -> None:
-        """Add arcs and refunds, which need those of shorter matches: of `fail`, the next longest suffix of the text."""
+        """Add arcs and what is unfinished, from shorter matches: `fail` is the next longest suffix of the text."""
         self.root[state] = INSIDE if self.ends[token] else EDGE
         fail = self.root[state] if parent == EDGE else self.next(self._fail[parent], token)
-        total, whole = self.weight * self.depth[state], self._whole.get(state)
+        total, whole = self.depth[state], self._whole.get(state)
         kept = self._earned[parent][self.begins[token]]  # by a hotword that ended before this token
-        ended = 0.0 if whole is None else total, total if whole is False else 0.0
+        ended = 0 if whole is None else total, total if whole is False else 0
         edge, inside = (max(kept, ended[kind], self._earned[fail][kind]) for kind in (EDGE, INSIDE))
         self._fail[state], self._earned[state] = fail, (edge, inside)
-        self.refunds[state] = total - edge, total - inside
+        self.unfinished[state] = total - edge, total - inside
         for other, (target, bonus) in self.arcs[fail].items():
-            kind = self.begins[other]
-            self.arcs[state][other] = target, bonus + self.refunds[fail][kind] - self.refunds[state][kind]
+            self.arcs[state][other] = target, bonus + self.refund(fail, other) - self.refund(state, other)
         self.arcs[state] |= {other: (child, self.weight) for other, child in self._children[state].items()}
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from arkasr.model.hotwords.automaton import EDGE, INSIDE, Automaton, hotword_automaton
 
-DEFAULT_WEIGHT = 2.0
+DEFAULT_WEIGHT = 1.0
 MOST_TABLES = 16  # lists of hotwords that are kept per tokenizer
 LEAST_STATES, LEAST_ARCS = 256, 16  # of padded tables
 
@@ -37,12 +37,15 @@ class HotwordTables:
         start_bonus: Tensor [2, V], float32, bonus of the tokens that begin a hotword.
         continues: Tensor [V], bool, tokens that continue the word before them.
         root: Tensor [S], int64, 0 or 1: the row of `starts` that holds for other tokens than those of arcs.
-        refunds: Tensor [S, 2], float32, what tokens at the edge of a word and inside it pay back.
+        unfinished: Tensor [S, 2], int64, the number of tokens whose bonus a token pays back that leaves the match, at
+            the edge of a word and inside it.
         first: Tensor [S], int64, the first arc of each state.
         number: Tensor [S], int64, the number of its arcs.
         tokens: Tensor [A], int64, token of each arc.
         targets: Tensor [A], int64, its next state.
         changes: Tensor [A], float32, its bonus, as a difference from what other tokens earn.
+        longer: Tensor [A], bool, arcs that lengthen the match of their state.
+        weight: Tensor [], float32, bonus per token.
         places: Tensor [largest number of arcs], int64, 0, 1, 2 and so on.
         depth: Largest number of tokens of a hotword.
     """
@@ -52,12 +55,14 @@ class HotwordTables:
     start_bonus: Tensor
     continues: Tensor
     root: Tensor
-    refunds: Tensor
+    unfinished: Tensor
     first: Tensor
     number: Tensor
     tokens: Tensor
     targets: Tensor
     changes: Tensor
+    longer: Tensor
+    weight: Tensor
     places: Tensor
     depth: int
 
@@ -66,27 +71,31 @@ class HotwordTables:
         """S, A, the largest number of arcs, and V."""
         return len(self.root), len(self.tokens), len(self.places), len(self.continues)
 
-    def bonus(self, states: Tensor) -> Tensor:
+    def bonus(self, states: Tensor, plain: Tensor | None = None) -> Tensor:
         """Compute what each token earns or pays back.
 
         Args:
             states: Tensor [B], int64.
+            plain: Tensor [B], bool, rows in which no hotword begins or goes on. Tokens only pay back. None: any may.
 
         Returns:
             Tensor [B, V], float32, to add to logits or log-probabilities.
         """
-        refunds = self.refunds[states]
+        refunds = self.unfinished[states] * self.weight
         paid = torch.where(self.continues, refunds[:, 1:], refunds[:, :1])
         places, valid = self._arcs(states)
-        changes = self.changes[places] * valid
-        return (self.start_bonus[self.root[states]] - paid).scatter_add_(1, self.tokens[places], changes)
+        starts = self.start_bonus[self.root[states]]
+        if plain is not None:
+            starts, valid = starts.masked_fill(plain[:, None], 0.0), valid & ~plain[:, None]
+        return (starts - paid).scatter_add_(1, self.tokens[places], self.changes[places] * valid)
 
-    def next(self, states: Tensor, chosen: Tensor) -> Tensor:
+    def next(self, states: Tensor, chosen: Tensor, plain: Tensor | None = None) -> Tensor:
         """Return the states after a token.
 
         Args:
             states: Tensor [B], int64.
             chosen: Tensor [B], int64, token ids.
+            plain: See `bonus`.
 
         Returns:
             Tensor [B], int64.
@@ -94,7 +103,36 @@ class HotwordTables:
         places, valid = self._arcs(states)
         hit = valid & (self.tokens[places] == chosen[:, None])
         target = torch.where(hit, self.targets[places], -1).amax(-1)
-        return torch.where(target < 0, self.starts[self.root[states], chosen], target)
+        found = torch.where(target < 0, self.starts[self.root[states], chosen], target)
+        return found if plain is None else torch.where(plain, self.outside[chosen], found)
+
+    def left(self, states: Tensor, chosen: Tensor, plain: Tensor | None = None) -> Tensor:
+        """Count the tokens of unfinished hotwords that a token leaves behind.
+
+        Args:
+            states: Tensor [B], int64, states before the token.
+            chosen: Tensor [B], int64, token ids.
+            plain: See `bonus`.
+
+        Returns:
+            Tensor [B], int64, how many of the latest tokens before it are those of a hotword that it does not continue.
+        """
+        places, valid = self._arcs(states)
+        goes_on = (valid & self.longer[places] & (self.tokens[places] == chosen[:, None])).any(-1)
+        goes_on = goes_on if plain is None else goes_on & ~plain
+        kinds = self.continues[chosen].long()[:, None]
+        return self.unfinished[states].gather(1, kinds)[:, 0].masked_fill(goes_on, 0)
+
+    def is_open(self, states: Tensor) -> Tensor:
+        """Return whether the next token may leave a hotword unfinished.
+
+        Args:
+            states: Tensor [B], int64.
+
+        Returns:
+            Tensor [B], bool.
+        """
+        return (self.unfinished[states] > 0).any(-1)
 
     def _arcs(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the places of the arcs of each state, [B, largest number of arcs], and whether there is an arc."""
@@ -180,11 +218,11 @@ def to_tables(automaton: Automaton, vocab_size: int) -> HotwordTables:
         start_bonus[root, first] = automaton.weight
     counts = [len(arcs) for arcs in automaton.arcs]
     rows = [
-        (token, target, bonus - automaton.other_bonus(state, token))
+        (token, target, bonus - automaton.other_bonus(state, token), token in automaton.longer[state])
         for state, arcs in enumerate(automaton.arcs)
         for token, (target, bonus) in arcs.items()
     ]
-    tokens, targets, changes = zip(*rows) if rows else ((), (), ())
+    tokens, targets, changes, longer = zip(*rows) if rows else ((), (), (), ())
     states, most = _padded(len(counts), LEAST_STATES), _padded(max(counts), LEAST_ARCS)
     size = _padded(len(rows) + most, LEAST_STATES)  # `first` of any state plus `places` is below it
     number = torch.tensor(counts)
@@ -194,12 +232,14 @@ def to_tables(automaton: Automaton, vocab_size: int) -> HotwordTables:
         start_bonus=start_bonus,
         continues=_filled(automaton.begins, vocab_size, torch.bool),
         root=_filled(automaton.root, states, torch.long),
-        refunds=_filled(automaton.refunds, states, torch.float32),
+        unfinished=_filled(automaton.unfinished, states, torch.long),
         first=_filled(number.cumsum(0) - number, states, torch.long),
         number=_filled(number, states, torch.long),
         tokens=_filled(tokens, size, torch.long),
         targets=_filled(targets, size, torch.long),
         changes=_filled(changes, size, torch.float32),
+        longer=_filled(longer, size, torch.bool),
+        weight=torch.tensor(automaton.weight),
         places=torch.arange(most),
         depth=max(automaton.depth),
     )
