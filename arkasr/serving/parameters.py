@@ -17,6 +17,7 @@ from arkasr.transcription.settings import Settings
 from arkasr.utils.console import printable
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+SUBTITLES = ("srt", "vtt")  # divided at words, if these have times
 STREAMED = ("json", "verbose_json")
 GRANULARITIES = ("segment", "word")
 LISTS = ("timestamp_granularities", "include")  # clients send them with and without [] behind the name
@@ -160,7 +161,7 @@ def _word_times(granularities: Sequence[str], response_format: str, served: Serv
         refuse(param, f"need response_format verbose_json, got {response_format!r}; change one of them")
     if "word" in granularities and not served.word_times:
         refuse(param, "cannot have word: this model has no CTC head, which finds the times of words; ask for segment")
-    return "word" in granularities
+    return "word" in granularities or (response_format in SUBTITLES and served.word_times)
 
 
 def _hotwords(values: Sequence[str]) -> tuple[str, ...]:

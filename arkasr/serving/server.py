@@ -25,7 +25,7 @@ OTHER_CONNECTIONS = 256  # beside the requests that hold places: silent ones, an
 FILES_PER_REQUEST = 3  # its connection, its upload, and what a decoder opens
 
 
-class TimedProtocol(H11Protocol):
+class _TimedProtocol(H11Protocol):
     """HTTP connections that must send a whole head of a request within the time for idle connections."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -157,7 +157,7 @@ async def run_until(ending: asyncio.Event, app: ASGIApp, service: Service, liste
 def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=TimedProtocol,
+        http=_TimedProtocol,
         ws="none",
         lifespan="off",
         loop="asyncio",

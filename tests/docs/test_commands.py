@@ -16,6 +16,7 @@ COMMANDS = [words for page in PAGES for words in commands(page.read_text(encodin
 UNIQUE = [list(words) for words in dict.fromkeys(map(tuple, COMMANDS))]
 OTHERS = {
     "cp",
+    "curl",
     "mkdir",
     "find",
     "sed",

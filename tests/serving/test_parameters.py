@@ -60,6 +60,15 @@ def test_a_wrong_field_is_named(pair, param, words):
     assert (caught.value.status, caught.value.param) == (400, param) and words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("response_format", "expected"), [("srt", True), ("vtt", True), ("text", False), ("json", False)]
+)
+def test_subtitles_are_divided_by_times_of_words(response_format, expected):
+    for known in (True, False):
+        read = read_parameters(form(("response_format", response_format)), SERVED._replace(word_times=known))
+        assert read.settings.word_times == (expected and known)
+
+
 def test_an_unknown_model_is_not_found():
     with pytest.raises(ApiError, match="'whisper-1' is not served here; use 'base'") as caught:
         read_parameters(form(("model", "whisper-1")), SERVED)

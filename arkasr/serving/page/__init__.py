@@ -13,4 +13,6 @@ start, and shows the field for the key if the status is 401. It reads these serv
 - `{"error": {"message": TEXT}}`: the request failed after the stream began.
 
 Of an answer that is not 200 it shows `error.message`, and what to do by the status.
+
+May import the subpackages that `serving` may import.
 """
