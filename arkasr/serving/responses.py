@@ -93,7 +93,7 @@ def delta_event(delta: Delta) -> bytes:
 
 
 def done_event(result: Transcription, response_format: str, words: bool) -> bytes:
-    """Return the last event of a stream: the whole result.
+    """Return the last event of a stream: the whole result. With verbose_json it also has subtitles (`srt`).
 
     Args:
         result: The result.
