@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import openai
@@ -63,14 +64,15 @@ def test_every_format_has_the_same_text(client, audio, references):
     verbose = create("verbose_json")
     (segment,) = verbose.segments
     assert (verbose.text.split(), verbose.language) == (references[0].split(), "english")
-    assert segment.text == verbose.text and 0 == segment.start < segment.end == pytest.approx(
-        verbose.duration, abs=0.01
-    )
+    assert segment.text == verbose.text and segment.start == 0
+    assert segment.end == pytest.approx(verbose.duration, abs=0.01)
     assert verbose.words is None
     first, times, *lines = create("srt").splitlines()
-    assert (first, times[:16]) == ("1", "00:00:00,000 -->") and " ".join(lines).split() == references[0].split()
+    assert first == "1" and re.fullmatch(r"00:00:0\d,\d{3} --> 00:00:0\d,\d{3}", times)
+    assert " ".join(lines).split() == references[0].split()
     head, _, times, *lines = create("vtt").splitlines()
-    assert (head, times[:16]) == ("WEBVTT", "00:00:00.000 -->") and " ".join(lines).split() == references[0].split()
+    assert head == "WEBVTT" and re.fullmatch(r"00:00:0\d\.\d{3} --> 00:00:0\d\.\d{3}", times)
+    assert " ".join(lines).split() == references[0].split()
 
 
 def test_words_have_times_in_order(client, audio, references):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import soundfile
+from processes import wait_until
 from scripted_recognizer import BAD, ScriptedRecognizer
 
 from arkasr.errors import UserError
@@ -58,11 +59,13 @@ def last(events: queues.SimpleQueue) -> tuple[str, Transcription | Exception]:
 
 def test_windows_that_waited_are_one_batch(queue, recognizer):
     first = send(queue, 1)
+    wait_until(lambda: recognizer.batches == [[1.0]])
     others = [send(queue, 1 + i / 10, language="German") for i in range(5)]
+    wait_until(lambda: queue.waiting_seconds() == pytest.approx(6.0))
     recognizer.go.set()
     assert last(first)[1].text == "1 s English"
     assert [last(each)[1].text for each in others] == [f"{1 + i / 10:g} s German" for i in range(5)]
-    assert len(recognizer.batches) <= 3  # the first one, what was read meanwhile, and the rest
+    assert [sorted(batch) for batch in recognizer.batches] == [[1.0], [1.0, 1.1, 1.2, 1.3, 1.4]]
 
 
 def test_parts_of_the_text_are_the_text(queue, recognizer):
