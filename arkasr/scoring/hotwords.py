@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,11 @@ def read_hotwords(values: Sequence[str]) -> tuple[str, ...]:
     """
     found: dict[str, None] = {}
     for value in values:
-        if not value.startswith("@") and Path(value).is_file():
-            raise UserError(f"--hotwords {value}: is a file, but a word is expected; write @{value} to read it")
+        if not value.startswith("@") and os.path.isfile(value):
+            raise UserError(
+                f"--hotwords {value}: is a file, but a word is expected; write @{value} to read words from it, or name "
+                "audio before --hotwords"
+            )
         words = [word for line in _lines(value) if (word := " ".join(line.split()))]
         if not words:
             raise UserError(f"--hotwords {value}: holds no hotword; write one word or phrase per line")

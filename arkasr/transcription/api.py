@@ -9,6 +9,7 @@ from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.languages import find_language
+from arkasr.scoring.hotwords import read_hotwords
 from arkasr.transcription.engine import transcribe_all
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.results import Failed, Transcription
@@ -43,17 +44,19 @@ def make_settings(language: str = "English", batch_seconds: float = 240.0, **opt
     Args:
         language: English name or code of the language of the audio.
         batch_seconds: Seconds of audio per batch.
-        **options: The other fields of `Settings`.
+        **options: The other fields of `Settings`. `hotwords` may name files as @FILE, with one hotword per line.
 
     Returns:
         The settings.
 
     Raises:
-        UserError: The language is unknown, or `batch_seconds` is not a number above 0.
+        UserError: The language is unknown, `batch_seconds` is not a number above 0, or a hotword is wrong.
         TypeError: There is no such option.
     """
     if not (math.isfinite(batch_seconds) and batch_seconds > 0):
         raise UserError(f"batch_seconds {batch_seconds:g}: must be a number above 0; 240 is the default")
+    words = options.pop("hotwords", ())
+    options["hotwords"] = read_hotwords([words] if isinstance(words, str) else words)
     return Settings(find_language(language, "language").name, batch_seconds, **options)
 
 
@@ -88,6 +91,7 @@ def transcribe(
     named = [paths] if isinstance(paths, str | Path) else list(paths)
     sources = find_sources(named, settings.language)
     loaded = model if isinstance(model, Recognizer) else Recognizer.load(str(model), teacher, device, dtype)
+    loaded.check_hotwords(settings.hotwords, settings.hotword_weight)
     results = list(transcribe_all(loaded, sources, settings))
     done = [result for result in results if isinstance(result, Transcription)]
     if failed := [result for result in results if isinstance(result, Failed)]:

@@ -72,15 +72,17 @@ def transcribe(
         with _opened(stdout, output, kind, sources, made_by) as (writer, journal), _signals():
             run = _Run(sources, writer, journal)
             try:
-                run.transcribe(lambda: _loaded(model, teacher, device, dtype), settings)
+                run.transcribe(lambda: _loaded(model, teacher, device, dtype, settings), settings)
             except KeyboardInterrupt as stop:
                 run.stopped(stop, output)
             return run.summary()
 
 
-def _loaded(model: str, teacher: str, device: str, dtype: str) -> Recognizer:
+def _loaded(model: str, teacher: str, device: str, dtype: str, settings: Settings) -> Recognizer:
     quiet_transformers()
-    return Recognizer.load(model, teacher, device, dtype)
+    recognizer = Recognizer.load(model, teacher, device, dtype)
+    recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
+    return recognizer
 
 
 def _made_by(model: str, teacher: str, dtype: str, settings: Settings) -> dict[str, Any]:
