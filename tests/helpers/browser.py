@@ -156,13 +156,23 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path.absolute()) for path in paths])
 
-    def click(self, selector: str) -> None:
-        """Click on the middle of the first element that a selector matches, as a mouse does."""
-        x, y = self.evaluate(
+    def drop_files(self, selector: str, paths: Sequence[Path]) -> None:
+        """Drag files over the middle of an element, and drop them."""
+        x, y = self._middle(selector)
+        data = {"items": [], "files": [str(path.absolute()) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def _middle(self, selector: str) -> list[float]:
+        return self.evaluate(
             f"(() => {{ const node = document.querySelector({json.dumps(selector)}); "
             "node.scrollIntoView({ block: 'nearest' }); const box = node.getBoundingClientRect(); "
             "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
+
+    def click(self, selector: str) -> None:
+        """Click on the middle of the first element that a selector matches, as a mouse does."""
+        x, y = self._middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

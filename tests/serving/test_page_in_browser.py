@@ -18,8 +18,11 @@ from browser import PALE_TEXTS
 
 pytest.importorskip("uvicorn")
 from scripted_service import Answer, scripted_service
+from served import BOUNDARY, served
+from tiny import ctc_tokens, eager_to_stop, student
 
 from arkasr.serving.page.routes import PageSettings
+from arkasr.transcription.recognizer import Recognizer
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,6 +41,16 @@ SEGMENTS = [{"start": 0.0, "end": 0.9, "text": "the cat,"}, {"start": 1.0, "end"
 SRT = "1\n00:00:00,000 --> 00:00:02,400\nthe cat, sat on it.\n\n"
 DONE = {"type": "transcript.text.done", "text": TEXT, "duration": SECONDS, "segments": SEGMENTS, "srt": SRT}
 DONE_WORDS = DONE | {"words": WORDS}
+ERRORS = [
+    (400, "a.wav: is not audio; send a file with audio", ["cannot use this file", "a.wav: is not audio"]),
+    (413, "the audio is longer than 60 s; cut it", ["too large or too long", "longer than 60 s; cut it"]),
+    (415, "", ["cannot read this type of file", "Convert it to WAV"]),
+    (429, "too many", ["is busy", "try again"]),
+    (500, "its log has the reason", ["failed on this file", "its log has the reason"]),
+    (503, "the service is ending", ["no room", "The service says: the service is ending"]),
+    (504, "", ["longer than the service allows", "cut the file"]),
+    (418, "", ["cannot use this file"]),
+]
 OVERFLOWING = """
 [...document.querySelectorAll("body *")].filter(node => !node.closest(".unseen, .skip, template"))
   .filter(node => node.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
@@ -158,13 +171,42 @@ def test_page_shows_text_as_it_comes_and_then_the_result(page, service, clip, ch
     assert {url.partition(service.url)[0] for url in chromium.requests if not url.startswith("blob:")} == {""}
 
 
+def test_page_takes_dropped_files_wherever_they_are_dropped(page, clip, tmp_path, chromium):
+    other = write_clip(tmp_path / "other.wav")
+    chromium.drop_files("h1", [clip, other])
+    chromium.wait_for("document.querySelectorAll('.card').length === 2")
+    page.finish()
+    assert page.names == [clip.name, other.name] and not chromium.evaluate("document.body.matches('.dragging')")
+
+
+def test_page_shows_the_text_of_a_file_that_the_browser_cannot_play(page, tmp_path):
+    path = tmp_path / "old.amr"
+    path.write_bytes(b"#!AMR\n" + bytes(500))
+    page.add(path)
+    page.finish()
+    page.wait(".unplayable", "This browser cannot play the file")
+    assert "sat" in page.text(".transcript") and page.text(".player") == ""
+
+
+def test_page_does_not_move_if_the_reader_wants_no_motion(page, service, clip, chromium):
+    go = threading.Event()
+    service.script(Answer([delta("the"), DONE], go=go))
+    page.add(clip)
+    page.wait(".transcript", "the")
+    assert chromium.evaluate("document.getAnimations().length") > 0
+    chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    assert chromium.evaluate("document.getAnimations().length") == 0
+    go.set()
+    page.finish()
+
+
 def test_page_lights_words_while_it_plays(page, clip, chromium):
     page.add(clip)
     page.finish()
     assert page.lit == ""
-    chromium.evaluate("document.querySelector('audio').playbackRate = 0.5")
+    chromium.evaluate("document.querySelector('audio').playbackRate = 0.25")
     chromium.click(".play")
-    for word in ("the", "cat,", "sat"):
+    for word in ("the", "cat,"):
         chromium.wait_for(f"document.querySelector('.lit')?.textContent === {word!r}")
     assert chromium.evaluate("document.querySelector('.play').getAttribute('aria-label')") == "Pause"
     chromium.click(".play")
@@ -212,20 +254,7 @@ def test_page_treats_texts_as_text(page, service, tmp_path, chromium):
     assert chromium.evaluate("document.querySelectorAll('body img, body script').length") == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "message", "expected"),
-    [
-        (400, "a.wav: is not audio; send a file with audio", ["cannot use this file", "a.wav: is not audio"]),
-        (413, "the audio is longer than 60 s; cut it", ["too large or too long", "longer than 60 s; cut it"]),
-        (415, "", ["cannot read this type of file", "Convert it to WAV"]),
-        (429, "too many", ["is busy", "try again"]),
-        (500, "its log has the reason", ["failed on this file", "its log has the reason"]),
-        (503, "the service is ending", ["no room", "The service says: the service is ending"]),
-        (504, "", ["longer than the service allows", "cut the file"]),
-        (418, "", ["cannot use this file"]),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("status", "message", "expected"), ERRORS, ids=[str(row[0]) for row in ERRORS])
 def test_page_says_what_is_wrong(page, service, clip, status, message, expected):
     # Five times busy are waited for with a clock of its own, which would take the time of the test.
     page.chromium.evaluate("setTimeout = (inner => (call, wait) => inner(call, wait / 1000))(setTimeout)")
@@ -409,5 +438,49 @@ def test_page_works_by_keyboard(page, clip, chromium):
         chromium.press(key)
         seen.append(page.lit)
     assert seen == ["the", "cat,", "sat", "it.", "on", "the"]
-    chromium.press(" ")
-    chromium.wait_for("document.querySelector('.lit')?.textContent === 'cat,'")
+    for state in ("Pause", "Play"):
+        chromium.press(" ")
+        chromium.wait_for(f"document.querySelector('.play').getAttribute('aria-label') === {state!r}")
+
+
+@pytest.fixture(scope="module")
+def real_service():
+    model = eager_to_stop(student(2))
+    model.add_ctc_head(ctc_tokens())
+    with served(Recognizer("tiny", model), "sesame", word_times=True, max_seconds=4.0) as running:
+        yield running
+
+
+def test_page_shows_and_downloads_what_the_service_returns(real_service, chromium, clip, tmp_path):
+    chromium.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True)
+    show(chromium, real_service.url)
+    chromium.wait_for("!document.querySelector('#key-form').hidden")
+    chromium.click("#key")
+    chromium.call("Input.insertText", text="sesame")
+    chromium.press("Enter")
+    chromium.wait_for("document.querySelector('#key-form').hidden")
+    page = Page(chromium)
+    page.add(clip)
+    page.finish()
+    key = {"headers": {"Authorization": "Bearer sesame", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}}
+    _, verbose, _ = real_service.post({"response_format": "verbose_json"}, clip.read_bytes(), **key)
+    _, srt, _ = real_service.post({"response_format": "srt"}, clip.read_bytes(), **key)
+    assert len(verbose["text"].split()) > 1
+    shown = chromium.evaluate("[...document.querySelectorAll('.transcript p')].map(node => node.textContent)")
+    assert shown == [segment["text"] for segment in verbose["segments"]]
+    chromium.click("a.srt")
+    chromium.wait_for_event("Browser.downloadProgress", state="completed")
+    assert (tmp_path / f"{clip.stem}.srt").read_text() == srt
+
+
+def test_page_shows_the_errors_of_the_service(real_service, chromium, tmp_path):
+    text = tmp_path / "text.wav"
+    text.write_text("not a recording " * 9)
+    show(chromium, real_service.url)
+    chromium.evaluate("sessionStorage.setItem('arkasr-key', 'sesame')")
+    show(chromium, real_service.url)
+    page = Page(chromium)
+    page.add(write_clip(tmp_path / "long.wav", 5.0), text)
+    page.finish()
+    assert "longer than 4 s" in page.text(".problem", 0) and "too long" in page.text(".what", 0)
+    assert "text.wav" in page.text(".problem", 1) and "cannot be read as audio" in page.text(".problem", 1)

@@ -17,7 +17,8 @@ TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg":
 HEADERS = {
     # No inline code, nothing from elsewhere. The audio that plays is a file of the reader, under a blob: address.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'",  # text cannot become HTML
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Referrer-Policy": "no-referrer",

@@ -26,6 +26,7 @@ export class Card {
   #addresses = [];
   #facts;
   #result = null;
+  #playable = true;
 
   /**
    * `actions`: `settings`, `language()` the chosen `{code, name}`, `enqueue(card)`, `announce(text)`, `removed(card)`,
@@ -48,8 +49,8 @@ export class Card {
       onTime: seconds => this.#transcript.light(seconds),
       onLength: seconds => this.#setFacts({ length: clock(seconds) }),
       onUnplayable: () => {
-        this.#part(".unplayable").hidden = !this.#result;
-        this.#part(".unplayable").textContent = "This browser cannot play this file. The text is complete.";
+        this.#playable = false;
+        this.#showUnplayable();
       },
     });
     this.#transcript = new Transcript(this.#part(".transcript"), seconds => this.#player.seek(seconds), () => this.#player.toggle());
@@ -137,6 +138,7 @@ export class Card {
 
   #succeed(result) {
     this.#result = result;
+    this.#showUnplayable();
     const { text, srt = "", notes = [], duration } = result;
     const spoken = text.trim();
     if (duration) {
@@ -154,6 +156,11 @@ export class Card {
     this.#part(".again").textContent = "Transcribe again";
     this.#show({ after: true });
     this.actions.announce(`${this.file.name} is transcribed. ${spoken || "No speech was found."}`);
+  }
+
+  /** Say why there is no player, once there is a result. A file that is no audio has a problem to show instead. */
+  #showUnplayable() {
+    this.#part(".unplayable").hidden = this.#playable || !this.#result;
   }
 
   #nothingHeard() {
