@@ -54,6 +54,16 @@ print(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())
 ```
 
 `generation_config.json` sets greedy decoding, the stop tokens, and the ids that are never generated."""
+ENGINES = """\
+vLLM and SGLang read this layout. Start one of them in this folder, then send a file:
+
+```sh
+vllm serve . --served-model-name asr --port 8000
+python -m sglang.launch_server --model-path . --served-model-name asr --port 8000
+curl http://localhost:8000/v1/audio/transcriptions -F model=asr -F file=@clip.wav
+```
+
+`arkasr.load_speech_lm(".")` and `model.path` of a configuration read it too."""
 _PROMPTS = {
     "qwen3_asr": """\
 prompt = (

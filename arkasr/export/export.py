@@ -27,6 +27,7 @@ from arkasr.export.onnx.write import require_onnx
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
 from arkasr.export.settings import generation_settings
 from arkasr.export.target import check_target, replacing, write_record
+from arkasr.model.speech_lm.arkasr import ArkSpeechLM
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.utils.console import log
 from arkasr.utils.files import sampled_digest
@@ -50,7 +51,7 @@ def export(
         datadir: Data directory of the runs.
         runs: Names of the runs.
         checkpoint: Which weights to export (see `find_source`).
-        published: True for the layout of the published model (flat config.json, `audio_encoder.*` weights).
+        published: True for the layout in which the authors of the architecture published it, for other engines.
         outdir: Folder to write to, for a single run.
         terms: Licence of the weights as a Hub identifier, such as `cc-by-4.0`. If empty, the card states none.
         adapter: True for the LoRA adapter alone, in PEFT's layout, instead of the merged model.
@@ -71,11 +72,6 @@ def export(
     sources = {run: find_source(expdir, run, checkpoint) for run in runs}
     for target in targets.values():
         check_target(target)
-    for source in sources.values() if published else ():
-        if (kind := source.config.model.type) != "arkasr":
-            raise UserError(
-                f"{source.folder}: a model of type {kind} has no published layout; export it without --published"
-            )
     for run, source in sources.items():
         log(f"export {run}: {source.folder} (step {source.step})")
         _write(source, expdir, datadir, targets[run], layout, terms)
@@ -104,7 +100,7 @@ def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> 
     """
     lm.hf.generation_config = generation_settings(lm, config.decode.max_new_tokens)
     lm.save(folder, save_original_format=published)
-    if published:
+    if published and isinstance(lm, ArkSpeechLM):
         _publish_processor(folder, lm.num_mel, config.model.dtype)
 
 

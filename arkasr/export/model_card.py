@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from arkasr.export.card_facts import ADAPTED, NATIVE, ONNX, PUBLISHED, CardFacts
-from arkasr.export.card_texts import METHODS, usage
+from arkasr.export.card_texts import ENGINES, METHODS, TITLES, usage
 from arkasr.export.onnx import texts
 from arkasr.export.provenance import Stage
 from arkasr.export.redact import public_text
@@ -69,7 +69,7 @@ def build_card(facts: CardFacts) -> ModelCard:
     stated = f"`{facts.terms}`, as stated by the person who exported this model."
     not_stated = "Not stated. Before you share this model, state a licence that its training data allows."
     sections = {
-        "How to use it": ADAPTER_USAGE if facts.layout == ADAPTED else usage(facts.model_type, facts.language),
+        "How to use it": _usage(facts),
         "Results": _results(facts.weights, facts.scores),
         "Data": _data(facts.stages, facts.corpus, facts.synthetic),
         "Training": _training(facts.stages),
@@ -147,9 +147,19 @@ def _summary(facts: CardFacts) -> str:
     return f"{METHODS[facts.model_type]}\n{origin} {_layout(facts)}"
 
 
+def _usage(facts: CardFacts) -> str:
+    if facts.layout == ADAPTED:
+        return ADAPTER_USAGE
+    if facts.layout == PUBLISHED and facts.model_type != "arkasr":
+        return ENGINES
+    return usage(facts.model_type, facts.language)
+
+
 def _layout(facts: CardFacts) -> str:
     if facts.model_type == "arkasr" or facts.layout in LIBRARIES:
         return LAYOUT_TEXTS[facts.layout]
+    if facts.layout == PUBLISHED:
+        return f"The files are in the layout in which {TITLES[facts.model_type]} was published, for vLLM and SGLang."
     return "The files are in the layout of transformers."
 
 

@@ -101,12 +101,23 @@ def test_student_of_any_type_is_decoded_and_exported_for_transformers(finished, 
 
 
 @pytest.mark.slow
-def test_published_layout_of_other_students_is_refused(finished, datadir):
+def test_published_layout_of_other_students_has_the_names_that_engines_read(finished, datadir, tmp_path):
+    """The prefixes are those of the loaders of vLLM 0.33 and SGLang 0.5.23."""
     name, expdir, _ = finished
     if name == "whisper encoder":
         pytest.skip("an Ark-ASR, whose learned positions tests/export refuses")
-    with pytest.raises(UserError, match=f"a model of type {name} has no published layout; export it without --pub"):
-        export(str(expdir), str(datadir), ["base_opd"], published=True)
+    export(str(expdir), str(datadir), ["base_opd"], published=True, outdir=str(tmp_path / "out"))
+    prefixes = {
+        "qwen3_asr": ("thinker.audio_tower.", "thinker.model."),
+        "glmasr": ("audio_tower.", "language_model.model.", "multi_modal_projector."),
+    }
+    names = load_file(tmp_path / "out" / "model.safetensors").keys()
+    assert {prefix for each in names for prefix in prefixes[name] if each.startswith(prefix)} == set(prefixes[name])
+    assert all(each.startswith(prefixes[name]) for each in names)
+    found, original = (load_speech_lm(str(path)).hf for path in (tmp_path / "out", expdir / "base_opd" / "final"))
+    assert all(torch.equal(found.state_dict()[key], value) for key, value in original.state_dict().items())
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "was published, for vLLM and SGLang" in card and "vllm serve ." in card
 
 
 @pytest.mark.slow

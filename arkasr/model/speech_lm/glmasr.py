@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import GlmAsrProcessor, PreTrainedModel, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers.conversion_mapping import get_model_conversion_mapping
 
 from arkasr.data.waveforms import Waveforms
 from arkasr.interfaces import SAMPLE_RATE
@@ -142,6 +144,19 @@ class GlmSpeechLM(SpeechLM):
         """
         before, instruction = "<|user|>\n<|begin_of_audio|>", "Please transcribe this audio into text"
         return before, f"<|end_of_audio|><|user|>\n{instruction}<|assistant|>\n"
+
+    def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
+        """See `SpeechLM.save`. `save_original_format=True` writes the names of the published model.
+
+        Args:
+            folder: The folder.
+            state_dict: See `SpeechLM.save`.
+            **options: See `SpeechLM.save`.
+        """
+        if options.get("save_original_format"):  # loading recorded the names of its files, which would be kept
+            rules: Any = get_model_conversion_mapping(self.hf, add_legacy=False)
+            self.hf._weight_conversions = rules
+        super().save(folder, state_dict, **options)
 
     def _save_processor(self, folder: Path) -> None:
         """Write transformers' processor, with windows of whole seconds as this model has them."""

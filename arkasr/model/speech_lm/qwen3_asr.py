@@ -25,6 +25,8 @@ from arkasr.languages import known_language
 from arkasr.model.log_mel import HOP, log_mel
 from arkasr.model.speech_lm.base import SpeechLM
 from arkasr.model.speech_lm.qwen3_encoder import encode
+from arkasr.model.speech_lm.qwen3_original import original_config, to_original
+from arkasr.model.weight_digests import write_digests
 
 LANGUAGES = sorted(LANGUAGE_CODE_TO_NAME.values())
 # Original to transformers' names, first match first. transformers knows none of these and would draw random weights.
@@ -140,6 +142,26 @@ class QwenSpeechLM(SpeechLM):
     def suppressed_ids(self) -> list[int]:
         """See `SpeechLM.suppressed_ids`. The model writes `<asr_text>` itself where the prompt names no language."""
         return [i for i in super().suppressed_ids if i != self.tokenizer.convert_tokens_to_ids("<asr_text>")]
+
+    def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
+        """See `SpeechLM.save`. `save_original_format=True` writes the original layout.
+
+        Args:
+            folder: The folder.
+            state_dict: See `SpeechLM.save`.
+            **options: See `SpeechLM.save`.
+
+        Raises:
+            UserError: The original layout cannot represent the model.
+        """
+        config: Any = self.hf.config
+        is_original = options.pop("save_original_format", False)
+        if is_original:
+            original_config(config)  # before anything is written
+        super().save(folder, state_dict, **options)
+        if is_original:
+            to_original(Path(folder), config, self.num_mel)
+            write_digests(Path(folder))
 
     def _save_processor(self, folder: Path) -> None:
         """Write transformers' processor. The tokenizer gets the names of tokens that the processor reads."""
