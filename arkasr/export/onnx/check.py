@@ -119,7 +119,7 @@ def _compare_decoder(
     lm: SpeechLM, sessions: Sessions, mel: Tensor, frames: Tensor, audio: Tensor, counts: list[int]
 ) -> tuple[float, float]:
     """Return the differences of the logits of the prompts and of later steps."""
-    ids, mask = _prompts(lm, counts)
+    ids, mask = prompts(lm, counts)
     hf: Any = lm.hf
     expected = hf(
         input_ids=ids, input_features=mel, input_features_mask=frames, attention_mask=mask, use_cache=True
@@ -135,8 +135,16 @@ def _compare_decoder(
     return prompt, steps
 
 
-def _prompts(lm: SpeechLM, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the ids of the prompts [B, S], padded on the left, and their mask."""
+def prompts(lm: SpeechLM, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the prompts of B clips, padded on the left.
+
+    Args:
+        lm: The model.
+        counts: Number of audio tokens of each clip.
+
+    Returns:
+        Ids and mask, tensors [B, S], int64.
+    """
     before, after = (lm.tokenizer.encode(text, add_special_tokens=False) for text in lm.prompt_text("English"))
     marker = lm.hf.config.audio_token_id
     rows = [torch.tensor([*before, *[marker] * n, *after]) for n in counts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from arkasr.model.speech_lm.auto import SpeechLM
 
 OPSET = 20
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
+Example = tuple[Tensor | list[Tensor], Sequence[str | None]]  # example of an argument, and names of its dynamic axes
 BATCH, CLIPS = "batch", 2  # examples have sizes above 1, because tracing fixes sizes of 0 and 1
 
 
@@ -43,35 +44,47 @@ def write_graphs(lm: SpeechLM, folder: Path) -> None:
     Raises:
         UserError: torch.onnx cannot export the model, or see `DecoderGraph`.
     """
-    hf: Any = lm.hf
-    width, text = hf.config.text_config.hidden_size, hf.config.text_config
-    heads, size = text.num_key_value_heads, getattr(text, "head_dim", None) or width // text.num_attention_heads
-    mel, frames = torch.zeros(CLIPS, lm.num_mel, 60), torch.ones(CLIPS, 60, dtype=torch.long)
-    _write(folder / "features.onnx", FeaturesGraph(lm.num_mel), {"waveform": (torch.zeros(8000), ["samples"])},
-           ["input_features"], weights=False)  # fmt: skip
-    _write(
-        folder / "encoder.onnx",
-        EncoderGraph(hf),
-        {
-            "input_features": (mel, [BATCH, None, "frames"]),
-            "input_features_mask": (frames, [BATCH, "frames"]),
-        },
-        ["audio_embeds", "audio_tokens"],
-    )
-    past = [torch.zeros(CLIPS, heads, 3, size) for _ in range(2 * text.num_hidden_layers)]
-    ids = torch.full((CLIPS, 5), hf.config.audio_token_id)
-    _write(
-        folder / "decoder.onnx",
-        DecoderGraph(hf),
-        {
-            "input_ids": (ids, [BATCH, "tokens"]),
-            "audio_embeds": (torch.zeros(CLIPS, 7, width), [BATCH, "audio", None]),
-            "attention_mask": (torch.ones(CLIPS, 8, dtype=torch.long), [BATCH, "past_and_tokens"]),
-            "logits_at": (torch.tensor([0, 1]), ["positions"]),
-            "past_key_values": (past, [BATCH, None, "past", None]),
-        },
-        ["logits", *cache_names("present", text.num_hidden_layers)],
-    )
+    features = {"input_features": [None, None, "frames"]}
+    clip = {"waveform": (torch.zeros(8000), ["samples"])}
+    _write(folder / "features.onnx", FeaturesGraph(lm.num_mel), clip, features, weights=False)
+    write_encoder(lm.hf, folder / "encoder.onnx")
+    _write_decoder(lm.hf, folder / "decoder.onnx")
+
+
+@torch.no_grad()
+def write_encoder(hf: Any, path: Path) -> None:
+    """Write encoder and adapter.
+
+    Args:
+        hf: An `ArkasrForConditionalGeneration` in float32, on the CPU.
+        path: The file.
+
+    Raises:
+        UserError: torch.onnx cannot export the model.
+    """
+    mel = torch.zeros(CLIPS, hf.config.audio_config.num_mel_bins, 60)
+    inputs = {
+        "input_features": (mel, [BATCH, None, "frames"]),
+        "input_features_mask": (torch.ones(CLIPS, 60, dtype=torch.long), [BATCH, "frames"]),
+    }
+    outputs = {"audio_embeds": [BATCH, "audio", None], "audio_tokens": [BATCH]}
+    _write(path, EncoderGraph(hf), inputs, outputs)
+
+
+def _write_decoder(hf: Any, path: Path) -> None:
+    text = hf.config.text_config
+    width, heads, layers = text.hidden_size, text.num_key_value_heads, text.num_hidden_layers
+    size = getattr(text, "head_dim", None) or width // text.num_attention_heads
+    past = [torch.zeros(CLIPS, heads, 3, size) for _ in range(2 * layers)]
+    inputs: dict[str, Example] = {
+        "input_ids": (torch.full((CLIPS, 5), hf.config.audio_token_id), [BATCH, "tokens"]),
+        "audio_embeds": (torch.zeros(CLIPS, 7, width), [BATCH, "audio", None]),
+        "attention_mask": (torch.ones(CLIPS, 8, dtype=torch.long), [BATCH, "past_and_tokens"]),
+        "logits_at": (torch.tensor([0, 1]), ["positions"]),
+        "past_key_values": (past, [BATCH, None, "past", None]),
+    }
+    cache = dict.fromkeys(cache_names("present", layers), (BATCH, None, "past_and_tokens", None))
+    _write(path, DecoderGraph(hf), inputs, {"logits": [BATCH, "positions", None]} | cache)
 
 
 def cache_names(prefix: str, layers: int) -> list[str]:
@@ -90,11 +103,15 @@ def cache_names(prefix: str, layers: int) -> list[str]:
 def _write(
     path: Path,
     module: nn.Module,
-    inputs: dict[str, tuple[Tensor | list[Tensor], Sequence[str | None]]],
-    outputs: list[str],
+    inputs: Mapping[str, Example],
+    outputs: Mapping[str, Sequence[str | None]],
     weights: bool = True,
 ) -> None:
-    """Write one file. `inputs` holds an example and the names of the dynamic axes of each argument."""
+    """Write one file.
+
+    `inputs` holds an example and the names of the dynamic axes of each argument, `outputs` those of each output, which
+    the exporter would name by formulas.
+    """
     names, shapes = [], []
     for name, (example, axes) in inputs.items():
         shape = {axis: name for axis, name in enumerate(axes) if name}
@@ -102,17 +119,18 @@ def _write(
         names += cache_names(name, len(example) // 2) if is_list else [name]
         shapes.append([shape] * len(example) if is_list else shape)
     with _explained(path.name):
-        torch.onnx.export(
+        program: Any = torch.onnx.export(
             module.eval(),
             tuple(example for example, _ in inputs.values()),
-            path,
             input_names=names,
-            output_names=outputs,
+            output_names=list(outputs),
             dynamic_shapes=tuple(shapes),
             opset_version=OPSET,
-            external_data=weights,
             verbose=False,
         )
+        for value, axes in zip(program.model.graph.outputs, outputs.values(), strict=True):
+            value.shape = type(value.shape)(name or size for name, size in zip(axes, value.shape, strict=True))
+        program.save(path, external_data=weights)
 
 
 @contextmanager
