@@ -76,7 +76,7 @@ def _score_files(args: argparse.Namespace) -> None:
         from arkasr.reporting.file_scores import score_files
 
     _refuse(args, _ROWS, "belongs to an experiment; leave it out, or leave out --ref and --hyp")
-    choices = args.profile, args.language, args.format, args.utt2spk, args.json
+    choices = args.profile, args.language, args.format, args.utt2spk, args.json, args.hotwords
     score_files(args.ref or "", args.hyp, *choices)
 
 
@@ -128,26 +128,46 @@ def _export_folder(args: argparse.Namespace) -> None:
 
 def _transcribe(args: argparse.Namespace) -> None:
     with importing():
-        from arkasr.transcription.api import make_settings
         from arkasr.transcription.transcribe import transcribe
 
-    names = ("window_seconds", "segmentation", "word_times", "aligner")
-    settings = make_settings(args.language, args.batch_seconds, **{name: getattr(args, name) for name in names})
-    where = args.output, args.format, args.device, args.dtype
-    if transcribe(args.files, args.model, args.teacher, settings, *where):
+    settings = _settings(args, "window_seconds", "segmentation", "word_times", "aligner")
+    if len(args.model) + len(args.teacher) > 1 or args.reference:
+        failed = _compare(args, settings)
+    else:
+        model, teacher = (values[0] if values else "" for values in (args.model, args.teacher))
+        failed = transcribe(args.files, model, teacher, settings, args.output, args.format, args.device, args.dtype)
+    if failed:
         raise SystemExit(SOME_FAILED)
+
+
+def _compare(args: argparse.Namespace, settings: Any) -> int:
+    if args.output:
+        raise UserError(f"--output {args.output}: a comparison goes to standard output; write > FILE instead")
+    if args.format not in ("", "txt", "json"):
+        raise UserError(f"--format {args.format}: a comparison has the formats txt and json; use one of them")
+    with importing():
+        from arkasr.transcription.comparison.compare import compare, named_systems
+
+    systems = named_systems(args.model, args.teacher)
+    return compare(args.files, systems, args.reference, settings, args.format == "json", args.device, args.dtype)
+
+
+def _settings(args: argparse.Namespace, *names: str) -> Any:
+    """Build the options of a transcription from those of the command."""
+    from arkasr.transcription.api import make_settings
+
+    options = {name: getattr(args, name) for name in (*names, "hotwords", "hotword_weight")}
+    return make_settings(args.language, args.batch_seconds, **options)
 
 
 def _serve(args: argparse.Namespace) -> None:
     with importing():
         from arkasr.serving.limits import Limits
         from arkasr.serving.serve import Address, serve
-        from arkasr.transcription.api import make_settings
         from arkasr.transcription.recognizer import Recognizer
 
     limits = Limits(**{name: getattr(args, name) for name in SERVE_LIMITS})
-    options = {name: getattr(args, name) for name in ("window_seconds", "segmentation", "aligner")}
-    settings = make_settings(args.language, args.batch_seconds, **options)
+    settings = _settings(args, "window_seconds", "segmentation", "aligner")
     load = partial(Recognizer.load, args.model, args.teacher, args.device, args.dtype)
     serve(load, settings, limits, Address(args.host, args.port, args.api_key_file, args.name))
 
@@ -191,7 +211,7 @@ class Verb(NamedTuple):
 _CORPUS = ("corpus_yaml", "--scale", "--corpus_dir")
 _DIRS = ("--expdir", "--datadir")
 _ROWS = (*_DIRS, "--runs", "--checkpoint", "--test_sets")
-_FILES = ("--ref", "--hyp", "--language", "--format", "--utt2spk", "--json")
+_FILES = ("--ref", "--hyp", "--language", "--format", "--utt2spk", "--hotwords", "--json")
 ASSUMED = {  # what `plan` cannot read from a configuration, see docs/plan.md
     "gpus": "number of GPUs or processes",
     "gpus_per_node": "GPUs per machine, for fsdp.replicate=0 (default: 8)",
@@ -264,6 +284,7 @@ VERBS = {
         (
             *("files", "--model", "--teacher", "--output", "--format", "--language", "--device", "--dtype"),
             *("--batch_seconds", "--window_seconds", "--segmentation", "--word_times", "--aligner"),
+            *("--hotwords", "--hotword_weight", "--reference"),
         ),
     ),
     "serve": Verb(
@@ -271,7 +292,16 @@ VERBS = {
         "answer OpenAI's transcription API, and show a page for browsers",
         (
             *("--model", "--teacher", "--language", "--device", "--dtype", "--batch_seconds", "--window_seconds"),
-            *("--segmentation", "--aligner", "--host", "--port", "--name", "--api_key_file"),
+            *(
+                "--segmentation",
+                "--aligner",
+                "--hotwords",
+                "--hotword_weight",
+                "--host",
+                "--port",
+                "--name",
+                "--api_key_file",
+            ),
             *(f"--{name}" for name in SERVE_LIMITS),
         ),
     ),
@@ -379,7 +409,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "weights to export: final, latest, best (lowest dev error), or a checkpoint such as step-00000100 "
         "(default: final)",
     },
-    "--published": {"action": "store_true", "help": "use the layout of the published Ark-ASR, for other software"},
+    "--published": {
+        "action": "store_true",
+        "help": "use the layout in which the architecture was published, for other engines",
+    },
     "--adapter": {
         "action": "store_true",
         "help": "write the LoRA adapter alone, in PEFT's layout, not the merged model",
@@ -450,6 +483,11 @@ ROW_ARGUMENTS: dict[str, dict[str, Any]] = {
     },
 }
 SCORE_ARGUMENTS = ROW_ARGUMENTS | {name: ARGUMENTS[name] | {"required": False} for name in _DIRS}
+SCORE_ARGUMENTS["--hotwords"] = {
+    "default": "",
+    "metavar": "FILE",
+    "help": "one word or phrase per line, to measure their recall and leak",
+}
 TABLES = ("table1", "table2", "english", "chinese", "other")
 TABLE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--format": {
@@ -479,14 +517,38 @@ EXPORT_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--model": {
-        "default": "",
-        "metavar": "MODEL",
-        "help": "folder of a model or of a LoRA adapter, or Hub id, such as exp/mini/base_opd/final",
+        "action": "append",
+        "default": [],
+        "metavar": "[NAME=]MODEL",
+        "help": "folder of a model or of a LoRA adapter, or Hub id, such as exp/mini/base_opd/final; several, each "
+        "behind an option --model, are compared",
     },
     "--teacher": {
-        "default": "",
-        "metavar": "PLUGIN:PATH",
-        "help": "a teacher plugin instead of --model, such as whisper:openai/whisper-tiny.en",
+        "action": "append",
+        "default": [],
+        "metavar": "[NAME=]PLUGIN:PATH",
+        "help": "a teacher plugin instead of --model or beside it, such as whisper:openai/whisper-tiny.en",
+    },
+    "--hotwords": {
+        "nargs": "+",
+        "default": [],
+        "type": _not_empty,
+        "metavar": "WORD",
+        "help": "words and phrases that decoding prefers, each in quotes; @FILE: one per line",
+    },
+    "--hotword_weight": {
+        "type": _above_zero,
+        "default": 1.0,
+        "metavar": "X",
+        "help": "strength of hotwords, per token; a larger one finds more, also where they are not spoken (default: 1)",
+    },
+    "--reference": {
+        "nargs": "+",
+        "default": [],
+        "type": _not_empty,
+        "metavar": "FILE",
+        "help": "what is spoken: a file as `arkasr score --ref` reads it, or text files named as the audio, or their "
+        "folder; prints errors and error rates",
     },
     "--output": {
         "default": "",
@@ -536,6 +598,16 @@ TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 SERVE_ARGUMENTS: dict[str, dict[str, Any]] = {
     **TRANSCRIBE_ARGUMENTS,
+    "--model": {
+        "default": "",
+        "metavar": "MODEL",
+        "help": "folder of a model or of a LoRA adapter, or Hub id, such as exp/mini/base_opd/final",
+    },
+    "--teacher": {
+        "default": "",
+        "metavar": "PLUGIN:PATH",
+        "help": "a teacher plugin instead of --model, such as whisper:openai/whisper-tiny.en",
+    },
     "--language": TRANSCRIBE_ARGUMENTS["--language"]
     | {"help": "language of requests that name none, such as German or de (default: English)"},
     "--host": {
