@@ -11,7 +11,7 @@ from arkasr.interfaces import Transcript
 from arkasr.languages import known_language
 from arkasr.model.generation.stitching import joined, most_units, seam, units
 from arkasr.transcription.recognizer import Recognizer
-from arkasr.transcription.redecoding import Decoded, decode_again, failed
+from arkasr.transcription.redecoding import Decoded, decode_again, trouble
 from arkasr.transcription.results import Segment, Word
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
@@ -73,14 +73,14 @@ class Assembly:
         self._empty: list[Window] = []
 
     def add(self, window: Window, transcript: Transcript) -> None:
-        """Add the next window. If its transcript fails (see `redecoding.failed`), this call decodes its parts.
+        """Add the next window. If its text is in trouble (see `redecoding`), this call decodes its parts.
 
         Args:
             window: A window of `cut`. Windows come in order.
             transcript: Its transcript.
         """
         decoded = [Decoded(window, transcript)]
-        if failed(transcript):
+        if trouble(decoded[0]):
             decoded, note = decode_again(decoded[0], self._decode)
             self._notes.append(note)
         for piece in decoded:

@@ -12,17 +12,17 @@ from arkasr.transcription.fixed import overlap_of
 from arkasr.transcription.stream import Span
 from arkasr.transcription.voice_activity import FRAME, SpeechDetector
 
-LONG_PAUSE = SAMPLE_RATE  # ends a window
-SHORT_PAUSE = SAMPLE_RATE // 5  # a window that is full may be cut there
-MARGIN = 3 * SAMPLE_RATE // 10  # of silence that windows keep before and after speech
+LONG_PAUSE = SAMPLE_RATE // 2  # ends a window, as it ends the clips of most corpora
+SHORT_PAUSE = SAMPLE_RATE // 10  # a window that is full may be cut there
+MARGIN = 3 * SAMPLE_RATE // 20  # of silence that windows keep before and after speech
 LEAST_SPEECH = SAMPLE_RATE // 10  # less is a click
 
 
 class PauseCutter:
     """Cuts where speech pauses.
 
-    1. A window begins 0.3 s before speech. After a pause of one second it ends 0.3 s after the speech.
-    2. A window that is full before that is cut in the middle of its longest pause of at least 0.2 s in its second half,
+    1. A window begins 0.15 s before speech. After a pause of half a second it ends 0.15 s after the speech.
+    2. A window that is full before that is cut in the middle of its longest pause of at least 0.1 s in its second half,
        or in its second quarter if there is none.
     3. If speech does not pause there, the window is cut where it is full, and the next one repeats its end.
     4. Windows with less than 0.1 s of speech are skipped. A recording of at most one window stays whole, or is skipped.

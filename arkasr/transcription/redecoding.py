@@ -1,4 +1,4 @@
-"""Decode windows again whose transcript loops or reaches its limit, cut in another way."""
+"""Decode windows again whose transcript loops, or is longer than speech can be, cut in another way."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from arkasr.interfaces import SAMPLE_RATE, Transcript
-from arkasr.model.generation.stitching import units
+from arkasr.model.generation.stitching import most_units, units
 from arkasr.transcription.stream import Window
 from arkasr.utils.loops import ends_in_loop
 
 ROUNDS = 3  # a window is cut into at most 2 ** 3 pieces, so it costs at most three more times
 LEAST_SAMPLES = 2 * SAMPLE_RATE  # of a window that is cut
 MOST_OVERLAP = 2 * SAMPLE_RATE
+LETTERS_PER_SECOND = 35.0  # of very fast speech, in any script
 QUIET = SAMPLE_RATE // 10  # samples over which loudness is measured
 
 
@@ -26,19 +27,26 @@ class Decoded(NamedTuple):
     transcript: Transcript
 
 
-def failed(transcript: Transcript) -> bool:
-    """Return whether a transcript ends in a loop, or was cut by the limit of tokens.
+def trouble(decoded: Decoded) -> str:
+    """Say what is wrong with a transcript, if it should be decoded again.
 
     Args:
-        transcript: The transcript. If its decoder does not report loops, its words are searched for one.
+        decoded: A window and its transcript. If the decoder does not report loops, the text is searched for one.
 
     Returns:
-        Whether it should be decoded again.
+        "repeats itself", "reached the limit of tokens" or "is too long for the audio", which is more units per second
+        than speech has (see `stitching.most_units`). Empty: nothing.
     """
-    looping = transcript.looping
-    if looping is None:
-        looping = ends_in_loop(units(transcript)) or ends_in_loop(transcript.replace(" ", ""))
-    return looping or transcript.stopped is False
+    window, text = decoded
+    words, looping = units(text), text.looping
+    if looping or (looping is None and (ends_in_loop(words) or ends_in_loop("".join(words)))):
+        return "repeats itself"
+    if text.stopped is False:
+        return "reached the limit of tokens"
+    seconds = window.end - window.start
+    letters = sum(char.isalnum() for char in text)
+    too_long = len(words) > most_units(seconds) or letters > LETTERS_PER_SECOND * (seconds + 1)
+    return "is too long for the audio" if too_long else ""
 
 
 def decode_again(
@@ -47,7 +55,7 @@ def decode_again(
     """Decode halves of a window, and halves of those that still fail, at most three times.
 
     Args:
-        decoded: A window whose transcript `failed`.
+        decoded: A window whose transcript is in `trouble`.
         decode: Transcribes B waveforms [num_samples].
 
     Returns:
@@ -68,7 +76,7 @@ def decode_again(
 
 
 def _can_improve(piece: Decoded) -> bool:
-    return failed(piece.transcript) and len(piece.window.waveform) >= LEAST_SAMPLES
+    return bool(trouble(piece)) and len(piece.window.waveform) >= LEAST_SAMPLES
 
 
 def _halves(window: Window) -> list[Window]:
@@ -87,9 +95,8 @@ def _quietest(samples: Tensor, first: int, last: int) -> int:
 
 
 def _note(before: Decoded, pieces: list[Decoded]) -> str:
-    window, still = before.window, sum(failed(piece.transcript) for piece in pieces)
-    why = "reached the limit of tokens" if before.transcript.looping is False else "repeats itself"
-    what = f"{window.start:.2f} to {window.end:.2f} s: the text {why}"
+    window, still = before.window, sum(bool(trouble(piece)) for piece in pieces)
+    what = f"{window.start:.2f} to {window.end:.2f} s: the text {trouble(before)}"
     if len(pieces) == 1:
         return f"{what}, and the audio is too short to be cut"
     return f"{what}, so the audio was decoded again in {len(pieces)} pieces ({still} of them still fail)"

@@ -14,8 +14,8 @@ FRAME = 512  # samples that the detector reads at once
 # Probabilities of speech at which speech begins and ends. The usual threshold is 0.5. Quiet speech that is skipped is
 # lost, while noise that is not skipped costs time only.
 BEGIN, END = 0.3, 0.15
-# The detector misses speech below -55 dB of full scale. Frames are amplified to this level, as far as the loudest of the
-# last seconds, or the limit, allow.
+# The detector misses speech below -55 dB of full scale. Frames are amplified to this level, as far as the loudest frame
+# before them, whose weight falls with time, and the limit allow.
 LEVEL, MOST_GAIN = 0.05, 100.0
 DECAY = 0.5 ** (4 * FRAME / SAMPLE_RATE)  # per frame: half in a quarter of a second
 

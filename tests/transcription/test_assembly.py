@@ -105,6 +105,21 @@ def test_a_text_that_the_limit_of_tokens_cuts_is_decoded_again():
     assert notes[0].startswith("0.00 to 20.00 s: the text reached the limit of tokens, so the audio was decoded again")
 
 
+@pytest.mark.parametrize("text", ["yes " * 9 + "no " * 9, "antidisestablishmentarianism and " * 4])
+def test_a_text_that_is_longer_than_speech_can_be_is_decoded_again(text):
+    assembly = Assembly(NumberReader(), Settings(), "English")
+    assembly.add(Window(0.0, recording(range(9))), Transcript(text, stopped=True, looping=False))
+    segments, notes = assembly.finish()
+    assert whole_text(segments, "English").split() == [f"n{number}" for number in range(9)]
+    assert notes[0].startswith("0.00 to 2.25 s: the text is too long for the audio, so the audio was decoded again")
+
+
+def test_fast_speech_is_not_decoded_again():
+    reader, assembly = NumberReader(), Assembly(NumberReader(), Settings(), "English")
+    assembly.add(Window(0.0, recording(range(12))), Transcript("words " * 15, stopped=True, looping=False))
+    assert (assembly.finish()[1], reader.calls) == ([], [])
+
+
 def test_pieces_of_a_window_keep_its_overlap_with_the_one_before():
     reader, found = (
         NumberReader(loops_from=8),

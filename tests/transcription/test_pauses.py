@@ -74,14 +74,15 @@ def test_windows_do_not_depend_on_the_blocks(runs, block):
 def test_silence_between_speech_is_skipped_with_its_count_and_seconds():
     numbers = [SILENCE] * 5 + [1, 2, 3] + [SILENCE] * 10 + [4, 5] + [SILENCE] * 4
     found = Windows([recording(numbers, SAMPLE_RATE)], PauseCutter(8 * SAMPLE_RATE, NumberDetector()))
-    assert [(round(window.start, 1), round(window.end, 1)) for window in found] == [(4.7, 8.3), (17.7, 20.3)]
-    assert found.notes == ["cut at pauses into 2 windows", "skipped 3 stretches without speech, 17.8 s of 24.0 s"]
+    places = [place for window in found for place in (window.start, window.end)]
+    assert places == pytest.approx([4.85, 8.15, 17.85, 20.15], abs=0.033)  # one frame of the detector
+    assert found.notes == ["cut at pauses into 2 windows", "skipped 3 stretches without speech, 18.4 s of 24.0 s"]
 
 
 def test_a_full_window_is_cut_in_the_middle_of_its_longest_late_pause():
-    flags = [True] * 100 + [False] * 12 + [True] * 40 + [False] * 20 + [True] * 40 + [False] * 8 + [True] * 60
+    flags = [True] * 100 + [False] * 6 + [True] * 40 + [False] * 12 + [True] * 40 + [False] * 5 + [True] * 60
     found, _ = cut_script(flags, 250 * FRAME)
-    assert [window.end * SAMPLE_RATE / FRAME for window in found] == [162, len(flags)]
+    assert [window.end * SAMPLE_RATE / FRAME for window in found] == [152, len(flags)]
     assert [window.overlap for window in found] == [0, 0]
 
 
@@ -134,7 +135,7 @@ def test_silence_has_no_windows_and_says_so(seconds):
 
 def test_a_click_is_skipped():
     found, notes = cut_script([False] * 400 + [True] * 2 + [False] * 400 + [True] * 50 + [False] * 99, 4 * SAMPLE_RATE)
-    assert [round(window.start, 2) for window in found] == [25.36]
+    assert [round(window.start, 2) for window in found] == [25.51]
     assert notes[0].startswith("skipped 2 stretches")
 
 
