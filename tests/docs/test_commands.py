@@ -16,6 +16,8 @@ COMMANDS = [words for page in PAGES for words in commands(page.read_text(encodin
 UNIQUE = [list(words) for words in dict.fromkeys(map(tuple, COMMANDS))]
 OTHERS = {
     "cp",
+    "vllm",
+    "hf",
     "curl",
     "mkdir",
     "find",

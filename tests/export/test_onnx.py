@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from corpus_fixture import clips
-from exported import metadata_of, run_in_new_process
+from exported import ROOT, metadata_of, run_in_new_process
 from lhotse import CutSet
 from tiny import ARK_SIZES, student_tokenizer, waveform
 from torch.nn.functional import pad
@@ -23,9 +24,10 @@ from arkasr.cli import main
 from arkasr.config.load import read_config
 from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
-from arkasr.export.onnx import check, write
+from arkasr.export.onnx import check, texts, write
 from arkasr.export.onnx import folder as onnx_folder
 from arkasr.model.arkasr.configuration_arkasr import LEARNED
+from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.build import build_fresh
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.weight_digests import digested_files
@@ -230,3 +232,19 @@ def test_export_onnx_names_the_missing_package(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(write, "find_spec", lambda name: None if name == "onnxscript" else object())
     assert main(["export", "--onnx", "--model", "m", "--outdir", str(tmp_path / "o")]) == 2
     assert "needs the package onnxscript, which is not installed; pip install 'arkasr[onnx]'" in capsys.readouterr().err
+
+
+def test_page_has_the_program_of_the_readme():
+    page = (ROOT / "docs" / "other_engines.md").read_text(encoding="utf-8")
+    assert texts.program(INSTRUCTION).split("```python\n")[1] in page
+
+
+@pytest.mark.slow
+def test_benchmark_compares_tokens_and_prints_one_row_per_engine(folder, run, datadir, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    paths = [cut.recording.sources[0].source for cut in CutSet.from_file(datadir / "test-a.jsonl.gz")]
+    monkeypatch.setattr(importlib.import_module("onnx_speed"), "MOST_TOKENS", 6)
+    importlib.import_module("onnx_speed").main(["--model", str(run / "final"), "--onnx", str(folder), *paths])
+    printed = capsys.readouterr().out
+    assert f"equal tokens: {len(paths)} of {len(paths)}" in printed
+    assert re.findall(r"^\| (\w+) \| \d", printed, re.M) == ["generate", "onnxruntime", "arkasr"]
