@@ -173,5 +173,10 @@ def _is_synthetic(corpus: dict[str, Any]) -> bool | None:
 
 def _write_record(folder: Path, source: WeightSource, stages: Sequence[provenance.Stage], layout: str) -> None:
     runs = [{key: value for key, value in asdict(stage).items() if key != "config"} for stage in stages]
-    facts = {"exported_by": f"arkasr {__version__}", "layout": layout, "checkpoint": source.name, "runs": runs}
+    facts: dict[str, Any] = {
+        "exported_by": f"arkasr {__version__}",
+        "layout": layout,
+        "checkpoint": source.name,
+        "runs": runs,
+    }
     write_record(folder, facts)

@@ -77,7 +77,8 @@ def build_card(facts: CardFacts) -> ModelCard:
         "Versions": _versions(facts.stages),
         "Licence": stated if facts.terms else not_stated,
         "Limits": _limits(facts),
-    } | facts.onnx
+        **facts.onnx,
+    }
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
     return ModelCard(f"---\n{metadata(facts).to_yaml()}\n---\n\n# {facts.name}\n\n{_summary(facts)}\n{body}")
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from arkasr.errors import UserError
 from arkasr.utils.files import LOCK, locked, publish
@@ -65,7 +66,7 @@ def replacing(target: Path, action: str) -> Iterator[Path]:
         _replace(target, temporary)
 
 
-def write_record(folder: Path, facts: dict[str, object]) -> None:
+def write_record(folder: Path, facts: dict[str, Any]) -> None:
     """Write the record of an export, with the list of its files.
 
     Args:

@@ -103,7 +103,7 @@ def compare(lm: SpeechLM, folder: Path) -> Differences:
         None, {"input_features": mel.numpy(), "input_features_mask": frames.numpy()}
     ))  # fmt: skip
     rows = torch.cat([row[:n] for row, n in zip(audio, counts.tolist())])
-    expected = lm.hf.model.get_audio_features(mel, frames).pooler_output  # type: ignore[operator]
+    expected = lm.hf.model.get_audio_features(mel, frames).pooler_output
     prompt, steps = _compare_decoder(lm, sessions, mel, frames, audio, counts.tolist())
     found = Differences(features, _difference(rows, expected), prompt, steps)
     for name, value in vars(found).items():

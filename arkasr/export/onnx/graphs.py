@@ -28,6 +28,9 @@ class FeaturesGraph(nn.Module):
         num_mel: Number of mel filters M.
     """
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(self, num_mel: int):
         super().__init__()
         self.register_buffer("window", torch.hann_window(N_FFT))
@@ -112,7 +115,7 @@ class DecoderGraph(nn.Module):
         """
         new = input_ids.shape[1]
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -new:]
-        cache = DynamicCache(list(zip(past[::2], past[1::2])))
+        cache: Any = DynamicCache(list(zip(past[::2], past[1::2])))
         states = self.decoder(
             inputs_embeds=self._embeddings(input_ids, audio_embeds),
             attention_mask={FULL: _causal_mask(attention_mask, new, audio_embeds.dtype)},
@@ -121,7 +124,7 @@ class DecoderGraph(nn.Module):
             **{cache_argument(self.decoder): cache},
         ).last_hidden_state
         present = [part for layer in cache.layers for part in (layer.keys, layer.values)]
-        return self.head(states[:, logits_at]), present  # type: ignore[return-value]  # the cache is filled
+        return self.head(states[:, logits_at]), present
 
     def _embeddings(self, input_ids: Tensor, audio_embeds: Tensor) -> Tensor:
         embeds = self.decoder.embed_tokens(input_ids)

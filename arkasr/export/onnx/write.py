@@ -20,6 +20,7 @@ from arkasr.model.speech_lm.auto import SpeechLM
 OPSET = 20
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 Example = tuple[Tensor | list[Tensor], Sequence[str | None]]  # example of an argument, and names of its dynamic axes
+Outputs = Mapping[str, Sequence[str | None]]  # names of the dynamic axes of each output
 BATCH, CLIPS = "batch", 2  # examples have sizes above 1, because tracing fixes sizes of 0 and 1
 
 
@@ -44,8 +45,8 @@ def write_graphs(lm: SpeechLM, folder: Path) -> None:
     Raises:
         UserError: torch.onnx cannot export the model, or see `DecoderGraph`.
     """
-    features = {"input_features": [None, None, "frames"]}
-    clip = {"waveform": (torch.zeros(8000), ["samples"])}
+    clip: dict[str, Example] = {"waveform": (torch.zeros(8000), ["samples"])}
+    features: Outputs = {"input_features": [None, None, "frames"]}
     _write(folder / "features.onnx", FeaturesGraph(lm.num_mel), clip, features, weights=False)
     write_encoder(lm.hf, folder / "encoder.onnx")
     _write_decoder(lm.hf, folder / "decoder.onnx")
@@ -63,11 +64,11 @@ def write_encoder(hf: Any, path: Path) -> None:
         UserError: torch.onnx cannot export the model.
     """
     mel = torch.zeros(CLIPS, hf.config.audio_config.num_mel_bins, 60)
-    inputs = {
+    inputs: dict[str, Example] = {
         "input_features": (mel, [BATCH, None, "frames"]),
         "input_features_mask": (torch.ones(CLIPS, 60, dtype=torch.long), [BATCH, "frames"]),
     }
-    outputs = {"audio_embeds": [BATCH, "audio", None], "audio_tokens": [BATCH]}
+    outputs: Outputs = {"audio_embeds": [BATCH, "audio", None], "audio_tokens": [BATCH]}
     _write(path, EncoderGraph(hf), inputs, outputs)
 
 
@@ -83,8 +84,8 @@ def _write_decoder(hf: Any, path: Path) -> None:
         "logits_at": (torch.tensor([0, 1]), ["positions"]),
         "past_key_values": (past, [BATCH, None, "past", None]),
     }
-    cache = dict.fromkeys(cache_names("present", layers), (BATCH, None, "past_and_tokens", None))
-    _write(path, DecoderGraph(hf), inputs, {"logits": [BATCH, "positions", None]} | cache)
+    outputs: Outputs = dict.fromkeys(cache_names("present", layers), (BATCH, None, "past_and_tokens", None))
+    _write(path, DecoderGraph(hf), inputs, {"logits": (BATCH, "positions", None), **outputs})
 
 
 def cache_names(prefix: str, layers: int) -> list[str]:
@@ -104,7 +105,7 @@ def _write(
     path: Path,
     module: nn.Module,
     inputs: Mapping[str, Example],
-    outputs: Mapping[str, Sequence[str | None]],
+    outputs: Outputs,
     weights: bool = True,
 ) -> None:
     """Write one file.

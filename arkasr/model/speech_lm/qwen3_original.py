@@ -42,7 +42,8 @@ def original_config(config: Qwen3ASRConfig) -> dict[str, Any]:
     Raises:
         UserError: The original form cannot represent the configuration.
     """
-    audio, text = config.audio_config, config.text_config
+    audio: Any = config.audio_config
+    text: Any = config.text_config
     rope = dict(text.rope_parameters)
     found = {
         "audio_config.n_window": (audio.n_window, CHUNK // 2),
