@@ -12,7 +12,16 @@ from fake_gpu import DEVICE, fake_gpu
 from hotword_reference import bonuses, reference_occurrences
 from tiny import eager_to_stop, student, teacher
 
-from arkasr.model.generation import StepMode, choosing, engine, generate, generate_preferring, schedule, weights
+from arkasr.model.generation import (
+    StepMode,
+    choosing,
+    engine,
+    generate,
+    generate_preferring,
+    preferring,
+    schedule,
+    weights,
+)
 from arkasr.model.generation.batch import DecodingBatch
 from arkasr.model.hotwords import HotwordProcessor, hotword_tables
 from arkasr.model.hotwords.automaton import hotword_automaton
@@ -82,6 +91,7 @@ def test_generate_with_hotwords_matches_decoding_without_a_cache(lm):
     assert any(bonus > 0 for ids in found.ids for bonus in bonuses(automaton, ids))
 
 
+@pytest.mark.slow
 def test_unfinished_hotwords_are_taken_back(lm):
     prompts, automaton = prompts_of(lm), hotword_automaton(LONG, lm.tokenizer, 3.0)
     tables, caps = tables_of(lm, LONG, 3.0), [30, 3, 25, 40, 1, 0]
@@ -92,6 +102,17 @@ def test_unfinished_hotwords_are_taken_back(lm):
     assert found.ids != generate(lm, prompts, caps, hotwords=tables).ids
 
 
+@pytest.mark.parametrize("returns", [0, 1])
+def test_decoding_that_returns_too_often_goes_on_without_hotwords(returns, monkeypatch):
+    lm = student(24).requires_grad_(False)
+    prompts, tables = prompts_of(lm)[:4], tables_of(lm, LONG, 3.0)
+    monkeypatch.setattr(preferring, "MOST_RETURNS", returns)
+    found, plain = generate_preferring(lm, prompts, [20] * 4, tables), generate(lm, prompts, [20] * 4)
+    assert (found.ids == plain.ids) == (returns == 0) and [len(ids) for ids in found.ids] == [20] * 4
+    assert found.stopped == [False] * 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [1.0, 3.0, 6.0])
 def test_only_whole_hotwords_change_a_transcript(lm, weight):
     """Each token that is not the model's own lies in a whole hotword or directly behind one."""
@@ -198,6 +219,7 @@ def test_tables_stay_on_the_gpu():
     tables = tables_of(student(4))
     with fake_gpu():
         on_gpu, states = tables.to(DEVICE), torch.zeros(3, dtype=torch.long, device=DEVICE)
-        bonus, following = on_gpu.bonus(states), on_gpu.next(states, states)
+        logits = torch.zeros(3, len(tables.outside), device=DEVICE)
+        bonus, following = on_gpu.add_bonus(logits, states), on_gpu.next(states, states)
     assert (bonus.device, bonus.dtype, following.device, following.dtype) == (DEVICE, torch.float32, DEVICE, torch.long)
     assert bonus.shape == (3, len(student(4).blocked))

@@ -19,6 +19,7 @@ import data_wait
 import encoder_positions
 import fresh
 import head
+import hotwords
 import mappers
 import measured
 import opd_step
@@ -159,3 +160,11 @@ def test_data_wait_prints_one_row_per_number_of_ranks_and_way_of_reading(capsys)
     rows = re.findall(r"^\| (\d+) \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", printed, re.MULTILINE)
     assert [row[:2] for row in rows] == [(n, lazy) for lazy in ("never", "always") for n in ("1", "8", "24")]
     assert all(float(median) <= float(most) <= float(longest) for *_, median, most, longest in rows)
+
+
+def test_hotwords_prints_one_row_per_number(capsys):
+    words = ["--vocab", "600", "--hotwords", "3", "20", "--clips", "2", "--tokens", "4", "--repeats", "1"]
+    hotwords.main(words)
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
+    assert [row[0] for row in rows] == ["0", "3", "20"] and rows[0][4] == "1.000"
+    assert int(rows[1][2]) < int(rows[2][2])

@@ -71,9 +71,9 @@ class DecodingBatch:
         numbers = to_device([self.lengths + [1] * extra, self.caps + [0] * extra], embeds.device)
         matches = [0 if match is None else match for match in resumed] + [0] * extra
         goes_on = [match is not None for match in resumed] + [False] * extra
-        found = [to_device(values, embeds.device) for values in (matches, goes_on)] if any(goes_on) else None
+        found = (to_device(matches, embeds.device), to_device(goes_on, embeds.device)) if any(goes_on) else None
         self.state.memory.zero_()  # attention multiplies what it does not read by zero, which keeps NaN
-        self.state.prefill(embeds, numbers[0], numbers[1], self.choice, found and (found[0], found[1]))
+        self.state.prefill(embeds, numbers[0], numbers[1], self.choice, found)
 
     def run(self, mode: StepMode) -> None:
         """Decode until all rows are finished.

@@ -161,7 +161,7 @@ class DecodingState:
     def _add_bonus(self, logits: Tensor, hotwords: HotwordTables, plain: Tensor | None) -> Tensor:
         """Add the bonus of hotwords in place. Return the tokens [B] that are best without it."""
         own = best_tokens(logits, 1)[0][:, 0]
-        logits += hotwords.bonus(self.match, plain)
+        hotwords.add_bonus(logits, self.match, plain)
         return own
 
     def _follow(self, choice: Choice, chosen: Tensor, own: Tensor, plain: Tensor | None) -> None:

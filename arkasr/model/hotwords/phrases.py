@@ -64,7 +64,8 @@ def phrases(hotwords: Iterable[str], tokenizer: PreTrainedTokenizerBase, table: 
     if not all(texts):
         raise UserError("--hotwords: holds an empty hotword; each must have a character; remove it")
     contexts = [(text, before, spelling) for text in texts for spelling in spellings(text) for before in CONTEXTS]
-    encoded = tokenizer([before + spelling for _, before, spelling in contexts], add_special_tokens=False)["input_ids"]
+    joined = [before + spelling for _, before, spelling in contexts]
+    encoded = [each.ids for each in tokenizer.backend_tokenizer.encode_batch(joined, add_special_tokens=False)]
     found: dict[Phrase, None] = {}
     written = set()
     for (text, before, spelling), ids in zip(contexts, encoded, strict=True):

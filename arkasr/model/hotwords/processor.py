@@ -59,7 +59,7 @@ class HotwordProcessor(LogitsProcessor):
             self._tables = to_tables(self._automaton, scores.shape[1])
         self._tables = self._tables.to(scores.device)
         states = _state(self._tables, input_ids[:, self.prompt_length :])
-        return scores + self._tables.bonus(states).to(scores.dtype)
+        return self._tables.add_bonus(scores.float().clone(), states).to(scores.dtype)
 
 
 def _state(tables: HotwordTables, ids: Tensor) -> Tensor:

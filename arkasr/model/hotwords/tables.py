@@ -34,7 +34,8 @@ class HotwordTables:
     Attributes:
         starts: Tensor [2, V], int64, next state at the edge of a word and inside one.
         outside: Tensor [V], int64, 0 or 1: the state after a token that matches nothing.
-        start_bonus: Tensor [2, V], float32, bonus of the tokens that begin a hotword.
+        parts: Tensor [4, V], float32, whose sums are the bonus of tokens without arcs: that of tokens which begin a
+            hotword at the edge of a word and inside one, ones, and 1 for tokens that continue the word before them.
         continues: Tensor [V], bool, tokens that continue the word before them.
         root: Tensor [S], int64, 0 or 1: the row of `starts` that holds for other tokens than those of arcs.
         unfinished: Tensor [S, 2], int64, the number of tokens whose bonus a token pays back that leaves the match, at
@@ -52,7 +53,7 @@ class HotwordTables:
 
     starts: Tensor
     outside: Tensor
-    start_bonus: Tensor
+    parts: Tensor
     continues: Tensor
     root: Tensor
     unfinished: Tensor
@@ -71,23 +72,24 @@ class HotwordTables:
         """S, A, the largest number of arcs, and V."""
         return len(self.root), len(self.tokens), len(self.places), len(self.continues)
 
-    def bonus(self, states: Tensor, plain: Tensor | None = None) -> Tensor:
-        """Compute what each token earns or pays back.
+    def add_bonus(self, logits: Tensor, states: Tensor, plain: Tensor | None = None) -> Tensor:
+        """Add what each token earns, or subtract what it pays back, in place.
 
         Args:
+            logits: Tensor [B, V], float32, logits or log-probabilities.
             states: Tensor [B], int64.
             plain: Tensor [B], bool, rows in which no hotword begins or goes on. Tokens only pay back. None: any may.
 
         Returns:
-            Tensor [B, V], float32, to add to logits or log-probabilities.
+            `logits`.
         """
-        refunds = self.unfinished[states] * self.weight
-        paid = torch.where(self.continues, refunds[:, 1:], refunds[:, :1])
+        edge, inside = (self.unfinished[states] * self.weight).unbind(1)
         places, valid = self._arcs(states)
-        starts = self.start_bonus[self.root[states]]
+        starts = torch.stack([self.root[states] == root for root in (EDGE, INSIDE)], 1)
         if plain is not None:
-            starts, valid = starts.masked_fill(plain[:, None], 0.0), valid & ~plain[:, None]
-        return (starts - paid).scatter_add_(1, self.tokens[places], self.changes[places] * valid)
+            starts, valid = starts & ~plain[:, None], valid & ~plain[:, None]
+        logits.addmm_(torch.cat([starts, torch.stack([-edge, edge - inside], 1)], 1), self.parts)  # one pass over V
+        return logits.scatter_add_(1, self.tokens[places], self.changes[places] * valid)
 
     def next(self, states: Tensor, chosen: Tensor, plain: Tensor | None = None) -> Tensor:
         """Return the states after a token.
@@ -95,7 +97,7 @@ class HotwordTables:
         Args:
             states: Tensor [B], int64.
             chosen: Tensor [B], int64, token ids.
-            plain: See `bonus`.
+            plain: See `add_bonus`.
 
         Returns:
             Tensor [B], int64.
@@ -112,7 +114,7 @@ class HotwordTables:
         Args:
             states: Tensor [B], int64, states before the token.
             chosen: Tensor [B], int64, token ids.
-            plain: See `bonus`.
+            plain: See `add_bonus`.
 
         Returns:
             Tensor [B], int64, how many of the latest tokens before it are those of a hotword that it does not continue.
@@ -211,6 +213,7 @@ def to_tables(automaton: Automaton, vocab_size: int) -> HotwordTables:
         The tables, on the CPU.
     """
     outside = _filled([INSIDE if inside else EDGE for inside in automaton.ends], vocab_size, torch.long)
+    continues = _filled(automaton.begins, vocab_size, torch.bool)
     starts, start_bonus = outside.repeat(2, 1), torch.zeros(2, vocab_size)
     for root in (EDGE, INSIDE):
         first = torch.tensor(list(automaton.starts[root]), dtype=torch.long)
@@ -229,8 +232,8 @@ def to_tables(automaton: Automaton, vocab_size: int) -> HotwordTables:
     return HotwordTables(
         starts=starts,
         outside=outside,
-        start_bonus=start_bonus,
-        continues=_filled(automaton.begins, vocab_size, torch.bool),
+        parts=torch.stack([*start_bonus, torch.ones(vocab_size), continues.float()]),
+        continues=continues,
         root=_filled(automaton.root, states, torch.long),
         unfinished=_filled(automaton.unfinished, states, torch.long),
         first=_filled(number.cumsum(0) - number, states, torch.long),

@@ -126,9 +126,9 @@ def _texts(files: Sequence[Path], sources: Sequence[Source]) -> dict[str, Uttera
 def _matched(values: Sequence[str], found: Mapping[str, Utterance], sources: Sequence[Source]) -> References:
     where = f"--reference {' '.join(values[:3])}"
     places: dict[str, list[str]] = {}
-    for identity in found:
-        for key in _keys(identity):
-            places.setdefault(key, []).append(identity)
+    for known in found:
+        for key in _keys(known):
+            places.setdefault(key, []).append(known)
     chosen = [_match(where, source, places) for source in sources]
     users: dict[str, str] = {}
     for source, identity in zip(sources, chosen, strict=True):
@@ -138,10 +138,10 @@ def _matched(values: Sequence[str], found: Mapping[str, Utterance], sources: Seq
                 "name the whole path"
             )
     if not users:
-        known = ", ".join(list(found)[:3])
+        examples = ", ".join(list(found)[:3])
         raise UserError(
-            f"{where}: has no reference of an audio file such as {sources[0].name} (known: {known}); ids must be names "
-            "of the audio files, with or without folder and suffix"
+            f"{where}: has no reference of an audio file such as {sources[0].name} (known: {examples}); ids must be "
+            "names of the audio files, with or without folder and suffix"
         )
     texts = tuple(None if identity is None else found[identity] for identity in chosen)
     return References(texts, tuple(identity for identity in found if identity not in users))

@@ -7,13 +7,13 @@ from itertools import islice
 from typing import Any, TextIO
 
 from arkasr.scoring.alignment import Edit
-from arkasr.transcription.comparison.columns import columns
+from arkasr.transcription.comparison.columns import Kind, columns
 from arkasr.transcription.comparison.page import MARKS, Page, columns_wide
 from arkasr.utils.console import printable
 
 REFERENCE = "reference"
 UNITS = {"wer": "words", "cer": "characters", "mer": "characters and words"}
-KINDS = {"substitute": "another", "insert": "added", "delete": "missing"}
+KINDS: dict[Kind, str] = {"substitute": "another", "insert": "added", "delete": "missing"}
 EXAMPLES = 5
 
 
