@@ -26,6 +26,7 @@ from arkasr.transcription.pipeline_audio import as_mono, windows_of
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
+from arkasr.transcription.word_times import aligner_for
 
 TIMES = (None, False, True, "word")
 OWN = {"is_last", "window", "ids"}  # keys of the records that pass from step to step
@@ -56,6 +57,8 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
         if tokenizer is None:
             raise UserError("pipeline: the model needs its tokenizer; pass tokenizer=, or the model as a folder")
         self._lm = wrap(model, tokenizer).eval()
+        name = str(getattr(model, "name_or_path", "") or model.config.model_type)
+        self._recognizer = Recognizer(name, self._lm)
         super().__init__(model, feature_extractor, tokenizer, **kwargs)
         self._lm.blocked = self._lm.blocked.to(self.device)
         ends = {"eos_token_id": self._lm.stop_ids, "suppress_tokens": self._lm.suppressed_ids}
@@ -85,13 +88,15 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
             The options of the three steps.
 
         Raises:
-            UserError: An option has a value that is not allowed.
+            UserError: An option has a value that is not allowed, or the model has no CTC head for times of words.
         """
         if return_timestamps not in TIMES:
             raise UserError(f"return_timestamps {return_timestamps!r}: must be False, True or 'word'")
         known = None if language is None else known_language(language)
         if language is not None and known is None:
             raise UserError(f"language {language!r}: unknown; give an English name or a code, such as Chinese or zh")
+        if return_timestamps == "word":
+            self._require_aligner()
         generate_kwargs |= generate_kwargs.pop("generate_kwargs", None) or {}
         if getattr(self, "assistant_model", None) is not None:
             generate_kwargs["assistant_model"] = self.assistant_model
@@ -101,6 +106,14 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
         if generate_kwargs:
             after["own_decoding"] = True
         return {k: v for k, v in before.items() if v is not None}, generate_kwargs | spoken, after | spoken
+
+    def _require_aligner(self) -> None:
+        """Check that the model can align words, before it runs."""
+        try:
+            aligner_for(self._recognizer, Settings(word_times=True))
+        except UserError as error:
+            cause = str(error).removeprefix("word_times: ").partition(";")[0]
+            raise UserError(f"return_timestamps 'word': {cause}; use True for the times of windows") from error
 
     def preprocess(  # type: ignore[override]
         self,
@@ -169,15 +182,16 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
             model_outputs: Records with the ids of all windows.
             return_timestamps: See `_sanitize_parameters`.
             language: English name of the language.
-            own_decoding: Whether the caller set options of `generate`. A text that loops is then not decoded again.
+            own_decoding: Whether the call set options of `generate`. If it or the constructor did, a text that loops
+                is not decoded again.
 
         Returns:
             `text`, and `chunks` with `text` and `timestamp` if asked for, and the keys that the input had beside its
             audio.
         """
-        name = str(getattr(self.model, "name_or_path", "") or self.model.config.model_type)
+        own_decoding = own_decoding or bool(self._generate_kwargs)
         settings = Settings(language=language, word_times=return_timestamps == "word")
-        assembly = Assembly(Recognizer(name, self._lm), settings, language)
+        assembly = Assembly(self._recognizer, settings, language)
         for output in model_outputs:
             if output["window"] is not None:
                 assembly.add(output["window"], self._transcript(output["ids"], own_decoding))

@@ -57,12 +57,15 @@ def log_probability(model, inputs, clip, ids):
 
 
 @torch.no_grad()
-def test_auto_model_loads_the_model_without_head(lm, folder, inputs):
+def test_auto_model_loads_the_model_without_head(lm, folder, inputs, tmp_path):
     model = AutoModel.from_pretrained(folder)
     assert type(model) is ArkasrModel and ArkasrModel.config_class is ArkasrConfig
     assert ArkasrEncoder.config_class is ArkasrEncoderConfig
     states = model(**inputs).last_hidden_state
     torch.testing.assert_close(states @ lm.head.T, lm.hf(**inputs).logits, atol=1e-5, rtol=1e-5)
+    lm.save(tmp_path, save_original_format=True)
+    published = AutoModel.from_pretrained(tmp_path)
+    assert all(torch.equal(weight, published.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torchaudio.functional import resample
 from transformers import AutomaticSpeechRecognitionPipeline, WhisperFeatureExtractor, pipeline
 
 from arkasr import UserError
+from arkasr.model.ctc_head import write_ctc_head
 from arkasr.model.generation import generate
 from arkasr.model.generation.stitching import most_units, stitch
 from arkasr.transcription.pipeline import SpeechPipeline
@@ -98,6 +99,20 @@ def test_pipeline_joins_windows_with_strides(pipe, lm):
         assert times and all(min(abs(a - s) + abs(b - e) for s, e in allowed) < 1e-6 for a, b in times)
 
 
+def test_pipeline_gives_times_of_words(lm, tmp_path):
+    torch.manual_seed(0)
+    lm.add_ctc_head()
+    write_ctc_head(tmp_path, {f"ctc_head.{name}": value for name, value in lm.ctc_head.state_dict().items()})
+    lm.ctc_head = None
+    lm.save(tmp_path)
+    pipe = pipeline(TASK, model=str(tmp_path), max_new_tokens=6)
+    found = pipe(CLIPS[2], return_timestamps="word")
+    words = [chunk["text"] for chunk in found["chunks"]]
+    times = [time for chunk in found["chunks"] for time in chunk["timestamp"]]
+    assert words == found["text"].split() and words
+    assert times == sorted(times) and 0 <= times[0] < times[-1] <= 1.5
+
+
 def test_pipeline_passes_options_of_generate(pipe):
     short = pipe(CLIPS[0].numpy(), max_new_tokens=1)["text"]
     both = [pipe(CLIPS[0].numpy(), generate_kwargs={"max_new_tokens": 1})["text"], short]
@@ -136,7 +151,7 @@ def test_pipeline_names_what_is_wrong_with_an_input(pipe, message):
         ({"language": "Klingon"}, "language 'Klingon'"),
         ({"chunk_length_s": 1, "stride_length_s": 0.5}, "stride_length_s 0.5"),
         ({"num_return_sequences": 2, "num_beams": 2}, "num_return_sequences: 2"),
-        ({"return_timestamps": "word"}, "word_times: .*no CTC head"),
+        ({"return_timestamps": "word"}, "return_timestamps 'word': .*no CTC head.*; use True"),
     ],
 )
 def test_pipeline_refuses_options_that_it_cannot_have(pipe, options, message):

@@ -103,6 +103,7 @@ class ArkasrModel(GlmAsrModel):
 
     config_class = ArkasrConfig
     config: ArkasrConfig  # type: ignore[assignment]  # not a GlmAsrConfig, which fixes another decoder
+    _keys_to_ignore_on_load_unexpected = [published_weights.POSITIONS]
 
     def __init__(self, config: ArkasrConfig):
         super(GlmAsrModel, self).__init__(config)
