@@ -35,3 +35,8 @@ def test_navigation_holds_every_page():
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     pages = [page for entry in navigation for page in entry.values()]
     assert sorted(pages) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_index_names_every_page():
+    links = re.findall(r"\]\((\w+\.md)\) \|$", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(["index.md", *links]) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))

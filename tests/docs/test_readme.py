@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -22,6 +23,7 @@ from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE, Support
 from arkasr.model.generation import generate
 from arkasr.plugins import registry
+from arkasr.transcription.recognizer import Recognizer
 
 README = read("README.md")
 COMMANDS = commands(README)
@@ -29,7 +31,7 @@ SECTIONS = [
     "Results",
     "Installation",
     "The two commands",
-    "Transcribe a file",
+    "Transcribe",
     "Stages and options",
     "Your own audio",
     "A plugin",
@@ -173,26 +175,40 @@ def test_readme_plugin_accepts_no_options(installed):
         registry.create("loss", "union_reverse_kl", {"temperature": 2.0})
 
 
+def printed(lines: str, model: Path, folder: Path) -> list[str]:
+    """Run lines of a page with a model on two clips in a folder, and return what they print."""
+    lines, number = re.subn(r'^path = ".*?"', f'path = "{model}"', lines, flags=re.M)
+    assert number == 1
+    for name, clip in zip(("first", "second"), CLIPS):
+        soundfile.write(folder / f"{name}.wav", clip.numpy(), SAMPLE_RATE, subtype="FLOAT")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, cwd=folder, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+CLIPS = [tiny.waveform(9000, 3), tiny.waveform(16000, 4)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/getting_started.md"])
-def test_transcription_lines_transcribe_like_generate(page, tmp_path):
+def test_readme_lines_transcribe_like_the_recognizer(trained, tmp_path):
+    (lines,) = [text for text in blocks(README, "python") if "arkasr.transcribe" in text]
+    texts = Recognizer.load(str(trained / "base" / "final"), device="cpu").transcribe(CLIPS, ["English"] * 2)
+    assert all(text and text.stopped for text in texts)
+    assert printed(lines, trained / "base" / "final", tmp_path) == [str([str(text) for text in texts]), texts[0]]
+
+
+@pytest.mark.slow
+def test_lines_of_the_start_page_transcribe_like_generate(tmp_path):
     """The lines run on a folder in the published layout with random weights."""
     lm = tiny.student()
     lm.save(tmp_path / "model", save_original_format=True)
     (tmp_path / "model" / "generation_config.json").unlink()  # the published one suppresses nothing
-    clips = [tiny.waveform(9000, 3), tiny.waveform(16000, 4)]
-    for name, clip in zip(("first", "second"), clips):
-        soundfile.write(tmp_path / f"{name}.wav", clip.numpy(), SAMPLE_RATE, subtype="FLOAT")
-    (lines,) = [text for text in blocks(read(page), "python") if "apply_transcription_request" in text]
-    lines, number = re.subn(r'^path = ".*?"', f'path = "{tmp_path / "model"}"', lines, flags=re.M)
-    assert number == 1
-    lines = lines.replace("max_new_tokens=256", "max_new_tokens=20")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", lines], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    (lines,) = [text for text in blocks(read("docs/getting_started.md"), "python") if "apply_transcription" in text]
+    lines = lines.replace("generate(**inputs)", "generate(**inputs, max_new_tokens=20)")
     with torch.no_grad():
-        generation = generate(lm, lm.embed_prompts(lm.encode_audio(clips), ["English"] * 2), [20, 20])
+        generation = generate(lm, lm.embed_prompts(lm.encode_audio(CLIPS), ["English"] * 2), [20, 20])
     expected = [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in generation.ids]
-    assert done.stdout.strip() == str(expected)
+    assert printed(lines, tmp_path / "model", tmp_path) == [str(expected)]
