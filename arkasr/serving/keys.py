@@ -26,7 +26,7 @@ def read_key(file: str) -> str:
     Raises:
         UserError: The file cannot be read, or the key is not one word of printable ASCII characters.
     """
-    where = f"--api_key_file {file}" if file else f"environment variable {VARIABLE}"
+    where = f"--api_key_file {file}" if file else f"the environment variable {VARIABLE}"
     if file:
         try:
             key = Path(file).read_text(encoding="utf-8").strip()
@@ -36,7 +36,7 @@ def read_key(file: str) -> str:
     elif (key := os.environ.get(VARIABLE, "").strip()) == "":
         return ""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UserError(f"{where}: the key must be one word of printable ASCII characters; write one, without spaces")
+        raise UserError(f"{where} must hold one word of printable ASCII characters, without spaces; correct it")
     return key
 
 

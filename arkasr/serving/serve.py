@@ -14,6 +14,7 @@ from arkasr.evaluation.transcribers import quiet_transformers
 from arkasr.serving.limits import Limits
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.settings import Settings
+from arkasr.transcription.windows import cut
 from arkasr.transcription.word_times import aligner_for
 from arkasr.utils.console import log
 
@@ -59,9 +60,11 @@ def serve(load: Callable[[], Recognizer], settings: Settings, limits: Limits, ad
     from arkasr.serving.service import Service
 
     key = read_key(address.api_key_file)
+    cut([], settings)  # checks the settings before a client does
     listening = bind(address.host, address.port)
     quiet_transformers()
     recognizer = load()
+    recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
     name = address.name or model_id(recognizer.name)
     limit = min(settings.window_seconds, recognizer.max_seconds or math.inf)
     served = Served(name, replace(settings, window_seconds=limit), can_time_words(recognizer, settings))

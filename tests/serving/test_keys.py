@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from arkasr.errors import UserError
 from arkasr.serving.errors import ApiError
 from arkasr.serving.keys import VARIABLE, check_key, read_key
+from arkasr.utils.console import printable
 
 
 def connection(header: bytes | None) -> HTTPConnection:
@@ -25,8 +26,16 @@ def test_read_key_prefers_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"two words", "schl\u00fcssel".encode(), b"\xff\xfe", b"a\nb"])
 def test_read_key_refuses_what_no_header_can_hold(tmp_path, content):
     (tmp_path / "key").write_bytes(content)
-    with pytest.raises(UserError, match="--api_key_file .*key: .*; "):
+    with pytest.raises(UserError, match="--api_key_file .*/key.* text|must hold one word") as caught:
         read_key(str(tmp_path / "key"))
+    assert printable(str(caught.value)) == str(caught.value)  # nothing of it looks like a secret
+
+
+def test_read_key_names_the_variable(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "two words")
+    with pytest.raises(UserError, match=f"variable {VARIABLE} must hold one word") as caught:
+        read_key("")
+    assert printable(str(caught.value)) == str(caught.value)
 
 
 def test_read_key_names_a_file_that_is_missing(tmp_path):
