@@ -26,6 +26,7 @@ from arkasr.errors import UserError
 from arkasr.evaluation.hypotheses import transcribe
 from arkasr.export.onnx import check, texts, write
 from arkasr.export.onnx import folder as onnx_folder
+from arkasr.export.target import RECORD
 from arkasr.model.arkasr.configuration_arkasr import LEARNED
 from arkasr.model.arkasr.prompt import INSTRUCTION
 from arkasr.model.build import build_fresh
@@ -226,6 +227,16 @@ def test_export_onnx_refuses_other_models(trained, tmp_path, capsys):
     assert main(["export", "--onnx", "--model", str(teacher), "--outdir", str(tmp_path / "out")]) == 2
     assert f"{teacher}: a model of type qwen3_asr has no ONNX export" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_export_onnx_does_not_replace_its_model(trained, tmp_path, capsys):
+    """An earlier export may be replaced, but not by itself."""
+    model = tmp_path / "export"
+    shutil.copytree(trained / "base" / "final", model)
+    (model / RECORD).write_text(json.dumps({"files": [RECORD, *(path.name for path in model.iterdir())]}))
+    assert main(["export", "--onnx", "--model", str(model), "--outdir", f"{tmp_path}/./export/"]) == 2
+    assert "is the folder of the model, which would be lost" in capsys.readouterr().err
+    assert (model / "model.safetensors").is_file()
 
 
 def test_export_onnx_names_the_missing_package(tmp_path, monkeypatch, capsys):

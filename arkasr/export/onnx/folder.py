@@ -35,13 +35,15 @@ def export_folder(model: str, outdir: str, terms: str = "") -> None:
         terms: Licence of the weights as a Hub identifier, such as `cc-by-4.0`. If empty, the card states none.
 
     Raises:
-        UserError: A package is not installed, the model cannot be loaded or exported, or the target folder holds other
-            files.
+        UserError: A package is not installed, the model cannot be loaded or exported, or the target folder is that of
+            the model or holds other files.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     require_onnx()
     target = Path(outdir).resolve()
+    if not is_hub_id(model) and target == Path(model).resolve():
+        raise UserError(f"--outdir {outdir}: is the folder of the model, which would be lost; use another --outdir")
     check_target(target)
     lm = load_speech_lm(model)
     settings: Any = lm.hf.generation_config
