@@ -27,7 +27,10 @@ class Work(NamedTuple):
 
 
 class Queue:
-    """Jobs, fair to each: the one that was served least recently decides what the next batch is like.
+    """Jobs, fair to each.
+
+    In turn, the oldest of the jobs that were never served and the one that was served least recently decide what the
+    next batch is like. So a short job does not wait for long ones, and many short ones do not hold up a long one.
 
     Args:
         batch_seconds: Seconds of audio per batch, padding included.
@@ -38,10 +41,10 @@ class Queue:
 
     def __init__(self, batch_seconds: float):
         self.batch_seconds = batch_seconds
-        self._jobs: list[Job] = []  # the one that was served least recently is first
+        self._jobs: list[Job] = []  # in the order of their last service, or of their arrival
         self._changed = threading.Condition()
         self._readers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "read-audio")
-        self._closed = False
+        self._closed = self._new_was_first = False
 
     def add(self, job: Job) -> None:
         """Accept a job. Its audio is read by a thread.
@@ -50,12 +53,8 @@ class Queue:
             job: The job.
         """
         with self._changed:
-            self._jobs.insert(self._num_new(), job)
+            self._jobs.append(job)
             self._refill()
-
-    def _num_new(self) -> int:
-        """Count the jobs that were never served. They are at the front, in the order of their arrival."""
-        return next((i for i, job in enumerate(self._jobs) if job.served), len(self._jobs))
 
     def drop(self, job: Job) -> None:
         """Forget a job. Its windows leave the queue, and its audio is closed.
@@ -91,7 +90,10 @@ class Queue:
         return None
 
     def _batch(self, waiting: list[Job]) -> list[tuple[Job, Window]]:
-        alike = [job for job in waiting if hotwords_of(job) == hotwords_of(waiting[0])]
+        new, old = [job for job in waiting if not job.served], [job for job in waiting if job.served]
+        turns = old + new if self._new_was_first and old else new + old
+        self._new_was_first = not turns[0].served
+        alike = [job for job in turns if hotwords_of(job) == hotwords_of(turns[0])]
         counts = choose([[window_seconds(window) for window in job.windows] for job in alike], self.batch_seconds)
         batch = [(job, job.windows.popleft()) for job, count in zip(alike, counts) for _ in range(count)]
         served = [job for job, count in zip(alike, counts) if count]
@@ -128,7 +130,7 @@ class Queue:
     def _refill(self) -> None:
         """Let threads read ahead for jobs with little audio in the queue. The lock is held."""
         share = self._share()
-        for job in self._jobs:
+        for job in sorted(self._jobs, key=lambda job: job.served):  # new ones first
             if not (job.filling or job.ended or self._closed) and job.buffered < share:
                 job.filling = True
                 self._readers.submit(self._fill, job)

@@ -54,17 +54,28 @@ def filled(queue: Queue, *jobs: Job) -> None:
         assert queue._changed.wait_for(lambda: not any(one.filling for one in jobs), 10)
 
 
-def test_a_job_that_was_never_served_is_next(queue):
+def test_a_new_job_is_next_after_at_most_one_batch(queue):
     (long, _), (short, _) = job(100), job(1)
     queue.add(long)
-    filled(queue, long)
-    assert {one for one, _ in queue.take().batch} == {long}
-    queue.add(short)
-    filled(queue, long, short)
-    work = queue.take()
-    assert work.batch[0][0] is short
-    rest = queue.take()
-    assert short in work.finished + rest.finished and {one for one, _ in rest.batch} == {long}
+    firsts = []
+    for batch in range(6):
+        if batch == 2:
+            queue.add(short)
+        filled(queue, long, short)
+        firsts.append(queue.take().batch[0][0])
+    assert short in firsts[2:4] and firsts.count(long) == 5
+
+
+def test_a_long_job_ends_although_new_ones_come_all_the_time(queue):
+    long, _ = job(40, window_seconds=8)  # each window fills a batch
+    queue.add(long)
+    for _ in range(16):
+        new, _ = job(1)
+        queue.add(new)
+        filled(queue, long, new)
+        if long in queue.take().finished:
+            return
+    raise AssertionError("the long job has not ended")
 
 
 def test_windows_of_a_job_keep_their_order_and_none_is_lost(queue):

@@ -85,10 +85,13 @@ def test_a_bad_window_fails_its_request_only(queue, recognizer):
 
 def test_batches_become_smaller_if_memory_runs_out(queue, recognizer):
     recognizer.most = 2
-    events = [send(queue, 2) for _ in range(9)]
+    events = [send(queue, 2)]
+    wait_until(lambda: len(recognizer.batches) == 1)
+    events += [send(queue, 2) for _ in range(8)]
+    wait_until(lambda: queue.waiting_seconds() == 16)
     recognizer.go.set()
     assert [last(each)[1].text for each in events] == ["2 s English"] * 9
-    assert queue.batch_seconds <= 8
+    assert queue.batch_seconds == 4 and [len(batch) for batch in recognizer.batches] == [1, 8, 4, 2, 2, 4, 2, 2]
 
 
 def test_silence_is_empty_and_is_not_decoded(queue, recognizer):
