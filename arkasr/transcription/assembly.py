@@ -17,6 +17,8 @@ from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
 from arkasr.transcription.word_times import aligner_for
 
+MANY = 3  # windows in trouble that may have a common reason
+
 
 def is_spaced(language: str) -> bool:
     """Return whether a language is written with spaces between words.
@@ -70,7 +72,7 @@ class Assembly:
         self._spaced, self._aligner = is_spaced(language), aligner_for(recognizer, settings)
         self._pieces: list[_Piece] = []
         self._notes: list[str] = []
-        self._empty: list[Window] = []
+        self._empty: list[float] = []  # seconds of windows without text
 
     def add(self, window: Window, transcript: Transcript) -> None:
         """Add the next window. If its text is in trouble (see `redecoding`), this call decodes its parts.
@@ -79,10 +81,11 @@ class Assembly:
             window: A window of `cut`. Windows come in order.
             transcript: Its transcript.
         """
-        decoded = [Decoded(window, transcript)]
+        decoded, self._windows = [Decoded(window, transcript)], self._windows + 1
         if trouble(decoded[0]):
             decoded, note = decode_again(decoded[0], self._decode)
             self._notes.append(note)
+            self._again += 1
         for piece in decoded:
             self._append(*piece)
 
@@ -105,8 +108,13 @@ class Assembly:
             Segments in order, none of them empty, and notes of one sentence each.
         """
         if self._empty:
-            seconds = sum(window.end - window.start for window in self._empty)
+            seconds = sum(self._empty)
             self._notes.append(f"the model wrote nothing for {len(self._empty)} windows, {seconds:.1f} s in total")
+        if self._again >= MANY and 2 * self._again >= self._windows:
+            self._notes.append(
+                f"{self._again} of {self._windows} windows were decoded again; if the model was trained on shorter clips, "
+                "lower --window_seconds to their length"
+            )
         return [self._segment(piece) for piece in self._pieces if piece.units], self._notes
 
     def _decode(self, waveforms: Sequence[Tensor]) -> list[Transcript]:
@@ -117,7 +125,7 @@ class Assembly:
         parts = units(transcript, self._spaced)
         new = _Piece(window.start, window.end, parts, self._words(window, parts), transcript)
         if not new.units:
-            self._empty.append(window)
+            self._empty.append(window.end - window.start)
         if window.overlap and self._pieces:
             self._join(self._pieces[-1], new, window.overlap)
         self._pieces.append(new)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from scripted_recognizer import ScriptedRecognizer
@@ -20,6 +22,17 @@ def test_whole_text_has_spaces_where_the_language_has_them(texts, language, expe
     for start, text in enumerate(texts):
         assembly.add(Window(float(start), torch.ones(16000)), Transcript(text, True, False, 1))
     assert whole_text(assembly.finish()[0], language) == expected
+
+
+def test_assembly_does_not_keep_the_audio_of_windows():
+    """A recording of hours would fill the memory."""
+    assembly = Assembly(ScriptedRecognizer(), Settings(), "English")
+    windows = [Window(float(start), torch.ones(16000)) for start in range(2)]
+    waveforms = [weakref.ref(window.waveform) for window in windows]
+    for window, text in zip(windows, ("", "one"), strict=True):
+        assembly.add(window, Transcript(text, True, False, 1))
+    del windows, window
+    assert [waveform() for waveform in waveforms] == [None, None] and assembly.finish()[0][0].text == "one"
 
 
 def test_settled_text_is_the_start_of_the_whole_text():
