@@ -39,8 +39,8 @@ LAYOUT_TEXTS = {
     NATIVE: "The files are in the native layout of arkasr: "
     "config.json holds the configurations of encoder and decoder.",
     PUBLISHED: "The files are in the layout in which Ark-ASR was published (flat config.json, "
-    "`audio_encoder.*` weights), which arkasr reads too. They were not tested with other code, and this folder does "
-    "not contain any code.",
+    "`audio_encoder.*` weights), which arkasr reads too. This folder contains no code. `docs/other_engines.md` of "
+    "arkasr says which programs read it, and which files of the published model they need beside it.",
     ADAPTED: "The files are the LoRA adapter alone, in PEFT's layout, with the projector if it was trained. They need "
     "the model that was adapted, whose path or id is `base_model_name_or_path` in adapter_config.json.",
     ONNX: texts.LAYOUT,
