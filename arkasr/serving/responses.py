@@ -13,7 +13,7 @@ from arkasr.transcription.formats import FORMATS
 from arkasr.transcription.results import Transcription
 
 NOTES = "arkasr-notes"  # header
-MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip; charset=utf-8", "vtt": "text/vtt"}
 
 
 def response_of(result: Transcription, response_format: str, words: bool) -> Response:
