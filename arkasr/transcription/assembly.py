@@ -73,6 +73,7 @@ class Assembly:
         self._pieces: list[_Piece] = []
         self._notes: list[str] = []
         self._empty: list[float] = []  # seconds of windows without text
+        self._windows = self._again = 0  # windows that were added, and those that were decoded again
 
     def add(self, window: Window, transcript: Transcript) -> None:
         """Add the next window. If its text is in trouble (see `redecoding`), this call decodes its parts.
@@ -112,8 +113,8 @@ class Assembly:
             self._notes.append(f"the model wrote nothing for {len(self._empty)} windows, {seconds:.1f} s in total")
         if self._again >= MANY and 2 * self._again >= self._windows:
             self._notes.append(
-                f"{self._again} of {self._windows} windows were decoded again; if the model was trained on shorter clips, "
-                "lower --window_seconds to their length"
+                f"{self._again} of {self._windows} windows were decoded again; if the model was trained on "
+                "shorter clips, lower --window_seconds to their length"
             )
         return [self._segment(piece) for piece in self._pieces if piece.units], self._notes
 

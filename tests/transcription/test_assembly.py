@@ -129,6 +129,18 @@ def test_pieces_of_a_window_keep_its_overlap_with_the_one_before():
     assert whole_text(segments, "English").split() == [f"n{number}" for number in range(160)]
 
 
+@pytest.mark.parametrize("loops_from, again", [(7, 5), (1e9, 0)])
+def test_many_windows_that_are_decoded_again_have_one_note_on_their_length(loops_from, again):
+    found = cut([recording(range(160))], Settings(window_seconds=10, segmentation="fixed"))
+    _, notes = assembled(found, NumberReader(loops_from))
+    assert sum("again in" in note for note in notes) == again
+    advice = (
+        f"{again} of 5 windows were decoded again; if the model was trained on shorter clips, lower --window_seconds"
+    )
+    assert [note for note in notes if note.startswith(advice)] == notes[again:]
+    assert len(notes) == again + (again > 0)
+
+
 def test_windows_without_text_are_counted():
     segments, notes = assembled([Window(0.0, recording([SILENCE] * 12)), Window(3.0, recording([1]))], NumberReader())
     assert [segment.text for segment in segments] == ["n1"]
