@@ -145,7 +145,7 @@ async def run_until(ending: asyncio.Event, app: ASGIApp, service: Service, liste
     service.start()
     serving, waiting = asyncio.create_task(server.serve(sockets=[listening])), asyncio.create_task(ending.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    service.draining = True
+    service.drain()
     while service.num_open and not serving.done():
         await asyncio.sleep(POLL_SECONDS)
     server.should_exit = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,7 +33,6 @@ class Service:
         limits: What clients may ask for.
         metrics: Numbers for Prometheus.
         uploads: Turns of requests whose bytes are read.
-        draining: Whether the service ends when its requests are done. New ones are refused.
         num_open: Requests that are uploaded, wait or run.
     """
 
@@ -42,11 +43,24 @@ class Service:
         self._recognizer = recognizer
         self._worker = Worker(recognizer, self._queue, self.metrics)
         self.uploads = asyncio.Semaphore(limits.max_uploads)
-        self.draining, self.num_open = False, 0
+        self.num_open, self._uploads_end = 0, math.inf
 
     def start(self) -> None:
         """Start the thread that uses the model."""
         self._worker.start()
+
+    def drain(self) -> None:
+        """Refuse new requests from now on. Uploads have the time of a silent client left."""
+        self._uploads_end = time.monotonic() + self.limits.client_timeout
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service ends when its requests are done. New ones are refused."""
+        return self._uploads_end < math.inf
+
+    def upload_time_left(self) -> float:
+        """Return the seconds that uploads have left, infinity unless the service ends."""
+        return self._uploads_end - time.monotonic()
 
     def close(self) -> None:
         """End all threads."""

@@ -72,7 +72,7 @@ class Transcriptions:
             message = f"all {limits.max_uploads} places for uploads are taken (--max_uploads); try again soon"
             raise busy(message, "busy") from error
         try:
-            return await read_form(scope, receive, limits)
+            return await read_form(scope, receive, limits, self._service.upload_time_left)
         finally:
             uploads.release()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers
@@ -18,7 +19,9 @@ MAX_FIELDS = 32
 MAX_FIELD_BYTES = 64 * 2**10
 
 
-async def read_form(scope: Scope, receive: Receive, limits: Limits) -> FormData:
+async def read_form(
+    scope: Scope, receive: Receive, limits: Limits, time_left: Callable[[], float] = lambda: math.inf
+) -> FormData:
     """Read a form with at most one file.
 
     A file of more than 1 MiB is kept on the disk, in a temporary file without a name. The name that the client sends is
@@ -28,6 +31,7 @@ async def read_form(scope: Scope, receive: Receive, limits: Limits) -> FormData:
         scope: The request, as ASGI describes it.
         receive: Returns the next message of the client.
         limits: Limits of bytes and time.
+        time_left: Returns the seconds that the service allows for all uploads from now on.
 
     Returns:
         The fields. Close them at the end.
@@ -45,22 +49,24 @@ async def read_form(scope: Scope, receive: Receive, limits: Limits) -> FormData:
         raise ApiError(400, "invalid_form", message)
     bounds = {"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
     try:
-        return await MultiPartParser(headers, _body(receive, limits), **bounds).parse()
+        return await MultiPartParser(headers, _body(receive, limits, time_left), **bounds).parse()
     except (MultiPartException, FormParserError, KeyError, UnicodeDecodeError) as error:
         reason = getattr(error, "message", "") or "it cannot be read"
         raise ApiError(400, "invalid_form", f"the form is wrong: {reason}; send it again") from error
 
 
-async def _body(receive: Receive, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def _body(receive: Receive, limits: Limits, time_left: Callable[[], float]) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a request, as long as the client is fast enough and sends no more than allowed."""
-    size, deadline = 0, time.monotonic() + limits.client_timeout
+    size, started = 0, time.monotonic()
     while True:
-        left = deadline + size / MIN_BYTES_PER_SECOND - time.monotonic()
+        allowed = min(limits.client_timeout + size / MIN_BYTES_PER_SECOND, limits.request_timeout)
+        left = started + allowed - time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), min(left, limits.client_timeout))
+            message = await asyncio.wait_for(receive(), min(left, limits.client_timeout, time_left()))
         except TimeoutError as error:
-            slow = f"the upload is too slow: nothing for {limits.client_timeout:g} s, or fewer than "
-            slow += f"{MIN_BYTES_PER_SECOND} bytes/s; send it again, faster"
+            slow = f"the upload is too slow: nothing for {limits.client_timeout:g} s, fewer than "
+            slow += f"{MIN_BYTES_PER_SECOND} bytes/s, more than {limits.request_timeout:g} s in total, or the service "
+            slow += "ends; send it again, faster"
             raise ApiError(408, "slow_upload", slow, headers={"Connection": "close"}) from error
         if message["type"] == "http.disconnect":
             raise ClientGoneError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_a_slow_client_that_is_fast_enough_is_read(monkeypatch):
     monkeypatch.setattr(upload, "MIN_BYTES_PER_SECOND", 100)
     body = pieces(HEAD, bytes(100), TAIL, size=40)
     assert read(Client(body, wait=0.03), Limits(client_timeout=0.15))["language"] == "en"
+
+
+def test_an_upload_has_an_end_however_fast_it_is():
+    body = pieces(HEAD, bytes(2**20), TAIL, size=2**12)
+    with pytest.raises(ApiError, match="more than 0.2 s in total"):
+        read(Client(body, wait=0.01), Limits(request_timeout=0.2))
+
+
+def test_a_service_that_ends_does_not_wait_for_uploads():
+    async def main() -> None:
+        headers = [(b"content-type", FORM.encode())]
+        receive = Client(pieces(HEAD, bytes(2**20), TAIL, size=2**12), wait=0.01).receive
+        ends = time.monotonic() + 0.2
+        await read_form({"type": "http", "headers": headers}, receive, Limits(), lambda: ends - time.monotonic())
+
+    with pytest.raises(ApiError, match="the service ends"):
+        asyncio.run(main())
 
 
 def test_a_client_that_leaves_is_noticed():
