@@ -25,6 +25,7 @@ import measured
 import opd_step
 import rtf
 import scoring
+import transcribe
 
 from arkasr.config.load import dump_config, load_config
 
@@ -168,3 +169,18 @@ def test_hotwords_prints_one_row_per_number(capsys):
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
     assert [row[0] for row in rows] == ["0", "3", "20"] and rows[0][4] == "1.000"
     assert int(rows[1][2]) < int(rows[2][2])
+
+
+def test_transcribe_prints_one_row_per_way_and_the_texts_are_equal(capsys):
+    transcribe.main(["--vocab", "600", "--clips", "3", "--longest", "2", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \| (\d+) \|", printed, re.M)
+    assert [row[0] for row in rows] == ["loop", "transcribe"] and "equal texts: 3 of 3" in printed
+    ratios = [float(value) for value in re.findall(r"loop / transcribe.*?: ([\d.]+)", printed)]
+    assert ratios == pytest.approx([float(rows[0][1]) / float(rows[1][1])] * 2, rel=0.2)
+
+
+def test_files_of_a_folder_divide_it_evenly_by_length(tmp_path):
+    for i, seconds in enumerate((5, 1, 4, 2, 3, 6)):
+        soundfile.write(tmp_path / f"{i}.wav", torch.zeros(100 * seconds).numpy(), 16000)
+    assert sorted(soundfile.info(path).frames for path in transcribe.of_folder(tmp_path, 3)) == [100, 300, 500]
