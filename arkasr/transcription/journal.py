@@ -103,7 +103,8 @@ class Journal:
             source: The audio.
             result: Its transcription.
         """
-        self._write({"name": source.name, "stamp": source.stamp, "result": record(result)})
+        self._results[source.name, source.stamp] = fields = record(result)
+        self._write({"name": source.name, "stamp": source.stamp, "result": fields})
 
     def claim(self, target: Path) -> None:
         """Note that this output writes a file.
@@ -130,5 +131,7 @@ class Journal:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file, which ends the lock."""
+        """Close the file, which ends the lock. A journal without an entry is deleted."""
+        if not self._results and not self._targets:
+            self._path.unlink(missing_ok=True)
         self._file.close()

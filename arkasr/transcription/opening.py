@@ -56,9 +56,9 @@ def _closing(file: BinaryIO, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarra
 
 def _decoded(source: str | Path | bytes | BinaryIO, file: BinaryIO, name: str, begin: float) -> Decoded:
     # libsndfile reads a path itself. It reads other files through Python functions, which would swallow a signal.
-    by_path = isinstance(source, str | Path) and isinstance(file, io.BufferedReader)
+    path = os.fsencode(source) if isinstance(source, str | Path) and isinstance(file, io.BufferedReader) else None
     try:
-        decoded = read_sound_file(os.fsencode(source) if by_path else file, begin, lambda at: _rest(file, at))
+        decoded = read_sound_file(path or file, begin, lambda at: _rest(file, at))
     except TypeError as error:  # the name of the file ends in .raw
         raise UserError(f"{name}: raw samples have no header; convert the file to WAV or FLAC") from error
     except soundfile.LibsndfileError as error:

@@ -71,6 +71,11 @@ def test_files_of_others_are_never_overwritten(path):
     again.close()
 
 
+def test_a_journal_without_an_entry_leaves_no_file(path):
+    Journal(path, MADE_BY).close()
+    assert not path.exists()
+
+
 def _try(path, queue):
     try:
         Journal(path, MADE_BY)
