@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hotword_reference import bonuses, reference_match, reference_occurrences
@@ -169,12 +171,20 @@ def test_number_of_reported_hotwords_is_limited():
         hotword_automaton(hotwords, student_tokenizer(), 1.0)
 
 
+def test_padding_of_an_earlier_call_is_not_a_part_of_hotwords():
+    tokenizer = copy.deepcopy(student_tokenizer())
+    expected = hotword_automaton(["sea", "a quick fox"], tokenizer, 1.0).starts
+    tokenizer(["a", "longer text"], padding=True)
+    assert tokenizer.backend_tokenizer.padding is not None
+    assert hotword_automaton(["sea", "a quick fox"], tokenizer, 1.0).starts == expected
+
+
 def test_tables_of_similar_lists_have_one_shape_and_are_kept():
     tokenizer = student_tokenizer()
     size = len(tokenizer) + 8
     first, second = (hotword_tables([word], tokenizer, size) for word in ("ship", "shop"))
     assert first.shape == second.shape and hotword_tables(["ship"], tokenizer, size) is first
-    copy = first.clone()
-    copy.copy_(second)
-    assert torch.equal(bonus_of(copy, range(3)), bonus_of(second, range(3)))
-    assert not torch.equal(bonus_of(copy, range(3)), bonus_of(first, range(3)))
+    held = first.clone()
+    held.copy_(second)
+    assert torch.equal(bonus_of(held, range(3)), bonus_of(second, range(3)))
+    assert not torch.equal(bonus_of(held, range(3)), bonus_of(first, range(3)))

@@ -65,7 +65,8 @@ def phrases(hotwords: Iterable[str], tokenizer: PreTrainedTokenizerBase, table: 
         raise UserError("--hotwords: holds an empty hotword; each must have a character; remove it")
     contexts = [(text, before, spelling) for text in texts for spelling in spellings(text) for before in CONTEXTS]
     joined = [before + spelling for _, before, spelling in contexts]
-    encoded = [each.ids for each in tokenizer.backend_tokenizer.encode_batch(joined, add_special_tokens=False)]
+    options = {"add_special_tokens": False, "padding": False, "truncation": False, "return_attention_mask": False}
+    encoded = tokenizer(joined, **options)["input_ids"]
     found: dict[Phrase, None] = {}
     written = set()
     for (text, before, spelling), ids in zip(contexts, encoded, strict=True):

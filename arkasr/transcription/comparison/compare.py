@@ -65,7 +65,7 @@ def compare(
     device: str = "auto",
     dtype: str = "auto",
 ) -> int:
-    """Transcribe files with several models, one after another, and print their texts side by side.
+    """Transcribe files with several models, one after another, and print their texts below each other.
 
     Args:
         paths: See `find_sources`.
@@ -89,19 +89,25 @@ def compare(
             raise UserError(f"{STDIN}: standard input can be read once, but there are several models; name a file")
         read = read_references(references, sources)
         device, dtype = place(device, dtype)
-        results = {name: _results(name, system, sources, settings, device, dtype) for name, system in systems.items()}
+        loaded = {name: _loaded(system, settings, device, dtype) for name, system in systems.items()}
+        results = {name: _results(name, recognizer, sources, settings) for name, recognizer in loaded.items()}
         found = comparison(systems, results, read)
     text = json.dumps(found, indent=2, ensure_ascii=False) if as_json else side_by_side(found, stdout)
     print(printable(text) if as_json else text)
     return len({each["name"] for each in found["failed"]})
 
 
-def _results(
-    name: str, system: System, sources: Sequence[Source], settings: Settings, device: str, dtype: str
-) -> list[Transcription | Failed]:
+def _loaded(system: System, settings: Settings, device: str, dtype: str) -> Recognizer:
+    """Load a model. All are loaded before the first one transcribes, so that a wrong one wastes no work."""
     quiet_transformers()
     recognizer = Recognizer.load(system.model, system.teacher, device, dtype)
     recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
+    return recognizer
+
+
+def _results(
+    name: str, recognizer: Recognizer, sources: Sequence[Source], settings: Settings
+) -> list[Transcription | Failed]:
     found = []
     with Progress(name, len(sources), "files") as bar:
         for result in transcribe_all(recognizer, sources, settings):
