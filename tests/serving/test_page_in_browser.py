@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import browser
@@ -97,6 +98,17 @@ def write_clip(path: Path, seconds: float = SECONDS) -> Path:
 def show(chromium, url: str, width: int = WIDE, dark: bool = False) -> None:
     chromium.open(url, width, dark)
     chromium.wait_for("document.body.dataset.ready !== undefined")
+
+
+@contextmanager
+def network(chromium, **conditions):
+    """Restrict the network of the page until the block ends."""
+    full = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    chromium.call("Network.emulateNetworkConditions", **full | conditions)
+    try:
+        yield
+    finally:
+        chromium.call("Network.emulateNetworkConditions", **full)
 
 
 def _shown(selector: str, card: int) -> str:
@@ -285,16 +297,22 @@ def test_page_keeps_text_of_a_stream_that_breaks_off(page, service, clip):
 
 
 def test_page_says_that_the_network_is_gone_and_tries_again_on_request(page, clip, chromium):
-    gone = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    chromium.call("Network.emulateNetworkConditions", offline=True, **gone)
-    try:
+    with network(chromium, offline=True):
         page.add(clip)
         page.wait(".problem", "No connection to the service")
-    finally:
-        chromium.call("Network.emulateNetworkConditions", offline=False, **gone)
     chromium.click(".again")
     page.wait(".transcript", "sat")
     assert page.text(".problem") == ""
+
+
+def test_page_shows_how_much_is_sent_and_stops_on_request(page, service, tmp_path, chromium):
+    with network(chromium, uploadThroughput=100_000):
+        page.add(write_clip(tmp_path / "long.wav", 30.0))
+        chromium.wait_for("/Sending: [1-9]/.test(document.querySelector('.state').textContent)")
+        assert 0 < chromium.evaluate("document.querySelector('progress').value") < 1
+        chromium.click(".cancel")
+        page.wait(".problem", "Cancelled.")
+    assert service.forms == []
 
 
 def test_page_refuses_files_before_it_sends_them(page, service, tmp_path):

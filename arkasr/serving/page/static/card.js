@@ -27,6 +27,7 @@ export class Card {
   #facts;
   #result = null;
   #playable = true;
+  #recognised = 0; // seconds
 
   /**
    * `actions`: `settings`, `language()` the chosen `{code, name}`, `enqueue(card)`, `announce(text)`, `removed(card)`,
@@ -47,7 +48,10 @@ export class Card {
     this.#part(".copy").onclick = () => this.#copy();
     this.#player = new Player(this.#part(".player"), file, {
       onTime: seconds => this.#transcript.light(seconds),
-      onLength: seconds => this.#setFacts({ length: clock(seconds) }),
+      onLength: seconds => {
+        this.#setFacts({ length: clock(seconds) });
+        this.#showProgress();
+      },
       onUnplayable: () => {
         this.#playable = false;
         this.#showUnplayable();
@@ -116,6 +120,7 @@ export class Card {
   }
 
   #send() {
+    this.#recognised = 0;
     this.#state("Sending", 0);
     return transcribe(this.file, this.language, this.actions.settings, {
       signal: this.#abort.signal,
@@ -123,10 +128,16 @@ export class Card {
       onText: (text, seconds) => {
         this.#part(".transcript").hidden = false;
         this.#transcript.grow(text);
-        const length = this.#player.length;
-        if (seconds && length) this.#state(`Recognised ${clock(seconds)} of ${clock(length)}`, Math.min(seconds / length, 1));
+        this.#recognised = seconds ?? 0;
+        this.#showProgress();
       },
     });
+  }
+
+  /** Say how much is recognised, once both that and the length of the audio are known. */
+  #showProgress() {
+    const [seconds, length] = [this.#recognised, this.#player.length];
+    if (seconds && length) this.#state(`Recognised ${clock(seconds)} of ${clock(length)}`, Math.min(seconds / length, 1));
   }
 
   async #countDown(seconds) {
@@ -183,7 +194,7 @@ export class Card {
     this.waiting = false;
     const transcript = this.#part(".transcript");
     if (this.#result) this.#transcript.show(this.#result); // of an earlier try
-    const left = this.#result ? " The text below is of the try before." : transcript.textContent ? " The text below is incomplete." : "";
+    const left = this.#result ? " The text below is from the try before." : transcript.textContent ? " The text below is incomplete." : "";
     this.#part(".what").textContent = problem.what;
     this.#part(".advice").textContent = `${problem.advice}${left}`.trim();
     this.#part(".again").textContent = "Try again";

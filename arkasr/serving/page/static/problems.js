@@ -49,6 +49,8 @@ export const tooLarge = (bytes, limit) =>
   new Problem(`The file is too large: ${size(bytes)}.`, `This service takes files up to ${size(limit)}. Cut it into parts, or compress it to MP3, M4A or Opus.`);
 export const unreachable = () =>
   new Problem("No connection to the service.", "Check your network, and that the service runs. Then try again.");
+export const uploadBroken = bytes =>
+  new Problem("The connection broke off while the file was sent.", `Try again. If it happens again, the file (${size(bytes)}) may be too large for a proxy before the service.`);
 export const broken = () =>
   new Problem("The connection to the service broke off.", "Try again.");
 export const failedLate = message =>

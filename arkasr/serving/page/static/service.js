@@ -81,7 +81,8 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     if (signal.aborted) throw problems.cancelled();
     const request = new XMLHttpRequest();
     const events = new Events();
-    let [text, result, late] = ["", null, null];
+    let [text, result, late, sent] = ["", null, null, 0];
+    const upload = part => onUpload((sent = part));
     const isStream = () => request.status === 200 && (request.getResponseHeader("Content-Type") ?? "").startsWith("text/event-stream");
     const take = event => {
       if (event.error) late = problems.failedLate(messageOf(JSON.stringify(event)));
@@ -107,11 +108,11 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     };
     request.open("POST", "v1/audio/transcriptions");
     Object.entries(authorization(getKey())).forEach(header => request.setRequestHeader(...header));
-    request.upload.onprogress = event => event.lengthComputable && onUpload(event.loaded / event.total);
-    request.upload.onload = () => onUpload(1);
+    request.upload.onprogress = event => event.lengthComputable && upload(event.loaded / event.total);
+    request.upload.onload = () => upload(1);
     request.onprogress = guarded(read);
     request.onload = guarded(finish);
-    request.onerror = () => reject(request.readyState > 1 && text ? problems.broken() : problems.unreachable());
+    request.onerror = () => reject(text ? problems.broken() : sent > 0 && sent < 1 ? problems.uploadBroken(file.size) : problems.unreachable());
     request.onabort = () => reject(problems.cancelled());
     signal.addEventListener("abort", () => request.abort());
     request.send(form(file, language, settings));
