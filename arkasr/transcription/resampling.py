@@ -9,8 +9,9 @@ import numpy as np
 from arkasr.interfaces import SAMPLE_RATE
 
 ZEROS = 10  # zero crossings of the low-pass filter on each side of its centre, as in scipy.signal.resample_poly
-# Larger terms of a ratio need a long filter. The nearest ratio below this limit is off by less than 2 in a million.
-MOST_STEPS = 2000
+# Longest terms of a ratio, because the filter has 20 taps per step. All rates up to it are exact. Of odd rates above it,
+# the nearest ratio is off by less than 1 in 80,000.
+MOST_STEPS = 100_000
 
 
 class Resampler:
@@ -21,8 +22,7 @@ class Resampler:
     """
 
     def __init__(self, rate: int):
-        ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(MOST_STEPS)
-        self._up, self._down = ratio.numerator, ratio.denominator
+        self._up, self._down = steps(rate)
         self._taps = _low_pass(max(self._up, self._down)) if self._up != self._down else None
         reach = -(-ZEROS * max(self._up, self._down) // self._up)  # input samples that one output sample looks at
         self._context = self._down * -(-reach // self._down)
@@ -66,7 +66,20 @@ class Resampler:
         return done[begin : begin + count].astype(np.float32, copy=False)
 
 
-def _low_pass(steps: int) -> np.ndarray:
+def steps(rate: int) -> tuple[int, int]:
+    """Return by how many steps a signal is interpolated, and of how many of those one is kept.
+
+    Args:
+        rate: Sampling rate in Hz.
+
+    Returns:
+        Both numbers, in lowest terms.
+    """
+    ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(MOST_STEPS)
+    return ratio.numerator, ratio.denominator
+
+
+def _low_pass(most: int) -> np.ndarray:
     from scipy.signal import firwin
 
-    return firwin(2 * ZEROS * steps + 1, 1.0 / steps, window=("kaiser", 5.0)).astype(np.float32)
+    return firwin(2 * ZEROS * most + 1, 1.0 / most, window=("kaiser", 5.0)).astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from arkasr.transcription.resampling import Resampler
+from arkasr.transcription.resampling import Resampler, steps
 
 
 def in_blocks(samples, rate, sizes):
@@ -32,6 +32,13 @@ def test_odd_rates_keep_pitch_and_length(rate):
     assert abs(len(found) - 32000) <= 1
     expected = np.sin(2 * np.pi * 440 * np.arange(len(found)) / 16000)
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=1e-2)
+
+
+def test_ratios_are_exact_or_nearly_so():
+    for rate in (*range(1000, 768_000, 997), 99_999, 100_001, 112_001, 768_000):
+        up, down = steps(rate)
+        error = abs(up / down * rate / 16000 - 1)
+        assert error < 1e-12 if rate <= 100_000 else error < 1 / 80_000, rate
 
 
 def test_16_khz_stays_as_it_is():
