@@ -9,8 +9,8 @@ import numpy as np
 from arkasr.interfaces import SAMPLE_RATE
 
 ZEROS = 10  # zero crossings of the low-pass filter on each side of its centre, as in scipy.signal.resample_poly
-# Longest terms of a ratio, because the filter has 20 taps per step. All rates up to it are exact. Of odd rates above it,
-# the nearest ratio is off by less than 1 in 80,000.
+# Longest terms of a ratio, because the filter has 20 taps per step. All rates up to it are exact. Of odd rates above
+# it, the nearest ratio is off by less than 1 in 80,000.
 MOST_STEPS = 100_000
 
 
