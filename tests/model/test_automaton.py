@@ -14,8 +14,8 @@ from tiny import student_tokenizer, teacher_tokenizer
 
 from arkasr.errors import UserError
 from arkasr.model.hotwords.automaton import Automaton, hotword_automaton
+from arkasr.model.hotwords.compiled import hotword_tables, to_tables
 from arkasr.model.hotwords.phrases import Phrase, spellings
-from arkasr.model.hotwords.tables import hotword_tables, to_tables
 
 WEIGHT = 0.5
 # Tokens 0 to 3 begin a word, 4 and 5 continue it, 6 is a comma, 7 ends the text.

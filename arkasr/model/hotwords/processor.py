@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from arkasr.model.hotwords.automaton import hotword_automaton
-from arkasr.model.hotwords.tables import DEFAULT_WEIGHT, HotwordTables, to_tables
+from arkasr.model.hotwords.compiled import DEFAULT_WEIGHT, to_tables
+from arkasr.model.hotwords.tables import HotwordTables
 
 
 class HotwordProcessor(LogitsProcessor):

@@ -93,7 +93,7 @@ def compare(
         results = {name: _results(name, recognizer, sources, settings) for name, recognizer in loaded.items()}
         found = comparison(systems, results, read)
     text = json.dumps(found, indent=2, ensure_ascii=False) if as_json else side_by_side(found, stdout)
-    print(printable(text) if as_json else text)
+    print(printable(text) if as_json and stdout.isatty() else text)
     return len({each["name"] for each in found["failed"]})
 
 
