@@ -152,7 +152,7 @@ def measure(args: argparse.Namespace, temporary: Path, device: str, dtype: str) 
         lm.blocked[lm.stop_ids] = True  # no transcript ends before its cap
         recognizers.TOKENS_PER_SECOND = args.tokens_per_second  # type: ignore[misc]
         caps = token_caps(audio, recognizers.MAX_NEW_TOKENS, args.tokens_per_second)
-    processor = ArkasrProcessor.from_pretrained(args.model or temporary / "model")
+    processor = ArkasrProcessor.from_pretrained(args.model or temporary / "model", trust_remote_code=False)
     texts: dict[str, list[str]] = {}
 
     def one_by_one() -> None:
