@@ -25,7 +25,6 @@ from arkasr.export.card_facts import ADAPTED, NATIVE, ONNX, PUBLISHED, CardFacts
 from arkasr.export.onnx.folder import write_files
 from arkasr.export.onnx.write import require_onnx
 from arkasr.export.select_weights import FINAL, WeightSource, find_source
-from arkasr.export.settings import generation_settings
 from arkasr.export.target import check_target, replacing, write_record
 from arkasr.model.speech_lm.arkasr import ArkSpeechLM
 from arkasr.model.speech_lm.auto import SpeechLM
@@ -98,7 +97,7 @@ def write_model(lm: SpeechLM, folder: Path, config: Config, published: bool) -> 
         config: Configuration of the run.
         published: True for the layout of the published model.
     """
-    lm.hf.generation_config = generation_settings(lm, config.decode.max_new_tokens)
+    lm.set_generation(config.decode.max_new_tokens)
     lm.save(folder, save_original_format=published)
     if published and isinstance(lm, ArkSpeechLM):
         _publish_processor(folder, lm.num_mel, config.model.dtype)

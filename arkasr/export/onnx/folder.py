@@ -16,7 +16,6 @@ from arkasr.export.card_texts import METHODS
 from arkasr.export.onnx import texts
 from arkasr.export.onnx.check import compare
 from arkasr.export.onnx.write import require_onnx, write_graphs
-from arkasr.export.settings import generation_settings
 from arkasr.export.target import check_target, replacing, write_record
 from arkasr.model.arkasr.processing_arkasr import ArkasrProcessor
 from arkasr.model.loading import load_speech_lm
@@ -76,7 +75,8 @@ def write_files(lm: SpeechLM, folder: Path, name: str, max_new_tokens: int) -> d
     lm.hf.float()
     config.dtype = "float32"
     config.save_pretrained(folder)
-    generation_settings(lm, max_new_tokens).save_pretrained(folder)
+    lm.set_generation(max_new_tokens)
+    lm.hf.generation_config.save_pretrained(folder)
     ArkasrProcessor.from_config(config, lm.tokenizer).save_pretrained(folder)
     try:
         write_graphs(lm, folder)
