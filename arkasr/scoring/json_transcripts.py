@@ -11,7 +11,7 @@ from arkasr.scoring.transcripts import Transcripts, by_id, read_lines
 from arkasr.scoring.utterances import Utterance
 
 # The first of these keys that a row has is read.
-IDS = ("id", "utt_id", "utterance_id", "utt", "key", "audio_filepath", "audio", "file_name", "path")
+IDS = ("id", "utt_id", "utterance_id", "utt", "key", "audio_filepath", "audio", "file_name", "path", "name")
 TEXTS = ("text", "transcript", "transcription", "sentence")
 REFERENCES = ("reference", "ref", *TEXTS)
 HYPOTHESES = ("hypothesis", "hyp", "pred_text", "prediction", "predicted_text", *TEXTS)

@@ -10,6 +10,7 @@ from tiny import waveform
 
 from arkasr.cli import main
 from arkasr.errors import UserError
+from arkasr.scoring.transcript_file import read_transcripts
 from arkasr.transcription.recognizer import Recognizer
 
 
@@ -27,7 +28,7 @@ def systems(trained):
 
 
 @pytest.mark.slow
-def test_models_are_compared_with_references(audio, trained, capsys):
+def test_models_are_compared_with_references(audio, trained, tmp_path, capsys):
     files = [str(path) for path in sorted(audio.glob("*.wav"))]
     words = ["transcribe", *files, *systems(trained), "--reference", str(audio / "ref.trn"), "--device", "cpu"]
     assert main([*words, "--format", "json"]) == 0
@@ -36,7 +37,11 @@ def test_models_are_compared_with_references(audio, trained, capsys):
     assert found["without_reference"] == [files[1]] and found["unused_references"] == ["other"]
     for name in ("base", "teacher"):
         assert main(["transcribe", *files, "--model", str(trained / name / "final"), "--format", "jsonl"]) == 0
-        texts = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+        printed = capsys.readouterr().out
+        texts = [json.loads(line)["text"] for line in printed.splitlines()]
+        (tmp_path / "hyp.jsonl").write_text(printed)
+        read = read_transcripts(str(tmp_path / "hyp.jsonl"), False)  # `arkasr score --hyp`
+        assert {name: each.text for name, each in read.utterances.items()} == dict(zip(files, texts))
         assert [entry["texts"][name] for entry in found["files"]] == texts
     assert main(words) == 0
     out = capsys.readouterr().out

@@ -115,8 +115,12 @@ def _difference(each: Mapping[str, Any], labels: Mapping[str, str], found: Mappi
     speakers = each["interval_by_speaker_percent"]
     by_speaker = f", by speaker {_pair(speakers, '+')}" if speakers else ""
     tests = {"matched pairs": each["p_matched_pairs"], "bootstrap": each["p_bootstrap"]}
-    shown = [f"p = {value:.3f} ({name})" for name, value in tests.items() if value is not None]
+    shown = [f"p {_p_value(value)} ({name})" for name, value in tests.items() if value is not None]
     return f"{names} {points}{interval}{by_speaker}{''.join(f', {text}' for text in shown)}. {differ}"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _notes(found: Mapping[str, Any]) -> list[str]:
