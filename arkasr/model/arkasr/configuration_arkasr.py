@@ -101,8 +101,8 @@ class ArkasrConfig(PreTrainedConfig):
             UserError: See `from_dict`. The message names the folder.
         """
         kwargs.pop("trust_remote_code", None)
-        place = {"_place": str(pretrained_model_name_or_path)}
-        return super().from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **place, **kwargs)
+        kwargs["_place"] = str(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ArkasrConfig:

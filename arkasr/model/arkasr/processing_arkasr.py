@@ -38,7 +38,7 @@ class ArkasrProcessor(ProcessorMixin):
         UserError: The tokenizer lacks special tokens of the prompt, or another argument is not one of Ark-ASR.
     """
 
-    text_kwargs = {"padding": True, "add_special_tokens": False, "return_tensors": "pt"}  # type: ignore[assignment]
+    text_kwargs = {"padding": True, "add_special_tokens": False, "return_tensors": "pt"}
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class ArkasrProcessor(ProcessorMixin):
         else:
             clips = Clips(as_waveforms(audio), audio.names if isinstance(audio, Clips) else None)
             texts = self._prompts(len(clips), texts)
-        inputs: BatchFeature = super().__call__(audio=clips, text=texts, **self._with_padding_side(kwargs))  # type: ignore[arg-type]
+        inputs: BatchFeature = super().__call__(audio=clips, text=texts, **self._with_padding_side(kwargs))
         return inputs
 
     def _prompts(self, clips: int, texts: list[str] | None) -> list[str]:
@@ -176,7 +176,7 @@ class ArkasrProcessor(ProcessorMixin):
             return kwargs
         return kwargs | {"text_kwargs": {**groups[1], "padding_side": "left"}}
 
-    def prepare_inputs_layout(  # type: ignore[override]  # of the modalities, this model has text and audio
+    def prepare_inputs_layout(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Any, Any]:
         """Pass on clips and texts, which `__call__` has brought into their form. transformers calls this.
@@ -199,9 +199,7 @@ class ArkasrProcessor(ProcessorMixin):
         features = self.feature_extractor(audio, rate, names=names)
         return features, [self.replace_audio_token(features, i) for i in range(len(audio))]
 
-    def replace_audio_token(  # type: ignore[override]  # transformers declares a dict
-        self, audio_inputs: Mapping[str, Any], audio_idx: int, **kwargs: Any
-    ) -> str:
+    def replace_audio_token(self, audio_inputs: Mapping[str, Any], audio_idx: int, **kwargs: Any) -> str:
         """Return what replaces `<|audio|>` in the prompt of one clip. transformers calls this.
 
         Args:
@@ -273,7 +271,7 @@ class ArkasrProcessor(ProcessorMixin):
         )
         return result
 
-    def _multimodal_inputs_from_conversations(  # type: ignore[override]  # this model reads audio only
+    def _multimodal_inputs_from_conversations(
         self, conversations: list[Any], *args: Any, **kwargs: Any
     ) -> tuple[list[Any], list[Any], Clips, dict[str, Any]]:
         return [], [], clips_of(conversations), {}
