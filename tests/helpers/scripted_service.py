@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,14 +57,21 @@ class Scripted:
     answers: deque[Answer] = field(default_factory=deque)
     forms: list[dict[str, Any]] = field(default_factory=list)
     key: str = ""
+    reading: int = 0  # requests whose form is read now
 
     def script(self, *answers: Answer, key: str = "") -> None:
+        while self.reading:  # an upload that was cancelled may have arrived in full
+            time.sleep(0.02)
         self.answers, self.key = deque(answers), key
         self.forms.clear()
 
     async def transcribe(self, request: Request) -> Response:
-        async with request.form() as form:
-            self.forms.append({name: each.filename if name == "file" else each for name, each in form.items()})
+        self.reading += 1
+        try:
+            async with request.form() as form:
+                self.forms.append({name: each.filename if name == "file" else each for name, each in form.items()})
+        finally:
+            self.reading -= 1
         if not self._knows(request):
             return JSONResponse({"error": {"message": "the API key is missing"}}, 401)
         return await (self.answers.popleft() if len(self.answers) > 1 else self.answers[0]).response()
