@@ -8,8 +8,11 @@ from typing import Any
 
 from arkasr.transcription.results import Failed, Transcription
 
-# Marks of the next turn, at which the published code cuts a text, and signs that it removes at the start.
+# The published code cuts a text at the next turn, and keeps what is behind the mark of its text. It removes other marks
+# of tokens, and signs at the start.
 _NEXT_TURN = re.compile(r"<\|(?:user|assistant|im_end)\|>")
+_TEXT = "<|text|>"
+_MARK = re.compile(r"<\|\w+\|>")
 _LEADING = re.compile(r"^[\s,.;:!?-]+")
 
 
@@ -37,6 +40,8 @@ def cleaned(text: str) -> str:
         text: Text of the model.
 
     Returns:
-        What is before the next turn, with single spaces, without punctuation at its start.
+        What is before the next turn, without marks of tokens, with single spaces, without punctuation at its start.
     """
-    return _LEADING.sub("", " ".join(_NEXT_TURN.split(text, maxsplit=1)[0].split()))
+    turn = _NEXT_TURN.split(text, maxsplit=1)[0]
+    spoken = _MARK.sub("", turn.split(_TEXT, maxsplit=1)[-1])
+    return _LEADING.sub("", " ".join(spoken.split()))

@@ -15,6 +15,7 @@ ROW = {"audio": "a.wav", "text": "ref", "task": "asr", "begin_time": -1, "end_ti
         (", . - hello, world.", "hello, world."),
         ("hello<|im_end|><|user|>again", "hello"),
         ("a<|assistant|>b<|im_end|>", "a"),
+        ("<|start_content|>x<|text|> hello<|bicodec_semantic_12|> you<|im_end|>", "hello you"),
         ("", ""),
         ("...", ""),
         ("don't-stop!", "don't-stop!"),
