@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arkasr.data.batches import Batch
 from arkasr.data.waveforms import Waveforms
 from arkasr.errors import UserError
+from arkasr.evaluation.one_by_one import check_transcripts
 from arkasr.interfaces import Transcript
 from arkasr.model.generation import generate, generate_preferring, is_looping, token_caps
 from arkasr.model.hotwords import DEFAULT_WEIGHT, HotwordTables, hotword_tables
@@ -71,7 +73,8 @@ class Recognizer:
 
         Args:
             model: Folder or Hub id (see `load_speech_lm`).
-            teacher: A teacher plugin and its option `path`, as PLUGIN:PATH, instead of `model`.
+            teacher: A teacher plugin and its option `path`, as PLUGIN:PATH, instead of `model`. If it has an option
+                `dtype`, it gets `dtype`.
             device: torch device. `auto` is the GPU if there is one.
             dtype: Name of the weights' torch dtype. `auto` is bfloat16 on a GPU, else float32.
 
@@ -87,7 +90,10 @@ class Recognizer:
         if model:
             return cls(model, load_speech_lm(model, dtype, device))
         plugin, _, path = teacher.partition(":")
-        return cls(teacher, teacher=registry.create("teacher", plugin, {"path": path}, device=device))
+        options = {"path": path} if path else {}
+        if hasattr(registry.check_plugin("teacher", plugin, options), "dtype"):
+            options["dtype"] = dtype
+        return cls(teacher, teacher=registry.create("teacher", plugin, options, device=device))
 
     @property
     def max_seconds(self) -> float | None:
@@ -114,11 +120,13 @@ class Recognizer:
             B transcripts.
 
         Raises:
-            UserError: See `check_hotwords`.
+            UserError: See `check_hotwords`, or a teacher plugin does not return one text per clip.
         """
         clips, tables = Waveforms.of(waveforms), self._tables(hotwords, hotword_weight)
         if self.lm is None:
-            texts = self._teacher.transcribe(clips, languages)
+            names = [f"window {i}" for i in range(len(clips))]
+            batch = Batch(names, list(clips), [""] * len(clips), list(languages))
+            texts = check_transcripts(self._teacher.transcribe(clips, languages), batch, self.name)
             return [text if isinstance(text, Transcript) else Transcript(text) for text in texts]
         caps = token_caps(clips, MAX_NEW_TOKENS, TOKENS_PER_SECOND)
         prompts = self.lm.embed_prompts(self.lm.encode_audio(clips), languages)
