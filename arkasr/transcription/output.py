@@ -15,7 +15,7 @@ from arkasr.transcription.journal import Journal
 from arkasr.transcription.published_rows import filled
 from arkasr.transcription.results import Failed, Transcription
 from arkasr.transcription.source import Source
-from arkasr.utils.console import printable
+from arkasr.utils.console import visible
 from arkasr.utils.files import write_text
 
 SINGLE = ("srt", "vtt")  # one file of these holds one transcription
@@ -55,7 +55,7 @@ class StreamOutput:
     def write(self, source: Source, result: Transcription | Failed) -> None:
         """See `Output`."""
         text = self._text(source, result)
-        self._file.write(printable(text) if self._terminal else text)
+        self._file.write(visible(text) if self._terminal else text)
         self._file.flush()
         self._count += 1
 

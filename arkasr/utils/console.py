@@ -22,6 +22,18 @@ def is_main_rank() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def visible(text: str) -> str:
+    r"""Make a text safe to show on a terminal: its control characters appear as \xNN.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text. Tabs and line ends are kept.
+    """
+    return "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def printable(text: str) -> str:
     r"""Make a text safe to print: terminal escapes are shown as \xNN, and secrets of addresses as `***`.
 
@@ -31,8 +43,7 @@ def printable(text: str) -> str:
     Returns:
         The text. Tabs and line ends are kept.
     """
-    text = "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text)
-    return without_secrets(text)
+    return without_secrets(visible(text))
 
 
 def log_on_every_rank_only() -> None:

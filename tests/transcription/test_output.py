@@ -63,6 +63,17 @@ def test_published_rows_keep_their_fields():
     assert json.loads(line) == {**row, "pred_text": "hello", "pred_text_raw": ", hello"}
 
 
+def test_a_terminal_gets_no_control_characters(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    file = Terminal()
+    output = StreamOutput(file, "txt", False)
+    output.write(audio_file("x"), result("\x1b[2Ja.wav", "the password=secret \u4f60\u597d"))
+    assert file.getvalue() == "\\x1b[2Ja.wav\tthe password=secret \u4f60\u597d\n"
+
+
 def test_names_of_files_are_distinct():
     paths = ["x/a.wav", "x/a.flac", "x/b.wav", "y/b.wav", "y/c.wav", "y/c.wav"]
     assert file_names([audio_file(path) for path in paths]) == [
