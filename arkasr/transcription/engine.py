@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -11,15 +12,18 @@ import torch
 from arkasr.errors import UserError
 from arkasr.evaluation.one_by_one import is_about_clip, is_out_of_memory
 from arkasr.interfaces import SAMPLE_RATE, Transcript
-from arkasr.transcription.job import Job
+from arkasr.transcription.ahead import ahead
+from arkasr.transcription.job import Ended, Job
 from arkasr.transcription.pool import Piece, Pool
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.results import Failed, Transcription
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.source import Source
+from arkasr.transcription.stream import Window
 from arkasr.transcription.word_times import aligner_for
 from arkasr.utils.console import log
 
+WAITING = 16  # windows that may be read before they are asked for
 AHEAD = 4  # batches of audio that are read before one is taken, so that there are similar lengths to choose from
 
 
@@ -76,14 +80,22 @@ class _Engine:
             yield from self._finished()
 
     def _read(self, sources: Iterable[Source]) -> Iterator[None]:
-        """Read windows into the pool. Yields after each one, and at the end of each file."""
+        """Put windows into the pool. Yields after each one, and at the end of each file."""
+        with closing(ahead(self._events(sources), WAITING)) as events:
+            for job, number, event in events:
+                if number == 0:
+                    self._jobs.append(job)
+                if isinstance(event, Ended):
+                    job.end(event)
+                else:
+                    self._pool.add(job, number, event)
+                yield
+
+    def _events(self, sources: Iterable[Source]) -> Iterator[tuple[Job, int, Window | Ended]]:
+        """Read the files one after another. It runs in another thread, and changes nothing."""
         for source in sources:
             job = Job(source, self._recognizer, self._settings, self._on_failed)
-            self._jobs.append(job)
-            for number, window in enumerate(job.windows()):
-                self._pool.add(job, number, window)
-                yield
-            yield
+            yield from ((job, number, event) for number, event in enumerate(job.read()))
 
     def _finished(self) -> Iterator[Transcription | Failed]:
         while self._jobs and self._jobs[0].is_done:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from arkasr.interfaces import Transcript
 from arkasr.transcription.assembly import Assembly, whole_text
@@ -12,6 +13,22 @@ from arkasr.transcription.settings import Settings
 from arkasr.transcription.source import Source
 from arkasr.transcription.stream import Window
 from arkasr.transcription.windows import cut
+
+
+class Ended(NamedTuple):
+    """The end of a file.
+
+    Attributes:
+        windows: Number of its windows.
+        seconds: Its length.
+        notes: What the reader should know.
+        error: Why it could not be read, or None.
+    """
+
+    windows: int
+    seconds: float = 0.0
+    notes: Sequence[str] = ()
+    error: Exception | None = None
 
 
 class Job:
@@ -40,11 +57,11 @@ class Job:
         self._segments: list[Segment] = []
         self._notes: list[str] = []
 
-    def windows(self) -> Iterator[Window]:
-        """Read the file.
+    def read(self) -> Iterator[Window | Ended]:
+        """Read the file. This may run in another thread, as it changes nothing.
 
         Yields:
-            Its windows in order. After an error there are none, and the result says what is wrong.
+            Its windows in order, then the end, for `end`.
         """
         count = 0
         try:
@@ -55,11 +72,20 @@ class Job:
                     return
                 count += 1
                 yield window
-            self._seconds, self._notes = stream.seconds, [*stream.notes, *windows.notes]
+            yield Ended(count, stream.seconds, [*stream.notes, *windows.notes])
         except Exception as error:  # one bad file must not end the others
-            self.fail(error)
+            yield Ended(count, error=error)
+
+    def end(self, ended: Ended) -> None:
+        """Note that all windows are read.
+
+        Args:
+            ended: The last item of `read`.
+        """
+        if ended.error is not None:
+            self.fail(ended.error)
             return
-        self._total = count
+        self._total, self._seconds, self._notes = ended.windows, ended.seconds, [*ended.notes]
         self._finish_if_complete()
 
     def add(self, number: int, window: Window, transcript: Transcript) -> None:
