@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import replace
 
 import torch
@@ -23,6 +25,7 @@ from arkasr.transcription.stream import Window
 from arkasr.transcription.word_times import aligner_for
 from arkasr.utils.console import log
 
+AT_ONCE = 2  # batches on a CPU
 WAITING = 16  # windows that may be read before they are asked for
 AHEAD = 4  # batches of audio that are read before one is taken, so that there are similar lengths to choose from
 
@@ -58,6 +61,15 @@ def transcribe_all(
     yield from _Engine(recognizer, settings, on_audio, on_failed).results(sources)
 
 
+def _uses_threads(recognizer: Recognizer, settings: Settings) -> bool:
+    """Return whether batches are transcribed at once: small models do not use several cores for one batch.
+
+    A plugin may not allow it, and a GPU gains nothing.
+    """
+    on_cpu = recognizer.lm is not None and recognizer.lm.device.type == "cpu"
+    return on_cpu and not settings.hotwords and len(os.sched_getaffinity(0)) >= AT_ONCE
+
+
 class _Engine:
     def __init__(
         self,
@@ -69,14 +81,19 @@ class _Engine:
         self._recognizer, self._settings, self._on_audio, self._on_failed = recognizer, settings, on_audio, on_failed
         self._batch_seconds = settings.batch_seconds
         self._pool, self._jobs = Pool(), deque[Job]()
+        self._threads = ThreadPoolExecutor(AT_ONCE, "transcribe") if _uses_threads(recognizer, settings) else None
 
     def results(self, sources: Iterable[Source]) -> Iterator[Transcription | Failed]:
+        with self._threads or nullcontext():
+            yield from self._in_order(sources)
+
+    def _in_order(self, sources: Iterable[Source]) -> Iterator[Transcription | Failed]:
         for _ in self._read(sources):
             while self._pool.seconds >= AHEAD * self._batch_seconds:
-                self._transcribe(self._pool.take(self._batch_seconds))
+                self._transcribe()
             yield from self._finished()
         while self._pool:
-            self._transcribe(self._pool.take(self._batch_seconds))
+            self._transcribe()
             yield from self._finished()
 
     def _read(self, sources: Iterable[Source]) -> Iterator[None]:
@@ -101,38 +118,56 @@ class _Engine:
         while self._jobs and self._jobs[0].is_done:
             yield self._jobs.popleft().result()
 
-    def _transcribe(self, pieces: Sequence[Piece]) -> None:
-        """Transcribe a batch. Windows without a sound are empty, and those of files that failed are left out."""
+    def _transcribe(self) -> None:
+        """Transcribe the next batches."""
+        at_once, limit = AT_ONCE if self._threads else 1, self._batch_seconds
+        batches = self._pool.take_all(at_once, limit) if at_once > 1 else []
+        batches = batches or [self._pool.take(limit) for _ in range(at_once) if self._pool]
+        audible = [self._audible(pieces) for pieces in batches]
+        texts = [self._texts(audible[0])] if len(batches) == 1 else self._in_threads(audible)
+        for pieces, found in zip(audible, texts):
+            self._put(pieces, found)
+        self._on_audio(sum(piece.samples for pieces in batches for piece in pieces) / SAMPLE_RATE)
+
+    def _in_threads(self, batches: Sequence[Sequence[Piece]]) -> list[list[Transcript] | Exception]:
+        assert self._threads is not None
+        return list(self._threads.map(self._texts, batches))
+
+    def _audible(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Leave out windows without a sound, which are empty, and those of files that failed."""
         audible = []
         for piece in pieces:
             if not piece.window.waveform.any():
                 piece.job.add(piece.number, piece.window, Transcript("", stopped=True, looping=False, num_tokens=0))
             elif not piece.job.is_done:
                 audible.append(piece)
-        self._run(audible)
-        self._on_audio(sum(piece.samples for piece in pieces) / SAMPLE_RATE)
+        return audible
 
-    def _run(self, pieces: Sequence[Piece]) -> None:
-        """Run the model. If that fails, run it on each half, until only the window that fails is left."""
+    def _texts(self, pieces: Sequence[Piece]) -> list[Transcript] | Exception:
+        """Run the model. It may run in another thread, and changes nothing."""
         if not pieces:
-            return
+            return []
         try:
-            texts = self._recognizer.transcribe(
+            return self._recognizer.transcribe(
                 [piece.window.waveform for piece in pieces],
                 [piece.job.language for piece in pieces],
                 self._settings.hotwords,
                 self._settings.hotword_weight,
             )
         except Exception as error:
-            self._handle(error, pieces)
-        else:
+            return error
+
+    def _put(self, pieces: Sequence[Piece], texts: list[Transcript] | Exception) -> None:
+        """Put texts in their places. If the model failed, run it on each half, until only what fails is left."""
+        if not isinstance(texts, Exception):
             for piece, text in zip(pieces, texts, strict=True):
                 piece.job.add(piece.number, piece.window, text)
             return
-        if len(pieces) > 1:  # outside of the handler, which holds the memory of what failed
-            half = len(pieces) // 2
-            self._run(pieces[:half])
-            self._run(pieces[half:])
+        self._handle(texts, pieces)
+        del texts  # its traceback holds the memory of what failed
+        if len(pieces) > 1:
+            for half in (pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]):
+                self._put(half, self._texts(half))
 
     def _handle(self, error: Exception, pieces: Sequence[Piece]) -> None:
         """Raise what is not about one window, and note what is."""

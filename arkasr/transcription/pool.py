@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from arkasr.interfaces import SAMPLE_RATE
@@ -85,3 +86,22 @@ class Pool:
         del pieces[low:high]
         self.seconds = self.seconds - sum(piece.samples for piece in taken) / SAMPLE_RATE if pieces else 0.0
         return taken[::-1]
+
+    def take_all(self, parts: int, batch_seconds: float) -> list[list[Piece]]:
+        """Take everything as a few batches with the same amount of audio, if it fits.
+
+        Args:
+            parts: Number of batches.
+            batch_seconds: Most seconds of each, padding included.
+
+        Returns:
+            At most `parts` batches, the longest piece of each first. Nothing is taken if one would be too large.
+        """
+        ends = list(accumulate(piece.samples for piece in self._pieces))
+        total = ends[-1] if ends else 0
+        cuts = [0, *(bisect_left(ends, total * part / parts) + 1 for part in range(1, parts)), len(ends)]
+        batches = [self._pieces[low:high][::-1] for low, high in pairwise(cuts) if low < high]
+        if any(len(batch) * batch[0].samples > batch_seconds * SAMPLE_RATE for batch in batches):
+            return []
+        self._pieces, self.seconds = [], 0.0
+        return batches

@@ -52,3 +52,18 @@ def test_a_batch_has_windows_of_similar_length():
     while pool and next(sizes) < 10:
         found.append(sorted(piece.samples / SAMPLE_RATE for piece in pool.take(40)))
     assert found == [[1, 1.1, 1.2, 1.3], [9.7, 9.8, 9.9, 10]]
+
+
+@given(LENGTHS, st.integers(1, 4), st.floats(0.5, 60))
+def test_everything_is_taken_in_equal_parts_if_it_fits(lengths, parts, batch_seconds):
+    pool = filled(lengths)
+    batches = pool.take_all(parts, batch_seconds)
+    if not batches:
+        assert len(pool) == len(lengths)
+        return
+    assert len(pool) == 0 and pool.seconds == 0 and len(batches) <= parts
+    assert sorted(piece.number for batch in batches for piece in batch) == list(range(len(lengths)))
+    sizes = [sum(piece.samples for piece in batch) for batch in batches]
+    assert max(sizes) - sum(lengths) / parts <= max(lengths)
+    for batch in batches:
+        assert batch == sorted(batch, reverse=True) and len(batch) * batch[0].samples <= batch_seconds * SAMPLE_RATE
