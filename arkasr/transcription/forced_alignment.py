@@ -62,7 +62,8 @@ def _token_frames(scores: Tensor, ids: Sequence[int]) -> tuple[list[tuple[int, i
 
 def _owners(offsets: Sequence[tuple[int, int]], parts: Sequence[str], spaced: bool) -> list[int]:
     """Return the unit of each token, by the position of its last character in the text of the units."""
-    text, at, unit_at = joined(parts, spaced), 0, []
+    unit_at: list[int] = []
+    text, at = joined(parts, spaced), 0
     for unit, part in enumerate(parts):
         at = text.index(part.strip(), at) + len(part.strip())
         unit_at += [unit] * (at - len(unit_at))
