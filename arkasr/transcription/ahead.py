@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import TypeVar, cast
+from typing import TypeVar
 
 T = TypeVar("T")
 LOOK_S = 0.1  # seconds after which a full queue is tried again
@@ -22,7 +22,7 @@ class _Ended:
         self.error = error
 
 
-def ahead(items: Iterator[T], count: int) -> Iterator[T]:
+def ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
     """Yield the items of an iterator that a thread advances.
 
     Args:
@@ -58,7 +58,7 @@ def ahead(items: Iterator[T], count: int) -> Iterator[T]:
     Thread(target=work, name="read audio", daemon=True).start()
     try:
         while not isinstance(item := waiting.get(), _Ended):
-            yield cast(T, item)
+            yield item
         if item.error is not None:
             raise item.error
     finally:
