@@ -22,6 +22,7 @@ OTHERS = {
     "mkdir",
     "find",
     "sed",
+    "tar",
     "pip",
     "pre-commit",
     "export",
