@@ -42,7 +42,7 @@ EXCEPTIONS = {  # tests that do not apply, and why
 }
 
 
-class Tester:
+class Inputs:
     """The sizes and inputs that the mixins ask for: three prompts of audio tokens and text, with their features."""
 
     batch_size, seq_length, is_training = 3, 24, True
@@ -78,7 +78,7 @@ def suite(model_class: type, base_class: type, config_class: type) -> type:
         all_model_classes, _is_composite = (base_class, model_class), True
 
         def setUp(self):
-            self.model_tester = Tester(config_class)
+            self.model_tester = Inputs(config_class)
             self.config_tester = shared.ConfigTester(self, config_class=config_class, has_text_modality=False)
             known = shared.modeling.MODEL_MAPPING_NAMES  # the models without head, which have no loss
             named = patch.object(shared.modeling, "MODEL_MAPPING_NAMES", {**known, "arkasr": ArkasrModel.__name__})
