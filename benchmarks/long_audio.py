@@ -173,6 +173,8 @@ def word_places(result: Transcription, clips: Sequence[Clip], settings: Settings
             if i + 1 == len(expected) or expected[i + 1][0] is not clip:
                 ends.append(clip.end - word.end)
         i, j = i + (edit.kind != "insert"), j + (edit.kind != "delete")
+    if not outside:
+        return "no word is right"
     inside = sum(distance <= 0.1 for distance in outside) / len(outside)
     return (
         f"{len(outside)} right words: {100 * inside:.1f} % lie in their clip (0.1 s allowed), the mean distance "
@@ -255,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print("| " + " | ".join(cells) + " |", flush=True)
                 highest = max(highest, rate)
                 notes += [f"{pause}, {way}: {note}" for note in result.notes]
-                notes += [f"{pause}, {way}: {word_places(result, clips, settings)}"] * bool(args.aligner)
+                if args.aligner:
+                    notes.append(f"{pause}, {way}: {word_places(result, clips, settings)}")
     print("", *notes, sep="\n")
     return int(highest > own + 1)
 
