@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import jiwer
 import pytest
 import soundfile
 import torch
@@ -20,6 +22,7 @@ import encoder_positions
 import fresh
 import head
 import hotwords
+import long_audio
 import mappers
 import measured
 import opd_step
@@ -28,6 +31,7 @@ import scoring
 import transcribe
 
 from arkasr.config.load import dump_config, load_config
+from arkasr.transcription.recognizer import Recognizer
 
 pytestmark = pytest.mark.slow
 
@@ -169,6 +173,36 @@ def test_hotwords_prints_one_row_per_number(capsys):
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
     assert [row[0] for row in rows] == ["0", "3", "20"] and rows[0][4] == "1.000"
     assert int(rows[1][2]) < int(rows[2][2])
+
+
+def test_long_audio_prints_the_rate_of_the_clips_and_one_row_per_way(trained, datadir, capsys):
+    model, cuts = str(trained / "base" / "final"), str(datadir / "test-a.jsonl.gz")
+    options = ["--minutes", "0.04", "--short_minutes", "0.01", "--pauses", "0-0", "0.2-0.4", "--window_seconds", "2"]
+    status = long_audio.main(["--model", model, "--cuts", cuts, *options, "--segmentation", "fixed"])
+    printed = capsys.readouterr().out
+    chosen = long_audio.chosen(cuts, 0.04, 0)
+    texts = Recognizer.load(model, device="cpu").transcribe(
+        [long_audio.read_waveform(cut) for cut in chosen], ["English"] * len(chosen)
+    )
+    rate = 100 * jiwer.wer([cut.supervisions[0].text for cut in chosen], [text.lower() for text in texts])
+    assert f"{len(chosen)} clips" in printed
+    assert f": {rate:.2f} % errors if each is transcribed alone" in printed
+    cells = (r"([\d.-]+)", "fixed", r"\d+", r"([\d.]+)", r"([+-][\d.]+)", r"\d+", r"-?\d+", r"-?\d+")
+    rows = re.findall(r"^\| " + r" \| ".join(cells) + r" \|$", printed, re.MULTILINE)
+    assert [row[0] for row in rows] == ["0-0", "0.2-0.4"]
+    assert all(float(row[1]) == pytest.approx(rate + float(row[2]), abs=0.02) for row in rows)
+    assert status == any(float(row[2]) > 1 for row in rows)
+
+
+def test_long_audio_places_clips_with_silence_between(datadir, tmp_path):
+    cuts = long_audio.chosen(str(datadir / "train.jsonl.gz"), 0.1, 1)
+    clips = long_audio.write(tmp_path / "long.wav", cuts, (0.5, 1.0), 1)
+    samples = torch.from_numpy(soundfile.read(tmp_path / "long.wav", dtype="float32")[0])
+    for before, after in pairwise(clips):
+        assert 0.5 <= after.start - before.end <= 1.0
+    for clip in clips:
+        part = samples[round(clip.start * 16000) : round(clip.end * 16000)]
+        torch.testing.assert_close(part, long_audio.read_waveform(clip.cut), atol=1e-4, rtol=0)
 
 
 def test_transcribe_prints_one_row_per_way_and_the_texts_are_equal(capsys):
