@@ -585,9 +585,9 @@ TRANSCRIBE_ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--window_seconds": {
         "type": _above_zero,
-        "default": 28.0,
         "metavar": "X",
-        "help": "longest stretch of audio that the model reads at once, in seconds (default: 28)",
+        "help": "longest stretch of audio that the model reads at once, in seconds (default: 28, or 1.25 times the "
+        "longest clip that the model was trained on)",
     },
     "--word_times": {"action": "store_true", "help": "give each word its time, by the CTC head of the model"},
     "--aligner": {

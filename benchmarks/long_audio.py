@@ -77,6 +77,7 @@ class Whisper:
     """
 
     lm, max_seconds = None, 30.0
+    window_seconds = Recognizer.window_seconds
 
     def __init__(self, folder: str):
         self.name, self._processor = folder, WhisperProcessor.from_pretrained(folder, trust_remote_code=False)

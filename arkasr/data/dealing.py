@@ -48,6 +48,7 @@ class Dealer:
 
     Attributes:
         num_shards: Number of shards of the manifest.
+        longest_seconds: Length of the longest of the first 10,000 clips of epoch 0.
 
     Raises:
         UserError: See `arkasr.data.training_cuts.open_manifest`.
@@ -71,6 +72,7 @@ class Dealer:
     def _bounds(self) -> list[float]:
         """Return the limits of the buckets, from the first clips of epoch 0. They are the same in every epoch."""
         clips = list(islice(self.stream(0), NUM_CLIPS_FOR_BINS))
+        self.longest_seconds = max((clip.seconds for clip in clips), default=0.0)
         return bucket_limits(map(self.limits.length, clips), min(self.config.num_buckets, max(len(clips) // 2, 1)))
 
     def stream(self, epoch: int, start: tuple[int, int] = START) -> CutStream:

@@ -88,6 +88,11 @@ class TrainingBatches:
             self.consumed, self.read = self.consumed + 1, read
             yield batch
 
+    @property
+    def longest_seconds(self) -> float:
+        """Length of the longest of the first clips in seconds, see `arkasr.data.dealing.Dealer`."""
+        return self.dealer.longest_seconds
+
     def epoch_hours(self, exact: bool = True) -> float:
         """Return the hours of audio of one epoch. Manifests that are read line by line may be read once for it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -66,8 +65,8 @@ def serve(load: Callable[[], Recognizer], settings: Settings, limits: Limits, ad
     recognizer = load()
     recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
     name = address.name or model_id(recognizer.name)
-    limit = min(settings.window_seconds, recognizer.max_seconds or math.inf)
-    served = Served(name, replace(settings, window_seconds=limit), can_time_words(recognizer, settings))
+    settings = replace(settings, window_seconds=recognizer.window_seconds(settings.window_seconds))
+    served = Served(name, settings, can_time_words(recognizer, settings))
     service = Service(recognizer, served, limits)
     if not key and not _is_loopback(listening.getsockname()[0]):
         log("warning: anybody who reaches this address can use the service; set a key with --api_key_file")

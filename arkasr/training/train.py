@@ -93,7 +93,7 @@ def _train(config: Config, folder: Path, ranks: Ranks) -> None:
             if ranks.first:
                 record_cost(folder / "run.json", trainer.cost)
                 record_final(folder / "run.json", trainer.step, names)
-            trainer.student.set_generation(config.decode.max_new_tokens)
+            trainer.student.set_generation(config.decode.max_new_tokens, _trained_seconds(trainer))
             save_final(folder / "final", trainer.student, ranks, config.model.path)
     if done:
         log(f"{folder / 'final'}: written")
@@ -102,6 +102,14 @@ def _train(config: Config, folder: Path, ranks: Ranks) -> None:
             f"{folder}: stopped by a signal after step {trainer.step}, which is saved; run the same command again to "
             "resume"
         )
+
+
+def _trained_seconds(trainer: Trainer) -> float | None:
+    """Return the longest clip of the run and of those before it. None if the model's earlier training is not known."""
+    before = trainer.student.trained_seconds
+    if trainer.config.model.path and before is None:
+        return None
+    return round(max(before or 0.0, trainer.batches.longest_seconds), 3)
 
 
 def _check_plugins(config: Config) -> None:

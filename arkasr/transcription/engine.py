@@ -55,9 +55,7 @@ def transcribe_all(
     """
     recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
     aligner_for(recognizer, settings)
-    limit = recognizer.max_seconds
-    if limit is not None and limit < settings.window_seconds:
-        settings = replace(settings, window_seconds=limit)
+    settings = replace(settings, window_seconds=recognizer.window_seconds(settings.window_seconds))
     yield from _Engine(recognizer, settings, on_audio, on_failed).results(sources)
 
 

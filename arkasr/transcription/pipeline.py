@@ -76,7 +76,8 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
         """Sort the options of a call.
 
         Args:
-            chunk_length_s: Longest stretch of audio in seconds that the model reads at once. 0 is all.
+            chunk_length_s: Longest stretch of audio in seconds that the model reads at once. 0 is all. None: what suits
+                the model (see `Recognizer.window_seconds`).
             stride_length_s: Seconds at the left and right of a window that its neighbours share. By default windows
                 are cut in pauses.
             return_timestamps: True: times of the windows. "word": times of words.
@@ -118,7 +119,7 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
     def preprocess(  # type: ignore[override]
         self,
         inputs: Any,
-        chunk_length_s: float = Settings.window_seconds,
+        chunk_length_s: float | None = None,
         stride_length_s: float | tuple[float, float] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Read one input and cut it into windows.
@@ -135,6 +136,7 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
             UserError: The input cannot be read, or the windows are invalid.
         """
         waveform, extra = as_mono(inputs)
+        chunk_length_s = self._recognizer.window_seconds() if chunk_length_s is None else chunk_length_s
         windows: list[Window | None] = [*windows_of(waveform, chunk_length_s, stride_length_s, logger.warning)]
         windows = windows or [None]
         for i, window in enumerate(windows):

@@ -19,9 +19,11 @@ from arkasr.model.hotwords import DEFAULT_WEIGHT, HotwordTables, hotword_tables
 from arkasr.model.loading import load_speech_lm
 from arkasr.model.speech_lm.auto import SpeechLM
 from arkasr.plugins import registry
+from arkasr.transcription.settings import WINDOW_SECONDS
 
 MAX_NEW_TOKENS = 1000  # per window
 TOKENS_PER_SECOND = 25.0  # fast speech in single bytes
+LONGER = 1.25  # than the clips of the training, which a model still transcribes
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -99,6 +101,23 @@ class Recognizer:
     def max_seconds(self) -> float | None:
         """Longest clip in seconds that the model reads, or None if it has no limit."""
         return None if self.lm is None else self.lm.max_seconds
+
+    def window_seconds(self, wanted: float | None = None) -> float:
+        """Return the longest stretch of audio that the model should read at once.
+
+        A model that was trained on single sentences does not transcribe two of them at once.
+
+        Args:
+            wanted: The choice of the user in seconds. None: 28, or 1.25 times the longest clip of the training if that
+                is known and shorter, but at least 1.
+
+        Returns:
+            Seconds, at most `max_seconds`.
+        """
+        if wanted is None:
+            trained = self.lm.trained_seconds if self.lm else None
+            wanted = WINDOW_SECONDS if trained is None else min(max(LONGER * trained, 1.0), WINDOW_SECONDS)
+        return min(wanted, self.max_seconds or math.inf)
 
     @torch.no_grad()
     def transcribe(

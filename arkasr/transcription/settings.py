@@ -7,6 +7,8 @@ from typing import Literal
 
 from arkasr.model.hotwords import DEFAULT_WEIGHT
 
+WINDOW_SECONDS = 28.0  # Whisper's encoder reads 30
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -15,7 +17,8 @@ class Settings:
     Attributes:
         language: English name of the language of the audio.
         batch_seconds: Seconds of audio per batch, padding included.
-        window_seconds: Longest stretch of audio that the model reads at once. Longer audio is cut into windows.
+        window_seconds: Longest stretch of audio that the model reads at once. Longer audio is cut into windows. None:
+            what suits the model (see `Recognizer.window_seconds`).
         segmentation: Where longer audio is cut. `pauses` cuts where a detector of voice activity finds a pause, and
             skips what has no speech. `fixed` cuts windows that overlap. `auto` is `pauses` if the detector is
             installed, else `fixed`, and reads audio of at most one window without the detector.
@@ -28,7 +31,7 @@ class Settings:
 
     language: str = "English"
     batch_seconds: float = 240.0
-    window_seconds: float = 28.0
+    window_seconds: float | None = None
     segmentation: Literal["auto", "pauses", "fixed"] = "auto"
     word_times: bool = False
     aligner: str = ""

@@ -12,7 +12,7 @@ from arkasr.errors import UserError
 from arkasr.interfaces import SAMPLE_RATE
 from arkasr.transcription.fixed import FixedCutter
 from arkasr.transcription.pauses import PauseCutter
-from arkasr.transcription.settings import Settings
+from arkasr.transcription.settings import WINDOW_SECONDS, Settings
 from arkasr.transcription.stream import Cutter, Finite, Stream, Window
 
 DETECTOR = "silero_vad"  # the package that finds pauses
@@ -66,8 +66,10 @@ def cut(blocks: Iterable[Tensor], settings: Settings) -> Windows:
         UserError: `window_seconds` is too small, or `segmentation` is `pauses` and the detector is not installed.
     """
     seconds, way = settings.window_seconds, settings.segmentation
+    if seconds is None:
+        seconds = WINDOW_SECONDS
     if not (math.isfinite(seconds) and seconds >= LEAST_SECONDS):
-        raise UserError(f"window_seconds {seconds:g}: must be at least {LEAST_SECONDS:g}; 28 is the default")
+        raise UserError(f"window_seconds {seconds:g}: must be at least {LEAST_SECONDS:g}; the default suits the model")
     installed = find_spec(DETECTOR) is not None
     if way == "pauses" and not installed:
         raise UserError(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from arkasr import SAMPLE_RATE, Transcript, UserError
+from arkasr.transcription.recognizer import Recognizer
 
 BAD = 0.75  # first sample of a waveform that cannot be transcribed
 
@@ -22,6 +23,7 @@ class ScriptedRecognizer:
     """
 
     name, lm, max_seconds = "scripted", None, None
+    window_seconds = Recognizer.window_seconds
 
     def __init__(self) -> None:
         self.go, self.most = threading.Event(), 1000

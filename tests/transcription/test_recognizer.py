@@ -31,6 +31,25 @@ def test_a_folder_in_either_layout_transcribes_like_the_model(tmp_path, publishe
     assert texts(loaded) == reference_texts(lm) and loaded.name == str(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("trained", "most", "wanted", "expected"),
+    [
+        (None, None, None, 28.0),
+        (4.0, None, None, 5.0),
+        (0.5, None, None, 1.0),
+        (60.0, None, None, 28.0),
+        (60.0, 20.0, None, 20.0),
+        (4.0, None, 12.0, 12.0),
+        (4.0, 10.0, 12.0, 10.0),
+    ],
+)
+def test_windows_suit_the_training_unless_the_user_chooses(monkeypatch, trained, most, wanted, expected):
+    lm = student(3)
+    lm.set_generation(20, trained)
+    monkeypatch.setattr(type(lm), "max_seconds", most)
+    assert Recognizer("tiny", lm).window_seconds(wanted) == expected
+
+
 def test_qwen3_asr_is_a_model_and_a_teacher_plugin(tmp_path):
     lm = teacher(5)
     lm.save(tmp_path)

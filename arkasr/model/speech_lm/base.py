@@ -350,18 +350,26 @@ class SpeechLM(nn.Module, ABC):
         """
         return self.ctc_tokenizer.decode(list(ids)).strip() if self.ctc_tokenizer else self.text(ids)
 
-    def set_generation(self, max_new_tokens: int) -> None:
+    @property
+    def trained_seconds(self) -> float | None:
+        """Length of the longest clip of the training in seconds, or None if generation_config.json does not say."""
+        return getattr(self.hf.generation_config, "trained_seconds", None)
+
+    def set_generation(self, max_new_tokens: int, trained_seconds: float | None = None) -> None:
         """Make `generate` of transformers decode as `arkasr decode` does, by what generation_config.json will hold.
 
         Args:
             max_new_tokens: Most tokens of a transcript.
+            trained_seconds: Length of the longest clip of the training in seconds. None keeps what is known.
         """
+        trained_seconds = trained_seconds or self.trained_seconds
         self.hf.generation_config = GenerationConfig(
             eos_token_id=self.stop_ids[0] if len(self.stop_ids) == 1 else self.stop_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             suppress_tokens=self.suppressed_ids,
+            **({} if trained_seconds is None else {"trained_seconds": trained_seconds}),
         )
 
     def save(self, folder: Path, state_dict: dict[str, Tensor] | None = None, **options: Any) -> None:
