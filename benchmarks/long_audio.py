@@ -81,8 +81,8 @@ class Whisper:
 
     def __init__(self, folder: str):
         self.name, self._processor = folder, WhisperProcessor.from_pretrained(folder, trust_remote_code=False)
-        options = {"dtype": torch.float32, "trust_remote_code": False}
-        self._model = WhisperForConditionalGeneration.from_pretrained(folder, **options).eval()
+        model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+        self._model = model.eval()
 
     @torch.no_grad()
     def transcribe(
