@@ -2,14 +2,13 @@
 
     python benchmarks/long_audio.py --model exp/base/final --cuts data/test-clean.jsonl.gz
     python benchmarks/long_audio.py --model exp/base_opd/final --cuts data/test-clean.jsonl.gz --aligner exp/base/final
-    python benchmarks/long_audio.py --whisper whisper-tiny.en --cuts data/test-clean.jsonl.gz
+    python benchmarks/long_audio.py --teacher whisper:openai/whisper-tiny.en --cuts data/test-clean.jsonl.gz
 
 Clips are taken in random order until they last --minutes. Each is transcribed alone. Then they are written to one file,
 with and without silence between them, which `arkasr transcribe` reads at once, for each --segmentation. The file of
 --short_minutes has the first of the same clips: its peak memory is the baseline. With --aligner, words get times, and
-each is compared with the place of its clip. --whisper puts a Whisper model of transformers, which was trained on 30
-seconds at once, in the place of a model of arkasr. The exit status is 1 if a rate is more than one point above that of
-the clips.
+each is compared with the place of its clip. The exit status is 1 if a rate is more than one point above that of the
+clips.
 """
 
 from __future__ import annotations
@@ -22,18 +21,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import soundfile
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
 from measured import peak_bytes, seconds
-from torch import Tensor
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from arkasr.data.audio import read_waveform
-from arkasr.interfaces import SAMPLE_RATE, Transcript
+from arkasr.interfaces import SAMPLE_RATE
 from arkasr.scoring.alignment import align
 from arkasr.scoring.profiles import find_profile
 from arkasr.transcription.engine import transcribe_all
@@ -43,7 +39,6 @@ from arkasr.transcription.settings import Settings
 from arkasr.transcription.sources import find_sources
 
 PROFILE = find_profile("unicode")
-MOST_TOKENS = 200  # of a window, for Whisper
 HEAD = """\
 | silence between clips, s | segmentation | segments | errors, % | above clips | RTFx | peak MiB | peak MiB, short |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
@@ -67,35 +62,6 @@ class Clip:
     def language(self) -> str:
         """English name of the language."""
         return self.cut.supervisions[0].language or "English"
-
-
-class Whisper:
-    """A Whisper model of transformers in place of a `Recognizer`.
-
-    Args:
-        folder: Folder or Hub id.
-    """
-
-    lm, max_seconds = None, 30.0
-    window_seconds = Recognizer.window_seconds
-
-    def __init__(self, folder: str):
-        self.name, self._processor = folder, WhisperProcessor.from_pretrained(folder, trust_remote_code=False)
-        model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-        self._model = model.eval()
-
-    @torch.no_grad()
-    def transcribe(
-        self, waveforms: Sequence[Tensor], languages: Sequence[str], hotwords: Sequence[str] = (), weight: float = 0.0
-    ) -> list[Transcript]:
-        """Transcribe greedily. See `Recognizer.transcribe`."""
-        samples = [waveform.numpy() for waveform in waveforms]
-        features = self._processor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        ids = self._model.generate(features, max_new_tokens=MOST_TOKENS, do_sample=False, num_beams=1)
-        texts = self._processor.batch_decode(ids, skip_special_tokens=True)
-        end = self._model.generation_config.eos_token_id
-        counts = (ids != end).sum(dim=1).tolist()
-        return [Transcript(text, stopped=count < MOST_TOKENS) for text, count in zip(texts, counts)]
 
 
 def chosen(cuts: str, minutes: float, seed: int) -> list[Cut]:
@@ -193,7 +159,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", help="folder or Hub id of a model of arkasr")
-    model.add_argument("--whisper", help="folder or Hub id of a Whisper model")
+    model.add_argument("--teacher", default="", help="teacher plugin, such as whisper:openai/whisper-tiny.en")
     parser.add_argument("--cuts", required=True, help="Lhotse manifest of clips with references")
     parser.add_argument("--minutes", type=float, default=30.0, help="of the long recording (default: %(default)s)")
     parser.add_argument("--short_minutes", type=float, default=3.0, help="of the baseline (default: %(default)s)")
@@ -233,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = arguments(argv)
     torch.set_num_threads(args.threads)
-    recognizer: Any = Whisper(args.whisper) if args.whisper else Recognizer.load(args.model)
+    recognizer = Recognizer.load(args.model, args.teacher)
     base = Settings(args.language, window_seconds=args.window_seconds, word_times=bool(args.aligner))
     base = replace(base, aligner=args.aligner)
     cuts, few = chosen(args.cuts, args.minutes, args.seed), chosen(args.cuts, args.short_minutes, args.seed)
