@@ -28,8 +28,7 @@ from torch import Tensor
 
 import arkasr
 from arkasr import SAMPLE_RATE, ArkasrProcessor, SpeechLM, Transcript, token_caps
-from arkasr.transcription import recognizer as recognizers
-from arkasr.transcription.recognizer import Recognizer, place
+from arkasr.transcription.recognizer import MAX_NEW_TOKENS, Recognizer, place
 
 
 class Complete(Recognizer):
@@ -150,8 +149,8 @@ def measure(args: argparse.Namespace, temporary: Path, device: str, dtype: str) 
     caps = [256] * len(paths)
     if not args.model:
         lm.blocked[lm.stop_ids] = True  # no transcript ends before its cap
-        recognizers.TOKENS_PER_SECOND = args.tokens_per_second  # type: ignore[misc]
-        caps = token_caps(audio, recognizers.MAX_NEW_TOKENS, args.tokens_per_second)
+        loaded.tokens_per_second = args.tokens_per_second
+        caps = token_caps(audio, MAX_NEW_TOKENS, args.tokens_per_second)
     processor = ArkasrProcessor.from_pretrained(args.model or temporary / "model", trust_remote_code=False)
     texts: dict[str, list[str]] = {}
 

@@ -64,7 +64,10 @@ class Recognizer:
     Attributes:
         name: Name of the model.
         lm: The model, or None for a teacher plugin.
+        tokens_per_second: Most tokens of a transcript per second of audio, besides `MAX_NEW_TOKENS`.
     """
+
+    tokens_per_second = TOKENS_PER_SECOND
 
     def __init__(self, name: str, lm: SpeechLM | None = None, teacher: Any = None):
         self.name, self.lm, self._teacher = name, lm, teacher
@@ -147,7 +150,7 @@ class Recognizer:
             batch = Batch(names, list(clips), [""] * len(clips), list(languages))
             texts = check_transcripts(self._teacher.transcribe(clips, languages), batch, self.name)
             return [text if isinstance(text, Transcript) else Transcript(text) for text in texts]
-        caps = token_caps(clips, MAX_NEW_TOKENS, TOKENS_PER_SECOND)
+        caps = token_caps(clips, MAX_NEW_TOKENS, self.tokens_per_second)
         prompts = self.lm.embed_prompts(self.lm.encode_audio(clips), languages)
         generated = generate_preferring(self.lm, prompts, caps, tables) if tables else generate(self.lm, prompts, caps)
         return [

@@ -17,6 +17,7 @@ NEEDED_BY_OTHERS = {
     "urllib3": "Lhotse imports it without declaring it",
     "scipy": "Lhotse resamples with it",
     "pytest-xdist": "`make test` runs two test files at a time",
+    "onnxscript": "torch.onnx.export needs it",
     "accelerate": "transformers asks for it to load onto the meta device, as a test does",
 }
 OWN = {"arkasr"}
