@@ -189,14 +189,14 @@ def test_signal_at_one_rank_stops_all_with_status_0(conf, datadir, tmp_path, her
 
 @pytest.mark.parametrize(
     ("fail", "message"),
-    [("os", "no server"), ("user", r"more than data.max_failed_share=0.25 failed, ([23]) of 4 \(\1 not transcribed\)")],
+    [("os", "no server"), ("user", "more than data.max_failed_share=0.25 failed, 2 of 4 (2 not transcribed)")],
 )
 def test_failures_over_all_ranks_give_one_message(conf, datadir, tmp_path, here, fail, message):
-    """One failed clip of four is allowed, which no rank exceeds by its first clip. A rank may be one clip ahead."""
+    """One failed clip of four is allowed, which no rank exceeds by its first clip."""
     overrides = ["teacher.name=slow", f"teacher.options.fail={fail}", ONE_CLIP, "data.max_failed_share=0.25"]
     forked = Forked(2, partial(label, str(conf), str(tmp_path), str(datadir), overrides), tmp_path / "printed")
     statuses, output = forked.wait(), (tmp_path / "printed").read_text()
-    assert sorted(statuses) == [1, 2] and output.count("error of rank") == 1 and re.search(message, output), output
+    assert sorted(statuses) == [1, 2] and output.count("error of rank") == 1 and message in output, output
     assert not (tmp_path / "td_teacher.jsonl").exists() and (tmp_path / ".arkasr.failed").is_file()
 
 
