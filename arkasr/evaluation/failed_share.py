@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arkasr.data.reasons import Failure, counts
 from arkasr.errors import UserError
+from arkasr.evaluation.one_by_one import NOT_TRANSCRIBED
 from arkasr.evaluation.transcribing import Result
 from arkasr.evaluation.workers import Workers
 from arkasr.utils.console import Progress, log
@@ -41,10 +42,10 @@ class ClipCounts:
         for failure in result.failures:
             log(f"dropped {failure}", on_every_rank=True)
         if failures := [*result.unread, *result.failures]:
-            self.workers.append(self._list, list(failures))
+            self.workers.append(self._list, [failures])
             failed = self.workers.add(self._failed, len(failures))
             if result.failures and failed > self.max_share * self.total:
-                self.check(self.failures({}))
+                self.check(self._above_limit())
 
     def show(self, bar: Progress) -> None:
         """Update the progress of all ranks on rank 0.
@@ -66,8 +67,25 @@ class ClipCounts:
         Returns:
             The clips, in this order.
         """
-        found = [Failure(*values) for values in self.workers.listed(self._list)]
+        found = [failure for batch in self._batches() for failure in batch]
         return sorted(found, key=lambda failure: (place.get(failure.id, len(place)), failure.id))
+
+    def _batches(self) -> list[list[Failure]]:
+        """Return the failed clips of each batch, in the order in which ranks have listed them."""
+        return [[Failure(*values) for values in batch] for batch in self.workers.listed(self._list)]
+
+    def _above_limit(self) -> list[Failure]:
+        """Return the clips up to the batch whose transcription failed above the limit. Empty if there is none.
+
+        Other ranks list their next clips until they see that a rank has asked to end. The order of the list decides,
+        so that the message does not depend on which rank is slow.
+        """
+        found: list[Failure] = []
+        for batch in self._batches():
+            found += batch
+            if len(found) > self.max_share * self.total and any(one.kind == NOT_TRANSCRIBED for one in batch):
+                return sorted(found, key=lambda failure: failure.id)
+        return []
 
     def check(self, failures: Sequence[Failure], least: int = 0) -> None:
         """Check the number of failed clips.

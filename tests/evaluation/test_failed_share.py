@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import pytest
 
 from arkasr.data.reasons import MISSING, Failure
@@ -37,6 +39,40 @@ def test_limit_is_checked_when_a_transcription_fails(workers, tmp_path):
     )
     with pytest.raises(UserError, match=message):
         counts.add(Result([], [], [failure("c")]))
+
+
+def test_message_names_the_clips_up_to_the_limit_however_slow_the_rank_is(workers, tmp_path, monkeypatch):
+    """Before this rank reads the list, another one counts a third clip and ends with its own error."""
+    counts = ClipCounts(workers, 4, 0.25, tmp_path / "x.jsonl")
+    other, read, errors = copy(counts), workers.listed, []
+    other.add(Result([], [], [failure("b")]))
+
+    def read_late(key):
+        monkeypatch.setattr(workers, "listed", read)
+        with pytest.raises(UserError) as caught:
+            other.add(Result([], [], [failure("a")]))
+        errors.append(str(caught.value))
+        return read(key)
+
+    monkeypatch.setattr(workers, "listed", read_late)
+    with pytest.raises(UserError, match=r"2 of 4 \(2 not transcribed\); the first is b ") as caught:
+        counts.add(Result([], [], [failure("c")]))
+    assert errors == [str(caught.value)]
+
+
+def test_unread_clips_of_another_rank_do_not_make_an_earlier_failure_exceed_the_limit(workers, tmp_path, monkeypatch):
+    """The other rank lists them between the list and the counter of this one."""
+    counts, append = ClipCounts(workers, 4, 0.25, tmp_path / "x.jsonl"), workers.append
+
+    def append_before_others(key, values):
+        append(key, values)
+        monkeypatch.setattr(workers, "append", append)
+        counts.add(Result([], [failure("b", MISSING)], []))
+
+    monkeypatch.setattr(workers, "append", append_before_others)
+    counts.add(Result([], [], [failure("a")]))
+    with pytest.raises(UserError, match=r"failed, 2 of 4 \(1 not transcribed, 1 missing audio file\)"):
+        counts.check(counts.failures({}), least=1)  # at the end
 
 
 def test_all_clips_may_not_fail(workers, tmp_path):
