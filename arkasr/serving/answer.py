@@ -49,10 +49,10 @@ class Answer:
         await self._send({"type": "http.response.body", "body": response.body})
 
     async def part(self, event: bytes, last: bool = False) -> None:
-        """Send one server-sent event.
+        """Send one server-sent event, or a comment.
 
         Args:
-            event: Its bytes.
+            event: Bytes of the event or of the comment.
             last: Whether it is the last one.
         """
         if not self._streaming:

@@ -13,6 +13,7 @@ from arkasr.transcription.formats import FORMATS
 from arkasr.transcription.results import Transcription
 
 NOTES = "arkasr-notes"  # header
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment of a stream of server-sent events, which clients ignore
 MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip; charset=utf-8", "vtt": "text/vtt"}
 
 

@@ -19,6 +19,8 @@ from arkasr.serving.worker import Worker
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.settings import Settings
 
+KEEP_ALIVE_SECONDS = 15.0  # of silence, after which a stream has a comment; proxies cut silent ones after 30 s or more
+
 
 class Service:
     """One model, its queue and its clients. All methods belong to the thread of the event loop.
@@ -98,7 +100,7 @@ class Service:
             self.num_open -= 1
             self.metrics.open.set(self.num_open)
 
-    async def events(self, request: Parameters, name: str) -> AsyncGenerator[Event, None]:
+    async def events(self, request: Parameters, name: str) -> AsyncGenerator[Event | None, None]:
         """Transcribe one request.
 
         Args:
@@ -106,8 +108,8 @@ class Service:
             name: Name of the file, for messages.
 
         Yields:
-            Parts of the text, then the result or the error. If the iterator is closed before, the request leaves the
-            queue.
+            Parts of the text, then the result or the error. None after each `KEEP_ALIVE_SECONDS` without one of them.
+            If the iterator is closed before, the request leaves the queue.
 
         Raises:
             ApiError: The hotwords are wrong (400), or the request took too long (504).
@@ -125,12 +127,20 @@ class Service:
                 await self._check_hotwords(request.settings)
             self._queue.add(job)
             while True:
-                yield await asyncio.wait_for(posted.get(), deadline - loop.time())
-        except TimeoutError as error:
-            limit = f"{self.limits.request_timeout:g} s (--request_timeout)"
-            raise ApiError(504, "request_timeout", f"the request took longer than {limit}; cut the audio") from error
+                yield await self._next(posted, deadline)
         finally:
             self._queue.drop(job)
+
+    async def _next(self, posted: asyncio.Queue[Event], deadline: float) -> Event | None:
+        """Return the next event, or None if there is none for a while."""
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            return await asyncio.wait_for(posted.get(), min(left, KEEP_ALIVE_SECONDS))
+        except TimeoutError as error:
+            if left > KEEP_ALIVE_SECONDS:
+                return None
+            limit = f"{self.limits.request_timeout:g} s (--request_timeout)"
+            raise ApiError(504, "request_timeout", f"the request took longer than {limit}; cut the audio") from error
 
     async def _check_hotwords(self, settings: Settings) -> None:
         check = self._recognizer.check_hotwords

@@ -16,7 +16,7 @@ from arkasr.serving.errors import ApiError, ClientGoneError, as_api_error, busy
 from arkasr.serving.job import Delta
 from arkasr.serving.keys import check_key
 from arkasr.serving.parameters import Parameters, read_parameters
-from arkasr.serving.responses import delta_event, done_event, response_of
+from arkasr.serving.responses import KEEP_ALIVE, delta_event, done_event, response_of
 from arkasr.serving.service import Service
 from arkasr.serving.upload import read_form
 from arkasr.utils.console import printable
@@ -84,9 +84,9 @@ class Transcriptions:
                     raise ApiError(400, "invalid_audio", str(event), "file") from event
                 if isinstance(event, Exception):
                     raise event
-                if isinstance(event, Delta):
+                if event is None or isinstance(event, Delta):
                     if request.stream:
-                        await answer.part(delta_event(event))
+                        await answer.part(delta_event(event) if event else KEEP_ALIVE)
                     continue
                 answer.seconds = event.seconds
                 if request.stream:
