@@ -17,6 +17,10 @@ CONTAINERS = (
 )
 
 
+class UnreadableError(ValueError):
+    """FFmpeg cannot read a file."""
+
+
 def read_av_file(file: BinaryIO, begin: float) -> Decoded | None:
     """Open a file.
 
@@ -29,12 +33,15 @@ def read_av_file(file: BinaryIO, begin: float) -> Decoded | None:
 
     Raises:
         ImportError: PyAV is not installed.
-        av.error.FFmpegError: FFmpeg cannot read it.
+        UnreadableError: FFmpeg cannot read it.
     """
     import av
 
     file.seek(0)
-    container = av.open(file, metadata_errors="replace", options={"format_whitelist": CONTAINERS})
+    try:
+        container = av.open(file, metadata_errors="replace", options={"format_whitelist": CONTAINERS})
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
     decoded = Decoded(0, iter(()))
     if not container.streams.audio:
         container.close()

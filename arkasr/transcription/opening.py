@@ -16,11 +16,13 @@ import soundfile
 
 from arkasr.data.waveforms import MAX_RATE, MIN_RATE
 from arkasr.errors import UserError
-from arkasr.transcription.av_file import read_av_file
+from arkasr.transcription.av_file import UnreadableError, read_av_file
+from arkasr.transcription.content import Content, content_of
 from arkasr.transcription.decoded import Decoded, without_start
 from arkasr.transcription.sound_file import read_sound_file
 
 INSTALL = "pip install 'arkasr[transcribe]'"
+FORMATS = "WAV, FLAC, MP3, Ogg, Opus, AIFF, CAF, M4A, AAC, WebM or WMA, or a video with sound"
 
 
 def decode(source: str | Path | bytes | BinaryIO, name: str, begin: float) -> Decoded:
@@ -73,7 +75,7 @@ def _rest(file: BinaryIO, start: int) -> Iterator[np.ndarray]:
     """Yield the blocks from a sample on, by PyAV. None if it is not installed, or cannot read the file."""
     try:
         decoded = read_av_file(file, 0.0)
-    except (ImportError, OSError, ValueError):
+    except (ImportError, UnreadableError):
         return
     if decoded is not None:
         yield from without_start(decoded.blocks, start)
@@ -85,19 +87,30 @@ def _other(file: BinaryIO, name: str, begin: float, cause: Exception) -> Decoded
     try:
         decoded = read_av_file(file, begin)
     except ImportError as error:
+        if not (content := content_of(file)).is_audio:
+            raise _unreadable(name, content, reason) from error
         raise UserError(
             f"{name}: libsndfile cannot read it ({reason}); formats such as m4a and webm need PyAV: run {INSTALL}, or "
             "convert the file to WAV or FLAC"
         ) from error
-    except (OSError, ValueError) as error:  # av.error.FFmpegError is one or both of them
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        what_to_do = "check that it is audio and complete, or convert it to WAV or FLAC"
-        raise UserError(f"{name}: cannot be read as audio ({reason}); {what_to_do}") from error
+    except UnreadableError as error:
+        raise _unreadable(name, content_of(file), str(error)) from error
     if decoded is None:
         raise UserError(f"{name}: holds no audio; name a file with sound")
     if not decoded.rate:
-        raise UserError(f"{name}: its audio cannot be decoded; check that the file is complete, or convert it to WAV")
+        raise _unreadable(name, content_of(file), "no part of it can be decoded")
     return decoded
+
+
+def _unreadable(name: str, content: Content, reason: str) -> UserError:
+    """Return the error of a file that no decoder can read."""
+    if content.is_audio:
+        reason = " ".join(reason.split())[:200]
+        what_to_do = "check that it is complete and copy it again, or convert it to WAV or FLAC"
+        return UserError(
+            f"{name}: cannot be read as audio: {content.what}, or coded in an unknown way ({reason}); {what_to_do}"
+        )
+    return UserError(f"{name}: cannot be read as audio: {content.what}; name a file in one of these formats: {FORMATS}")
 
 
 def _file(source: str | Path | bytes | BinaryIO, name: str) -> tuple[BinaryIO, bool]:
@@ -127,17 +140,16 @@ def _copied(file: BinaryIO) -> Any:
 def _opened(path: str, name: str) -> BinaryIO:
     try:
         mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise UserError(f"{name}: is a folder; name a file with audio")
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise UserError(f"{name}: is a device or a socket, not a file; name a file with audio")
-        return open(path, "rb")
+        if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+            return open(path, "rb")
     except FileNotFoundError as error:
         raise UserError(f"{name}: {_not_a_path(path) or 'no such file; check the path'}") from error
     except OSError as error:
         raise UserError(f"{name}: {error.strerror or error}; check its permissions and its name") from error
     except ValueError as error:
         raise UserError(f"{name!r}: is not the name of a file ({error}); correct it") from error
+    kind = "a folder" if stat.S_ISDIR(mode) else "a device or a socket, not a file"
+    raise UserError(f"{name}: is {kind}; name a file with audio")
 
 
 def _not_a_path(path: str) -> str:

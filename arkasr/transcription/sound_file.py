@@ -11,6 +11,7 @@ import soundfile
 
 from arkasr.transcription.decoded import Decoded, damage_note, short_note, without_start
 
+UNRECOGNISED = 1  # libsndfile's number of the error
 READ = 4096  # samples per channel and read. A damaged place costs at most one read
 Rest = Callable[[int], Iterator[np.ndarray]]
 SEEKABLE = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF")  # others, such as MP3, seek inexactly
@@ -45,6 +46,9 @@ def read_sound_file(source: Any, begin: float, rest: Rest = lambda _: iter(())) 
         TypeError: It is raw samples by its name.
     """
     sound = _Sequential(source)
+    if sound.format == "RAW":  # libsndfile takes any file without a header for samples if its name ends in .au or .vox
+        sound.close()
+        raise soundfile.LibsndfileError(UNRECOGNISED)
     decoded = Decoded(sound.samplerate, iter(()))
     start = round(begin * sound.samplerate)
     if 0 < start < sound.frames and sound.format in SEEKABLE and not sound.subtype.startswith("MPEG"):
