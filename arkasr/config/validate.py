@@ -7,9 +7,10 @@ A field may be declared as bool, int, float, str, Any, Literal, list[...], dict[
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from arkasr.errors import UserError
@@ -17,6 +18,7 @@ from arkasr.errors import UserError
 T = TypeVar("T")
 LONGEST_SHOWN = 200  # characters of a value in a message
 MOST = 2**63 - 1  # the largest whole number that torch and numpy take
+_KINDS: dict[type, Mapping[str, Any]] = {}  # without it, `get_type_hints` takes most of the time of `load_config`
 _SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -44,7 +46,7 @@ def is_schema(kind: Any) -> TypeGuard[type[Any]]:
     return isinstance(kind, type) and is_dataclass(kind)
 
 
-def kinds_of(cls: type) -> dict[str, Any]:
+def kinds_of(cls: type) -> Mapping[str, Any]:
     """Return the declared types of the keys of a schema dataclass.
 
     Args:
@@ -53,8 +55,10 @@ def kinds_of(cls: type) -> dict[str, Any]:
     Returns:
         The types by key, in the order of declaration.
     """
-    hints = get_type_hints(cls)
-    return {item.name: hints[item.name] for item in fields(cls) if item.init}
+    if cls not in _KINDS:
+        hints = get_type_hints(cls)
+        _KINDS[cls] = MappingProxyType({item.name: hints[item.name] for item in fields(cls) if item.init})
+    return _KINDS[cls]
 
 
 def check_values(kind: Any, value: Any, key: str, where: str) -> Any:
