@@ -2,13 +2,15 @@
 
     python benchmarks/transcribe.py --threads 2                                  # random weights at scale mini, noise
     python benchmarks/transcribe.py --threads 2 --model DIR --folder AUDIO       # a trained model and its test set
+    python benchmarks/transcribe.py --size paper --vocab 151936 --loop_repeats 1  # the published sizes, on one GPU
 
 - loop: per file, the processor, `generate` of transformers, and batch_decode, as pages of models show it.
 - transcribe: `arkasr.transcribe` on all files, in batches of similar length.
 
-Both read the same files, with the same weights in one process, and rounds of both alternate. Random weights do not
-stop, so each of their transcripts ends at a cap, which --tokens_per_second of audio sets, and counts as complete. With
---model, the files are those of a folder that divide it evenly by length.
+Both read the same files, with the same weights in one process, and rounds of both alternate. --loop_repeats 0 leaves
+the loop out, for many files. Random weights do not stop, so each of their transcripts ends at a cap, which
+--tokens_per_second of audio sets, and counts as complete. With --model, the files are those of a folder that divide it
+evenly by length.
 """
 
 from __future__ import annotations
@@ -17,28 +19,18 @@ import argparse
 import random
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import fresh
 import soundfile
 import torch
+from capped import Capped, kept_weights
 from measured import peak_bytes, seconds
-from torch import Tensor
 
 import arkasr
-from arkasr import SAMPLE_RATE, ArkasrProcessor, SpeechLM, Transcript, token_caps
+from arkasr import SAMPLE_RATE, ArkasrProcessor, SpeechLM, token_caps
 from arkasr.transcription.recognizer import MAX_NEW_TOKENS, Recognizer, place
-
-
-class Complete(Recognizer):
-    """A recogniser whose texts count as complete at their cap, so that none is decoded again."""
-
-    def transcribe(
-        self, waveforms: Sequence[Tensor], languages: Sequence[str], hotwords: Sequence[str] = (), weight: float = 0.0
-    ) -> list[Transcript]:
-        """See `Recognizer`."""
-        return [Transcript(str(text), True, False) for text in super().transcribe(waveforms, languages)]
 
 
 def noise(folder: Path, count: int, shortest: float, longest: float) -> list[Path]:
@@ -119,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens_per_second", type=float, default=4.0, help="of noise (default: %(default)s)")
     parser.add_argument("--batch_seconds", type=float, default=240.0, help="see arkasr transcribe")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: %(default)s)")
+    parser.add_argument("--loop_repeats", type=int, help="rounds of the loop, at most --repeats (default: as many)")
+    parser.add_argument("--weights", type=Path, help="where random weights are kept (default: a temporary folder)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -140,18 +134,15 @@ def measure(args: argparse.Namespace, temporary: Path, device: str, dtype: str) 
         paths = of_folder(args.folder, args.clips)
     else:
         paths = noise(temporary, args.clips, args.shortest, args.longest)
-        fresh.student(args.size, fresh.tokenizer(args.vocab), "cpu", "float32").save(temporary / "model")
-    kind = Recognizer if args.model else Complete
-    loaded = kind.load(args.model or str(temporary / "model"), device=device, dtype=dtype)
-    lm = loaded.lm
+    folder = args.model or kept_weights(args.size, args.vocab, args.weights or temporary, device, dtype)
+    loaded = (Recognizer if args.model else Capped).load(str(folder), device=device, dtype=dtype)
+    lm, caps = loaded.lm, [256] * len(paths)
     assert lm is not None
-    audio = [torch.zeros(round(length(path) * SAMPLE_RATE)) for path in paths]
-    caps = [256] * len(paths)
     if not args.model:
-        lm.blocked[lm.stop_ids] = True  # no transcript ends before its cap
         loaded.tokens_per_second = args.tokens_per_second
+        audio = [torch.zeros(round(length(path) * SAMPLE_RATE)) for path in paths]
         caps = token_caps(audio, MAX_NEW_TOKENS, args.tokens_per_second)
-    processor = ArkasrProcessor.from_pretrained(args.model or temporary / "model", trust_remote_code=False)
+    processor = ArkasrProcessor.from_pretrained(folder, trust_remote_code=False)
     texts: dict[str, list[str]] = {}
 
     def one_by_one() -> None:
@@ -161,25 +152,48 @@ def measure(args: argparse.Namespace, temporary: Path, device: str, dtype: str) 
         done = arkasr.transcribe(paths, loaded, batch_seconds=args.batch_seconds)
         texts["transcribe"] = [each.text for each in done]
 
-    memory = {"loop": peak_bytes(one_by_one, device), "transcribe": peak_bytes(batched, device)}
-    rounds = [(seconds(one_by_one, device), seconds(batched, device)) for _ in range(args.repeats)]
-    lengths = sorted(map(length, paths))
-    total, weights = sum(lengths), sum(weight.numel() for weight in lm.parameters())
-    print(f"{weights:,} weights in {dtype}, {device}, {args.threads} threads")
-    print(f"{len(paths)} files of {lengths[0]:.1f} to {lengths[-1]:.1f} s\n")
+    rounds = {"loop": args.repeats if args.loop_repeats is None else args.loop_repeats, "transcribe": args.repeats}
+    works = {name: work for name, work in (("loop", one_by_one), ("transcribe", batched)) if rounds[name]}
+    memory = {name: peak_bytes(work, device) for name, work in works.items()}
+    spent: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(args.repeats):
+        for name, work in works.items():
+            spent[name] += [seconds(work, device)] if turn < rounds[name] else []
+    weights = sum(weight.numel() for weight in lm.parameters())
+    print(f"{weights:,} weights in {dtype}, {device}, {args.threads} threads, batches of {args.batch_seconds:g} s")
+    print_table(sorted(map(length, paths)), spent, memory)
+    if "loop" in works:
+        print_ratios(spent["loop"], spent["transcribe"])
+        print(f"equal texts: {sum(map(str.__eq__, texts['loop'], texts['transcribe']))} of {len(paths)}")
+
+
+def print_table(lengths: Sequence[float], spent: Mapping[str, Sequence[float]], memory: Mapping[str, int]) -> None:
+    """Print one row per way.
+
+    Args:
+        lengths: Seconds of the files, in ascending order.
+        spent: Seconds of the rounds of each way.
+        memory: Peak memory of each way in bytes.
+    """
+    print(f"{len(lengths)} files of {lengths[0]:.1f} to {lengths[-1]:.1f} s, {sum(lengths):.0f} s together\n")
     print("| | median s | fastest s | RTFx | peak MiB |\n| --- | ---: | ---: | ---: | ---: |")
-    columns = dict(zip(("loop", "transcribe"), zip(*rounds)))
-    for name, spent in columns.items():
+    for name, times in spent.items():
         print(
-            f"| {name} | {statistics.median(spent):.2f} | {min(spent):.2f} | {total / min(spent):.0f} | "
+            f"| {name} | {statistics.median(times):.2f} | {min(times):.2f} | {sum(lengths) / min(times):.0f} | "
             f"{memory[name] / 2**20:.0f} |"
         )
-    ratios = sorted(slow / fast for slow, fast in rounds)
-    fastest = min(columns["loop"]) / min(columns["transcribe"])
-    same = sum(a == b for a, b in zip(texts["loop"], texts["transcribe"]))
+
+
+def print_ratios(slow: Sequence[float], fast: Sequence[float]) -> None:
+    """Print how many times faster transcription is.
+
+    Args:
+        slow: Seconds of the rounds of the loop.
+        fast: Seconds of the rounds of transcription.
+    """
+    ratios = sorted(a / b for a, b in zip(slow, fast))
     print(f"\nloop / transcribe, median: {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
-    print(f"loop / transcribe, fastest rounds, which other processes disturb least: {fastest:.1f}")
-    print(f"equal texts: {same} of {len(paths)}")
+    print(f"loop / transcribe, fastest rounds, which other processes disturb least: {min(slow) / min(fast):.1f}")
 
 
 if __name__ == "__main__":

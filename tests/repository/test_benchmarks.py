@@ -17,6 +17,7 @@ from pretrained import saved, whisper
 from tiny import teacher_tokenizer, waveform
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import capped
 import data_wait
 import encoder_positions
 import fresh
@@ -30,6 +31,7 @@ import rtf
 import scoring
 import transcribe
 
+from arkasr import token_caps
 from arkasr.config.load import dump_config, load_config
 from arkasr.transcription.recognizer import Recognizer
 
@@ -175,6 +177,14 @@ def test_hotwords_prints_one_row_per_number(capsys):
     assert int(rows[1][2]) < int(rows[2][2])
 
 
+def test_hotwords_counts_the_transcripts_that_they_change(capsys):
+    words = ["--vocab", "600", "--hotwords", "20", "--clips", "2", "--tokens", "4", "--repeats", "1"]
+    hotwords.main([*words, "--weight", "100"])
+    printed = capsys.readouterr().out
+    changed = re.findall(r"^\| (\d+) \|.* - \| - \| (\d) of 2 \|", printed, re.M)  # no graphs on a CPU
+    assert changed == [("0", "0"), ("20", "2")] * 2
+
+
 def test_long_audio_prints_the_rate_of_the_clips_and_one_row_per_way(trained, datadir, capsys):
     model, cuts = str(trained / "base" / "final"), str(datadir / "test-a.jsonl.gz")
     options = ["--minutes", "0.04", "--short_minutes", "0.01", "--pauses", "0-0", "0.2-0.4", "--window_seconds", "2"]
@@ -212,6 +222,24 @@ def test_transcribe_prints_one_row_per_way_and_the_texts_are_equal(capsys):
     assert [row[0] for row in rows] == ["loop", "transcribe"] and "equal texts: 3 of 3" in printed
     ratios = [float(value) for value in re.findall(r"loop / transcribe.*?: ([\d.]+)", printed)]
     assert ratios == pytest.approx([float(rows[0][1]) / float(rows[1][1])] * 2, rel=0.2)
+
+
+def test_transcribe_keeps_its_weights_and_can_leave_the_loop_out(tmp_path, capsys):
+    words = ["--vocab", "600", "--clips", "3", "--longest", "2", "--repeats", "1", "--loop_repeats", "0"]
+    transcribe.main([*words, "--weights", str(tmp_path)])
+    (model,) = tmp_path.iterdir()
+    written = (model / "config.json").stat().st_mtime_ns
+    transcribe.main([*words, "--weights", str(tmp_path)])
+    assert (model / "config.json").stat().st_mtime_ns == written and [*tmp_path.iterdir()] == [model]
+    assert re.findall(r"^\| (\w+) \| \d", capsys.readouterr().out, re.M) == ["transcribe", "transcribe"]
+
+
+def test_transcripts_of_random_weights_end_at_their_cap(tmp_path, monkeypatch):
+    model = capped.kept_weights("mini", 600, tmp_path, "cpu", "float32")
+    monkeypatch.setenv("TOKENS_PER_SECOND", "5")
+    clips = [waveform(32000, 0)]
+    (found,) = capped.Capped.load(str(model), device="cpu").transcribe(clips, ["English"])
+    assert found.stopped and not found.looping and [found.num_tokens] == token_caps(clips, 1000, 5.0)
 
 
 def test_files_of_a_folder_divide_it_evenly_by_length(tmp_path):
