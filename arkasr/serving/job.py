@@ -69,7 +69,8 @@ class Job:
         self.settings, self.post = settings, post
         self.windows: deque[Window] = deque()
         self.filling = self.ended = self.dropped = self.served = False
-        self.seconds, self._sent = 0.0, ""
+        self.seconds = 0.0
+        self._sent, self._segments = [""], 0  # the texts that were posted, and the number of their segments
         self._audio, self._name, self._max_seconds = audio, name, max_seconds
         self._stream: AudioStream | None = None
         self._cut: Windows | None = None
@@ -135,11 +136,12 @@ class Job:
         self._send(self._assembled(recognizer).settled(overlaps))
 
     def _send(self, segments: Sequence[Segment]) -> None:
-        """Post what is new in the text. All parts together are the text of the result."""
-        text = whole_text(segments, self.settings.language)
-        if len(text) > len(self._sent):
-            self.post(Delta(text.removeprefix(self._sent), segments[-1].end))
-            self._sent = text
+        """Post the text of further segments. All parts together are the text of the result."""
+        self._segments += len(segments)
+        text = whole_text(segments, self.settings.language, self._sent[-1])
+        if text:
+            self.post(Delta(text, segments[-1].end))
+            self._sent.append(text)
 
     def finish(self, recognizer: Recognizer) -> Transcription:
         """Assemble the whole text, in the thread of the worker.
@@ -152,10 +154,11 @@ class Job:
         """
         segments, notes = self._assembled(recognizer).finish()
         assert self._stream is not None and self._cut is not None
-        self._send(segments)
+        self._send(segments[self._segments :])
         every = tuple(dict.fromkeys([*self._stream.notes, *self._cut.notes, *notes]))
         language, seconds = self.settings.language, self._stream.seconds
-        return Transcription(self._name, self._sent, tuple(segments), seconds, language, recognizer.name, every)
+        text = "".join(self._sent)
+        return Transcription(self._name, text, tuple(segments), seconds, language, recognizer.name, every)
 
     def _assembled(self, recognizer: Recognizer) -> Assembly:
         if self._assembly is None:

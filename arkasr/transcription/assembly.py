@@ -33,17 +33,19 @@ def is_spaced(language: str) -> bool:
     return known is None or known.metric == "wer"
 
 
-def whole_text(segments: Sequence[Segment], language: str) -> str:
+def whole_text(segments: Sequence[Segment], language: str, before: str = "") -> str:
     """Join the texts of segments.
 
     Args:
         segments: Segments in order.
         language: English name of their language.
+        before: The text that the result follows, or its last character.
 
     Returns:
-        The text, with spaces between segments where the language has them.
+        The text, with spaces between segments, and behind `before`, where the language has them.
     """
-    return joined([segment.text for segment in segments], is_spaced(language))
+    last = before[-1:]
+    return joined([last, *(segment.text for segment in segments)], is_spaced(language)).removeprefix(last)
 
 
 @dataclass
@@ -58,6 +60,9 @@ class _Piece:
 class Assembly:
     """Collects the transcripts of the windows of one recording.
 
+    A window changes at most the piece before it. So only the last piece is open, and the others are segments: the work
+    per window does not grow with the recording.
+
     Args:
         recognizer: The model. It decodes windows again whose text loops.
         settings: `hotwords`, `hotword_weight`, `word_times` and `aligner` are used.
@@ -70,7 +75,9 @@ class Assembly:
     def __init__(self, recognizer: Recognizer, settings: Settings, language: str):
         self._recognizer, self._settings, self._language = recognizer, settings, language
         self._spaced, self._aligner = is_spaced(language), aligner_for(recognizer, settings)
-        self._pieces: list[_Piece] = []
+        self._segments: list[Segment] = []
+        self._last: _Piece | None = None  # which the next window may change
+        self._returned = 0  # segments that `settled` returned
         self._notes: list[str] = []
         self._empty: list[float] = []  # seconds of windows without text
         self._windows = self._again = 0  # windows that were added, and those that were decoded again
@@ -91,7 +98,9 @@ class Assembly:
             self._append(*piece)
 
     def settled(self, overlaps: bool) -> list[Segment]:
-        """Return the segments so far that later windows cannot change.
+        """Return the segments that later windows cannot change, without those of earlier calls.
+
+        All calls together, and what `finish` has behind them, are the segments of the recording.
 
         Args:
             overlaps: Whether the next window shares audio with the last one, or may do.
@@ -99,15 +108,19 @@ class Assembly:
         Returns:
             Segments in order, none of them empty.
         """
-        pieces = self._pieces[:-1] if overlaps else self._pieces
-        return [self._segment(piece) for piece in pieces if piece.units]
+        if not overlaps:
+            self._close()
+        new = self._segments[self._returned :]
+        self._returned = len(self._segments)
+        return new
 
     def finish(self) -> tuple[list[Segment], list[str]]:
         """Return the segments, and what the reader should know.
 
         Returns:
-            Segments in order, none of them empty, and notes of one sentence each.
+            All segments in order, none of them empty, and notes of one sentence each.
         """
+        self._close()
         if self._empty:
             seconds = sum(self._empty)
             self._notes.append(f"the model wrote nothing for {len(self._empty)} windows, {seconds:.1f} s in total")
@@ -116,7 +129,7 @@ class Assembly:
                 f"{self._again} of {self._windows} windows were decoded again; if the model was trained on "
                 "shorter clips, lower --window_seconds to their length"
             )
-        return [self._segment(piece) for piece in self._pieces if piece.units], self._notes
+        return self._segments, self._notes
 
     def _decode(self, waveforms: Sequence[Tensor]) -> list[Transcript]:
         languages, settings = [self._language] * len(waveforms), self._settings
@@ -127,9 +140,16 @@ class Assembly:
         new = _Piece(window.start, window.end, parts, self._words(window, parts), transcript)
         if not new.units:
             self._empty.append(window.end - window.start)
-        if window.overlap and self._pieces:
-            self._join(self._pieces[-1], new, window.overlap)
-        self._pieces.append(new)
+        if window.overlap and self._last:
+            self._join(self._last, new, window.overlap)
+        self._close()
+        self._last = new
+
+    def _close(self) -> None:
+        """Make a segment of the last piece."""
+        if self._last and self._last.units:
+            self._segments.append(self._segment(self._last))
+        self._last = None
 
     def _words(self, window: Window, parts: list[str]) -> list[Word]:
         if self._aligner is None or not parts:

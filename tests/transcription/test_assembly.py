@@ -159,7 +159,5 @@ def test_settled_segments_do_not_change():
     reader, assembly, settled = NumberReader(), Assembly(NumberReader(), Settings(), "English"), []
     for window in cut([recording(range(160))], Settings(window_seconds=8, segmentation="fixed")):
         assembly.add(window, reader.transcribe([window.waveform], ["English"])[0])
-        now = assembly.settled(overlaps=True)
-        assert now[: len(settled)] == settled
-        settled = now
-    assert assembly.finish()[0][: len(settled)] == settled
+        settled += assembly.settled(overlaps=True)
+    assert settled and assembly.finish()[0][: len(settled)] == settled

@@ -9,6 +9,8 @@ import torch
 from scripted_recognizer import ScriptedRecognizer
 
 from arkasr import Transcript
+from arkasr.model.generation.stitching import joined
+from arkasr.transcription import assembly as module
 from arkasr.transcription.assembly import Assembly, whole_text
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
@@ -35,12 +37,35 @@ def test_assembly_does_not_keep_the_audio_of_windows():
     assert [waveform() for waveform in waveforms] == [None, None] and assembly.finish()[0][0].text == "one"
 
 
-def test_settled_text_is_the_start_of_the_whole_text():
-    assembly, sent = Assembly(ScriptedRecognizer(), Settings(), "English"), []
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+def test_settled_texts_are_the_whole_text_in_parts(language):
+    assembly, sent = Assembly(ScriptedRecognizer(), Settings(), language), [""]
     for number, (text, overlap) in enumerate(TEXTS):
         assembly.add(Window(8.0 * number, torch.ones(160000), overlap), Transcript(text, True, False, 1))
         following = TEXTS[number + 1][1] if number + 1 < len(TEXTS) else 0.0
-        sent.append(whole_text(assembly.settled(following > 0), "English"))
-    whole = whole_text(assembly.finish()[0], "English")
-    assert whole == "one two three four five six seven"
-    assert all(whole.startswith(text) for text in sent) and sent[0] == "" and sent[-1] == whole
+        sent.append(whole_text(assembly.settled(following > 0), language, "".join(sent)))
+    segments, _ = assembly.finish()
+    assert "".join(sent) == whole_text(segments, language) == "one two three four five six seven"
+    assert sent == ["", "", "one two three four", " five six", "", " seven"]
+
+
+def joined_parts(monkeypatch, count, overlap):
+    """Return how many parts are joined to texts, if the text is sent after each of `count` windows."""
+    parts = []
+    monkeypatch.setattr(module, "joined", lambda texts, spaced: parts.extend(texts) or joined(texts, spaced))
+    assembly, sent, segments = Assembly(ScriptedRecognizer(), Settings(), "English"), "", 0
+    for number in range(count):
+        text = Transcript(f"w{number} w{number + 1}", True, False, 1)
+        assembly.add(Window(2.0 * number, torch.ones(64000), overlap), text)
+        new = assembly.settled(overlap > 0)
+        sent, segments = sent + whole_text(new, "English", sent), segments + len(new)
+    whole, _ = assembly.finish()
+    assert sent + whole_text(whole[segments:], "English", sent) == " ".join(segment.text for segment in whole)
+    assert len(whole) == count
+    return len(parts)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 1.0])
+def test_the_work_per_window_does_not_grow_with_the_recording(monkeypatch, overlap):
+    few, many = (joined_parts(monkeypatch, count, overlap) for count in (50, 500))
+    assert few <= 6 * 50 and many - 10 * few <= 10  # linear but for a constant
