@@ -66,7 +66,9 @@ def make_app(service: Service, key: str = "") -> Starlette:
         *page_routes(_page_settings(service)),
     ]
     handlers = {HTTPException: answer_http_error, ApiError: answer_api_error}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # its redirects name the address of the service, not that of a proxy before it
+    return app
 
 
 def _page_settings(service: Service) -> PageSettings:

@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse, Response
 from arkasr.errors import is_disk_full
 from arkasr.utils.console import log, printable
 
+PATHS = "clients of OpenAI's API use the base address with /v1 at its end, browsers the address /"
+MAX_PATH, MAX_METHOD = 100, 20  # characters in messages
 RETRY_SECONDS = 2  # when a client that was refused for lack of room should try again
 
 
@@ -100,20 +102,24 @@ def as_api_error(error: BaseException) -> ApiError:
     return ApiError(500, "internal_error", "the service failed on this request; its log has the reason")
 
 
-async def answer_http_error(_request: Request, error: Exception) -> Response:
+async def answer_http_error(request: Request, error: Exception) -> Response:
     """Answer with the error of a path or method that does not exist.
 
     Args:
+        request: The request.
         error: An HTTPException of Starlette.
 
     Returns:
         The answer.
     """
     assert isinstance(error, HTTPException)
-    where = "the page of the documentation on the service lists its paths"
-    codes = {404: "unknown_path", 405: "method_not_allowed"}
-    code = codes.get(error.status_code, "http_error")
-    return ApiError(error.status_code, code, f"{error.detail}; {where}", headers=error.headers).response
+    path, allowed = printable(request.url.path[:MAX_PATH]), (error.headers or {}).get("Allow", "")
+    known = {
+        404: ("unknown_path", f"{path} is not a path of this service; {PATHS}"),
+        405: ("method_not_allowed", f"{path} does not answer {request.method[:MAX_METHOD]}; use {allowed}"),
+    }
+    code, message = known.get(error.status_code, ("http_error", error.detail))
+    return ApiError(error.status_code, code, message, headers=error.headers).response
 
 
 async def answer_api_error(_request: Request, error: Exception) -> Response:

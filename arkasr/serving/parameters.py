@@ -20,6 +20,8 @@ FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 SUBTITLES = ("srt", "vtt")  # divided at words, if these have times
 STREAMED = ("json", "verbose_json")
 GRANULARITIES = ("segment", "word")
+MAX_SHOWN = 50  # characters of a wrong value in messages
+MAX_HOTWORDS = 4096  # characters of all hotwords: tables of longer ones would take the model from other requests
 LISTS = ("timestamp_granularities", "include")  # clients send them with and without [] behind the name
 FIELDS = (
     "file", "model", "language", "prompt", "response_format", "temperature", "timestamp_granularities", "stream",
@@ -95,7 +97,9 @@ def _values(form: FormData) -> dict[str, list[str]]:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            refuse(printable(name[:50]), f"is not a field of this request{hint}; leave it out", "unknown_parameter")
+            refuse(
+                printable(name[:MAX_SHOWN]), f"is not a field of this request{hint}; leave it out", "unknown_parameter"
+            )
         if name == "file":
             continue
         if not isinstance(value, str):
@@ -108,9 +112,12 @@ def _values(form: FormData) -> dict[str, list[str]]:
 
 
 def _file(form: FormData) -> UploadFile:
-    file = form.get("file")
-    if file is None:
+    files = form.getlist("file")
+    if not files:
         refuse("file", "is missing; send the audio in the field `file`", "missing_file")
+    if len(files) > 1:
+        refuse("file", "is sent twice; send it once")
+    (file,) = files
     if isinstance(file, str):
         refuse("file", "must be a file, got text; with curl, write file=@NAME", "missing_file")
     if file.size == 0:
@@ -138,7 +145,7 @@ def _refuse_unsupported(values: dict[str, list[str]]) -> None:
 
 def _one_of(param: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
-        refuse(param, f"must be {_listed(allowed)}, got {value[:50]!r}")
+        refuse(param, f"must be {_listed(allowed)}, got {value[:MAX_SHOWN]!r}")
     return value
 
 
@@ -148,7 +155,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _language(text: str, default: str) -> str:
     try:
-        return find_language(text, "language").name if text else default
+        return find_language(text[:MAX_SHOWN], "language").name if text.strip() else default
     except UserError as error:
         raise ApiError(400, "unknown_language", str(error), "language") from error
 
@@ -166,5 +173,7 @@ def _word_times(granularities: Sequence[str], response_format: str, served: Serv
 
 def _hotwords(values: Sequence[str]) -> tuple[str, ...]:
     """Split hotwords at commas and line ends, each one once."""
+    if (length := sum(map(len, values))) > MAX_HOTWORDS:
+        refuse("hotwords", f"may have {MAX_HOTWORDS} characters, got {length}; leave some out")
     words = (word.strip() for value in values for word in re.split(r"[,\n]", value))
     return tuple(dict.fromkeys(word for word in words if word))

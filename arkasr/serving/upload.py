@@ -12,11 +12,40 @@ from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
 
+from arkasr.errors import is_disk_full
 from arkasr.serving.errors import ApiError, ClientGoneError
 from arkasr.serving.limits import MIN_BYTES_PER_SECOND, Limits
+from arkasr.utils.console import log
 
 MAX_FIELDS = 32
 MAX_FIELD_BYTES = 64 * 2**10
+# What is wrong with a form, by the beginning of the message of its parser.
+FAULTS = {
+    "Too many files": "it has more than one file; send one file per request",
+    "Too many fields": f"it has more than {MAX_FIELDS} fields; leave some out",
+    "Part exceeded": f"a field has more than {MAX_FIELD_BYTES // 2**10} KiB; only the file may be longer",
+    "Missing boundary": "its Content-Type names no boundary; let your HTTP library write this header",
+    "The Content-Disposition": "a field has no name; let your HTTP library write the form",
+    "": "it cannot be read; let your HTTP library write the form and its Content-Type, and shorten long names of files",
+}
+
+
+class _WholeForm(MultiPartParser):
+    """A parser that refuses a form without its last boundary. Fields behind the cut would otherwise be lost."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int):
+        super().__init__(headers, self._checked(stream), **limits)
+        self._is_whole = False
+
+    def on_end(self) -> None:
+        """Note that the last boundary was read."""
+        self._is_whole = True
+
+    async def _checked(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._is_whole:
+            raise ApiError(400, "invalid_form", "the form is wrong: it ends before its last boundary; send it again")
 
 
 async def read_form(
@@ -37,22 +66,28 @@ async def read_form(
         The fields. Close them at the end.
 
     Raises:
-        ApiError: The request is not a form (400), too large (413), or too slow (408).
+        ApiError: The request is not a whole form with one file (400), too large (413), or too slow (408), or it cannot
+            be kept (507).
         ClientGoneError: The client has closed its connection.
     """
     headers = Headers(scope=scope)
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.max_bytes:
         raise _too_large(limits)
-    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         message = "the request must be a form (multipart/form-data) with the field `file`; see docs/serving.md"
         raise ApiError(400, "invalid_form", message)
     bounds = {"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
     try:
-        return await MultiPartParser(headers, _body(receive, limits, time_left), **bounds).parse()
+        return await _WholeForm(headers, _body(receive, limits, time_left), **bounds).parse()
     except (MultiPartException, FormParserError, KeyError, UnicodeDecodeError) as error:
-        reason = getattr(error, "message", "") or "it cannot be read"
-        raise ApiError(400, "invalid_form", f"the form is wrong: {reason}; send it again") from error
+        fault = next(words for start, words in FAULTS.items() if getattr(error, "message", "").startswith(start))
+        raise ApiError(400, "invalid_form", f"the form is wrong: {fault}") from error
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        log(f"error: an upload cannot be kept ({error}); create its folder, or restart the service with another TMPDIR")
+        raise ApiError(507, "no_upload_folder", "the service has no folder for uploads; tell its operator") from error
 
 
 async def _body(receive: Receive, limits: Limits, time_left: Callable[[], float]) -> AsyncGenerator[bytes, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 
 import pytest
@@ -16,11 +17,46 @@ def service() -> Iterator[Running]:
         yield running
 
 
-def test_paths_that_do_not_exist_have_errors_of_the_same_shape(service):
-    wrong = [("GET", "/v2", 404), ("POST", "/v1/models", 405), ("GET", "/v1/audio/transcriptions", 405)]
-    for method, path, expected in wrong:
-        status, body, _ = request(service.port, method, path)
-        assert (status, set(body["error"])) == (expected, {"message", "type", "param", "code"}), path
+@pytest.mark.parametrize(
+    ("method", "path", "expected", "words"),
+    [
+        ("GET", "/v2", 404, "/v2 is not a path of this service; clients of OpenAI's API use the base address with /v1"),
+        ("POST", "/audio/transcriptions", 404, "/v1 at its end"),
+        ("POST", "/v1/audio/translations", 404, "is not a path"),
+        ("POST", "/v1/audio/transcriptions/", 404, "is not a path"),  # no redirect to the address behind a proxy
+        ("GET", "/" + "a" * 9000, 404, "a" * 99 + " is not"),
+        ("GET", "/page/..%2froutes.py", 404, "is not a path"),
+        ("GET", "/v1/%1b[31m", 404, r"\x1b[31m is not"),
+        ("POST", "/v1/models", 405, "/v1/models does not answer POST; use HEAD, GET"),
+        ("GET", "/v1/audio/transcriptions", 405, "use POST"),
+        ("OPTIONS", "/v1/audio/transcriptions", 405, "does not answer OPTIONS; use POST"),
+        ("OPTIONS", "/", 405, "use HEAD, GET"),
+        ("DELETE", "/health", 405, "use HEAD, GET"),
+    ],
+)
+def test_paths_that_do_not_exist_have_errors_of_the_same_shape(service, method, path, expected, words):
+    status, body, _ = request(service.port, method, path)
+    assert (status, set(body["error"])) == (expected, {"message", "type", "param", "code"})
+    assert words in body["error"]["message"].replace("GET, HEAD", "HEAD, GET")
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/v1/models", "/page/app.js"])
+def test_head_has_the_headers_of_get_and_no_body(service, path):
+    answers = []
+    for method in ("HEAD", "GET"):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        connection.request(method, path)
+        answers.append(answer := connection.getresponse())
+        assert (answer.read() == b"") is (method == "HEAD")
+        connection.close()
+    head, get = answers
+    assert (head.status, head.headers["content-type"]) == (200, get.headers["content-type"])
+
+
+def test_a_large_upload_to_a_wrong_path_gets_its_answer(service):
+    """The client reads after it has sent everything."""
+    status, body, _ = request(service.port, "POST", "/v1/audio/translations", bytes(20 * 2**20))
+    assert (status, body["error"]["code"]) == (404, "unknown_path")
 
 
 def test_metrics_count_requests_audio_and_batches(service):

@@ -27,6 +27,18 @@ def test_defaults_are_those_of_the_service():
     assert (read.settings, read.response_format, read.stream) == (SERVED.settings, "json", False)
 
 
+@pytest.mark.parametrize("language", ["FR", "french", "Fr-ca", "fr_FR", " fr "])
+def test_a_language_may_have_any_case_and_a_region(language):
+    assert read_parameters(form(("language", language)), SERVED).settings.language == "French"
+
+
+def test_a_long_wrong_value_is_cut_in_its_message():
+    for name in ("language", "response_format", "x" * 9000):
+        with pytest.raises(ApiError) as caught:
+            read_parameters(form((name, "x" * 60000)), SERVED)
+        assert len(str(caught.value)) < 300, name
+
+
 def test_fields_of_openais_client_are_read():
     pairs = [("model", "base"), ("language", "fr"), ("response_format", "verbose_json"), ("temperature", "0.0")]
     pairs += [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment"), ("stream", "true")]
@@ -52,6 +64,8 @@ def test_fields_of_openais_client_are_read():
         (("timestamp_granularities[]", "phone"), "timestamp_granularities", "must be segment or word"),
         (("langauge", "en"), "langauge", "did you mean language?"),
         (("language", audio()), "language", "must be text"),
+        (("file", "a.wav"), "file", "is sent twice"),
+        (("hotwords", "ark," * 1025), "hotwords", "may have 4096 characters, got 4100"),
     ],
 )
 def test_a_wrong_field_is_named(pair, param, words):

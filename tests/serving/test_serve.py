@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import signal
@@ -19,7 +21,7 @@ import pytest
 from forked_ranks import Forked
 from processes import wait_until
 from scripted_recognizer import ScriptedRecognizer
-from served import Running, tone
+from served import BOUNDARY, Running, form, tone
 
 from arkasr import cli
 from arkasr.serving import serve
@@ -77,12 +79,19 @@ class Gated(ScriptedRecognizer):
         return super().transcribe(*args)
 
 
+class GatedAfterTwo(Gated):
+    """Batches wait until a file exists, but the first two do not. The text of one is sent once the next is known."""
+
+    def transcribe(self, *args):
+        return super().transcribe(*args) if len(self.batches) > 1 else ScriptedRecognizer.transcribe(self, *args)
+
+
 @pytest.fixture
-def forked(tmp_path) -> Iterator[tuple[Running, int, Path]]:
+def forked(tmp_path, request) -> Iterator[tuple[Running, int, Path]]:
     """A service in a copy of this process, its process id, and the file for which its batches wait."""
-    gate, output = tmp_path / "gate", tmp_path / "output"
-    settings, address = Settings(segmentation="fixed"), serve.Address(port=0)
-    (pid,) = Forked(1, lambda: serve.serve(lambda: Gated(gate), settings, Limits(), address), output).pids
+    gate, output, gated = tmp_path / "gate", tmp_path / "output", getattr(request, "param", Gated)
+    settings, address = Settings(segmentation="fixed", window_seconds=4, batch_seconds=4), serve.Address(port=0)
+    (pid,) = Forked(1, lambda: serve.serve(lambda: gated(gate), settings, Limits(), address), output).pids
     wait_until(lambda: output.exists() and "http://" in output.read_text())
     yield Running(re.search(r"http://\S+:\d+", output.read_text())[0], None, None), pid, gate
     with suppress(ProcessLookupError):
@@ -105,6 +114,25 @@ def test_sigterm_ends_running_requests_and_refuses_new_ones(forked):
         assert (status, body["error"]["code"], headers["retry-after"]) == (503, "draining", "2")
         gate.touch()
         assert [(result.result()[0], result.result()[1]["text"]) for result in results] == [(200, "1 s English")] * 4
+    assert status_of(pid) == 0
+
+
+@pytest.mark.parametrize("forked", [GatedAfterTwo], indirect=True)
+def test_sigterm_ends_a_stream_with_its_result(forked):
+    """The signal comes after the first part of the text. All others follow, and the status is 0."""
+    service, pid, gate = forked
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    connection.request("POST", "/v1/audio/transcriptions", form({"stream": "true"}, tone(20)), headers)
+    answer = connection.getresponse()
+    first = answer.readline()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: service.get("/health")[0] == 503)
+    gate.touch()
+    *deltas, done = [json.loads(line.removeprefix(b"data: ")) for line in [first, *answer] if line.strip()]
+    connection.close()
+    assert done["type"] == "transcript.text.done" and len(deltas) > 1
+    assert "".join(each["delta"] for each in deltas) == done["text"]
     assert status_of(pid) == 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,10 +134,39 @@ def test_a_client_that_leaves_is_noticed():
         (FORM, b'--x\r\nContent-Disposition: form-data; name="language"\r\n\r\n' + bytes(2**17) + TAIL),
         (FORM, b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' for _ in range(40)) + TAIL[2:]),
         (FORM, b"--x\r\nContent-Disposition: form-data\r\n\r\nb" + TAIL),
+        (FORM.replace("data", "database"), HEAD + TAIL),
+        (FORM, HEAD.replace(b"evil", b"e" * 2**16) + TAIL),
+        (FORM, HEAD + b"a" + TAIL[:60]),
+        (FORM, HEAD + b"a"),
     ],
-    ids=["json", "no-type", "no-boundary", "other-boundary", "two-files", "long-field", "many-fields", "no-name"],
-)
-def test_what_is_no_form_is_refused(content_type, body):
-    with pytest.raises(ApiError) as caught:
+    ids=[
+        "json", "no-type", "no-boundary", "other-boundary", "two-files", "long-field", "many-fields", "no-name",
+        "other-type", "long-name", "no-end", "no-end-of-file",
+    ],
+)  # fmt: skip
+def test_what_is_no_form_is_refused(content_type, body, request):
+    words = {
+        "no-boundary": "names no boundary",
+        "other-boundary": "cannot be read",
+        "two-files": "more than one file; send one file per request",
+        "long-field": "more than 64 KiB",
+        "many-fields": "more than 32 fields",
+        "no-name": "has no name",
+        "long-name": "shorten long names of files",
+        "no-end": "ends before its last boundary",
+        "no-end-of-file": "ends before its last boundary",
+    }
+    expected = words.get(request.node.callspec.id, "must be a form")
+    with pytest.raises(ApiError, match=re.escape(expected)) as caught:
         read(Client(iter([body, b"--\r\n"])), content_type=content_type)
     assert (caught.value.status, caught.value.code) == (400, "invalid_form")
+
+
+def test_a_folder_for_uploads_that_is_gone_is_named_in_the_log(tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:  # pytest needs the folder again
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(ApiError, match="no folder for uploads") as caught:
+            read(Client(pieces(HEAD, bytes(2**21), TAIL)))
+        assert read(Client(pieces(HEAD, bytes(2**10), TAIL)))["language"] == "en"  # small ones are kept in memory
+    assert (caught.value.status, caught.value.code) == (507, "no_upload_folder")
+    assert f"{tmp_path}/gone" in capfd.readouterr().out
