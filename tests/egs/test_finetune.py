@@ -10,6 +10,7 @@ import pytest
 import torch
 from planned_runs import planned
 from safetensors.torch import load_file
+from tiny_recipe import FINETUNE
 
 from arkasr.cli import main
 from arkasr.config.load import load_config
@@ -50,22 +51,8 @@ def test_runs_distil_from_the_teacher_with_adapters():
     assert load_config(CONF, "base_td_opd", "E", "D").model.path == "E/base_td/final"
 
 
-TINY = """
-base: {conf}
-model: {{path: "{trained}/base/final", lora: {{rank: 3}}}}
-data: {{max_seconds: 3, max_cuts: 3, num_buckets: 2, num_workers: 0}}
-train: {{steps: 2, accumulate: 1, eval_every: 2, eval_clips: 2, threads: 1}}
-fsdp: {{compute_dtype: float32}}
-rollout: {{max_new_tokens: 6}}
-decode: {{max_new_tokens: 6, max_seconds: 8}}
-distill: {{top_k: 4}}
-mapper: {{name: shared_strings}}
-teacher: {{options: {{path: "{trained}/teacher/final", dtype: float32, max_new_tokens: 6}}}}
-"""
-
-
 def test_stages_2_to_6_of_its_runs_with_tiny_models(trained, datadir, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(TINY.format(conf=CONF, trained=trained))
+    (tmp_path / "tiny.yaml").write_text(FINETUNE.format(conf=CONF, trained=trained))
     data, expdir = shutil.copytree(datadir, tmp_path / "data"), tmp_path / "exp"
     shutil.copy(data / "base.jsonl.gz", data / "opd.jsonl.gz")
     conf, folders = str(tmp_path / "tiny.yaml"), ["--expdir", str(expdir), "--datadir", str(data)]

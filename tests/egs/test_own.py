@@ -17,7 +17,7 @@ from lhotse import CutSet, Recording, SupervisionSegment
 from own_audio import FORMATS, clips, jsonl
 from pages import ROOT, blocks, commands, option, read, section
 from recipes import commands as dry_commands
-from tiny_recipe import OVERLAY
+from tiny_recipe import FINETUNE, OVERLAY
 
 from arkasr.cli import main
 from arkasr.config.validate import kinds_of
@@ -192,25 +192,12 @@ def test_all_stages_train_on_audio_with_some_transcripts(checkout, forked_stages
     assert re.search(r"\| opd +\| all +\| .*\| 6 +\| 3 +\|", (exp / "RESULTS.md").read_text())
 
 
-TINY = """
-base: ../../conf/finetune.yaml
-model: {{path: "{trained}/base/final", lora: {{rank: 3}}}}
-data: {{max_seconds: 3, max_cuts: 3, num_buckets: 2, num_workers: 0}}
-train: {{steps: 2, accumulate: 1, eval_every: 2, eval_clips: 2, threads: 1}}
-fsdp: {{compute_dtype: float32}}
-rollout: {{max_new_tokens: 6}}
-decode: {{max_new_tokens: 6, max_seconds: 8}}
-distill: {{top_k: 4}}
-mapper: {{name: shared_strings}}
-teacher: {{options: {{path: "{trained}/teacher/final", dtype: float32, max_new_tokens: 6}}}}
-"""
-
-
 @pytest.mark.e2e
 def test_untranscribed_audio_alone_is_distilled_from_a_checkpoint(checkout, trained, forked_stages):
     jsonl(checkout / "calls", untranscribed=6)
     (checkout / "calls" / "dev.jsonl").unlink()
-    (checkout / "egs" / "calls" / "conf" / "finetune.yaml").write_text(TINY.format(trained=trained))
+    conf = checkout / "egs" / "calls" / "conf" / "finetune.yaml"
+    conf.write_text(FINETUNE.format(conf="../../conf/finetune.yaml", trained=trained))
     (words,) = commands(section(PAGE, "Fine-tune a published model"))
     done = start(checkout, words, python=forked_stages)
     assert done.returncode == 0, done.stdout + done.stderr

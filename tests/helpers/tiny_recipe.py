@@ -1,4 +1,8 @@
-"""A configuration of tiny models for a copied recipe. Replace BASE_STEPS by the steps of Base."""
+"""Configurations of tiny models for a copied recipe.
+
+In `OVERLAY`, replace BASE_STEPS by the steps of Base. `FINETUNE` lies over egs/conf/finetune.yaml and starts from the
+models of the fixture `trained`.
+"""
 
 OVERLAY = """
 base: ../../conf/mini.yaml
@@ -25,4 +29,17 @@ runs:
   base_opd: {train: {steps: 3, eval_every: 3}}
   base_td: {train: {steps: 3, eval_every: 0}}
   base_td_opd: {train: {steps: 3, eval_every: 0}}
+"""
+
+FINETUNE = """
+base: {conf}
+model: {{path: "{trained}/base/final", lora: {{rank: 3}}}}
+data: {{max_seconds: 3, max_cuts: 3, num_buckets: 2, num_workers: 0}}
+train: {{steps: 2, accumulate: 1, eval_every: 2, eval_clips: 2, threads: 1}}
+fsdp: {{compute_dtype: float32}}
+rollout: {{max_new_tokens: 6}}
+decode: {{max_new_tokens: 6, max_seconds: 8}}
+distill: {{top_k: 4}}
+mapper: {{name: shared_strings}}
+teacher: {{options: {{path: "{trained}/teacher/final", dtype: float32, max_new_tokens: 6}}}}
 """

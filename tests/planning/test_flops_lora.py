@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from adapters import adapted, lora_settings
+from saved_tensors import SIZES, saved_bytes
 from tiny import batch, student, student_tokenizer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,12 +17,6 @@ from arkasr.planning.flops import PROMPT
 from arkasr.planning.layout import BatchShape, ShardingLayout
 from arkasr.planning.model_sizes import count_adapters
 
-SIZES = {
-    "audio": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 2}
-    | {"num_mel_bins": 16},
-    "text": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
-    | {"num_key_value_heads": 2},
-}
 IDS = [[5] * 30] * 4
 
 
@@ -58,18 +53,6 @@ def test_forward_and_backward_operations_match_torch(encoder):
     assert 0.75 * found["backward"] < predicted["backward"] < found["backward"]
     without = flops.pass_with_gradient(lm.hf.config, load, settings.frozen, 0.0)
     assert predicted["student"] > 1.03 * without["student"]
-
-
-def saved_bytes(work, parameters) -> int:
-    known, kept = {p.untyped_storage().data_ptr() for p in parameters}, {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        work()
-    return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in known)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from corpus_fixture import make_trainer, write_corpus
 from planned_runs import planned
+from saved_tensors import SIZES, saved_bytes
 from tiny import batch, student, student_tokenizer, teacher_tokenizer
 
 from arkasr.model.build import build_fresh
@@ -24,12 +25,6 @@ QWEN = {
     | {"num_mel_bins": 32, "downsample_hidden_size": 24, "n_window": 50, "n_window_infer": 800},
     "text": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
     | {"num_key_value_heads": 2, "head_dim": 16},
-}
-SIZES = {
-    "audio": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 2}
-    | {"num_mel_bins": 16},
-    "text": {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
-    | {"num_key_value_heads": 2},
 }
 
 
@@ -48,19 +43,6 @@ def test_training_state_is_bytes_held_after_a_step(conf, tmp_path, freeze, ctc):
     grads = [p.grad for p in params if p.grad is not None]
     for name, tensors in (("weights", params), ("gradients", grads), ("adamw", states)):
         assert predicted[name] * 2**30 == sum(t.nbytes for t in tensors), name
-
-
-def saved_bytes(work, parameters) -> int:
-    """Return the bytes of all tensors that autograd saves for backward, except parameters."""
-    known, kept = {p.untyped_storage().data_ptr() for p in parameters}, {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        work()
-    return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in known)
 
 
 @pytest.mark.parametrize("kind", ["arkasr", "qwen3_asr"])

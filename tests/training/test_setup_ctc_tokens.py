@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from corpus_fixture import clips, make_trainer, metrics, write_cuts
+from corpus_fixture import clips, make_trainer, metrics, write_dev
 from lhotse import CutSet
 from tokenizers import Tokenizer
 from training_runs import train_until
@@ -155,14 +155,9 @@ def test_dev_error_of_the_head_is_by_its_own_tokens(own, conf, datadir, tmp_path
     trainer = make_trainer(conf, "base", tmp_path, datadir, *changes)
     spell_letters(trainer.student)
     texts = reference_texts(trainer.student.eval(), clips(datadir / "dev.jsonl.gz"))
-    cuts = list(CutSet.from_file(datadir / "dev.jsonl.gz"))
-    for cut, text in zip(cuts, texts, strict=True):
-        cut.supervisions[0].text = f"{text} two"
-    write_cuts(tmp_path / "dev.jsonl.gz", cuts)
-    (tmp_path / "corpus.json").write_text((datadir / "corpus.json").read_text())
+    expected = write_dev(tmp_path, datadir, texts)
     rates, _ = DevError(trainer.config, trainer.ranks, trainer.phases).measure(trainer.student)
     assert any(texts) and 0 < rates["dev_error_ctc"] < 1
-    expected = len(cuts) / sum(len(text.split()) + 1 for text in texts)  # one deletion per clip
     assert rates["dev_error_ctc"] == pytest.approx(expected)
 
 
