@@ -11,7 +11,7 @@ from arkasr.interfaces import Transcript
 from arkasr.languages import known_language
 from arkasr.model.generation.stitching import joined, most_units, seam, units
 from arkasr.transcription.recognizer import Recognizer
-from arkasr.transcription.redecoding import Decoded, decode_again, trouble
+from arkasr.transcription.redecoding import Decoded, decode_again, is_repeated, trouble
 from arkasr.transcription.results import Segment, Word
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
@@ -67,13 +67,14 @@ class Assembly:
         recognizer: The model. It decodes windows again whose text loops.
         settings: `hotwords`, `hotword_weight`, `word_times` and `aligner` are used.
         language: English name of the language.
+        keep: Whether texts that are in trouble (see `redecoding`) are kept, with a note, and not decoded again.
 
     Raises:
         UserError: Word times are asked for and cannot be found (see `word_times.aligner_for`).
     """
 
-    def __init__(self, recognizer: Recognizer, settings: Settings, language: str):
-        self._recognizer, self._settings, self._language = recognizer, settings, language
+    def __init__(self, recognizer: Recognizer, settings: Settings, language: str, keep: bool = False):
+        self._recognizer, self._settings, self._language, self._keep = recognizer, settings, language, keep
         self._spaced, self._aligner = is_spaced(language), aligner_for(recognizer, settings)
         self._segments: list[Segment] = []
         self._last: _Piece | None = None  # which the next window may change
@@ -83,14 +84,16 @@ class Assembly:
         self._windows = self._again = 0  # windows that were added, and those that were decoded again
 
     def add(self, window: Window, transcript: Transcript) -> None:
-        """Add the next window. If its text is in trouble (see `redecoding`), this call decodes its parts.
+        """Add the next window. If its text is in trouble, this call decodes its parts, unless texts are kept.
 
         Args:
             window: A window of `cut`. Windows come in order.
             transcript: Its transcript.
         """
         decoded, self._windows = [Decoded(window, transcript)], self._windows + 1
-        if trouble(decoded[0]):
+        if (problem := trouble(decoded[0])) and self._keep:
+            self._notes.append(f"{window.start:.2f} to {window.end:.2f} s: the text {problem}, and is kept as it is")
+        elif problem:
             decoded, note = decode_again(decoded[0], self._decode)
             self._notes.append(note)
             self._again += 1
@@ -175,4 +178,5 @@ class Assembly:
 
     def _segment(self, piece: _Piece) -> Segment:
         text, transcript = joined(piece.units, self._spaced), piece.transcript
-        return Segment(text, piece.start, piece.end, tuple(piece.words), transcript.stopped, transcript.looping)
+        looping = is_repeated(transcript) or transcript.looping
+        return Segment(text, piece.start, piece.end, tuple(piece.words), transcript.stopped, looping)

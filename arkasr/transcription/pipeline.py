@@ -184,8 +184,8 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
             model_outputs: Records with the ids of all windows.
             return_timestamps: See `_sanitize_parameters`.
             language: English name of the language.
-            own_decoding: Whether the call set options of `generate`. If it or the constructor did, a text that loops
-                is not decoded again.
+            own_decoding: Whether the call set options of `generate`. If it or the constructor did, texts are kept,
+                with a warning if one loops, is cut or is too long.
 
         Returns:
             `text`, and `chunks` with `text` and `timestamp` if asked for, and the keys that the input had beside its
@@ -193,10 +193,10 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
         """
         own_decoding = own_decoding or bool(self._generate_kwargs)
         settings = Settings(language=language, word_times=return_timestamps == "word")
-        assembly = Assembly(self._recognizer, settings, language)
+        assembly = Assembly(self._recognizer, settings, language, keep=own_decoding)
         for output in model_outputs:
             if output["window"] is not None:
-                assembly.add(output["window"], self._transcript(output["ids"], own_decoding))
+                assembly.add(output["window"], self._transcript(output["ids"]))
         segments, notes = assembly.finish()
         for note in notes:
             logger.warning(f"automatic-speech-recognition: {note}")
@@ -209,11 +209,6 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
                 result.setdefault(key, []).append(output[key])
         return result
 
-    def _transcript(self, ids: list[int], own_decoding: bool) -> Transcript:
-        stops, text = self._lm.stop_ids, self._lm.text(ids)
-        stopped, looping = bool(ids) and ids[-1] in stops, is_looping(ids, stops)
-        if not own_decoding:
-            return Transcript(text, stopped, looping, len(ids))
-        if not stopped or looping:
-            logger.warning("automatic-speech-recognition: a text ends in a loop, or max_new_tokens cut it")
-        return Transcript(text, None, False)
+    def _transcript(self, ids: list[int]) -> Transcript:
+        stops = self._lm.stop_ids
+        return Transcript(self._lm.text(ids), bool(ids) and ids[-1] in stops, is_looping(ids, stops), len(ids))

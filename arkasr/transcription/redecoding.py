@@ -9,9 +9,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from arkasr.interfaces import SAMPLE_RATE, Transcript
-from arkasr.model.generation.stitching import most_units, units
+from arkasr.model.generation.stitching import most_units, plain_units, units
 from arkasr.transcription.stream import Window
-from arkasr.utils.loops import ends_in_loop
+from arkasr.utils.loops import ends_in_loop, has_loop
 
 ROUNDS = 3  # a window is cut into at most 2 ** 3 pieces, so it costs at most three more times
 LEAST_SAMPLES = 2 * SAMPLE_RATE  # of a window that is cut
@@ -27,25 +27,40 @@ class Decoded(NamedTuple):
     transcript: Transcript
 
 
+def is_repeated(text: Transcript) -> bool:
+    """Return whether a transcript repeats a phrase too often, at its end (`ends_in_loop`) or anywhere (`has_loop`).
+
+    Args:
+        text: The transcript. If the decoder does not report whether it ends in a loop, its words and its letters are
+            searched for one.
+
+    Returns:
+        True if it does.
+    """
+    if text.looping or has_loop(plain_units(text)):
+        return True
+    words = units(text)
+    return text.looping is None and (ends_in_loop(words) or ends_in_loop("".join(words)))
+
+
 def trouble(decoded: Decoded) -> str:
     """Say what is wrong with a transcript, if it should be decoded again.
 
     Args:
-        decoded: A window and its transcript. If the decoder does not report loops, the text is searched for one.
+        decoded: A window and its transcript.
 
     Returns:
-        "repeats itself", "reached the limit of tokens" or "is too long for the audio", which is more units per second
-        than speech has (see `stitching.most_units`). Empty: nothing.
+        "repeats itself" (see `is_repeated`), "reached the limit of tokens" or "is too long for the audio", which is
+        more units per second than speech has (see `stitching.most_units`). Empty: nothing.
     """
     window, text = decoded
-    words, looping = units(text), text.looping
-    if looping or (looping is None and (ends_in_loop(words) or ends_in_loop("".join(words)))):
+    if is_repeated(text):
         return "repeats itself"
     if text.stopped is False:
         return "reached the limit of tokens"
     seconds = window.end - window.start
     letters = sum(char.isalnum() for char in text)
-    too_long = len(words) > most_units(seconds) or letters > LETTERS_PER_SECOND * (seconds + 1)
+    too_long = len(units(text)) > most_units(seconds) or letters > LETTERS_PER_SECOND * (seconds + 1)
     return "is too long for the audio" if too_long else ""
 
 

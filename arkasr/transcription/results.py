@@ -30,7 +30,8 @@ class Segment:
         end: End in seconds.
         words: Its words with their times, if they were asked for.
         stopped: Whether the model ended the text. False: a limit of tokens cut it. None: not reported.
-        looping: Whether the text ends in a repeated pattern. None: not reported.
+        looping: Whether the text repeats a phrase too often, at its end or before it (see `redecoding.is_repeated`).
+            None: not at its middle, and not reported for its end.
     """
 
     text: str

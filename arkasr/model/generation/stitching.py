@@ -43,6 +43,18 @@ def units(text: str, spaced: bool = True) -> list[str]:
     return found if not before else [*found[:-1], "".join(found[-1:]) + before]
 
 
+def plain_units(text: str) -> list[str]:
+    """Split a text of any language into units without case and punctuation.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Words of scripts with spaces, and characters of the others.
+    """
+    return [_key(unit) for unit in units(text, spaced=False)]
+
+
 def joined(parts: Sequence[str], spaced: bool = True) -> str:
     """Join units of `units`, or whole texts, to one text.
 
