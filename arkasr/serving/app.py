@@ -76,6 +76,8 @@ def _page_settings(service: Service) -> PageSettings:
     return PageSettings(
         served.name,
         served.settings.language,
+        languages=served.languages.accepted,
+        trained=served.languages.trained,
         word_times=served.word_times,
         max_bytes=limits.max_bytes,
         max_seconds=limits.max_seconds,

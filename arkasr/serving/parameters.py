@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from arkasr.errors import UserError
 from arkasr.languages import find_language
 from arkasr.serving.errors import ApiError, refuse
+from arkasr.serving.languages import ModelLanguages
 from arkasr.transcription.settings import Settings
 from arkasr.utils.console import printable
 
@@ -36,11 +37,13 @@ class Served(NamedTuple):
         name: Id of its model.
         settings: Settings of requests that do not ask for others.
         word_times: Whether the model finds the times of words.
+        languages: Those of the model.
     """
 
     name: str
     settings: Settings
     word_times: bool
+    languages: ModelLanguages = ModelLanguages()
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def read_parameters(form: FormData, served: Served) -> Parameters:
         refuse("stream", f"needs a response_format of {_listed(STREAMED)}, got {response_format!r}; change one of them")
     settings = replace(
         served.settings,
-        language=_language(values.get("language", [""])[-1], served.settings.language),
+        language=_language(values.get("language", [""])[-1], served),
         word_times=_word_times(values.get("timestamp_granularities", []), response_format, served),
         hotwords=_hotwords(values.get("hotwords", [])) or served.settings.hotwords,
     )
@@ -153,11 +156,17 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _language(text: str, default: str) -> str:
+def _language(text: str, served: Served) -> str:
+    if not text.strip():
+        return served.settings.language
     try:
-        return find_language(text[:MAX_SHOWN], "language").name if text.strip() else default
+        name = find_language(text[:MAX_SHOWN], "language").name
     except UserError as error:
         raise ApiError(400, "unknown_language", str(error), "language") from error
+    if name not in served.languages.accepted:
+        known = ", ".join(served.languages.accepted)
+        refuse("language", f"{name} is not one that {served.name} transcribes; use {known}", "unsupported_language")
+    return name
 
 
 def _word_times(granularities: Sequence[str], response_format: str, served: Served) -> bool:

@@ -54,6 +54,7 @@ def serve(load: Callable[[], Recognizer], settings: Settings, limits: Limits, ad
     _check_packages()
     from arkasr.serving.app import make_app
     from arkasr.serving.keys import read_key
+    from arkasr.serving.languages import check_language, languages_of
     from arkasr.serving.parameters import Served
     from arkasr.serving.server import address_of, bind, run
     from arkasr.serving.service import Service
@@ -66,7 +67,9 @@ def serve(load: Callable[[], Recognizer], settings: Settings, limits: Limits, ad
     recognizer.check_hotwords(settings.hotwords, settings.hotword_weight)
     name = address.name or model_id(recognizer.name)
     settings = replace(settings, window_seconds=recognizer.window_seconds(settings.window_seconds))
-    served = Served(name, settings, can_time_words(recognizer, settings))
+    languages = languages_of(recognizer)
+    check_language(settings.language, name, languages)
+    served = Served(name, settings, can_time_words(recognizer, settings), languages)
     service = Service(recognizer, served, limits)
     if not key and not _is_loopback(listening.getsockname()[0]):
         log("warning: anybody who reaches this address can use the service; set a key with --api_key_file")

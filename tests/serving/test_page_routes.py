@@ -62,6 +62,7 @@ def test_settings_name_languages_by_code_and_limits(client):
         "model": "tiny",
         "language": "en",
         "languages": [{"code": "zh", "name": "Chinese"}, {"code": "en", "name": "English"}],
+        "trained": [],
         "word_times": False,
         "max_bytes": 5,
         "max_seconds": None,

@@ -35,6 +35,7 @@ class PageSettings:
         model: Name of the model, as requests name it.
         language: English name of the language that is chosen at first.
         languages: English names of the languages that can be chosen.
+        trained: Those of them that the model was trained on, which are offered first. Empty if that is not known.
         word_times: Whether the service returns times of words.
         max_bytes: Largest file in bytes, or None if there is no limit.
         max_seconds: Longest audio in seconds, or None if there is no limit.
@@ -43,6 +44,7 @@ class PageSettings:
     model: str
     language: str = "English"
     languages: Sequence[str] = tuple(LANGUAGES)
+    trained: Sequence[str] = ()
     word_times: bool = False
     max_bytes: int | None = None
     max_seconds: float | None = None
@@ -50,7 +52,13 @@ class PageSettings:
     def as_json(self) -> dict[str, object]:
         """Return the settings as the page reads them, with a code and a name per language."""
         languages = [{"code": find_language(name).code, "name": name} for name in self.languages]
-        return {**asdict(self), "language": find_language(self.language).code, "languages": languages}
+        trained = [find_language(name).code for name in self.trained]
+        return {
+            **asdict(self),
+            "language": find_language(self.language).code,
+            "languages": languages,
+            "trained": trained,
+        }
 
 
 def page_routes(settings: PageSettings) -> list[Route]:

@@ -3,6 +3,7 @@
 import { Card } from "./card.js";
 import { size, spokenTime } from "./formats.js";
 import { KeyForm } from "./key_form.js";
+import { LanguageField } from "./language_field.js";
 import { Queue } from "./queue.js";
 import { RecordingPanel } from "./recording_panel.js";
 import { readSettings } from "./service.js";
@@ -20,14 +21,10 @@ function announce(text) {
   at("announce").textContent = text;
 }
 
-function add(files, settings) {
-  const language = () => {
-    const [chosen] = at("language").selectedOptions;
-    return { code: chosen.value, name: chosen.textContent };
-  };
+function add(files, settings, languageField) {
   const actions = {
     settings,
-    language,
+    language: () => languageField.chosen,
     announce,
     enqueue: card => queue.add(card),
     isKeyMissing: () => keyForm.isOpen,
@@ -54,12 +51,10 @@ function takeDrops(take) {
   });
 }
 
-function describe({ model, languages, language, max_bytes: bytes, max_seconds: seconds }) {
+function describe({ model, max_bytes: bytes, max_seconds: seconds }) {
   at("model").textContent = `Model: ${model}`;
   const limits = [bytes && size(bytes), seconds && spokenTime(seconds)].filter(Boolean);
   at("limits").textContent = `Any audio or video format.${limits.length ? ` At most ${limits.join(" and ")} per file.` : ""}`;
-  at("language").replaceChildren(...languages.map(({ code, name }) => new Option(name, code, code === language, code === language)));
-  at("language").disabled = languages.length < 2;
 }
 
 async function start() {
@@ -71,7 +66,9 @@ async function start() {
     return;
   }
   describe(settings);
-  const take = files => files.length && add(files, settings);
+  const parts = { field: at("language"), list: at("language-list"), note: at("language-note") };
+  const languageField = new LanguageField(parts, settings.languages, settings.trained, settings.language);
+  const take = files => files.length && add(files, settings, languageField);
   takeDrops(take);
   at("choose").onclick = () => at("files").click();
   at("files").onchange = () => {
