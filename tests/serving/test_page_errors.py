@@ -82,6 +82,23 @@ def test_page_says_that_the_network_is_gone_and_tries_again_on_request(page, cli
     assert page.text(".problem") == ""
 
 
+def test_page_says_that_a_stream_without_text_broke_off(page, scripted, clip):
+    scripted.script(Answer([{}], headers={"Content-Length": "999"}))  # an event that the page ignores, then the end
+    page.add(clip)
+    page.wait(".problem", "The connection to the service broke off")
+
+
+def test_page_says_that_a_file_changed_while_it_was_sent(page, scripted, tmp_path, chromium):
+    path = write_clip(tmp_path / "long.wav", 30.0)
+    with network(chromium, uploadThroughput=50_000):
+        page.add(path)
+        chromium.wait_for("/Sending: [1-9]/.test(document.querySelector('.state').textContent)")
+        path.write_bytes(b"another file")
+        with network(chromium, offline=True):
+            page.wait(".problem", "cannot read this file")
+    assert "changed" in page.text(".problem")
+
+
 def test_page_shows_how_much_is_sent_and_stops_on_request(page, scripted, tmp_path, chromium):
     with network(chromium, uploadThroughput=100_000):
         page.add(write_clip(tmp_path / "long.wav", 30.0))

@@ -81,7 +81,7 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     if (signal.aborted) throw problems.cancelled();
     const request = new XMLHttpRequest();
     const events = new Events();
-    let [text, result, late, sent] = ["", null, null, 0];
+    let [text, result, late, sent, begun] = ["", null, null, 0, false];
     const upload = part => onUpload((sent = part));
     const isStream = () => request.status === 200 && (request.getResponseHeader("Content-Type") ?? "").startsWith("text/event-stream");
     const take = event => {
@@ -90,7 +90,9 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
       else if (event.type === "transcript.text.done") result = event;
     };
     const read = () => {
-      if (isStream()) events.next(request.responseText.replaceAll("\r\n", "\n")).forEach(take);
+      if (!isStream()) return;
+      begun = true;
+      events.next(request.responseText.replaceAll("\r\n", "\n")).forEach(take);
     };
     const finish = () => {
       if (request.status !== 200) return reject(problems.ofStatus(request.status, messageOf(request.responseText), request.getResponseHeader("Retry-After")));
@@ -112,7 +114,10 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     request.upload.onload = () => upload(1);
     request.onprogress = guarded(read);
     request.onload = guarded(finish);
-    request.onerror = () => reject(text ? problems.broken() : sent > 0 && sent < 1 ? problems.uploadBroken(file.size) : problems.unreachable());
+    request.onerror = () => {
+      const problem = begun ? problems.broken() : sent > 0 && sent < 1 ? problems.uploadBroken(file.size) : problems.unreachable();
+      check(file, settings).then(() => reject(problem), reject); // the file may have changed while it was sent
+    };
     request.onabort = () => reject(problems.cancelled());
     signal.addEventListener("abort", () => request.abort());
     request.send(form(file, language, settings));
