@@ -17,6 +17,7 @@ from arkasr.corpora.corpus import PUBLISHED, Corpus, read_corpus_yaml
 from arkasr.corpora.layouts.registry import find_layout, layout_class, require_layout
 from arkasr.corpora.miniature import KINDS, Miniature
 from arkasr.corpora.mix_corpus import is_mix_corpus, read_mix_corpus
+from arkasr.corpora.synthetic.spoken_text import digest, read_sentences, text_roles
 from arkasr.corpora.synthetic.synth import VERSION, Role, roles_of
 from arkasr.corpora.synthetic.writers import WRITERS, files_of
 from arkasr.errors import UserError
@@ -47,19 +48,21 @@ def download(corpus_yaml: str, scale: str, corpus_dir: str) -> None:
     folder = Path(corpus_dir).absolute()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--corpus_dir {folder}: is a file, must be a folder; name another one")
-    if corpus.layout not in PUBLISHED or (scale != "paper" and miniature is None):
+    if miniature is not None:
+        _synthesise(corpus, miniature, folder)
+    elif corpus.layout in PUBLISHED and scale == "paper":
+        _download(corpus, folder, scale)
+    else:
         require_layout(corpus, folder)
         log(f"{folder}: stage 1 reads your own {corpus.layout} corpus; nothing to do")
-    elif miniature is not None:
-        _synthesise(corpus, miniature, folder)
-    else:
-        _download(corpus, folder, scale)
 
 
 def _synthesise(corpus: Corpus, miniature: Miniature, folder: Path) -> None:
     """Synthesise the corpus into a subfolder, then move it into place. An interrupted call starts again."""
     recipe = {"version": VERSION, "name": corpus.name, "recipe": corpus.layout} | miniature.identity
     roles = _roles(corpus, miniature)
+    if miniature.kind == "text":
+        recipe["text"] = digest([line for role in roles for line in role.lines])
     names = files_of(corpus.layout, roles)
     if _is_there(corpus, folder, recipe, names):
         return
@@ -67,7 +70,7 @@ def _synthesise(corpus: Corpus, miniature: Miniature, folder: Path) -> None:
     with locked(folder, "arkasr download"):
         if _is_there(corpus, folder, recipe, names):  # another process has just written it
             return
-        partial = _clear(corpus, folder)
+        partial = _clear(corpus, folder, names)
         total = sum(sizes[role.part] for role in roles)
         with Progress(f"Synthesising {corpus.name}", total, "sentences") as progress:
             WRITERS[corpus.layout](partial, corpus.language, roles, sizes, miniature.seed, progress.update)
@@ -102,7 +105,7 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
         return None
     what_to_do = f"if stage 0 wrote {folder}, delete the folder and run stage 0 again, otherwise remove this file"
     marker = read_json(path, what_to_do)
-    if set(marker) - {"kind"} != {"version", "name", "recipe", "seed", "sizes"}:
+    if set(marker) - {"kind", "text"} != {"version", "name", "recipe", "seed", "sizes"}:
         raise UserError(f"{path}: stage 0 did not write this file; {what_to_do}")
     return marker
 
@@ -124,6 +127,9 @@ def is_synthetic(folder: Path) -> bool:
 
 def _roles(corpus: Corpus, miniature: Miniature) -> tuple[Role, ...]:
     """Return the parts of the synthetic corpus. Raises UserError if the layout has none of this kind."""
+    if miniature.kind == "text" and corpus.layout == "jsonl":
+        path = corpus.path.parent / miniature.text
+        return text_roles(read_sentences(path), miniature.sizes, path)
     roles = roles_of(corpus.layout, miniature.kind)
     if not roles:
         raise UserError(
@@ -147,15 +153,16 @@ def _sizes(corpus: Corpus, miniature: Miniature, roles: Sequence[Role]) -> dict[
     return sizes
 
 
-def _clear(corpus: Corpus, folder: Path) -> Path:
+def _clear(corpus: Corpus, folder: Path, names: Sequence[str]) -> Path:
     """Remove what an earlier call synthesised, and return an empty subfolder. Files of other origin stay."""
+    earlier = (_read_marker(folder) or {}).get("sizes", {}) if corpus.layout == "jsonl" else {}
     partial = folder / _PARTIAL
     partial.mkdir(parents=True, exist_ok=True)  # before anything is removed, so that an interrupted call starts again
     (folder / _MARKER).unlink(missing_ok=True)
     flush([folder])
     kinds = (roles_of(corpus.layout, kind) for kind in KINDS)
-    names = dict.fromkeys(name for roles in kinds for name in files_of(corpus.layout, roles))
-    for path in [folder / name for name in names] + [partial]:
+    known = [name for roles in kinds for name in files_of(corpus.layout, roles)] + [f"{part}.jsonl" for part in earlier]
+    for path in [folder / name for name in dict.fromkeys([*names, *known])] + [partial]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

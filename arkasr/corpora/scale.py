@@ -119,7 +119,7 @@ class Scale:
         max_seconds: Longest training cut, in seconds. Dev and test cuts are never filtered by length.
         text_case: What happens to the letters of all transcripts: `keep`, `lower` or `upper`. The student learns to
             write like this. LibriSpeech is upper case, which no teacher writes.
-        miniature: The synthetic corpus of a published layout, see `Miniature`. Scale `paper` does not use it.
+        miniature: The synthetic corpus that stage 0 makes, see `Miniature`. Scale `paper` does not use it.
     """
 
     train: list[str] = field(default_factory=lambda: ["train"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,3 +85,17 @@ def simulate_recording(speech: np.ndarray, condition: Condition, rng: np.random.
     reverberant = _room(speech, rng.uniform(*condition.room_s), condition.room_share, rng)
     mixed = level * (reverberant / _rms(reverberant) + _noise(rng, len(reverberant)) / snr)
     return (mixed / max(1.0, np.abs(mixed).max() / 0.99)).astype(np.float32)
+
+
+def write_recording(path: Path, samples: np.ndarray, **options: Any) -> None:
+    """Write an audio file, and its folder if it is missing.
+
+    Args:
+        path: The file. Its suffix decides the format, unless the options do.
+        samples: float32 [num_samples] at 16 kHz.
+        options: Further arguments of `soundfile.write`.
+    """
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, SAMPLE_RATE, **options)

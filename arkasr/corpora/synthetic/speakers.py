@@ -38,16 +38,18 @@ VARIANTS |= {
     "study test": (*VARIANTS["test"], "norbert", "ed", "miguel", "travis", "robert", "pablo"),
     "study odd": (*VARIANTS["odd"], "klatt4", "robosoft4", "UniRobot", "Tweaky", "gustave", "boris"),
 }  # fmt: skip
-VARIANTS["study teacher"] = (*VARIANTS["study base"], *VARIANTS["study pool"])
+VARIANTS["study teacher"] = VARIANTS["text"] = (*VARIANTS["study base"], *VARIANTS["study pool"])
 # Speakers per variant, 1 for groups that are not named.
 ROUNDS = {
     "train": 3, "study base": 3, "study pool": 3, "study teacher": 3, "study dev": 2, "study test": 2, "study odd": 2,
+    "text": 3,
 }  # fmt: skip
 # Slowest and fastest speaking rate of each group, in words per minute.
 RATES = {
     "train": (125, 165), "dev": (125, 165), "test": (125, 165), "odd": (115, 190),
     "study base": (125, 165), "study pool": (125, 165), "study teacher": (125, 165), "study dev": (125, 165),
     "study test": (125, 165), "study odd": (115, 190),
+    "text": (90, 150),
 }  # fmt: skip
 
 

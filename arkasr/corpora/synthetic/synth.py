@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class Role:
         people: Group of its speakers, a key of `arkasr.corpora.synthetic.speakers.VARIANTS`.
         first_number: Number of its first speaker.
         condition: Recording condition.
-        kind: Kind of the corpus, which decides the grammar: `mini` or `study`.
+        kind: Kind of the corpus, which decides the grammar: `mini` or `study`. Sentences of the kind `text` have none.
+        lines: The sentences of the kind `text`.
     """
 
     part: str
@@ -44,6 +46,7 @@ class Role:
     first_number: int
     condition: Condition
     kind: str = "mini"
+    lines: tuple[str, ...] = ()
 
 
 ROLES: dict[str, tuple[Role, ...]] = {
@@ -85,12 +88,12 @@ def roles_of(layout: str, kind: str) -> tuple[Role, ...]:
 
     Args:
         layout: `librispeech`, `aishell` or `wenet_speech`.
-        kind: `mini` or `study`.
+        kind: `mini` or `study`. `arkasr.corpora.synthetic.spoken_text` makes the parts of the kind `text`.
 
     Returns:
         The parts. Empty if there is no such corpus.
     """
-    return (STUDY_ROLES if kind == "study" else ROLES).get(layout, ())
+    return {"mini": ROLES, "study": STUDY_ROLES}.get(kind, {}).get(layout, ())
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,17 @@ def _shares(count: int, num_speakers: int) -> list[int]:
 
 
 def _synthesise(language: str, role: Role, speaker: Speaker, count: int, seed: int) -> Iterator[Utterance]:
-    """Yield clean utterances of one speaker. Rate and pitch vary a little between them."""
+    """Yield clean utterances of one speaker, with sentences of the grammar."""
     rng = _rng(seed, role, speaker.number, "words")
-    source = sentences(language, role.sentences, rng, role.kind)
+    yield from _speak(language, speaker, islice(sentences(language, role.sentences, rng, role.kind), count), rng)
+
+
+def _speak(
+    language: str, speaker: Speaker, source: Iterable[tuple[str, ...]], rng: np.random.Generator
+) -> Iterator[Utterance]:
+    """Yield clean utterances. Rate and pitch vary a little between them."""
     with Synthesizer() as synthesizer:
-        for index in range(count):
-            words = next(source)
+        for index, words in enumerate(source):
             voice = replace(
                 speaker.voice,
                 rate=int(speaker.voice.rate * rng.uniform(0.93, 1.07)),
@@ -168,8 +176,30 @@ def clips(language: str, role: Role, count: int, seed: int) -> Iterator[Utteranc
 
 def _clips_of(language: str, role: Role, speaker: Speaker, count: int, seed: int) -> list[Utterance]:
     rng = _rng(seed, role, speaker.number, "sound")
+    return _recorded(_synthesise(language, role, speaker, count, seed), role, rng)
+
+
+def spoken(language: str, role: Role, speaker: Speaker, first: int, seed: int) -> list[Utterance]:
+    """Return the recordings of a block of sentences of a text.
+
+    Args:
+        language: `English` or `Chinese`.
+        role: The part, of the kind `text`, with the sentences of the block.
+        speaker: Who speaks.
+        first: Number of the first sentence.
+        seed: Seed of rate, pitch and acoustics.
+
+    Returns:
+        The utterances. `index` is the number of the sentence.
+    """
+    rng = _rng(seed, role, first, "words and sound")
+    found = _recorded(_speak(language, speaker, (tuple(line.split()) for line in role.lines), rng), role, rng)
+    return [replace(utterance, index=first + utterance.index) for utterance in found]
+
+
+def _recorded(utterances: Iterable[Utterance], role: Role, rng: np.random.Generator) -> list[Utterance]:
     found = []
-    for utterance in _synthesise(language, role, speaker, count, seed):
+    for utterance in utterances:
         padded = np.concatenate([silence(rng, 0.1, 0.3), utterance.samples, silence(rng, 0.1, 0.3)])
         found.append(replace(utterance, samples=simulate_recording(padded, role.condition, rng)))
     return found

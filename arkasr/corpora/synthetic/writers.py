@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from arkasr.corpora.synthetic.acoustics import write_recording
 from arkasr.corpora.synthetic.grammar import sentences
 from arkasr.corpora.synthetic.ogg import set_serial
+from arkasr.corpora.synthetic.spoken_text import AUDIO, write_jsonl
 from arkasr.corpora.synthetic.synth import LongRecording, Role, clips, recordings
 from arkasr.interfaces import SAMPLE_RATE
 
@@ -27,13 +29,6 @@ Done = Callable[..., None]
 TEXT, TEXT_SENTENCES = "librispeech-lm-norm.txt", 8000
 # About 70 kbit/s. Encoding is fastest there, because libopus does not use its slow speech model.
 _OPUS_LEVEL = 0.75
-
-
-def _write_audio(path: Path, samples: np.ndarray, **options: Any) -> None:
-    import soundfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, SAMPLE_RATE, **options)
 
 
 def write_librispeech(folder: Path, language: str, roles: Roles, sizes: Sizes, seed: int, done: Done) -> None:
@@ -56,7 +51,7 @@ def write_librispeech(folder: Path, language: str, roles: Roles, sizes: Sizes, s
             chapter = 100000 + utterance.speaker
             name = f"{utterance.speaker}-{chapter}-{utterance.index:04d}"
             home = folder / role.part / str(utterance.speaker) / str(chapter)
-            _write_audio(home / f"{name}.flac", utterance.samples, subtype="PCM_16")
+            write_recording(home / f"{name}.flac", utterance.samples, subtype="PCM_16")
             transcript = home / f"{utterance.speaker}-{chapter}.trans.txt"
             lines.setdefault(transcript, []).append(f"{name} {' '.join(utterance.words)}\n")
             done()
@@ -86,7 +81,7 @@ def write_aishell(folder: Path, language: str, roles: Roles, sizes: Sizes, seed:
         for utterance in clips(language, role, sizes[role.part], seed):
             speaker = f"S{utterance.speaker:04d}"
             name = f"BAC009{speaker}W{utterance.index + 121:04d}"
-            _write_audio(home / "wav" / role.part / speaker / f"{name}.wav", utterance.samples, subtype="PCM_16")
+            write_recording(home / "wav" / role.part / speaker / f"{name}.wav", utterance.samples, subtype="PCM_16")
             lines.append(f"{name} {' '.join(utterance.words)}\n")
             done()
     transcript = home / "transcript" / "aishell_transcript_v0.8.txt"
@@ -153,7 +148,7 @@ def _wenet_audio(
     initial = "M" if role.part == "TEST_MEETING" else source[0].upper()
     aid = f"{initial}{role.first_number:05d}{number:05d}_spoken{recording.speaker:05d}"
     path = f"{_WENET_FOLDERS.get(role.part, f'audio/train/{source}')}/B00000/{aid}.opus"
-    _write_audio(folder / path, recording.samples, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL)
+    write_recording(folder / path, recording.samples, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL)
     set_serial(folder / path, zlib.crc32(aid.encode()))
     segments = [
         {"sid": f"{aid}_S{i:05d}", "confidence": 1.0, "begin_time": begin, "end_time": end,
@@ -168,19 +163,26 @@ def _wenet_audio(
     }  # fmt: skip
 
 
-WRITERS = {"librispeech": write_librispeech, "aishell": write_aishell, "wenet_speech": write_wenet_speech}
+WRITERS = {
+    "librispeech": write_librispeech,
+    "aishell": write_aishell,
+    "wenet_speech": write_wenet_speech,
+    "jsonl": write_jsonl,
+}
 
 
 def files_of(layout: str, roles: Roles) -> tuple[str, ...]:
     """Return the files and folders that a writer makes at the top of its folder.
 
     Args:
-        layout: `librispeech`, `aishell` or `wenet_speech`.
+        layout: `librispeech`, `aishell`, `wenet_speech` or `jsonl`.
         roles: The parts.
 
     Returns:
         Their names.
     """
+    if layout == "jsonl":
+        return (*(f"{role.part}.jsonl" for role in roles), AUDIO)
     if layout == "librispeech":
         text = (TEXT,) if any(role.kind == "study" for role in roles) else ()
         return (*(role.part for role in roles), "SPEAKERS.TXT", *text)
