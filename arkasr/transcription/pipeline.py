@@ -15,7 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutomaticSpeechRecognitionPipeline, GenerationConfig
 from transformers.utils import logging
 
-from arkasr.config.schema import DecodeConfig
 from arkasr.errors import UserError
 from arkasr.interfaces import Transcript
 from arkasr.languages import known_language
@@ -23,6 +22,7 @@ from arkasr.model.generation import is_looping
 from arkasr.model.speech_lm.auto import CLASSES, wrap
 from arkasr.transcription.assembly import Assembly, whole_text
 from arkasr.transcription.pipeline_audio import as_mono, windows_of
+from arkasr.transcription.pipeline_limits import sets_limit, with_caps
 from arkasr.transcription.recognizer import Recognizer
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
@@ -45,7 +45,7 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
         **kwargs: Options of transformers' class, and of a call (see `_sanitize_parameters`).
     """
 
-    _default_generation_config = GenerationConfig(max_new_tokens=DecodeConfig.max_new_tokens, do_sample=False)
+    _default_generation_config = GenerationConfig(do_sample=False)
 
     def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Choose the class by the type of the model."""
@@ -83,7 +83,8 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
             return_timestamps: True: times of the windows. "word": times of words.
             language: Name or code of the language. Default: English.
             ignore_warning: Accepted as in transformers' class.
-            **generate_kwargs: Options of `generate`, also as a dictionary of this name.
+            **generate_kwargs: Options of `generate`, also as a dictionary of this name. If they set no limit of tokens,
+                it is that of `Recognizer.token_caps`.
 
         Returns:
             The options of the three steps.
@@ -161,11 +162,19 @@ class SpeechPipeline(AutomaticSpeechRecognitionPipeline):
         mask = torch.arange(embeds.shape[1]) >= embeds.shape[1] - lengths[:, None]
         generate: Any = self.model.generate
         mask = mask.long().to(embeds.device)
-        found = generate(inputs_embeds=embeds, attention_mask=mask, **self._prepare_generate_kwargs(options))
+        options, caps = self._limited(options, self._recognizer.token_caps(waveforms))
+        found = generate(inputs_embeds=embeds, attention_mask=mask, **options)
         rows = (found if isinstance(found, Tensor) else found.sequences).tolist()
         if len(rows) != len(waveforms):
             raise UserError(f"num_return_sequences: {len(rows) // len(waveforms)} per input; only 1 is supported")
-        return [self._until_stop(row) for row in rows]
+        return [self._until_stop(row[:cap]) for row, cap in zip(rows, caps)]
+
+    def _limited(self, options: dict[str, Any], caps: Sequence[int]) -> tuple[dict[str, Any], Sequence[int | None]]:
+        """Return all options of `generate`, and the limit of each text. A limit that the caller sets replaces ours."""
+        kept = {} if "generation_config" in options else self._generate_kwargs
+        if sets_limit(kept | options):
+            return self._prepare_generate_kwargs(options), [None] * len(caps)
+        return self._prepare_generate_kwargs(with_caps(options, caps), max_new_tokens=max(caps)), caps
 
     def _until_stop(self, ids: list[int]) -> list[int]:
         ends = [i for i, token in enumerate(ids) if token in self._lm.stop_ids]

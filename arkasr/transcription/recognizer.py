@@ -122,6 +122,17 @@ class Recognizer:
             wanted = WINDOW_SECONDS if trained is None else min(max(LONGER * trained, 1.0), WINDOW_SECONDS)
         return min(wanted, self.max_seconds or math.inf)
 
+    def token_caps(self, waveforms: Sequence[Tensor]) -> list[int]:
+        """Return the most tokens of each transcript: min(1000, 2 + ceil(25 s)) for s seconds. So a loop ends soon.
+
+        Args:
+            waveforms: B tensors [num_samples] at 16 kHz.
+
+        Returns:
+            B numbers of tokens, the stop token included.
+        """
+        return token_caps(waveforms, MAX_NEW_TOKENS, self.tokens_per_second)
+
     @torch.no_grad()
     def transcribe(
         self,
@@ -150,7 +161,7 @@ class Recognizer:
             batch = Batch(names, list(clips), [""] * len(clips), list(languages))
             texts = check_transcripts(self._teacher.transcribe(clips, languages), batch, self.name)
             return [text if isinstance(text, Transcript) else Transcript(text) for text in texts]
-        caps = token_caps(clips, MAX_NEW_TOKENS, self.tokens_per_second)
+        caps = self.token_caps(clips)
         prompts = self.lm.embed_prompts(self.lm.encode_audio(clips), languages)
         generated = generate_preferring(self.lm, prompts, caps, tables) if tables else generate(self.lm, prompts, caps)
         return [
