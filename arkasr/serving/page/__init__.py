@@ -3,7 +3,8 @@
 The page talks to the service as any client does. It sends `POST v1/audio/transcriptions` with `stream=true`,
 `response_format=verbose_json`, `timestamp_granularities[]` `segment` (and `word` if `PageSettings.word_times`), the ISO
 code of `language`, and the header `Authorization: Bearer KEY` once a key was entered. It asks `GET v1/models` at the
-start, and shows the field for the key if the status is 401. It reads these server-sent events and ignores others:
+start, and shows the field for the key if the status is 401. It reads these server-sent events. It ignores others, and
+comments:
 
 - `{"type": "transcript.text.delta", "delta": TEXT, "seconds": SECONDS}`: text that follows the text so far, and how
   much of the audio that covers.
