@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def parse_yaml(text: str, where: str) -> Any:
             that is too large, is nested too deeply, or expands to too many values.
     """
     try:
-        node = _Loader(text).get_single_node()
+        node = _composed(text)
         return None if node is None else _Values(where).construct(node, "")
     except UserError:
         raise
@@ -113,6 +114,12 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: an alias inside its own anchor; remove it") from error
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+@lru_cache(maxsize=32)
+def _composed(text: str) -> yaml.Node | None:
+    """Return the nodes of a text, which must not be changed. A sweep reads the same file for each of its runs."""
+    return _Loader(text).get_single_node()
 
 
 def to_yaml(values: dict[str, Any]) -> str:
