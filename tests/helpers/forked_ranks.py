@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+from arkasr.errors import UserError
 
 
 class Forked:
@@ -18,11 +21,14 @@ class Forked:
             one.bind(("localhost", 0))
             port = one.getsockname()[1]
         env = {"WORLD_SIZE": number, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+        env |= {"LOCAL_WORLD_SIZE": number, "CUDA_VISIBLE_DEVICES": ""}
         self.output, self.pids = output, []
         for rank in range(number):
             pid = os.fork()
             if pid == 0:
-                os.environ.update({name: str(value) for name, value in (env | {"RANK": rank}).items()})
+                os.environ.update(
+                    {name: str(value) for name, value in (env | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+                )
                 self._run(function)
             self.pids.append(pid)
 
@@ -39,6 +45,8 @@ class Forked:
             status = end.code
         except BaseException as error:
             print(f"error of rank {os.environ['RANK']}: {type(error).__name__}: {error}")
+            if not isinstance(error, (UserError, OSError)):
+                traceback.print_exc()
             status = 2
         sys.stdout.flush()
         os._exit(status)
@@ -46,3 +54,7 @@ class Forked:
     def wait(self) -> list[int]:
         """Return the exit status of each rank."""
         return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self.pids]
+
+    def succeed(self) -> None:
+        """Wait for all ranks. Fails with their output unless each has the exit status 0."""
+        assert self.wait() == [0] * len(self.pids), self.output.read_text()

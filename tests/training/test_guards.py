@@ -1,22 +1,18 @@
-"""Guards: which steps are skipped, which clips are recorded, and that two ranks decide alike.
-
-torchrun starts this file as the worker script.
-"""
+"""Guards: which steps are skipped, which clips are recorded, and that two ranks decide alike."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from corpus_fixture import clips, make_trainer, metrics
+from forked_ranks import Forked
 
 from arkasr.config.load import load_config
 from arkasr.config.schema import TrainConfig
@@ -27,8 +23,6 @@ from arkasr.errors import UserError
 from arkasr.training.guards import MIN_NORMS, WINDOW, Guards
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer
-
-ROOT = Path(__file__).parents[2]
 
 
 def guards(folder: Path, **settings) -> Guards:
@@ -246,15 +240,7 @@ def two_ranks(conf, trained, datadir, tmp_path_factory) -> Path:
     if not dist.is_gloo_available():
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("guards")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    env = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    words = [*launch, str(conf), str(trained), str(datadir), str(folder)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    Forked(2, partial(worker, conf, trained, datadir, folder), folder / "printed").succeed()
     return folder
 
 
@@ -300,7 +286,3 @@ def test_distillation_logs_finite_values_only(two_ranks):
     for row in metrics(two_ranks / "base_opd"):
         assert all(math.isfinite(value) for value in row.values()), row
     assert spikes(two_ranks / "base_opd") == []
-
-
-if __name__ == "__main__":
-    worker(*map(Path, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Two ranks with gloo compared with one process: losses, weights and files.
 
-One launch runs all cases, and the tests check its results. torchrun starts this file as the worker script.
+One launch runs all cases, and the tests check its results.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from corpus_fixture import clips, make_trainer, metrics
+from forked_ranks import Forked
 from safetensors.torch import load_file
 from tiny_teachers import glm
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
@@ -31,7 +32,6 @@ from arkasr.plugins import registry
 from arkasr.training.ranks import Ranks
 from arkasr.training.train import Trainer, train
 
-ROOT = Path(__file__).parents[2]
 PAIRS = [(0, 1), (2, 3), (4, 5), (6, None)]  # clips of rank 0 and 1 per step, None for an unreadable clip
 CUT_OFF = ["train.steps=6", "train.save_every=2", "train.eval_clips=1"]  # only one of the ranks has a dev clip
 SUMS = [  # sums of rank 0 and rank 1: equal names, names of one rank only, maxima of one rank only, no names
@@ -133,7 +133,7 @@ def worker(conf: Path, datadir: Path, expdir: Path) -> None:
         result = stepped(make_trainer(conf, "base_opd", expdir / name, datadir, *words), pairs)
         if rank == 0:
             torch.save(result, expdir / f"{name}.pt")
-    # Use one process group for all runs: a second one would read the addresses of the first from torchrun's store.
+    # Use one process group for all runs: a second one would read the addresses of the first from the store.
     dist.init_process_group, Ranks.close = lambda *arguments, **options: None, lambda ranks: None
     train(str(conf), "base_opd", str(expdir), str(datadir), OPD)
     (expdir / f"refused-{rank}.json").write_text(json.dumps(refused(conf, expdir / "unequal", datadir, rank)))
@@ -164,15 +164,7 @@ def expdir(conf, trained, datadir, tmp_path_factory):
     for run in ("teacher", "base"):
         (folder / run).symlink_to(trained / run)
     glm(5).save(folder / "glm")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    env = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    words = [*launch, __file__, str(conf), str(datadir), str(folder)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=180, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    Forked(2, partial(worker, conf, datadir, folder), folder / "printed").succeed()
     return folder
 
 
@@ -340,7 +332,3 @@ def test_one_process_resumes_run_of_two_ranks(expdir, conf, datadir, capsys):
     state = json.loads((folder / "checkpoints" / "step-00000004" / "state.json").read_text())
     assert state["batches"]["world_size"] == 2
     load_speech_lm(str(folder / "final"))
-
-
-if __name__ == "__main__":
-    worker(*map(Path, sys.argv[1:]))

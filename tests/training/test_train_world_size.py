@@ -1,6 +1,6 @@
 """The same 20 global batches give the same losses and weights for any split over processes.
 
-One launch of four processes runs every case, and the tests check the results. torchrun starts this file as the worker.
+One launch of four processes runs every case, and the tests check the results.
 
 Each case adds the same float32 numbers in another order, so gradients differ in their last bits (about 1e-7 of a loss).
 20 steps of plain SGD pass these differences on to the weights unchanged (about 1e-7). The tests allow ten times more.
@@ -11,14 +11,14 @@ move by the sign of rounding noise. Weights would differ a hundred times as much
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from corpus_fixture import clips, make_trainer
+from forked_ranks import Forked
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
@@ -27,7 +27,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from arkasr.model.generation import generate
 from arkasr.model.sharding import gathered
 
-ROOT = Path(__file__).parents[2]
 STEPS, SIZE = 20, 4  # number of global batches and of clips in each. None below is an unreadable clip
 BATCHES = [[(7 * step + 5 * i) % 12 if (step + 3 * i) % 11 else None for i in range(SIZE)] for step in range(STEPS)]
 START = ["train.eval_every=0", "train.steps=1000", "model.path={trained}/base/final"]
@@ -148,15 +147,7 @@ def worker(conf: Path, trained: Path, datadir: Path, folder: Path) -> None:
 def results(conf, trained, datadir, tmp_path_factory):
     """Run the worker on four processes and return the result of each case by name."""
     folder = tmp_path_factory.mktemp("world-size")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    env = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    words = [*launch, __file__, str(conf), str(trained), str(datadir), str(folder)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=600, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    Forked(4, partial(worker, conf, trained, datadir, folder), folder / "printed").succeed()
     parts = [torch.load(folder / f"results-{rank}.pt", weights_only=False) for rank in (2, 0)]
     return parts[0] | parts[1] | {"folder": folder}
 
@@ -239,7 +230,3 @@ def test_one_process_resumes_checkpoint_of_groups_with_activation_checkpointing(
 
 def test_sharded_teacher_works_if_only_some_ranks_use_its_transcripts(results):
     assert len(results["mixed"]) == 6 and all(0 < loss < 100 for loss in results["mixed"])
-
-
-if __name__ == "__main__":
-    worker(*map(Path, sys.argv[1:]))
