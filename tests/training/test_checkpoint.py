@@ -30,6 +30,23 @@ def steps_of(folder) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
+@pytest.fixture(scope="module")
+def whole(conf, datadir, tmp_path_factory):
+    """Return a function that trains a run without interruption, once per run and changes, and returns its folder."""
+    done: dict[tuple[str, ...], Path] = {}
+
+    def run(name: str, changes: list[str]) -> Path:
+        key = (name, *changes)
+        if key not in done:
+            expdir = tmp_path_factory.mktemp("whole")
+            torch.manual_seed(1234)
+            train(str(conf), name, str(expdir), str(datadir), changes)
+            done[key] = expdir / name
+        return done[key]
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "run, changes",
@@ -50,18 +67,17 @@ def steps_of(folder) -> list[str]:
 )
 @pytest.mark.parametrize("cut_at", [4, 6])
 def test_resumed_run_is_bitwise_equal_to_uninterrupted_run(
-    conf, trained, datadir, tmp_path, monkeypatch, run, changes, cut_at
+    conf, trained, datadir, tmp_path, monkeypatch, whole, run, changes, cut_at
 ):
     if run == "base_opd":
         changes = [*changes, f"model.path={trained}/base/final", f"teacher.options.path={trained}/teacher/final"]
-    arguments = [[str(conf), run, str(tmp_path / name), str(datadir), [*SIX, *changes]] for name in ("whole", "cut")]
+    arguments = [str(conf), run, str(tmp_path), str(datadir), [*SIX, *changes]]
+    folders = [whole(run, arguments[-1]), tmp_path / run]
     torch.manual_seed(1234)
-    train(*arguments[0])
-    train_until(monkeypatch, cut_at, *arguments[1])
-    folders = [tmp_path / name / run for name in ("whole", "cut")]
+    train_until(monkeypatch, cut_at, *arguments)
     assert steps_of(folders[1]) == ["step-00000003"] and not (folders[1] / "final").exists()
     torch.manual_seed(4321)  # a new process starts with other generators
-    train(*arguments[1])
+    train(*arguments)
     weights = [load_file(folder / "final" / "model.safetensors") for folder in folders]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -71,13 +87,12 @@ def test_resumed_run_is_bitwise_equal_to_uninterrupted_run(
     assert [row["step"] for row in rows[1] if "dev_error" in row] == [3, 6]
 
 
-def test_run_interrupted_before_first_checkpoint_starts_over(conf, datadir, tmp_path, monkeypatch):
-    arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
-    train(*arguments[0])
-    train_until(monkeypatch, 3, *arguments[1])
-    assert [row["step"] for row in metrics(tmp_path / "cut" / "base")] == [1, 2]
-    train(*arguments[1])
-    rows = [cost_free(metrics(tmp_path / name / "base")) for name in ("whole", "cut")]
+def test_run_interrupted_before_first_checkpoint_starts_over(conf, datadir, tmp_path, monkeypatch, whole):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
+    train_until(monkeypatch, 3, *arguments)
+    assert [row["step"] for row in metrics(tmp_path / "base")] == [1, 2]
+    train(*arguments)
+    rows = [cost_free(metrics(folder)) for folder in (whole("base", SIX), tmp_path / "base")]
     assert rows[0] == rows[1] and len(rows[0]) == 6
 
 
@@ -349,9 +364,8 @@ def test_save_keeps_checkpoints_with_lowest_dev_error(conf, datadir, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_signal_saves_after_the_step_and_same_command_resumes(conf, datadir, tmp_path, monkeypatch, number):
-    arguments = [[str(conf), "base", str(tmp_path / name), str(datadir), SIX] for name in ("whole", "cut")]
-    train(*arguments[0])
+def test_signal_saves_after_the_step_and_same_command_resumes(conf, datadir, tmp_path, monkeypatch, whole, number):
+    arguments = [str(conf), "base", str(tmp_path), str(datadir), SIX]
     take_step = Trainer.take_step
 
     def signalled(self, batches):
@@ -363,14 +377,15 @@ def test_signal_saves_after_the_step_and_same_command_resumes(conf, datadir, tmp
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", signalled)
-        train(*arguments[1])
-    folder = tmp_path / "cut" / "base"
+        train(*arguments)
+    folder = tmp_path / "base"
     assert steps_of(folder)[-1] == "step-00000004" and not (folder / "final").exists()
     assert signal.getsignal(number) == before
-    train(*arguments[1])
-    weights = [load_file(tmp_path / name / "base" / "final" / "model.safetensors") for name in ("whole", "cut")]
+    train(*arguments)
+    folders = [whole("base", SIX), folder]
+    weights = [load_file(each / "final" / "model.safetensors") for each in folders]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    rows = [cost_free(metrics(tmp_path / name / "base")) for name in ("whole", "cut")]
+    rows = [cost_free(metrics(each)) for each in folders]
     assert rows[0] == rows[1]
 
 
