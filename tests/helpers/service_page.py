@@ -35,7 +35,7 @@ def write_clip(path: Path, seconds: float = SECONDS) -> Path:
 
 def show(chromium, url: str, width: int = WIDE, dark: bool = False) -> None:
     chromium.open(url, width, dark)
-    chromium.wait_for("document.body.dataset.ready !== undefined")
+    chromium.wait_for("document.body?.dataset.ready !== undefined")  # no body: the page has just begun
 
 
 @contextmanager
