@@ -138,8 +138,11 @@ def test_librispeech_stages_0_to_6_and_a_second_run(recipe, forked_stages):
 
 @pytest.mark.parametrize("recipe", [("aishell", 150)], indirect=True)
 def test_aishell_resumes_after_being_killed_in_stage_3(recipe, forked_stages):
-    words = ["--variants", "base base_opd"]
-    process = recipe.start(*words)
+    words, real = ["--variants", "base base_opd"], recipe.python
+    recipe.python = forked_stages
+    recipe("--stop_stage", "2", *words)
+    recipe.python = real  # whose ranks end with their recipe
+    process = recipe.start("--stage", "3", *words)
     base = recipe.folder / "exp" / "mini" / "base"
     while not list(base.glob("checkpoints/step-*/COMPLETE")):
         assert process.poll() is None, process.stdout.read()
@@ -161,7 +164,9 @@ def test_aishell_resumes_after_being_killed_in_stage_3(recipe, forked_stages):
 
 
 @pytest.mark.parametrize("recipe", [("wenetspeech", 4)], indirect=True)
-def test_wenetspeech_stage_3_alone_runs_on_prepared_data_with_torchrun(recipe):
+def test_wenetspeech_stage_3_alone_runs_on_prepared_data_with_torchrun(recipe, forked_stages):
+    """torchrun starts its ranks by the client of `loaded_python`. Those of test_launch.py import the packages anew."""
+    recipe.python = forked_stages
     recipe("--stop_stage", "1")
     data = recipe.folder / "data" / "mini"
     before = files(data)
