@@ -27,6 +27,10 @@ def test_open_questions_of_the_paper_have_a_sweep():
     }  # fmt: skip
 
 
+def _listed(sweep):
+    return {*sweep.file.once, *sweep.file.shared, *sweep.file.runs}
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parts[-4]}-{path.stem}")
 def test_sweep_can_be_planned(path):
     sweep = read_sweep(path)
@@ -39,11 +43,26 @@ def test_sweep_can_be_planned(path):
     if sweep.points[0].name:
         assert len(set(map(str, configs))) == len(sweep.points)  # they differ
     elif not sweep.file.overrides:  # all rows of a study
-        listed = {*sweep.file.once, *sweep.file.shared, *sweep.file.runs}
+        listed = _listed(sweep)
         assert listed <= set(run_names(sweep.conf))
-        for run in set(run_names(sweep.conf)) - listed:  # it would be the same training under another name
+        others = [read_sweep(each) for each in path.parent.iterdir()]
+        elsewhere = set().union(*(_listed(each) for each in others if each.conf == sweep.conf))
+        for run in set(run_names(sweep.conf)) - elsewhere:  # it would be the same training under another name
             config = load_config(sweep.conf, run, "E", "D")
             assert any(replace(load_config(sweep.conf, name, "E", "D"), run=run) == config for name in listed), run
+
+
+def test_real_speech_after_synthetic_speech_has_the_same_runs_with_another_start():
+    folder = EGS / "speechocean762/conf/sweeps"
+    plain, spoken = read_sweep(folder / "real_gpu.yaml"), read_sweep(folder / "real_spoken.yaml")
+    assert _listed(spoken) - _listed(plain) == {"pretrained"} and plain.conf == spoken.conf
+    once = once_experiment(spoken)
+    start, teacher = (once.config(run) for run in ("pretrained", "teacher"))
+    assert start.model.freeze == ["encoder"] and teacher.model.path.endswith("pretrained/final")
+    assert "spoken" in start.data.train and "spoken" not in teacher.data.train
+    tasks = make_plan(spoken).tasks
+    for task in ("once/teacher", "seed-2/shared/base"):
+        assert "once/pretrained" in tasks[task].needs
 
 
 def test_weaker_teachers_differ_from_that_of_the_study_in_what_their_names_say():
