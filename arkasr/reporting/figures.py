@@ -31,6 +31,7 @@ COLORS = {
 OTHER_COLORS = ("#CC79A7", "#56B4E9", "#F0E442", "#999999", "#882255", "#44AA99")  # the last three are not of it
 STYLES = ("-", "--", "-.", ":")
 WIDTH_INCHES, DPI = 8.0, 150  # 1200 pixels wide
+LETTERS_PER_INCH = 10  # of a title, so that words of wide letters fit too
 MOST_BARS = 16  # with upright numbers
 MOST_LETTERS = {False: 75, True: 105}  # of all labels in one line, by whether they are small
 SMOOTH_FROM = 40  # minimum number of rows to smooth a curve
@@ -73,9 +74,19 @@ def _save(figure: Figure, path: Path) -> Path:
 def _heading(figure: Figure, text: str, axes: Iterable[Axes]) -> None:
     """Put the title above the axes and one legend below them, so that they do not cover data."""
     pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels())]
-    figure.suptitle(_plain(text), fontsize=11)
+    put_title(figure, text)
     if pairs:
         figure.legend(*zip(*pairs), loc="outside lower center", ncols=min(len(pairs), 5), frameon=False, fontsize=9)
+
+
+def put_title(figure: Figure, text: str) -> None:
+    """Put a title above a figure, in lines that fit into its width.
+
+    Args:
+        figure: The figure.
+        text: The title.
+    """
+    figure.suptitle(_plain(textwrap.fill(text, int(LETTERS_PER_INCH * figure.get_figwidth()))), fontsize=11)
 
 
 def _plain(text: str) -> str:

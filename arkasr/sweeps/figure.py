@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arkasr.reporting.figures import STYLES, color
+from arkasr.reporting.figures import STYLES, color, put_title
 from arkasr.sweeps.rows import Row
 from arkasr.sweeps.statistics import measured, rate
 from arkasr.sweeps.table import Table
@@ -47,7 +47,7 @@ def draw(table: Table, expdir: Path) -> list[Path]:
         _panel(axis, table, name)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
     heading = f"{table.sweep.title}: means over seeds with 95 % intervals by utterance, and single trainings (dots)"
-    figure.suptitle(_plain(heading), fontsize=11)
+    put_title(figure, heading)
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     draft = path.with_name(f"{NAME}.part")

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from score_examples import sets_of
 
 from arkasr.reporting import figures
@@ -103,6 +104,17 @@ def test_figures_show_names_with_dollar_signs_and_underscores(tmp_path):
     found = {"_run$1": {"sets": {"$x$": {"rate_percent": 1.0, "interval_percent": [0.5, 2.0]}}}}
     drawn = figures.draw(tmp_path, sets, found, {"_run$1": supervised(3)})
     assert [path.name for path in drawn] == ["error_rates.png", "loss.png"]
+
+
+@pytest.mark.parametrize("letter", "in")
+def test_titles_of_any_length_stay_inside_the_figure(letter):
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure.subplots()
+    figures.put_title(figure, f"{letter * 9} " * 20 + "with $ and _")
+    figure.canvas.draw()
+    (title,) = (text for text in figure.texts if letter * 9 in text.get_text())
+    box = title.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 def test_losses_leaves_out_runs_without_a_finite_loss(saved, tmp_path):
