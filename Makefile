@@ -5,10 +5,11 @@ PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 MINI = egs/librispeech/run.sh --scale mini
 TEACHER_LOG = egs/librispeech/exp/mini/teacher.log
+TD_LOG = egs/librispeech/exp/mini/td.log
 PIP_INSTALL = -m pip install -q --disable-pip-version-check
 
 .PHONY: help demo test quick lint format docs test-latest test-lowest constraints
-.PHONY: demo-base demo-teacher # the parts of demo
+.PHONY: demo-base demo-teacher demo-opd demo-td # the parts of demo
 help:
 	@echo 'make demo         run egs/librispeech/run.sh --scale mini: train, distil and score on a CPU'
 	@echo 'make test         run lint, then all tests, two files at a time; PYTEST_ARGS="-k config" goes to pytest'
@@ -22,10 +23,12 @@ help:
 	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
 # Base alone first, so that there is a result within minutes. Meanwhile the second core trains the teacher, with the
-# command of the recipe's stage 2. The last command keeps both.
+# command of the recipe's stage 2. Then one core trains what starts from Base, and the other what starts from TD. The
+# last command keeps all that.
 demo: .venv/.installed-mini
 	@$(IN_VENV) $(MINI) --stop_stage 1
 	@$(MAKE) --no-print-directory -j 2 demo-base demo-teacher
+	@$(MAKE) --no-print-directory -j 2 demo-opd demo-td
 	@$(IN_VENV) $(MINI)
 
 demo-base:
@@ -37,6 +40,15 @@ demo-teacher:
 	@mkdir -p $(dir $(TEACHER_LOG))
 	@(cd egs/librispeech && $(IN_VENV) arkasr train conf/mini.yaml --run teacher --expdir exp/mini --datadir data/mini) \
 		>$(TEACHER_LOG) 2>&1 || { tail -n 20 $(TEACHER_LOG); exit 1; }
+
+demo-opd:
+	@$(IN_VENV) $(MINI) --stage 3 --stop_stage 4 --variants "base base_steps base_opd"
+	@echo 'Base+steps and Base+OPD are done. If Base+TD+OPD is not, its progress is in $(TD_LOG).'
+
+demo-td:
+	@echo 'Base+TD+OPD is trained at the same time. Its log is $(TD_LOG).'
+	@$(IN_VENV) $(MINI) --stage 2 --stop_stage 4 --variants "base base_td base_td_opd" >$(TD_LOG) 2>&1 || \
+		{ tail -n 20 $(TD_LOG); exit 1; }
 
 test: lint
 	@$(IN_VENV) python -m pytest $(PARALLEL) $(PYTEST_ARGS)

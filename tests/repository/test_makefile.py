@@ -25,6 +25,10 @@ case "$*" in
     "-m pytest"*) echo "= ${CLOSING:-2 passed} in 0.10s ="; exit "${FAILING:-0}" ;;
 esac
 """
+RECIPE = """#!/bin/sh
+echo "run.sh $*" >>"$LOG"
+case "$*" in *base_td_opd*) [ "${UNDISTILLED:-0}" = 0 ] || { echo "no student"; exit 2; } ;; esac
+"""
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def call(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "plugins/arkasr-vllm/pyproject.toml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    for path, text in ("python", PYTHON), ("checkout/egs/librispeech/run.sh", '#!/bin/sh\necho "run.sh $*" >>"$LOG"\n'):
+    for path, text in ("python", PYTHON), ("checkout/egs/librispeech/run.sh", RECIPE):
         (tmp_path / path).write_text(text)
         (tmp_path / path).chmod(0o755)
     log = tmp_path / "log"
@@ -59,9 +63,15 @@ def test_demo_installs_once_and_runs_the_recipe(call):
     assert done.returncode == 0, done.stderr
     assert calls[2:4] == ["-m venv .venv", INSTALL.format("mini")]
     assert "2 to 5 minutes" in done.stdout
-    assert call("make", "demo")[1][::3] == calls[4::3] == ["run.sh --scale mini --stop_stage 1", "run.sh --scale mini"]
+    again = call("make", "demo")[1]
+    assert again[0] == calls[4] == "run.sh --scale mini --stop_stage 1"
+    assert again[-1] == calls[-1] == "run.sh --scale mini" and len(again) == len(calls[4:]) == 6
     teacher = "train conf/mini.yaml --run teacher --expdir exp/mini --datadir data/mini"
     assert sorted(calls[5:7]) == ["run.sh --scale mini --variants base", teacher]  # at the same time
+    assert sorted(calls[7:9]) == [
+        "run.sh --scale mini --stage 2 --stop_stage 4 --variants base base_td base_td_opd",
+        "run.sh --scale mini --stage 3 --stop_stage 4 --variants base base_steps base_opd",
+    ]
 
 
 def test_demo_trains_the_teacher_by_the_command_of_the_recipe():
@@ -77,6 +87,12 @@ def test_demo_trains_the_teacher_by_the_command_of_the_recipe():
 def test_demo_ends_if_the_teacher_cannot_be_trained(call):
     done, calls = call("make", "demo", UNTRAINED="1")
     assert done.returncode != 0 and "no teacher" in done.stdout
+    assert "run.sh --scale mini" not in calls
+
+
+def test_demo_ends_if_one_of_the_students_cannot_be_trained(call):
+    done, calls = call("make", "demo", UNDISTILLED="1")
+    assert done.returncode != 0 and "no student" in done.stdout
     assert "run.sh --scale mini" not in calls
 
 
