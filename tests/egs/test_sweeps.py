@@ -74,8 +74,8 @@ def test_weaker_teachers_differ_from_that_of_the_study_in_what_their_names_say()
     last = {"run", "train.steps", "train.final", "train.average"}
     changes = {run: {*config_differences(teachers["teacher"], config)} for run, config in teachers.items()}
     assert changes.pop("teacher") == set() and changes.pop("teacher_1h") == last | {"data.hours"}
-    assert changes == dict.fromkeys(("teacher_1500", "teacher_1000", "teacher_500"), last)
-    assert [config.train.steps for config in teachers.values()] == [3500, 1500, 1000, 1500, 500]
+    assert changes == dict.fromkeys(("teacher_2500", "teacher_1500", "teacher_1000"), last)
+    assert [config.train.steps for config in teachers.values()] == [3500, 2500, 1500, 1000, 1500]
     assert not config_differences(teachers["teacher_1500"], teachers["teacher_1h"], ["run", "data.hours"])
 
 
