@@ -12,16 +12,17 @@ from arkasr.transcription.fixed import overlap_of
 from arkasr.transcription.stream import Span
 from arkasr.transcription.voice_activity import FRAME, SpeechDetector
 
-LONG_PAUSE = SAMPLE_RATE // 2  # ends a window, as it ends the clips of most corpora
+LONG_PAUSE = SAMPLE_RATE // 2  # least that ends a window, as it ends the clips of most corpora
+PAUSES_PER_WINDOW = 28  # a longer window ends at a longer pause, so that who hesitates is not cut off: 1 s of 28 s
 SHORT_PAUSE = SAMPLE_RATE // 10  # a window that is full may be cut there
-MARGIN = 3 * SAMPLE_RATE // 20  # of silence that windows keep before and after speech
 LEAST_SPEECH = SAMPLE_RATE // 10  # less is a click
 
 
 class PauseCutter:
     """Cuts where speech pauses.
 
-    1. A window begins 0.15 s before speech. After a pause of half a second it ends 0.15 s after the speech.
+    1. A window begins 0.3 s before speech. After a pause of one second it ends 0.3 s after the speech. That is for
+       windows of 28 s. Windows of at most 14 s take half of each.
     2. A window that is full before that is cut in the middle of its longest pause of at least 0.1 s in its second half,
        or in its second quarter if there is none.
     3. If speech does not pause there, the window is cut where it is full, and the next one repeats its end.
@@ -40,6 +41,8 @@ class PauseCutter:
     def __init__(self, size: int, detector: SpeechDetector | None = None, keep_short: bool = False):
         self.needed = 0
         self._size, self._detector, self._keep_short = size, detector, keep_short
+        self._pause = max(LONG_PAUSE, size // PAUSES_PER_WINDOW)  # ends a window
+        self._margin = 3 * self._pause // 10  # of silence that windows keep before and after speech
         self._unread: list[Tensor] = []  # blocks that the detector has not read
         self._total = self._frame = 0  # samples that were received, and those in frames that were read
         self._start: int | None = None  # of the window that is open
@@ -64,7 +67,7 @@ class PauseCutter:
         self._detect()
         if self._total <= self._size:
             return []
-        self.needed = max(self._free, self._frame - MARGIN) if self._start is None else self._start
+        self.needed = max(self._free, self._frame - self._margin) if self._start is None else self._start
         return self._release()
 
     def finish(self) -> list[Span]:
@@ -74,7 +77,7 @@ class PauseCutter:
             return self._release()
         self._waiting += self._read(self._detect().finish())
         if self._start is not None:
-            self._waiting += self._close(min(self._total, self._last() + MARGIN))
+            self._waiting += self._close(min(self._total, self._last() + self._margin))
         if self._waiting and self._total <= self._size:
             self._waiting = [Span(0, self._total)]
         return self._release()
@@ -103,7 +106,7 @@ class PauseCutter:
         found = []
         for speech in flags:
             if speech and self._start is None:
-                self._start, self._overlap, self._speech = max(self._free, self._frame - MARGIN), 0, []
+                self._start, self._overlap, self._speech = max(self._free, self._frame - self._margin), 0, []
             if speech:
                 self._speech.append(self._frame)
             self._frame += FRAME
@@ -112,8 +115,8 @@ class PauseCutter:
         return found
 
     def _decide(self, start: int, end: int) -> list[Span]:
-        if end - self._last() >= LONG_PAUSE:
-            return self._close(self._last() + MARGIN)
+        if end - self._last() >= self._pause:
+            return self._close(self._last() + self._margin)
         if end - start <= self._size:
             return []
         cut = self._longest_pause(start, end)

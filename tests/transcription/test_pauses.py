@@ -153,3 +153,15 @@ def test_an_hour_needs_no_more_memory_than_one_window(monkeypatch, number):
     assert sum(1 for _ in found) == (0 if number == SILENCE else 150)
     assert len(held) == 3600
     assert max(held) <= 30 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("seconds, pause, margin", [(28, 1.0, 0.3), (14, 0.5, 0.15), (4, 0.5, 0.15)])
+def test_longer_windows_end_at_longer_pauses_and_keep_more_silence(seconds, pause, margin):
+    speech, frames = [True] * 40, round(pause * SAMPLE_RATE / FRAME)
+    for silence, count in ((frames - 2, 1), (frames + 2, 2)):
+        flags = [False] * 60 + speech + [False] * silence + speech + [False] * 1000
+        found, _ = cut_script(flags, seconds * SAMPLE_RATE)
+        assert len(found) == count
+        assert found[0].start == pytest.approx(60 * FRAME / SAMPLE_RATE - margin)
+        last = len(flags) - 1000
+        assert found[-1].end == pytest.approx(last * FRAME / SAMPLE_RATE + margin, abs=1e-4)
