@@ -76,9 +76,23 @@ def test_lines_without_a_letter_are_left_out_and_counted(tmp_path, capsys):
     assert "3 of 5 lines have no letter" in capsys.readouterr().out
 
 
+def test_sentences_without_sound_are_left_out_and_counted(tmp_path, capsys):
+    pytest.importorskip("espeakng_loader")
+    download(_yaml(tmp_path, "{train: 3}", ["one two", "\ua7f7", "three"]), "mini", str(tmp_path / "c"))
+    rows = _rows(tmp_path / "c" / "train.jsonl")
+    assert [row["text"] for row in rows] == ["one two", "three"] and rows[1]["audio"].endswith("0000002.flac")
+    assert "train: 1 of 3 sentences give no sound" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no sentence of train gives sound with voices of English"):
+        download(_yaml(tmp_path, "{train: 1}", ["\ua7f7"]), "mini", str(tmp_path / "d"))
+
+
 @pytest.mark.parametrize(
     "content, message",
-    [(None, "cannot be read"), (b"\xff\xfe\x00", "must be UTF-8 text, but byte 0"), (b"12\n...\n", "no line with a letter")],
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe\x00", "must be UTF-8 text, but byte 0"),
+        (b"12\n...\n", "no line with a letter"),
+    ],
 )
 def test_text_that_cannot_be_spoken_is_refused(tmp_path, content, message):
     path = tmp_path / "words.txt"

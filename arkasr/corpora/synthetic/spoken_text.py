@@ -99,12 +99,21 @@ def write_jsonl(
         sizes: Number of sentences of each part. The parts hold their sentences themselves.
         seed: Seed of rate, pitch and acoustics.
         done: Called with the number of sentences written since the last call. Its default is 1.
+
+    Raises:
+        UserError: If no sentence of a part gives sound.
     """
     for role in roles:
+        written = 0
         with open(folder / f"{role.part}.jsonl", "w", encoding="utf-8") as table:
             for rows in in_processes(_write_block, _blocks(folder, language, role, seed)):
                 table.writelines(rows)
+                written += len(rows)
                 done(len(rows))
+        if not written:
+            raise UserError(f"miniature.text: no sentence of {role.part} gives sound with voices of {language}")
+        if silent := len(role.lines) - written:
+            log(f"{role.part}: {silent} of {len(role.lines)} sentences give no sound and are left out")
 
 
 def _blocks(folder: Path, language: str, role: Role, seed: int) -> Iterator[tuple[Path, str, Role, Speaker, int, int]]:

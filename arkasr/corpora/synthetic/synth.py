@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,7 +14,7 @@ from arkasr.corpora.synthetic.acoustics import Condition, silence, simulate_reco
 from arkasr.corpora.synthetic.grammar import sentences
 from arkasr.corpora.synthetic.parallel import in_processes
 from arkasr.corpora.synthetic.speakers import Speaker, make_speakers
-from arkasr.corpora.synthetic.voices import Synthesizer
+from arkasr.corpora.synthetic.voices import SilentError, Synthesizer
 from arkasr.interfaces import SAMPLE_RATE
 
 # Increase this number whenever the same seed would give other samples. Corpora of another version are synthesised
@@ -128,9 +129,9 @@ def _synthesise(language: str, role: Role, speaker: Speaker, count: int, seed: i
 
 
 def _speak(
-    language: str, speaker: Speaker, source: Iterable[tuple[str, ...]], rng: np.random.Generator
+    language: str, speaker: Speaker, source: Iterable[tuple[str, ...]], rng: np.random.Generator, skip: bool = False
 ) -> Iterator[Utterance]:
-    """Yield clean utterances. Rate and pitch vary a little between them."""
+    """Yield clean utterances. Rate and pitch vary a little between them. skip: leave out what gives no sound."""
     with Synthesizer() as synthesizer:
         for index, words in enumerate(source):
             voice = replace(
@@ -139,7 +140,8 @@ def _speak(
                 pitch=speaker.voice.pitch + int(rng.integers(-5, 6)),
             )
             text = " ".join(words).lower() if language == "English" else "".join(words)
-            yield Utterance(speaker.number, index, words, synthesizer.synthesise(text, voice))
+            with suppress(SilentError) if skip else nullcontext():
+                yield Utterance(speaker.number, index, words, synthesizer.synthesise(text, voice))
 
 
 def speaker_counts(language: str, role: Role, count: int) -> list[tuple[Speaker, int]]:
@@ -190,10 +192,11 @@ def spoken(language: str, role: Role, speaker: Speaker, first: int, seed: int) -
         seed: Seed of rate, pitch and acoustics.
 
     Returns:
-        The utterances. `index` is the number of the sentence.
+        The utterances, without sentences that give no sound. `index` is the number of the sentence.
     """
     rng = _rng(seed, role, first, "words and sound")
-    found = _recorded(_speak(language, speaker, (tuple(line.split()) for line in role.lines), rng), role, rng)
+    source = (tuple(line.split()) for line in role.lines)
+    found = _recorded(_speak(language, speaker, source, rng, skip=True), role, rng)
     return [replace(utterance, index=first + utterance.index) for utterance in found]
 
 

@@ -18,6 +18,10 @@ _RATE, _PITCH, _RANGE = 1, 3, 4
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
+class SilentError(RuntimeError):
+    """A text gives no sound."""
+
+
 @dataclass(frozen=True)
 class Voice:
     """Parameters of espeak-ng.
@@ -95,7 +99,8 @@ class Synthesizer:
 
         Raises:
             ValueError: If espeak-ng has no such voice.
-            RuntimeError: If espeak-ng fails or returns no samples.
+            RuntimeError: If espeak-ng fails.
+            SilentError: If the text gives no sound, such as letters that the voice does not know.
         """
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}")
@@ -103,9 +108,12 @@ class Synthesizer:
             self._library.espeak_SetParameter(parameter, value, 0)
         self._chunks.clear()
         data = text.encode() + b"\0"
-        if self._library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None) != 0 or not self._chunks:
-            raise RuntimeError(f"espeak-ng returned no samples for {text!r} with voice {voice.name!r}")
-        return _to_16k(_trim(np.concatenate(self._chunks).astype(np.float32) / 32768))
+        if self._library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None) != 0:
+            raise RuntimeError(f"espeak-ng failed on {text!r} with voice {voice.name!r}")
+        samples = np.concatenate([np.zeros(0, np.int16), *self._chunks])
+        if not samples.any():
+            raise SilentError(f"espeak-ng gives no sound for {text!r} with voice {voice.name!r}")
+        return _to_16k(_trim(samples.astype(np.float32) / 32768))
 
     def close(self) -> None:
         """Free the memory of the library."""
