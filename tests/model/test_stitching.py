@@ -56,6 +56,29 @@ def test_stitch_keeps_the_count_of_words_where_the_windows_disagree_on_one(windo
     assert result in (DISTINCT[:total], other)
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [  # the first two are what Whisper tiny.en wrote of the same audio
+        (
+            "I need to talk about all calls and I am nice.",
+            "I need to kill Kebo, cause I am my son. And we",
+            "I need to kill Kebo, cause I am my son. And we",
+        ),
+        ("this will be a right right to live finish.", "This were mere alright right to live in this.", None),
+        ("thirteen fourteen fifteen sixteen", "seventeen eighteen nineteen", "all"),
+        ("on Monday Tuesday Wednesday", "Thursday Friday", "all"),
+    ],
+)
+def test_seam_finds_what_two_readings_of_one_audio_share(left, right, expected):
+    result = stitch(left, right, 25)
+    if expected == "all":
+        assert result == f"{left} {right}"
+    elif expected:
+        assert result == expected
+    else:
+        assert result.split().count("live") == 1 and len(result.split()) < len(f"{left} {right}".split()) - 4
+
+
 @given(
     st.lists(st.sampled_from("abcd"), max_size=20), st.lists(st.sampled_from("abcd"), max_size=20), st.integers(0, 9)
 )

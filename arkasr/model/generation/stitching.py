@@ -1,7 +1,8 @@
 """Join transcripts of windows that share audio, without doubled or lost words.
 
-The end of the left transcript and the start of the right one are aligned by edit distance. Both windows are worst at
-their edges, where a word may be cut, so the texts are joined in the middle of what they agree on.
+The end of the left transcript and the start of the right one are aligned by edit distance. Two readings of the same
+audio may differ in every word, so words that are spelled alike count in part. Both windows are worst at their edges,
+where a word may be cut, so the texts are joined in the middle of what they agree on.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
 
 WORDS_PER_SECOND = 6.0  # very fast speech
 CHARACTERS_PER_SECOND = 12.0
-_MATCH, _ERROR, _EDGE = 2, 2, 1  # what a match gains, an error costs, and an error in a word at the edge of a window
+_MATCH, _ERROR, _EDGE = 2, 2, 1  # what equal words gain, an error costs, and an error at the edge of a window
 
 
 def units(text: str, spaced: bool = True) -> list[str]:
@@ -91,7 +94,10 @@ def seam(left: Sequence[str], right: Sequence[str], limit: int) -> tuple[int, in
     1. Align the last `limit` units of `left` with the first `limit` units of `right`, so that the alignment reaches the
        end of `left` and begins with `right`. Case and punctuation do not count.
     2. If the alignment has more matches than errors, join at the match in its middle.
-    3. If not, the texts share nothing, and both stay whole.
+    3. If not, align again with words that are spelled alike: with the share s of their letters in common
+       (Ratcliff and Obershelp 1988), a pair gains 2 s - 1 if that is above 0, and else costs at most -2 (2 s - 1). A
+       match gains 2. If that is more than the errors cost, and one of the pairs is a match, join at the middle pair.
+    4. If not, the texts share nothing, and both stay whole: `sixteen` and `seventeen` are alike, but not the same.
 
     Example: `a young far` and `young farmer opened` share `young`. The word at the end of the left text and the word
     that is compared with it differ, which costs little, because the window cuts it. The result is (2, 1):
@@ -106,7 +112,8 @@ def seam(left: Sequence[str], right: Sequence[str], limit: int) -> tuple[int, in
         (keep, skip): the joined text is `left[:keep]` and `right[skip:]`.
     """
     first = max(len(left) - limit, 0)
-    matches = _matches([_key(unit) for unit in left[first:]], [_key(unit) for unit in right[:limit]])
+    tail, head = [_key(unit) for unit in left[first:]], [_key(unit) for unit in right[:limit]]
+    matches = _matches(tail, head, alike=False) or _matches(tail, head, alike=True)
     if not matches:
         return len(left), 0
     row, column = matches[(len(matches) - 1) // 2]
@@ -142,37 +149,49 @@ def _key(unit: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM") or folded.strip()
 
 
-def _matches(tail: Sequence[str], head: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the matching pairs of the best alignment. Empty if it has not more matches than errors."""
+def _matches(tail: Sequence[str], head: Sequence[str], alike: bool) -> list[tuple[int, int]]:
+    """Return the pairs of the best alignment that gain. Empty if none is a match, or if they gain too little."""
     # scores[i][j]: of the best alignment of a suffix of tail[:i] with head[:j]. What is before the suffix is free.
-    scores = [[0] * (len(head) + 1) for _ in range(len(tail) + 1)]
+    scores = [[0.0] * (len(head) + 1) for _ in range(len(tail) + 1)]
     for j in range(1, len(head) + 1):
         scores[0][j] = scores[0][j - 1] - _cost(j == 1)
     for i in range(1, len(tail) + 1):
         for j in range(1, len(head) + 1):
             scores[i][j] = max(
-                scores[i - 1][j - 1] + _pair(tail, head, i, j),
+                scores[i - 1][j - 1] + _pair(tail, head, i, j, alike),
                 scores[i - 1][j] - _cost(i == len(tail)),
                 scores[i][j - 1] - _cost(j == 1),
             )
     end = max(range(len(head) + 1), key=lambda j: (scores[-1][j], -j))
-    return _path(scores, tail, head, end) if scores[-1][end] > 0 else []
+    found = _path(scores, tail, head, end, alike) if scores[-1][end] > 0 else []
+    return found if any(tail[i] == head[j] for i, j in found) else []
 
 
 def _cost(at_edge: bool) -> int:
     return _EDGE if at_edge else _ERROR
 
 
-def _pair(tail: Sequence[str], head: Sequence[str], i: int, j: int) -> int:
-    return _MATCH if tail[i - 1] == head[j - 1] else -_cost(i == len(tail) or j == 1)
+def _pair(tail: Sequence[str], head: Sequence[str], i: int, j: int, alike: bool) -> float:
+    if tail[i - 1] == head[j - 1]:
+        return _MATCH
+    gain = 2 * _shared(tail[i - 1], head[j - 1]) - 1 if alike else -1
+    return gain if gain > 0 else max(_ERROR * gain, -_cost(i == len(tail) or j == 1))
 
 
-def _path(scores: Sequence[Sequence[int]], tail: Sequence[str], head: Sequence[str], j: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=2**14)
+def _shared(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def _path(
+    scores: Sequence[Sequence[float]], tail: Sequence[str], head: Sequence[str], j: int, alike: bool
+) -> list[tuple[int, int]]:
     found, i = [], len(tail)
     while i > 0 and j > 0:
-        if scores[i][j] == scores[i - 1][j - 1] + _pair(tail, head, i, j):
+        gain = _pair(tail, head, i, j, alike)
+        if scores[i][j] == scores[i - 1][j - 1] + gain:
             i, j = i - 1, j - 1
-            if tail[i] == head[j]:
+            if gain > 0:
                 found.append((i, j))
         elif scores[i][j] == scores[i - 1][j] - _cost(i == len(tail)):
             i -= 1
