@@ -74,7 +74,10 @@ def test_empty_policy_reference_replaces_transcript():
     logits = logits[len(prompts[EMPTY]) - 1 : -1]
     allowed = logits.masked_fill(lm().blocked, -torch.inf)
     assert lm().blocked[logits.topk(100).indices].any()
-    assert torch.equal(candidates_by_clip(rollout.generation)[EMPTY], allowed.topk(100).indices)
+    found = candidates_by_clip(rollout.generation)[EMPTY]
+    assert found.sort().values.diff().all()  # each candidate once
+    # Another batch shape is rounded in another way, which swaps candidates of nearly equal logits on some processors.
+    torch.testing.assert_close(allowed.gather(1, found), allowed.topk(100).values, rtol=0, atol=1e-5)
     assert torch.equal(
         torch.cat(candidates_by_clip(rollout.generation)[1:]), torch.cat(candidates_by_clip(expected)[1:])
     )
