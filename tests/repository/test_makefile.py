@@ -21,13 +21,10 @@ case "$*" in
         for tool in python arkasr ruff mypy mkdocs; do cp "$0" "$3/bin/$tool"; done ;;
     "-m pip freeze"*) echo "torch==2.0" ;;
     "-m pip"*) exit "${BROKEN:-0}" ;;
+    *base_td_opd*) [ "${UNDISTILLED:-0}" = 0 ] || { echo "no student"; exit 2; } ;;
     train*) [ "${UNTRAINED:-0}" = 0 ] || { echo "no teacher"; exit 2; } ;;
     "-m pytest"*) echo "= ${CLOSING:-2 passed} in 0.10s ="; exit "${FAILING:-0}" ;;
 esac
-"""
-RECIPE = """#!/bin/sh
-echo "run.sh $*" >>"$LOG"
-case "$*" in *base_td_opd*) [ "${UNDISTILLED:-0}" = 0 ] || { echo "no student"; exit 2; } ;; esac
 """
 
 
@@ -40,7 +37,7 @@ def call(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "plugins/arkasr-vllm/pyproject.toml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    for path, text in ("python", PYTHON), ("checkout/egs/librispeech/run.sh", RECIPE):
+    for path, text in ("python", PYTHON), ("checkout/egs/librispeech/run.sh", '#!/bin/sh\necho "run.sh $*" >>"$LOG"\n'):
         (tmp_path / path).write_text(text)
         (tmp_path / path).chmod(0o755)
     log = tmp_path / "log"
@@ -65,23 +62,30 @@ def test_demo_installs_once_and_runs_the_recipe(call):
     assert "2 to 5 minutes" in done.stdout
     again = call("make", "demo")[1]
     assert again[0] == calls[4] == "run.sh --scale mini --stop_stage 1"
-    assert again[-1] == calls[-1] == "run.sh --scale mini" and len(again) == len(calls[4:]) == 6
+    assert again[-1] == calls[-1] == "run.sh --scale mini" and len(again) == len(calls[4:]) == 8
     teacher = "train conf/mini.yaml --run teacher --expdir exp/mini --datadir data/mini"
     assert sorted(calls[5:7]) == ["run.sh --scale mini --variants base", teacher]  # at the same time
-    assert sorted(calls[7:9]) == [
-        "run.sh --scale mini --stage 2 --stop_stage 4 --variants base base_td base_td_opd",
-        "run.sh --scale mini --stage 3 --stop_stage 4 --variants base base_steps base_opd",
-    ]
+    opd = "run.sh --scale mini --stage 3 --stop_stage 4 --variants base base_steps base_opd"
+    folders = "conf/mini.yaml --expdir exp/mini --datadir data/mini"
+    steps = ["label", "train --run base_td", "train --run base_td_opd"]
+    assert opd in calls[7:11]
+    assert [each for each in calls[7:11] if each != opd] == [f"{step} {folders}" for step in steps]
 
 
-def test_demo_trains_the_teacher_by_the_command_of_the_recipe():
+def test_demo_trains_by_the_commands_of_the_recipe():
+    """But for the order of their words."""
     dry = subprocess.run(
-        [ROOT / "egs/librispeech/run.sh", "--stage", "2", "--stop_stage", "2", "--dry_run", "true"],
+        [ROOT / "egs/librispeech/run.sh", "--stage", "2", "--stop_stage", "3", "--dry_run", "true"],
         capture_output=True,
         text=True,
     )
-    teacher = re.search(r"arkasr (train conf/mini.yaml .*?datadir data/mini)", (ROOT / "Makefile").read_text())
-    assert f"-m arkasr {teacher[1]}\n" in dry.stdout
+    recipe = [sorted(line.split("-m arkasr ")[1].split()) for line in dry.stdout.splitlines() if "-m arkasr" in line]
+    text = (ROOT / "Makefile").read_text()
+    teacher = re.search(r"arkasr (train conf/mini.yaml .*?datadir data/mini)", text)[1]
+    (folders,) = re.findall(r"arkasr \$\$step (.*) \|\| exit 1", text)
+    steps = re.findall(r"label|'(train --run \w+)'", re.search(r"for step in (.*);", text)[1])
+    for command in [teacher, *(f"{step or 'label'} {folders}" for step in steps)]:
+        assert sorted(command.split()) in recipe, command
 
 
 def test_demo_ends_if_the_teacher_cannot_be_trained(call):
