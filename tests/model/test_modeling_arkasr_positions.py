@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -302,14 +303,19 @@ def test_real_whisper_and_its_copy_agree_on_unpadded_clips_in_one_batch(real):
 @needs_weights
 @pytest.mark.slow
 def test_real_copy_survives_saving_and_bfloat16(real, tmp_path):
+    """In bfloat16 it is compared with Whisper in bfloat16: how far single states then are from those in float32
+    depends on the processor's kernels, for both alike."""
     source, lm = real
     lm.save(tmp_path)
     clip = speech(48000)
     expected = whisper_states(source, log_mel([clip], 80)[0])
-    for dtype, least in (("float32", 0.99999), ("bfloat16", 0.995)):
-        again = load_speech_lm(str(tmp_path), dtype)
+    for name in "float32", "bfloat16":
+        dtype = getattr(torch, name)
+        again = load_speech_lm(str(tmp_path), name)
+        features, lengths = again.features([clip])[0], torch.tensor([300])
         with torch.no_grad():
-            features, lengths = again.features([clip])[0], torch.tensor([300])
             states = again.hf.model.audio_tower(features, lengths).last_hidden_state
-        assert states.dtype == getattr(torch, dtype)
-        assert nn.functional.cosine_similarity(states.float(), expected, dim=-1).min() > least
+        own = whisper_states(copy.deepcopy(source).to(dtype), features.to(dtype))
+        assert states.dtype == own.dtype == dtype
+        assert nn.functional.cosine_similarity(states.float(), own.float(), dim=-1).min() > 0.99999
+        assert nn.functional.cosine_similarity(states.float(), expected, dim=-1).median() > 0.999
