@@ -16,6 +16,7 @@ from arkasr.transcription.results import Segment, Word
 from arkasr.transcription.settings import Settings
 from arkasr.transcription.stream import Window
 from arkasr.transcription.word_times import aligner_for
+from arkasr.utils.console import count_text
 
 MANY = 3  # windows in trouble that may have a common reason
 
@@ -125,8 +126,8 @@ class Assembly:
         """
         self._close()
         if self._empty:
-            seconds = sum(self._empty)
-            self._notes.append(f"the model wrote nothing for {len(self._empty)} windows, {seconds:.1f} s in total")
+            windows, seconds = count_text(len(self._empty), "window"), sum(self._empty)
+            self._notes.append(f"the model wrote nothing for {windows}, {seconds:.1f} s in total")
         if self._again >= MANY and 2 * self._again >= self._windows:
             self._notes.append(
                 f"{self._again} of {self._windows} windows were decoded again; if the model was trained on "

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from arkasr.utils.console import count_text
+
 SHORT_S = 0.5  # seconds that may be missing without a note: codecs pad, and round to whole frames
 MOST_DAMAGE = 1000  # places, after which the rest of a file is given up
 
@@ -50,8 +52,7 @@ def damage_note(places: int) -> list[str]:
     Returns:
         One note, or none if there is no damage.
     """
-    what = "a damaged place" if places == 1 else f"{places} damaged places"
-    return [f"{what} of the file could not be decoded"] if places else []
+    return [f"{count_text(places, 'damaged place')} of the file could not be decoded"] if places else []
 
 
 def without_start(blocks: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:

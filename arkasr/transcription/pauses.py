@@ -11,6 +11,7 @@ from arkasr.interfaces import SAMPLE_RATE
 from arkasr.transcription.fixed import overlap_of
 from arkasr.transcription.stream import Span
 from arkasr.transcription.voice_activity import FRAME, SpeechDetector
+from arkasr.utils.console import count_text
 
 LONG_PAUSE = SAMPLE_RATE // 2  # least that ends a window, as it ends the clips of most corpora
 PAUSES_PER_WINDOW = 28  # a longer window ends at a longer pause, so that who hesitates is not cut off: 1 s of 28 s
@@ -182,5 +183,6 @@ class Coverage:
             return [f"no speech was found in {seconds:.1f} s of audio, so nothing was transcribed"] if total else []
         found = [f"cut at pauses into {self._windows} windows"] if self._windows > 1 else []
         if self._gaps:
-            found.append(f"skipped {self._gaps} stretches without speech, {skipped:.1f} s of {seconds:.1f} s")
+            stretches = count_text(self._gaps, "stretch")
+            found.append(f"skipped {stretches} without speech, {skipped:.1f} s of {seconds:.1f} s")
         return found

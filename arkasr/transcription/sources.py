@@ -14,7 +14,7 @@ from arkasr.errors import UserError
 from arkasr.transcription.audio import open_audio
 from arkasr.transcription.manifest_sources import manifest_sources
 from arkasr.transcription.source import Source, audio_file, failing
-from arkasr.utils.console import log
+from arkasr.utils.console import count_text, log
 
 STDIN = "-"
 MANIFESTS = (".jsonl", ".jsonl.gz")
@@ -73,7 +73,7 @@ def _in_folder(folder: Path) -> Iterator[Source]:
         return
     audio = [file for file in files if file.suffix.lower() in SUFFIXES]
     if others := len(files) - len(audio):
-        log(f"{folder}: {others} files do not have a suffix of audio, such as .wav, and are left out")
+        log(f"{folder}: left out {count_text(others, 'file')} without a suffix of audio, such as .wav")
     if not audio:
         yield failing(str(folder), UserError(f"{folder}: holds no audio files; name another folder"))
     for file in audio:

@@ -64,6 +64,20 @@ def log(message: str, on_every_rank: bool = False) -> None:
         print(f"{datetime.now().isoformat(timespec='seconds')} ({source}) {printable(message)}", flush=True)
 
 
+def count_text(number: int, noun: str) -> str:
+    """Format a number of things.
+
+    Args:
+        number: How many there are.
+        noun: Their name in the singular, such as `window` or `stretch`.
+
+    Returns:
+        The number and the noun, in the plural unless the number is 1.
+    """
+    ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{ending}"
+
+
 def length_text(hours: float) -> str:
     """Format the length of audio.
 

@@ -144,7 +144,7 @@ def test_many_windows_that_are_decoded_again_have_one_note_on_their_length(loops
 def test_windows_without_text_are_counted():
     segments, notes = assembled([Window(0.0, recording([SILENCE] * 12)), Window(3.0, recording([1]))], NumberReader())
     assert [segment.text for segment in segments] == ["n1"]
-    assert notes == ["the model wrote nothing for 1 windows, 3.0 s in total"]
+    assert notes == ["the model wrote nothing for 1 window, 3.0 s in total"]
 
 
 def test_segments_report_how_their_text_ended():

@@ -24,7 +24,7 @@ def test_folders_are_searched_with_their_subfolders_in_order(tmp_path, capsys):
     assert [source.place for source in sources] == ["a", "b/1", "b/2", "c/video"]
     assert sources[2].name == str(tmp_path / "b/2.WAV")
     printed = capsys.readouterr().out
-    assert "1 files do not have a suffix of audio" in printed and "hidden" in printed
+    assert "left out 1 file without a suffix of audio" in printed and "hidden" in printed
 
 
 def test_links_in_a_circle_end(tmp_path):

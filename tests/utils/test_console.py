@@ -70,3 +70,16 @@ LENGTHS = [(4.384, "4.38 h"), (1234.5, "1,234.50 h"), (0.5, "30.0 min"), (0.005,
 @pytest.mark.parametrize(("hours", "text"), LENGTHS)
 def test_length_of_audio_has_a_fitting_unit(hours, text):
     assert console.length_text(hours) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, "window", "0 windows"),
+        (1, "stretch", "1 stretch"),
+        (2, "stretch", "2 stretches"),
+        (1234, "file", "1,234 files"),
+    ],
+)
+def test_number_of_things_has_singular_and_plural(number, noun, text):
+    assert console.count_text(number, noun) == text
