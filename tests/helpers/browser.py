@@ -30,6 +30,7 @@ FLAGS = (
     "--disable-background-networking",
     "--remote-debugging-pipe",
 )
+PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"  # takes clicks since
 
 # Texts whose contrast to the ground behind them is below 4.5, which WCAG 2 asks of text of normal size.
 PALE_TEXTS = """
@@ -132,6 +133,7 @@ class Browser:
         self.call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
+        self.evaluate(PAINTED)
 
     def evaluate(self, script: str) -> Any:
         """Return the value of an expression in the page."""

@@ -82,9 +82,12 @@ def test_page_says_that_the_network_is_gone_and_tries_again_on_request(page, cli
     assert page.text(".problem") == ""
 
 
-def test_page_says_that_a_stream_without_text_broke_off(page, scripted, clip):
-    scripted.script(Answer([{}], headers={"Content-Length": "999"}))  # an event that the page ignores, then the end
+def test_page_says_that_a_stream_without_text_broke_off(page, scripted, clip, chromium):
+    go = threading.Event()
+    scripted.script(Answer([{}], headers={"Content-Length": "999"}, go=go))  # the page ignores this event
     page.add(clip)
+    chromium.wait_for_event("Network.responseReceived", type="XHR")
+    go.set()
     page.wait(".problem", "The connection to the service broke off")
 
 

@@ -81,7 +81,7 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     if (signal.aborted) throw problems.cancelled();
     const request = new XMLHttpRequest();
     const events = new Events();
-    let [text, result, late, sent, begun] = ["", null, null, 0, false];
+    let [text, result, late, sent] = ["", null, null, 0];
     const upload = part => onUpload((sent = part));
     const isStream = () => request.status === 200 && (request.getResponseHeader("Content-Type") ?? "").startsWith("text/event-stream");
     const take = event => {
@@ -91,7 +91,6 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     };
     const read = () => {
       if (!isStream()) return;
-      begun = true;
       events.next(request.responseText.replaceAll("\r\n", "\n")).forEach(take);
     };
     const finish = () => {
@@ -115,7 +114,7 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     request.onprogress = guarded(read);
     request.onload = guarded(finish);
     request.onerror = () => {
-      const problem = begun ? problems.broken() : sent > 0 && sent < 1 ? problems.uploadBroken(file.size) : problems.unreachable();
+      const problem = sent === 1 ? problems.broken() : sent > 0 ? problems.uploadBroken(file.size) : problems.unreachable();
       check(file, settings).then(() => reject(problem), reject); // the file may have changed while it was sent
     };
     request.onabort = () => reject(problems.cancelled());
