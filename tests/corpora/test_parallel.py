@@ -66,7 +66,7 @@ PROGRAM = """
 import os, time
 from arkasr.corpora.synthetic.parallel import in_processes
 def work(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: the other worker writes there too
     time.sleep(60)
 os.sched_getaffinity = lambda _: {0, 1}
 list(in_processes(work, [(number,) for number in range(9)]))
