@@ -244,6 +244,7 @@ def compare(expected, row, dropped):
 @example("prefixed", [("\u4f60\u597d the sea", 30, True), (" the", 30, True)])
 @example("prefixed letters", [("the sea", 30, True), ("\u4f60", 1, False)])
 @example("letters, prefixed", [("the quick", 30, True), ("", 0, True)])
+@example("letters, prefixed", [("ishe", 4, False)])  # read as is|he. No teacher token is longer than ish
 def test_translate_matches_reference_for_texts(name, clips):
     one = case(name)
     transcripts = [one.ids(text, False)[:cut] + [one.stop] * ended for text, cut, ended in clips]
