@@ -4,6 +4,7 @@ PYTEST_ARGS ?=
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 MINI = egs/librispeech/run.sh --scale mini
+MINI_DIRS = --expdir exp/mini --datadir data/mini
 TEACHER_LOG = egs/librispeech/exp/mini/teacher.log
 TD_LOG = egs/librispeech/exp/mini/td.log
 PIP_INSTALL = -m pip install -q --disable-pip-version-check
@@ -23,32 +24,35 @@ help:
 	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
 # Base alone first, so that there is a result within minutes. Meanwhile the second core trains the teacher, with the
-# command of the recipe's stage 2. Then one core trains what starts from Base, and the other what starts from TD, with
-# the commands of stages 2 and 3, because one folder has one run.sh at a time. The last command keeps all that.
+# command of the recipe's stage 2. Then one core trains and decodes what starts from Base, and the other what starts
+# from TD and the teacher, with the commands of stages 2 to 4, because one folder has one run.sh at a time.
+# The last command keeps all transcripts.
 demo: .venv/.installed-mini
 	@$(IN_VENV) $(MINI) --stop_stage 1
 	@$(MAKE) --no-print-directory -j 2 demo-base demo-teacher
 	@$(MAKE) --no-print-directory -j 2 demo-opd demo-td
-	@$(IN_VENV) $(MINI)
+	@$(IN_VENV) $(MINI) --stage 4
 
 demo-base:
-	@$(IN_VENV) $(MINI) --variants base
+	@$(IN_VENV) $(MINI) --stage 3 --variants base
 	@echo 'Base is done. If the teacher is not, its progress is in $(TEACHER_LOG).'
 
 demo-teacher:
 	@echo 'The teacher is trained at the same time. Its log is $(TEACHER_LOG).'
 	@mkdir -p $(dir $(TEACHER_LOG))
-	@(cd egs/librispeech && $(IN_VENV) arkasr train conf/mini.yaml --run teacher --expdir exp/mini --datadir data/mini) \
+	@(cd egs/librispeech && $(IN_VENV) arkasr train conf/mini.yaml --run teacher $(MINI_DIRS)) \
 		>$(TEACHER_LOG) 2>&1 || { tail -n 20 $(TEACHER_LOG); exit 1; }
 
 demo-opd:
-	@$(IN_VENV) $(MINI) --stage 3 --stop_stage 4 --variants "base base_steps base_opd"
+	@$(IN_VENV) $(MINI) --stage 3 --stop_stage 3 --variants "base base_steps base_opd"
+	@cd egs/librispeech && $(IN_VENV) arkasr decode --runs base_steps base_opd $(MINI_DIRS)
 	@echo 'Base+steps and Base+OPD are done. If Base+TD+OPD is not, its progress is in $(TD_LOG).'
 
 demo-td:
 	@echo 'Base+TD+OPD is trained at the same time. Its log is $(TD_LOG).'
-	@(cd egs/librispeech && for step in label 'train --run base_td' 'train --run base_td_opd'; do \
-		$(IN_VENV) arkasr $$step conf/mini.yaml --expdir exp/mini --datadir data/mini || exit 1; done) \
+	@(cd egs/librispeech && for step in 'label conf/mini.yaml' 'train conf/mini.yaml --run base_td' \
+		'train conf/mini.yaml --run base_td_opd' 'decode --runs teacher base_td_opd'; do \
+		$(IN_VENV) arkasr $$step $(MINI_DIRS) || exit 1; done) \
 		>$(TD_LOG) 2>&1 || { tail -n 20 $(TD_LOG); exit 1; }
 
 test: lint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -61,50 +62,62 @@ def test_demo_installs_once_and_runs_the_recipe(call):
     assert calls[2:4] == ["-m venv .venv", INSTALL.format("mini")]
     assert "2 to 5 minutes" in done.stdout
     again = call("make", "demo")[1]
-    assert again[0] == calls[4] == "run.sh --scale mini --stop_stage 1"
-    assert again[-1] == calls[-1] == "run.sh --scale mini" and len(again) == len(calls[4:]) == 8
-    teacher = "train conf/mini.yaml --run teacher --expdir exp/mini --datadir data/mini"
-    assert sorted(calls[5:7]) == ["run.sh --scale mini --variants base", teacher]  # at the same time
-    opd = "run.sh --scale mini --stage 3 --stop_stage 4 --variants base base_steps base_opd"
-    folders = "conf/mini.yaml --expdir exp/mini --datadir data/mini"
-    steps = ["label", "train --run base_td", "train --run base_td_opd"]
-    assert opd in calls[7:11]
-    assert [each for each in calls[7:11] if each != opd] == [f"{step} {folders}" for step in steps]
+    first, second, third, last = calls[4:5], calls[5:7], calls[7:13], calls[13:]
+    assert again[:1] == first == ["run.sh --scale mini --stop_stage 1"]
+    assert again[-1:] == last == ["run.sh --scale mini --stage 4"] and len(again) == 10
+    folders = "--expdir exp/mini --datadir data/mini"
+    teacher = f"train conf/mini.yaml --run teacher {folders}"
+    assert sorted(second) == ["run.sh --scale mini --stage 3 --variants base", teacher]  # at the same time
+    opd = [
+        "run.sh --scale mini --stage 3 --stop_stage 3 --variants base base_steps base_opd",
+        f"decode --runs base_steps base_opd {folders}",
+    ]
+    td = ["label conf/mini.yaml", *(f"train conf/mini.yaml --run {run}" for run in ("base_td", "base_td_opd"))]
+    td = [f"{each} {folders}" for each in [*td, "decode --runs teacher base_td_opd"]]
+    assert [each for each in third if each in opd] == opd
+    assert [each for each in third if each not in opd] == td
 
 
-def test_demo_trains_by_the_commands_of_the_recipe():
-    """But for the order of their words."""
+def test_demo_trains_and_decodes_by_the_commands_of_the_recipe():
+    """But for the order of their words, and all runs are decoded by some command."""
     dry = subprocess.run(
-        [ROOT / "egs/librispeech/run.sh", "--stage", "2", "--stop_stage", "3", "--dry_run", "true"],
+        [ROOT / "egs/librispeech/run.sh", "--stage", "2", "--stop_stage", "4", "--dry_run", "true"],
         capture_output=True,
         text=True,
     )
-    recipe = [sorted(line.split("-m arkasr ")[1].split()) for line in dry.stdout.splitlines() if "-m arkasr" in line]
-    text = (ROOT / "Makefile").read_text()
-    teacher = re.search(r"arkasr (train conf/mini.yaml .*?datadir data/mini)", text)[1]
-    (folders,) = re.findall(r"arkasr \$\$step (.*) \|\| exit 1", text)
-    steps = re.findall(r"label|'(train --run \w+)'", re.search(r"for step in (.*);", text)[1])
-    for command in [teacher, *(f"{step or 'label'} {folders}" for step in steps)]:
-        assert sorted(command.split()) in recipe, command
+    recipe = [shlex.split(line.split("-m arkasr ")[1]) for line in dry.stdout.splitlines() if "-m arkasr" in line]
+    (decode,) = (words for words in recipe if words[0] == "decode")
+    text = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    folders = re.search(r"^MINI_DIRS = (.*)", text, re.M)[1]
+    steps = [*re.findall(r"arkasr (\w[^$]*) \$\(MINI_DIRS\)", text)]
+    steps += re.findall(r"'([^']*)'", re.search(r"for step in (.*?);", text)[1])
+    decoded = ["base"]  # by run.sh
+    for step in steps:
+        words = f"{step} {folders}".split()
+        if words[0] == "decode":
+            decoded += step.split("--runs ")[1].split()
+            words = [*(each for each in words if each not in decoded), *decode[-1:]]
+        assert sorted(words) in [sorted(each) for each in recipe], words
+    assert len(steps) == 6 and sorted(decoded) == sorted(decode[-1].split())
 
 
 def test_demo_ends_if_the_teacher_cannot_be_trained(call):
     done, calls = call("make", "demo", UNTRAINED="1")
     assert done.returncode != 0 and "no teacher" in done.stdout
-    assert "run.sh --scale mini" not in calls
+    assert "run.sh --scale mini --stage 4" not in calls
 
 
 def test_demo_ends_if_one_of_the_students_cannot_be_trained(call):
     done, calls = call("make", "demo", UNDISTILLED="1")
     assert done.returncode != 0 and "no student" in done.stdout
-    assert "run.sh --scale mini" not in calls
+    assert "run.sh --scale mini --stage 4" not in calls
 
 
 def test_failed_installation_is_repeated(call):
     done, calls = call("make", "demo", BROKEN="1")
     assert done.returncode != 0 and "the installation failed" in done.stdout
     assert calls[-1].startswith("-m pip")
-    assert call("make", "demo")[1][-1] == "run.sh --scale mini"
+    assert call("make", "demo")[1][-1] == "run.sh --scale mini --stage 4"
 
 
 def test_old_python_is_refused_with_one_sentence(call):
