@@ -5,12 +5,13 @@ PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 MINI = egs/librispeech/run.sh --scale mini
 MINI_DIRS = --expdir exp/mini --datadir data/mini
+MINI_STEP = cd egs/librispeech && ARKASR_RECIPE='make demo' $(IN_VENV) arkasr
 TEACHER_LOG = egs/librispeech/exp/mini/teacher.log
 TD_LOG = egs/librispeech/exp/mini/td.log
 PIP_INSTALL = -m pip install -q --disable-pip-version-check
 
 .PHONY: help demo test quick lint format docs test-latest test-lowest constraints
-.PHONY: demo-base demo-teacher demo-opd demo-td # the parts of demo
+.PHONY: demo-base demo-steps demo-opd demo-teacher demo-td # the parts of demo
 help:
 	@echo 'make demo         run egs/librispeech/run.sh --scale mini: train, distil and score on a CPU'
 	@echo 'make test         run lint, then all tests, two files at a time; PYTEST_ARGS="-k config" goes to pytest'
@@ -23,37 +24,37 @@ help:
 	@echo 'make constraints  make test-latest; if it passes, write its versions to constraints.txt'
 	@echo 'PYTHON=...        Python 3.11 or newer, from which .venv is made; now: $(PYTHON)'
 
-# Base alone first, so that there is a result within minutes. Meanwhile the second core trains the teacher, with the
-# command of the recipe's stage 2. Then one core trains and decodes what starts from Base, and the other what starts
-# from TD and the teacher, with the commands of stages 2 to 4, because one folder has one run.sh at a time.
-# The last command keeps all transcripts.
+# One core trains what starts from Base, and the other the teacher and what starts from TD, with the commands of the
+# recipe's stages 2 to 4, because one folder has one run.sh at a time. Base is scored at once, so that there is a result
+# within minutes. The last command keeps all transcripts.
 demo: .venv/.installed-mini
 	@$(IN_VENV) $(MINI) --stop_stage 1
-	@$(MAKE) --no-print-directory -j 2 demo-base demo-teacher
 	@$(MAKE) --no-print-directory -j 2 demo-opd demo-td
 	@$(IN_VENV) $(MINI) --stage 4
 
 demo-base:
 	@$(IN_VENV) $(MINI) --stage 3 --variants base
-	@echo 'Base is done. If the teacher is not, its progress is in $(TEACHER_LOG).'
+
+demo-steps: demo-base
+	@echo 'Base is done. Next: Base+steps. The log of the teacher is $(TEACHER_LOG).'
+	@$(MINI_STEP) train conf/mini.yaml --run base_steps $(MINI_DIRS)
+
+demo-opd: demo-steps demo-teacher
+	@echo 'Base+steps is done. Next: Base+OPD. The log of Base+TD+OPD is $(TD_LOG).'
+	@$(MINI_STEP) train conf/mini.yaml --run base_opd $(MINI_DIRS)
+	@$(MINI_STEP) decode --runs teacher base_steps base_opd $(MINI_DIRS)
+	@echo 'Base+OPD is done. Next: the end of Base+TD+OPD.'
 
 demo-teacher:
 	@echo 'The teacher is trained at the same time. Its log is $(TEACHER_LOG).'
 	@mkdir -p $(dir $(TEACHER_LOG))
-	@(cd egs/librispeech && $(IN_VENV) arkasr train conf/mini.yaml --run teacher $(MINI_DIRS)) \
-		>$(TEACHER_LOG) 2>&1 || { tail -n 20 $(TEACHER_LOG); exit 1; }
+	@($(MINI_STEP) train conf/mini.yaml --run teacher $(MINI_DIRS)) >$(TEACHER_LOG) 2>&1 || \
+		{ tail -n 20 $(TEACHER_LOG); exit 1; }
 
-demo-opd:
-	@$(IN_VENV) $(MINI) --stage 3 --stop_stage 3 --variants "base base_steps base_opd"
-	@cd egs/librispeech && $(IN_VENV) arkasr decode --runs base_steps base_opd $(MINI_DIRS)
-	@echo 'Base+steps and Base+OPD are done. If Base+TD+OPD is not, its progress is in $(TD_LOG).'
-
-demo-td:
-	@echo 'Base+TD+OPD is trained at the same time. Its log is $(TD_LOG).'
-	@(cd egs/librispeech && for step in 'label conf/mini.yaml' 'train conf/mini.yaml --run base_td' \
-		'train conf/mini.yaml --run base_td_opd' 'decode --runs teacher base_td_opd'; do \
-		$(IN_VENV) arkasr $$step $(MINI_DIRS) || exit 1; done) \
-		>$(TD_LOG) 2>&1 || { tail -n 20 $(TD_LOG); exit 1; }
+demo-td: demo-base demo-teacher
+	@(for step in 'label conf/mini.yaml' 'train conf/mini.yaml --run base_td' \
+		'train conf/mini.yaml --run base_td_opd' 'decode --runs base_td_opd'; do \
+		($(MINI_STEP) $$step $(MINI_DIRS)) || exit 1; done) >$(TD_LOG) 2>&1 || { tail -n 20 $(TD_LOG); exit 1; }
 
 test: lint
 	@$(IN_VENV) python -m pytest $(PARALLEL) $(PYTEST_ARGS)

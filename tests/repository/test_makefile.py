@@ -62,20 +62,24 @@ def test_demo_installs_once_and_runs_the_recipe(call):
     assert calls[2:4] == ["-m venv .venv", INSTALL.format("mini")]
     assert "2 to 5 minutes" in done.stdout
     again = call("make", "demo")[1]
-    first, second, third, last = calls[4:5], calls[5:7], calls[7:13], calls[13:]
+    first, between, last = calls[4:5], calls[5:-1], calls[-1:]
     assert again[:1] == first == ["run.sh --scale mini --stop_stage 1"]
-    assert again[-1:] == last == ["run.sh --scale mini --stage 4"] and len(again) == 10
+    assert again[-1:] == last == ["run.sh --scale mini --stage 4"] and len(again) == 11
     folders = "--expdir exp/mini --datadir data/mini"
-    teacher = f"train conf/mini.yaml --run teacher {folders}"
-    assert sorted(second) == ["run.sh --scale mini --stage 3 --variants base", teacher]  # at the same time
-    opd = [
-        "run.sh --scale mini --stage 3 --stop_stage 3 --variants base base_steps base_opd",
-        f"decode --runs base_steps base_opd {folders}",
-    ]
-    td = ["label conf/mini.yaml", *(f"train conf/mini.yaml --run {run}" for run in ("base_td", "base_td_opd"))]
-    td = [f"{each} {folders}" for each in [*td, "decode --runs teacher base_td_opd"]]
-    assert [each for each in third if each in opd] == opd
-    assert [each for each in third if each not in opd] == td
+    base, (steps, opd, teacher, td, td_opd) = (
+        "run.sh --scale mini --stage 3 --variants base",
+        (
+            f"train conf/mini.yaml --run {run} {folders}"
+            for run in ("base_steps", "base_opd", "teacher", "base_td", "base_td_opd")
+        ),
+    )
+    label = f"label conf/mini.yaml {folders}"
+    decode_opd, decode_td = (
+        f"decode --runs {runs} {folders}" for runs in ("teacher base_steps base_opd", "base_td_opd")
+    )
+    for chain in [base, steps, opd, decode_opd], [teacher, label, td, td_opd, decode_td], [base, td], [teacher, opd]:
+        assert [each for each in between if each in chain] == chain  # the two chains run at the same time
+    assert len(between) == 9
 
 
 def test_demo_trains_and_decodes_by_the_commands_of_the_recipe():
@@ -89,7 +93,7 @@ def test_demo_trains_and_decodes_by_the_commands_of_the_recipe():
     (decode,) = (words for words in recipe if words[0] == "decode")
     text = (ROOT / "Makefile").read_text().replace("\\\n", "")
     folders = re.search(r"^MINI_DIRS = (.*)", text, re.M)[1]
-    steps = [*re.findall(r"arkasr (\w[^$]*) \$\(MINI_DIRS\)", text)]
+    steps = [*re.findall(r"\$\(MINI_STEP\) (\w[^$]*) \$\(MINI_DIRS\)", text)]
     steps += re.findall(r"'([^']*)'", re.search(r"for step in (.*?);", text)[1])
     decoded = ["base"]  # by run.sh
     for step in steps:
@@ -98,7 +102,7 @@ def test_demo_trains_and_decodes_by_the_commands_of_the_recipe():
             decoded += step.split("--runs ")[1].split()
             words = [*(each for each in words if each not in decoded), *decode[-1:]]
         assert sorted(words) in [sorted(each) for each in recipe], words
-    assert len(steps) == 6 and sorted(decoded) == sorted(decode[-1].split())
+    assert len(steps) == 8 and sorted(decoded) == sorted(decode[-1].split())
 
 
 def test_demo_ends_if_the_teacher_cannot_be_trained(call):
