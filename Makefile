@@ -3,17 +3,19 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
-MINI = egs/librispeech/run.sh --scale mini
+CORPUS ?= librispeech
+MINI = egs/$(CORPUS)/run.sh --scale mini
 MINI_DIRS = --expdir exp/mini --datadir data/mini
-MINI_STEP = cd egs/librispeech && ARKASR_RECIPE='make demo' $(IN_VENV) arkasr
-TEACHER_LOG = egs/librispeech/exp/mini/teacher.log
-TD_LOG = egs/librispeech/exp/mini/td.log
+MINI_STEP = cd egs/$(CORPUS) && ARKASR_RECIPE='make demo CORPUS=$(CORPUS)' $(IN_VENV) arkasr
+TEACHER_LOG = egs/$(CORPUS)/exp/mini/teacher.log
+TD_LOG = egs/$(CORPUS)/exp/mini/td.log
 PIP_INSTALL = -m pip install -q --disable-pip-version-check
 
 .PHONY: help demo test quick lint format docs test-latest test-lowest constraints
 .PHONY: demo-base demo-steps demo-opd demo-teacher demo-td # the parts of demo
 help:
 	@echo 'make demo         run egs/librispeech/run.sh --scale mini: train, distil and score on a CPU'
+	@echo '                  or CORPUS=aishell, CORPUS=wenetspeech'
 	@echo 'make test         run lint, then all tests, two files at a time; PYTEST_ARGS="-k config" goes to pytest'
 	@echo 'make quick        run the fast tests: 2 minutes on 2 cores'
 	@echo 'make lint         check the code with ruff and mypy'

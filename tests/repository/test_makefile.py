@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CORPORA = ("librispeech", "aishell")
 PARALLEL = "-m pytest -n 2 --dist loadfile --no-loadscope-reorder"  # the order of tests/conftest.py
 PYTHON = """#!/bin/sh
 echo "$*" >>"$LOG"
@@ -33,12 +34,14 @@ esac
 def call(tmp_path):
     """Call make or .ci/run in a copy of the checkout in which python and the tools only record their arguments."""
     root = tmp_path / "checkout"
-    (root / "egs" / "librispeech").mkdir(parents=True)
+    for name in CORPORA:
+        (root / "egs" / name).mkdir(parents=True)
     shutil.copytree(ROOT / ".ci", root / ".ci")
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "plugins/arkasr-vllm/pyproject.toml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    for path, text in ("python", PYTHON), ("checkout/egs/librispeech/run.sh", '#!/bin/sh\necho "run.sh $*" >>"$LOG"\n'):
+    recipes = ((f"checkout/egs/{name}/run.sh", f'#!/bin/sh\necho "{name} $*" >>"$LOG"\n') for name in CORPORA)
+    for path, text in ("python", PYTHON), *recipes:
         (tmp_path / path).write_text(text)
         (tmp_path / path).chmod(0o755)
     log = tmp_path / "log"
@@ -63,11 +66,11 @@ def test_demo_installs_once_and_runs_the_recipe(call):
     assert "2 to 5 minutes" in done.stdout
     again = call("make", "demo")[1]
     first, between, last = calls[4:5], calls[5:-1], calls[-1:]
-    assert again[:1] == first == ["run.sh --scale mini --stop_stage 1"]
-    assert again[-1:] == last == ["run.sh --scale mini --stage 4"] and len(again) == 11
+    assert again[:1] == first == ["librispeech --scale mini --stop_stage 1"]
+    assert again[-1:] == last == ["librispeech --scale mini --stage 4"] and len(again) == 11
     folders = "--expdir exp/mini --datadir data/mini"
     base, (steps, opd, teacher, td, td_opd) = (
-        "run.sh --scale mini --stage 3 --variants base",
+        "librispeech --scale mini --stage 3 --variants base",
         (
             f"train conf/mini.yaml --run {run} {folders}"
             for run in ("base_steps", "base_opd", "teacher", "base_td", "base_td_opd")
@@ -80,6 +83,13 @@ def test_demo_installs_once_and_runs_the_recipe(call):
     for chain in [base, steps, opd, decode_opd], [teacher, label, td, td_opd, decode_td], [base, td], [teacher, opd]:
         assert [each for each in between if each in chain] == chain  # the two chains run at the same time
     assert len(between) == 9
+
+
+def test_demo_of_another_corpus_runs_in_its_folder(call):
+    done, calls = call("make", "demo", "CORPUS=aishell")
+    assert done.returncode == 0, done.stderr
+    assert calls[-1] == "aishell --scale mini --stage 4" and not any("librispeech" in each for each in calls)
+    assert "egs/aishell/exp/mini/teacher.log" in done.stdout
 
 
 def test_demo_trains_and_decodes_by_the_commands_of_the_recipe():
@@ -108,20 +118,20 @@ def test_demo_trains_and_decodes_by_the_commands_of_the_recipe():
 def test_demo_ends_if_the_teacher_cannot_be_trained(call):
     done, calls = call("make", "demo", UNTRAINED="1")
     assert done.returncode != 0 and "no teacher" in done.stdout
-    assert "run.sh --scale mini --stage 4" not in calls
+    assert "librispeech --scale mini --stage 4" not in calls
 
 
 def test_demo_ends_if_one_of_the_students_cannot_be_trained(call):
     done, calls = call("make", "demo", UNDISTILLED="1")
     assert done.returncode != 0 and "no student" in done.stdout
-    assert "run.sh --scale mini --stage 4" not in calls
+    assert "librispeech --scale mini --stage 4" not in calls
 
 
 def test_failed_installation_is_repeated(call):
     done, calls = call("make", "demo", BROKEN="1")
     assert done.returncode != 0 and "the installation failed" in done.stdout
     assert calls[-1].startswith("-m pip")
-    assert call("make", "demo")[1][-1] == "run.sh --scale mini --stage 4"
+    assert call("make", "demo")[1][-1] == "librispeech --scale mini --stage 4"
 
 
 def test_old_python_is_refused_with_one_sentence(call):
