@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forked_ranks import Forked
 from pretrained import HEADS, LAYERS, assembled, glm, mel, saved, whisper
 from safetensors.torch import load_file
 from tiny import ARK_SIZES, student, student_tokenizer, waveform
@@ -203,9 +201,8 @@ def test_outputs_do_not_depend_on_the_other_clips_of_a_batch():
 # Sharding
 
 
-def _sharded_step(rank: int, port: int, folder: str, dtype: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _sharded_step(folder: Path, dtype: str) -> None:
+    torch.distributed.init_process_group("gloo")
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     lm = shard(checkpoint_blocks(learned(rows=61).train()), mesh, dtype)
     loss = lm(lambda model: torch.cat(model.encode_audio([waveform(16000)])).square().mean())
@@ -214,8 +211,8 @@ def _sharded_step(rank: int, port: int, folder: str, dtype: str) -> None:
     gradient = weight.grad.full_tensor()
     with torch.no_grad():
         table = weight.full_tensor()
-    if rank == 0:
-        torch.save({"loss": loss.detach(), "gradient": gradient, "table": table}, Path(folder) / "result.pt")
+    if torch.distributed.get_rank() == 0:
+        torch.save({"loss": loss.detach(), "gradient": gradient, "table": table}, folder / "result.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -223,10 +220,7 @@ def _sharded_step(rank: int, port: int, folder: str, dtype: str) -> None:
 @pytest.mark.distributed
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.1)])
 def test_sharded_table_gives_the_same_loss_and_gradient(tmp_path, dtype, tolerance):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_sharded_step, (port, str(tmp_path), dtype), nprocs=2)
+    Forked(2, lambda: _sharded_step(tmp_path, dtype), tmp_path / "output").succeed()
     found = torch.load(tmp_path / "result.pt")
     lm = learned(rows=61).train()
     loss = torch.cat(lm.encode_audio([waveform(16000)])).square().mean()
