@@ -6,24 +6,31 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
 from arkasr.errors import UserError
 
 
+def free_port() -> int:
+    """Return a port of this machine that no process uses."""
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
 class Forked:
     """Ranks that are copies of this process, which saves the time of starting Python. As torchrun, but no restarts."""
 
-    def __init__(self, number: int, function: Callable[[], None], output: Path):
-        with socket.socket() as one:
-            one.bind(("localhost", 0))
-            port = one.getsockname()[1]
-        env = {"WORLD_SIZE": number, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-        env |= {"LOCAL_WORLD_SIZE": number, "CUDA_VISIBLE_DEVICES": ""}
+    def __init__(
+        self, number: int, function: Callable[[], None], output: Path, ranks: Iterable[int] = (), **changes: object
+    ):
+        """Start the ranks, all of them if `ranks` names none. `changes` are of their environment."""
+        env = {"WORLD_SIZE": number, "MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "none"}
+        env |= {"LOCAL_WORLD_SIZE": number, "CUDA_VISIBLE_DEVICES": "", "MASTER_PORT": free_port(), **changes}
         self.output, self.pids = output, []
-        for rank in range(number):
+        for rank in ranks or range(number):
             pid = os.fork()
             if pid == 0:
                 os.environ.update(
