@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from forked_ranks import copied, status_of
+from processes import wait_until
 
 from arkasr.training.ranks import Ranks
 from arkasr.training.watchdog import HANG_STATUS, Watchdog, describe_hang, describe_lone_hang
@@ -52,82 +55,67 @@ def test_describe_lone_hang_names_phase_and_remedy():
     )
 
 
-LONE = """
-import sys, time
-from arkasr.training.ranks import Ranks
-from arkasr.training.watchdog import Watchdog
-from arkasr.utils.timing import Phases
-
-phases = Phases()
-with Watchdog(Ranks(), phases, 1.0):
-    for _ in range(4):
-        with phases("student"):
-            time.sleep(0.5)  # in total longer than the timeout
-    with phases("dev"):
-        for _ in range(4):
-            time.sleep(0.5)
-            phases.advance()
-    if sys.argv[1] == "hang":
-        with phases("data"):
-            time.sleep(60)
-"""
-
-
-def run_script(text: str, *words: str) -> subprocess.CompletedProcess:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
-    return subprocess.run([sys.executable, "-c", text, *words], capture_output=True, text=True, timeout=120, env=env)
+def lone(hangs: bool, beats: int = 4) -> None:
+    phases = Phases()
+    with Watchdog(Ranks(), phases, 1.0):
+        print("started", flush=True)
+        for _ in range(beats):
+            with phases("student"):
+                time.sleep(0.5)  # in total longer than the timeout
+        with phases("dev"):
+            for _ in range(beats):
+                time.sleep(0.5)
+                phases.advance()
+        if hangs:
+            with phases("data"):
+                time.sleep(60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "status"), [("go", 0), ("hang", HANG_STATUS)])
-def test_lone_rank_that_hangs_ends_with_one_sentence(what, status):
-    done = run_script(LONE, what)
-    assert done.returncode == status, done.stderr
-    expected = ["arkasr train: error: no progress for 1 s in phase data; check the audio's file system"]
-    assert [line[: len(expected[0])] for line in done.stderr.splitlines()] == (expected if what == "hang" else [])
+@pytest.mark.parametrize(("hangs", "status"), [(False, 0), (True, HANG_STATUS)])
+def test_lone_rank_that_hangs_ends_with_one_sentence(tmp_path, hangs, status):
+    output = tmp_path / "output"
+    assert status_of(copied(lambda: lone(hangs), output)) == status, output.read_text()
+    expected = "arkasr train: error: no progress for 1 s in phase data; check the audio's file system"
+    printed = [line[: len(expected)] for line in output.read_text().splitlines()]
+    assert printed == ["started"] + [expected] * hangs
 
 
 @pytest.mark.slow
-def test_time_in_which_the_process_is_stopped_does_not_count():
-    script = LONE.replace("range(4)", "range(8)").replace(
-        "with Watchdog", "print('started', flush=True)\nwith Watchdog"
-    )
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/helpers'}"}
-    with subprocess.Popen([sys.executable, "-c", script, "go"], env=env, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"started\n"
-        time.sleep(2)  # it is in its first loop
-        os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(3)
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.wait(120) == 0
+def test_time_in_which_the_process_is_stopped_does_not_count(tmp_path):
+    output = tmp_path / "output"
+    pid = copied(lambda: lone(False, beats=8), output)
+    wait_until(lambda: output.is_file() and output.read_text() == "started\n")
+    time.sleep(1)  # it is in its first loop
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(pid, signal.SIGCONT)
+    assert status_of(pid) == 0, output.read_text()
 
 
-LOST = """
-import sys, threading
-from arkasr.utils.timing import Phases
-from arkasr.training.ranks import Ranks
-from arkasr.training.watchdog import Watchdog
+class Lost:
+    """The store of a host without power: it neither answers nor closes the connection."""
 
-class Lost:  # the store of a host without power: it neither answers nor closes the connection
-    def add(self, key, by):
+    def add(self, *_args: object) -> None:
         threading.Event().wait()
 
-watchdog = Watchdog(Ranks(), Phases(), 0.5)
-if sys.argv[1] == "end":
-    watchdog._end(Lost())
-watchdog._watch = lambda: Lost().add("reporter", 1)
-watchdog._thread = threading.Thread(target=watchdog._watch, daemon=True)
-watchdog._thread.start()
-watchdog.__exit__()
-"""
+
+def lost(what: str) -> None:
+    watchdog = Watchdog(Ranks(), Phases(), 0.5)
+    if what == "end":
+        watchdog._end(Lost())
+    watchdog._watch = lambda: Lost().add("reporter", 1)
+    watchdog._thread = threading.Thread(target=watchdog._watch, daemon=True)
+    watchdog._thread.start()
+    watchdog.__exit__()
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(("what", "status"), [("end", HANG_STATUS), ("exit", 0)])
-def test_store_that_never_answers_does_not_block_the_process(what, status):
-    done = run_script(LOST, what)
-    assert done.returncode == status, done.stderr
-    assert ("and the host of rank 0 does not answer" in done.stderr) == (what == "end")
+def test_store_that_never_answers_does_not_block_the_process(tmp_path, what, status):
+    output = tmp_path / "output"
+    assert status_of(copied(lambda: lost(what), output)) == status, output.read_text()
+    assert ("and the host of rank 0 does not answer" in output.read_text()) == (what == "end")
 
 
 def worker() -> None:
@@ -144,6 +132,7 @@ def worker() -> None:
 @pytest.mark.distributed
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 def test_hanging_rank_ends_the_run_and_is_named():
+    """Under torchrun, because it ends the ranks that wait."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     env = os.environ | {
         "OMP_NUM_THREADS": "1",
