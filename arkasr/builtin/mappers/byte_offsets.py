@@ -238,7 +238,7 @@ class ByteOffsets(IdTables):
             start = transcript.data[transcript.boundaries[earlier] : offset]
             written = transcript.written_since(earlier, s)
             tables = self._tables(transcript, earlier)
-            if written is not None and tables.begins(start):
+            if written is not None and len(tables.starting_with(start)):
                 # start is empty only if one token is just the added space
                 table = tables.table(start, written, True, ends) if start else self._without_space[2]
                 if len(table.teacher) or len(table.ignored):

@@ -108,18 +108,6 @@ class Continuations:
         """
         return self.ids[slice(*self.prefix_range(start))]
 
-    def begins(self, start: bytes) -> bool:
-        """Return whether some teacher token begins with given bytes or equals them.
-
-        Args:
-            start: Any bytes.
-
-        Returns:
-            True if there is one.
-        """
-        low, high = self.prefix_range(start)
-        return high > low
-
     def has_longer(self, start: bytes) -> bool:
         """Return whether some teacher token begins with given bytes and is longer.
 
