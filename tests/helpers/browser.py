@@ -30,7 +30,7 @@ FLAGS = (
     "--disable-background-networking",
     "--remote-debugging-pipe",
 )
-PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"  # takes clicks since
+PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"  # else clicks are lost
 
 # Texts whose contrast to the ground behind them is below 4.5, which WCAG 2 asks of text of normal size.
 PALE_TEXTS = """

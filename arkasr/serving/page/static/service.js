@@ -113,7 +113,7 @@ export function transcribe(file, language, settings, { signal, onUpload, onText 
     request.upload.onload = () => upload(1);
     request.onprogress = guarded(read);
     request.onload = guarded(finish);
-    request.onerror = () => {
+    request.onerror = () => { // of a stream that breaks off soon, a browser may give neither status nor text
       const problem = sent === 1 ? problems.broken() : sent > 0 ? problems.uploadBroken(file.size) : problems.unreachable();
       check(file, settings).then(() => reject(problem), reject); // the file may have changed while it was sent
     };
