@@ -30,7 +30,8 @@ FLAGS = (
     "--disable-background-networking",
     "--remote-debugging-pipe",
 )
-PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"  # else clicks are lost
+# Clicks on a page that is not painted yet are lost.
+PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 
 # Texts whose contrast to the ground behind them is below 4.5, which WCAG 2 asks of text of normal size.
 PALE_TEXTS = """
